@@ -1,0 +1,34 @@
+"""Few-shot segmentation with RiFeNet: learn a class from a few annotated photos, segment it in any other.
+
+    from rifenet import Segmenter
+
+    segmenter = Segmenter.from_pretrained()
+    segmenter.learn("dog", images=["a.jpg"], masks=["a.png"])
+    segmenter.segment("query.jpg").save("out/")
+
+Importing the package loads neither torch nor numpy; its names load what they need when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rifenet.hub import load_model
+    from rifenet.segmenter import Segmenter
+
+__version__ = "0.1.0"
+__all__ = ["Segmenter", "__version__", "load_model"]
+
+_HOMES = {"Segmenter": "rifenet.segmenter", "load_model": "rifenet.hub"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rifenet' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,149 @@
+"""Models on disk: one safetensors file each, with everything needed to rebuild the model in its header.
+
+A run's `model.safetensors` holds what was trained and names the frozen backbone by its hash; a file made to be shipped also
+holds the backbone, convolutions in float16. Writes are atomic: a killed or failed write leaves the old file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rifenet.config import ModelConfig, from_dict, to_dict
+from rifenet.models import Prototype, RiFeNet, build_model
+
+FORMAT = 1
+HEADER = "rifenet"
+
+
+def state_hash(state: dict[str, Tensor]) -> str:
+    """First 16 hex digits of the SHA-256 over names, shapes, types and bytes, whatever the order."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def backbone_hash(model: nn.Module) -> str:
+    """Hash of the model's frozen backbone (parameters and batch-norm statistics)."""
+    return state_hash(_without_counters(model.backbone.state_dict()))  # type: ignore[operator,union-attr]
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Calls `write` on a temporary neighbour of `path`, then puts it in place; on any error the old file stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except SafetensorError as error:
+        # safetensors reports a full disk as its own error; users and callers expect an OSError.
+        raise OSError(f"Could not write {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically."""
+
+    def write(file: Path) -> None:
+        file.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state without the frozen backbone."""
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("backbone.")}
+
+
+def save_model(
+    model: RiFeNet | Prototype, path: str | Path, metadata: dict[str, Any], *, with_backbone: bool = False
+) -> None:
+    """Writes the model.
+
+    Args:
+        model: what to save.
+        path: file to write, `.safetensors`.
+        metadata: anything JSON can hold; `load_model` gives it back as `model.metadata`.
+        with_backbone: for shipping: the frozen backbone goes in too, weights of two and more axes in float16 (batch-norm
+            statistics stay float32), the auxiliary head, which only training uses, is left out.
+
+    Raises:
+        OSError: the disk is full or not writable; an older file at `path` is left as it was.
+    """
+    config = model.config
+    state = trained_state(model)
+    if with_backbone:
+        config = dataclasses.replace(config, aux=False, pretrained=False, weights="")
+        backbone = {f"backbone.{name}": value for name, value in model.backbone.state_dict().items()}
+        state = {
+            name: value.half() if value.dim() > 1 else value
+            for name, value in {**state, **_without_counters(backbone)}.items()
+            if not name.startswith("auxiliary.")
+        }
+    header = {
+        "format": FORMAT,
+        "config": to_dict(config),
+        "backbone_hash": backbone_hash(model),
+        "metadata": metadata,
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    write_atomically(Path(path), lambda file: save_file(tensors, file, {HEADER: json.dumps(header)}))
+
+
+def read_model(path: str | Path) -> RiFeNet | Prototype:
+    """Rebuilds the model of a file written by `save_model`, in eval mode on the CPU, with `.metadata` and `.hash`.
+
+    Raises FileNotFoundError or, for a file that is damaged, foreign or of another backbone, ValueError.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a model file at {path}, but there is none.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(HEADER)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(
+            f"Expected a safetensors file, but {path} cannot be read ({error}). Fetch it again."
+        ) from error
+    if text is None:
+        raise ValueError(f"Expected a rifenet model, but {path} has no rifenet header. Give a file written by rifenet.")
+    header = json.loads(text)
+    if header["format"] != FORMAT:
+        raise ValueError(f"Expected model format {FORMAT}, but {path} has {header['format']}. Update rifenet.")
+    config: ModelConfig = from_dict(ModelConfig, header["config"], f"the header of {path}")
+    ships_backbone = any(name.startswith("backbone.") for name in state)
+    model = build_model(dataclasses.replace(config, pretrained=False) if ships_backbone else config)
+    complete = {**model.state_dict(), **{name: value.float() for name, value in state.items()}}
+    expected = set(model.state_dict()) if ships_backbone else set(trained_state(model))
+    if _without_counters(dict.fromkeys(expected)) != _without_counters(dict.fromkeys(state)):
+        odd = sorted(expected.symmetric_difference(state))[:3]
+        raise ValueError(f"Expected {path} to hold the tensors of its own config, but these differ: {', '.join(odd)}.")
+    model.load_state_dict(complete)
+    if not ships_backbone and backbone_hash(model) != header["backbone_hash"]:
+        raise ValueError(
+            f"Expected the backbone {header['backbone_hash']} that {path} was trained on, but the weights found for "
+            f"{config.backbone} have hash {backbone_hash(model)}. Give the same file with model.weights."
+        )
+    model.metadata = header["metadata"]
+    model.hash = state_hash(_without_counters(state))
+    return model.eval()
+
+
+def _without_counters(state: dict[str, Any]) -> dict[str, Any]:
+    # num_batches_tracked says nothing about a frozen batch norm and is missing in some published files.
+    return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}

@@ -1,0 +1,31 @@
+"""What commands share on the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+
+def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
+    """The items, while a bar on stderr moves with them; there is none where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield from bar.track(items, total=total, description=label)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout, plain ASCII, so that any console and any program reads it."""
+    print(json.dumps(value, indent=1))
+
+
+def note(text: str) -> None:
+    """A line for the user on stderr, so that stdout stays for results."""
+    print(text, file=sys.stderr)

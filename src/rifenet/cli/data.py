@@ -1,0 +1,162 @@
+"""`rifenet data index` and `rifenet data show`: what a dataset holds, and what the network gets to see of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from rifenet.data.index import ImageIndex
+
+_EXAMPLES = """examples:
+  rifenet data index --dataset custom --root my_photos
+  rifenet data show --dataset pascal --root VOCdevkit/VOC2012 --fold 1 --shots 2 --out episodes.png
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Runs `rifenet data ...`; returns the exit status. Raises ValueError or FileNotFoundError for unusable data."""
+    options = _parser().parse_args(argv)
+    from rifenet.data.sources import open_dataset
+
+    index = open_dataset(options.dataset, options.root, list_file=options.list, part=options.part)
+    return _index(index, options) if options.action == "index" else _show(index, options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--dataset", choices=("pascal", "custom"), required=True, help="layout of the dataset")
+    shared.add_argument("--root", required=True, help="folder of the dataset")
+    shared.add_argument("--list", default="", metavar="FILE", help="text file of image names to use instead of its own")
+    shared.add_argument("--part", choices=("train", "val"), default="train", help="which of its lists (default: train)")
+    shared.add_argument(
+        "--min-area", type=int, default=2048, metavar="PX", help="a class counts in an image from so many pixels on"
+    )
+    parser = argparse.ArgumentParser(
+        prog="rifenet data",
+        description="Look into a dataset.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    scan = actions.add_parser("index", parents=[shared], help="count images, classes and pairs; name every bad file")
+    scan.add_argument("--json", action="store_true", help="print JSON")
+    show = actions.add_parser("show", parents=[shared], help="a contact sheet of episodes as the network sees them")
+    show.add_argument("--fold", type=int, default=0)
+    show.add_argument("--shots", type=int, default=1, metavar="K")
+    show.add_argument("--size", type=int, default=473, metavar="PX", help="side of the network's input")
+    show.add_argument("--seed", type=int, default=0)
+    show.add_argument("--episodes", type=int, default=6, metavar="N")
+    show.add_argument(
+        "--train", action="store_true", help="training episodes: base classes, random views, two unlabeled images"
+    )
+    show.add_argument("--out", type=Path, default=Path("episodes.png"), metavar="FILE", help="default: episodes.png")
+    return parser
+
+
+def summary(index: ImageIndex, min_area: int) -> dict[str, Any]:
+    """What `rifenet data index --json` prints."""
+    images = {class_id: index.images_of(class_id, min_area) for class_id in range(1, len(index.class_names) + 1)}
+    return {
+        "dataset": index.dataset,
+        "root": str(index.root),
+        "list": index.list_name,
+        "hash": index.hash,
+        "min_area": min_area,
+        "images": len(index),
+        "images_without_class": sum(not record.areas for record in index.records),
+        "classes": [
+            {"id": class_id, "name": index.class_name(class_id), "images": len(found)}
+            for class_id, found in images.items()
+        ],
+        "folds": [
+            {
+                "fold": fold,
+                "novel": [index.class_name(class_id) for class_id in novel],
+                "novel_pairs": sum(len(images[class_id]) for class_id in novel),
+                "base_pairs": sum(len(images[class_id]) for class_id in index.base_classes(fold)),
+                "images_without_novel": len(index.without_classes(novel)),
+            }
+            for fold, novel in enumerate(index.folds)
+        ],
+        "bad_files": [{"file": name, "reason": reason} for name, reason in index.bad_files],
+    }
+
+
+def _index(index: ImageIndex, options: argparse.Namespace) -> int:
+    found = summary(index, options.min_area)
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    console.print(
+        f"{found['root']} ({found['list']}): {found['images']:,} images,"
+        f" {found['images_without_class']:,} of them without any class"
+    )
+    classes = Table("id", "class", f"images with {options.min_area:,} px or more")
+    for row in found["classes"]:
+        classes.add_row(str(row["id"]), row["name"], f"{row['images']:,}")
+    folds = Table("fold", "novel classes", "novel pairs", "base pairs", "images without novel classes")
+    for row in found["folds"]:
+        numbers = (f"{row[key]:,}" for key in ("novel_pairs", "base_pairs", "images_without_novel"))
+        folds.add_row(str(row["fold"]), ", ".join(row["novel"]), *numbers)
+    console.print(classes)
+    console.print(folds)
+    console.print(f"{len(found['bad_files']):,} files left out" + (":" if found["bad_files"] else "."))
+    for row in found["bad_files"]:
+        console.print(f"  {row['file']}: {row['reason']}", soft_wrap=True)
+    return 0
+
+
+def _show(index: ImageIndex, options: argparse.Namespace) -> int:
+    from rifenet.config import DataConfig
+    from rifenet.data import episodes as data
+    from rifenet.visualize import contact_sheet
+
+    if options.episodes < 1:
+        raise ValueError(f"Expected at least 1 episode, but got {options.episodes}.")
+    novel, base = index.novel_classes(options.fold), index.base_classes(options.fold)
+    config = DataConfig(fold=options.fold, shots=options.shots, image_size=options.size, min_area=options.min_area)
+    if options.train:
+        pool = data.EpisodePool(
+            index.without_classes(novel), base, shots=options.shots, unlabeled=2, min_area=options.min_area
+        )
+        loaded: Any = data.TrainingEpisodes(pool, config, seed=options.seed, episodes=options.episodes)
+    else:
+        listed = data.evaluation_episodes(
+            index, novel, shots=options.shots, seed=options.seed, episodes=options.episodes, min_area=options.min_area
+        )
+        loaded = data.EvaluationEpisodes(index, listed, config.image_size)
+    strips = [_strip(loaded[i], index) for i in range(len(loaded))]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(strips).save(options.out)
+    print(f"Wrote {options.out}: {len(strips)} episodes, query first.")
+    return 0
+
+
+def _strip(episode: dict[str, Any], index: ImageIndex) -> Image.Image:
+    """Query, supports and unlabeled views of one loaded episode, masks painted in."""
+    import numpy as np
+    from PIL import Image
+
+    from rifenet.visualize import overlay, strip
+
+    def photo(pixels: Any) -> Any:
+        return (255 * pixels.transpose(1, 2, 0)).round().astype(np.uint8)
+
+    panels = [overlay(photo(episode["query_images"]), episode["query_masks"])]
+    captions = [f"query: {index.class_name(episode['class_id'])}"]
+    for pixels, mask in zip(episode["support_images"], episode["support_masks"], strict=True):
+        panels.append(overlay(photo(pixels), mask))
+        captions.append(f"support {len(panels) - 1}")
+    for weak, strong in zip(episode.get("unlabeled_weak", ()), episode.get("unlabeled_strong", ()), strict=True):
+        panels += [Image.fromarray(photo(weak)), Image.fromarray(photo(strong))]
+        captions += ["unlabeled, weak", "strong"]
+    return strip(panels, captions)

@@ -1,0 +1,236 @@
+"""`rifenet evaluate`: scores a model, and the training-free baseline beside it, on novel classes (protocols.md)."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rifenet.cli.console import note, print_json
+from rifenet.config import BACKBONES, DATASETS, Config, DataConfig, EvalConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from rifenet.models import Prototype, RiFeNet
+
+_EXAMPLE = """examples:
+  rifenet evaluate --model runs/fold2 --baseline --dataset pascal --root VOC2012 --fold 2 --out runs/fold2/result.json
+  rifenet evaluate --model prototype --backbone efficientnet_lite2 --dataset custom --root photos --out prototype.json
+  torchrun --nproc-per-node 4 -m rifenet evaluate --model runs/fold2 --dataset pascal --root VOC2012 --fold 2"""
+
+
+def main(argv: list[str]) -> int:
+    """Scores, writes the result file or files, and returns 0."""
+    options = _parse(argv)
+    fabric = _fabric(options.device)
+
+    import torch
+
+    from rifenet.data.sources import open_dataset
+    from rifenet.evaluation.protocol import evaluate
+    from rifenet.evaluation.result import write_result
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = _device(options.device) if fabric is None else fabric.device
+    leads = fabric is None or fabric.is_global_zero
+    model = _load(options)
+    index = open_dataset(options.dataset, options.root, list_file=options.list_file, part="val", progress=leads)
+    config = _config(options, getattr(model, "metadata", {}).get("image_size"))
+    runs: dict[Path, tuple[Any, str]] = {options.out: (model, options.name)}
+    if options.baseline:
+        runs[options.out.with_name(f"{options.out.stem}-prototype.json")] = (_baseline(model), "")
+    printed: list[dict[str, Any]] = []
+    for out, (scored, name) in runs.items():
+        with _noted_warnings(leads), _bar(config, fabric) as progress:
+            result = evaluate(scored.to(device), index, config, name=name, fabric=fabric, progress=progress)
+        if leads:
+            write_result(result, out)
+            printed.append({"file": str(out), **{key: result[key] for key in result if key != "episode_counts"}})
+    if leads:
+        print_json(printed) if options.json else _print(printed)
+    return 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    data, rules = DataConfig(), EvalConfig()
+    parser = argparse.ArgumentParser(
+        prog="rifenet evaluate",
+        description="Score a model on the novel classes of a fold: exactly N episodes for each seed.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", default="default", help="default, a run folder, a .safetensors file, hf:owner/name, or prototype")
+    add("--backbone", choices=BACKBONES, help="backbone of --model prototype")
+    add("--weights", default="", metavar="FILE", help="ImageNet weights of that backbone, where no package has them")
+    add("--baseline", action="store_true", help="also score the training-free prototype on the model's own backbone")
+    add("--name", default="", help="what tables call the model (default: its own name)")
+    add("--dataset", choices=DATASETS, required=True, help="layout of the dataset")
+    add("--root", required=True, metavar="DIR", help="folder of the dataset")
+    add("--list-file", default="", metavar="FILE", help="image names to use instead of the dataset's own test list")
+    add("--fold", type=int, default=data.fold, help="fold whose novel classes are scored (default: %(default)s)")
+    add("--shots", type=int, default=data.shots, metavar="K", help="support images an episode (default: %(default)s)")
+    add("--protocol", choices=("pfenet",), default=rules.protocol, help="default: %(default)s")
+    add("--episodes", type=int, default=rules.episodes, metavar="N", help="episodes a seed (default: %(default)s)")
+    add("--seeds", type=_seeds, default=rules.seeds, metavar="0,1,...", help="one run of N each (default: 0,1,2,3,4)")
+    add("--min-area", type=int, default=data.min_area, metavar="PX", help="pixels from which on a class counts")
+    add("--absent-as-zero", action="store_true", help="count a class without episodes as 0, as published codes do")
+    add("--image-size", type=int, metavar="PX", help="side of the network's input (default: the model's)")
+    add("--batch-size", type=int, default=rules.batch_size, help="episodes loaded together; changes no digit")
+    add("--workers", type=int, default=rules.workers, help="loader processes; changes no digit")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    add("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
+    add("--json", action="store_true", help="print the results as JSON")
+    add("--out", type=Path, default=Path("result.json"), metavar="FILE", help="default: %(default)s")
+    options = parser.parse_args(argv)
+    if (options.model == "prototype") != (options.backbone is not None):
+        parser.error("--backbone belongs to --model prototype, which needs it")
+    if options.weights and options.backbone is None:
+        parser.error("--weights belongs to --model prototype; a trained model knows its own")
+    if options.model == "prototype" and options.baseline:
+        parser.error("--baseline is for a trained model; --model prototype is the baseline itself")
+    return options
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected whole numbers with commas between, but got {text!r}") from error
+
+
+def _config(options: argparse.Namespace, model_size: int | None) -> Config:
+    data = DataConfig(
+        dataset=options.dataset,
+        root=options.root,
+        list_file=options.list_file,
+        fold=options.fold,
+        shots=options.shots,
+        image_size=options.image_size or model_size or DataConfig().image_size,
+        min_area=options.min_area,
+    )
+    rules = EvalConfig(
+        protocol=options.protocol,
+        episodes=options.episodes,
+        seeds=options.seeds,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        absent_as_zero=options.absent_as_zero,
+    )
+    return Config(data=data, eval=rules)
+
+
+def _load(options: argparse.Namespace) -> RiFeNet | Prototype:
+    from rifenet.checkpoint import backbone_hash
+    from rifenet.hub import load_model
+    from rifenet.models import build_model
+
+    if options.model != "prototype":
+        return load_model(options.model)
+    model = build_model(kind="prototype", backbone=options.backbone, weights=options.weights)
+    model.hash = backbone_hash(model)  # type: ignore[assignment]
+    return model
+
+
+def _baseline(model: RiFeNet | Prototype) -> RiFeNet | Prototype:
+    """The prototype over the backbone of `model` (protocols.md 5). Raises ValueError where that lacks its stages."""
+    import dataclasses
+
+    from rifenet.checkpoint import backbone_hash
+    from rifenet.models import build_model
+
+    baseline = build_model(dataclasses.replace(model.config, kind="prototype", pretrained=False))
+    weights = model.backbone.state_dict()
+    needed = baseline.backbone.state_dict().keys()
+    if not needed <= weights.keys():
+        raise ValueError(
+            f"Expected a model whose backbone has the prototype's stages {baseline.backbone.used_stages}, but it ends "
+            f"before. Score --model prototype --backbone {model.config.backbone} by itself."
+        )
+    baseline.backbone.load_state_dict({name: weights[name] for name in needed})
+    baseline.hash = backbone_hash(baseline)  # type: ignore[assignment]
+    return baseline
+
+
+def _fabric(device: str) -> Fabric | None:
+    """The process group that torchrun or Slurm asks for; None where this is the only process."""
+    world = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
+    if world == 1:
+        return None
+    from lightning_fabric import Fabric
+
+    nodes = world // int(os.environ.get("LOCAL_WORLD_SIZE") or world // int(os.environ.get("SLURM_NNODES") or 1))
+    fabric = Fabric(accelerator=device, devices=world // nodes, num_nodes=nodes, strategy="ddp")
+    fabric.launch()
+    return fabric
+
+
+def _device(name: str) -> Any:
+    """The torch device; ValueError where this machine lacks it."""
+    import torch
+
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, there in present.items() if there)
+    if not present[name]:
+        raise ValueError(f"Expected a {name} device, but torch finds none here. Use --device auto or cpu.")
+    return torch.device(name)
+
+
+@contextlib.contextmanager
+def _bar(config: Config, fabric: Fabric | None) -> Iterator[Callable[[int], None] | None]:
+    """A progress bar over this rank's share, on the leading rank's terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal or (fabric is not None and not fabric.is_global_zero):
+        yield None
+        return
+    ranks = 1 if fabric is None else fabric.world_size
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("Episodes", total=config.eval.episodes * len(config.eval.seeds) // ranks)
+        yield lambda done: bar.advance(task, done)
+
+
+@contextlib.contextmanager
+def _noted_warnings(leads: bool) -> Iterator[None]:
+    """Turns warnings for the user into one plain line each on the leading rank."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for text in dict.fromkeys(str(item.message) for item in caught if item.category is UserWarning) if leads else ():
+        note(f"warning: {text}")
+
+
+def _print(printed: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    table = Table("IoU in percent", *(result["model"]["name"] for result in printed))
+    for row, item in enumerate(printed[0]["per_class"]):
+        ious = [result["per_class"][row]["iou"] for result in printed]
+        table.add_row(item["name"], *("absent" if iou is None else f"{100 * iou:.1f}" for iou in ious))
+    table.add_section()
+    for key, title in (("miou", "mIoU"), ("fb_iou", "FB-IoU")):
+        table.add_row(title, *(_plus_minus(result["scores"][key]) for result in printed))
+    console.print(table)
+    for result in printed:
+        console.print(
+            f"{result['file']}: {result['episodes']:,} episodes x {len(result['seeds'])} seeds, "
+            f"{result['episodes_per_second']:.1f} a second",
+            soft_wrap=True,
+        )
+
+
+def _plus_minus(score: dict[str, Any]) -> str:
+    deviation = "" if score["std"] is None else f" ± {100 * score['std']:.1f}"
+    return f"{100 * score['mean']:.1f}{deviation}"

@@ -1,0 +1,107 @@
+"""`rifenet info`: versions, devices, and what the model's file says about it. Loads torch only to ask about devices."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+from rifenet import __version__
+from rifenet.cli.console import print_json
+
+PACKAGES = ("torch", "numpy", "pillow", "safetensors", "lightning-fabric", "rich", "onnxruntime")
+
+
+def main(argv: list[str]) -> int:
+    """Prints the facts as a table or JSON."""
+    parser = argparse.ArgumentParser(
+        prog="rifenet info",
+        description="Versions, devices, and the model's card.",
+        epilog="example: rifenet info --model runs/first --json",
+    )
+    parser.add_argument(
+        "--model", default="default", help="default (bundled), a run folder, a .safetensors file or hf:owner/name"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args(argv)
+    facts = {
+        "rifenet": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "cores": os.cpu_count(),
+        "devices": _devices(),
+        "model": _card(arguments.model),
+    }
+    if arguments.json:
+        print_json(facts)
+    else:
+        _print_table(facts)
+    return 0
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> list[str]:
+    """Devices that `--device` takes here."""
+    if "+cpu" in (_version("torch") or ""):
+        return ["cpu"]  # this build of torch knows no other, so there is nothing to ask it
+    import torch
+
+    names = [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
+    return [*names, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+
+
+def _card(name: str) -> dict[str, Any]:
+    """What the header of the model's file says. Raises FileNotFoundError, or ValueError for another kind of file."""
+    from safetensors import SafetensorError, safe_open
+
+    from rifenet.hub import locate
+
+    path = locate(name)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a model at {path}, but there is none.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {}).get("rifenet", "null"))
+    except SafetensorError as error:
+        raise ValueError(f"Expected a safetensors file, but {path} cannot be read ({error}).") from error
+    if header is None:
+        raise ValueError(f"Expected a rifenet model, but {path} has no rifenet header.")
+    config = header["config"]
+    return {
+        "file": str(path),
+        "megabytes": round(path.stat().st_size / 1e6, 1),
+        "kind": config["kind"],
+        "backbone": config["backbone"],
+        "backbone_hash": header["backbone_hash"],
+        **header["metadata"],
+    }
+
+
+def _print_table(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows = {
+        "rifenet": facts["rifenet"],
+        "python": f"{facts['python']} on {facts['platform']}",
+        "packages": ", ".join(f"{name} {version}" for name, version in facts["packages"].items()),
+        "devices": f"{', '.join(facts['devices'])} ({facts['cores']} cores)",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    table.add_row("", "")
+    for name, value in facts["model"].items():
+        table.add_row(f"model {name}", escape(value if isinstance(value, str) else json.dumps(value)))
+    Console().print(table)

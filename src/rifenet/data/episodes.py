@@ -1,0 +1,178 @@
+"""Episodes as the arrays that the network gets, for training and for evaluation (protocols.md 2, method.md 11).
+
+Masks become binary here: the episode's class 1, every other class 0, ignored pixels and padding 255. With
+`exclude_novel` off, a novel class in a training image is therefore background, as in the published codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, default_collate
+
+from rifenet.config import DataConfig
+from rifenet.data.index import ImageIndex, read_mask
+from rifenet.data.sampling import (
+    Episode,
+    EpisodePool,
+    episodes_from_json,
+    episodes_to_json,
+    evaluation_episodes,
+    split_holdout,
+    training_episode,
+)
+from rifenet.data.transforms import (
+    IGNORE,
+    load_image,
+    resize_and_pad,
+    resize_mask,
+    strong_view,
+    to_float,
+    view_rng,
+    weak_view,
+)
+
+__all__ = [
+    "Episode",
+    "EpisodePool",
+    "EvaluationEpisodes",
+    "TrainingEpisodes",
+    "Views",
+    "binary_mask",
+    "collate_evaluation",
+    "episodes_from_json",
+    "episodes_to_json",
+    "evaluation_episodes",
+    "load_episode",
+    "load_pair",
+    "split_holdout",
+    "training_episode",
+]
+
+_KEPT_AS_LISTS = ("placement", "query_mask_original")
+
+
+def binary_mask(mask: NDArray[np.uint8], class_id: int) -> NDArray[np.uint8]:
+    """1 where the mask holds `class_id`, 255 where it is ignored, else 0."""
+    binary = (mask == class_id).astype(np.uint8)
+    binary[mask == IGNORE] = IGNORE
+    return binary
+
+
+def load_pair(index: ImageIndex, image: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Photo [H, W, 3] and index mask [H, W] of one record. Raises ValueError or FileNotFoundError naming the file."""
+    record = index.records[image]
+    photo, mask = load_image(record.image_path), read_mask(record.mask_path)
+    if photo.shape[:2] != (record.height, record.width) or mask.shape != (record.height, record.width):
+        raise ValueError(
+            f"Expected {record.image_path} and its mask as they were indexed, but a size changed. Start again."
+        )
+    return photo, mask
+
+
+@dataclass(frozen=True)
+class Views:
+    """How the images of one training episode are varied; `key` seeds them (method.md 11)."""
+
+    config: DataConfig
+    key: tuple[int, ...]
+
+    def weak(
+        self, photo: NDArray[np.uint8], mask: NDArray[np.uint8] | None, image: int, keep: Collection[int] = ()
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+        """Weak view of the episode's `image`-th picture."""
+        config = self.config
+        return weak_view(
+            photo,
+            mask,
+            view_rng(*self.key, image, 0),
+            size=config.image_size,
+            scale=(config.scale_min, config.scale_max),
+            rotate=config.rotate,
+            blur=config.blur,
+            flip=config.flip,
+            keep=keep,
+        )
+
+
+def load_episode(index: ImageIndex, episode: Episode, size: int, *, views: Views | None = None) -> dict[str, Any]:
+    """The arrays of one episode, as the network takes them (S = size).
+
+    query_images float32 [3,S,S] in [0,1], query_masks uint8 [S,S] (0, 1, 255), query_valid bool [S,S]; support_images
+    [K,3,S,S], support_masks [K,S,S], support_valid [K,S,S]; class_id. Without `views` (evaluation): resized and padded,
+    and also placement and query_mask_original, the binary mask at its own size. With `views` (training): varied, and
+    where there are unlabeled images also unlabeled_weak and unlabeled_strong [U,3,S,S], two views of one geometry, and
+    unlabeled_valid [U,S,S].
+    """
+    loaded = []
+    arrays: dict[str, Any] = {"class_id": episode.class_id}
+    for position, image in enumerate((episode.query, *episode.supports)):
+        photo, mask = load_pair(index, image)
+        if views is None:
+            pixels, valid, placement = resize_and_pad(photo, size)
+            labels = resize_mask(mask, placement)
+            if position == 0:
+                arrays |= {"placement": placement, "query_mask_original": binary_mask(mask, episode.class_id)}
+        else:
+            view, labels, valid = views.weak(photo, mask, position, (episode.class_id,))
+            pixels = to_float(view)
+        loaded.append((pixels, binary_mask(labels, episode.class_id), valid))
+    arrays["query_images"], arrays["query_masks"], arrays["query_valid"] = loaded[0]
+    for name, parts in zip(("images", "masks", "valid"), zip(*loaded[1:], strict=True), strict=True):
+        arrays[f"support_{name}"] = np.stack(parts)
+    if views is not None and episode.unlabeled:
+        arrays |= _load_unlabeled(index, episode, views)
+    return arrays
+
+
+def _load_unlabeled(index: ImageIndex, episode: Episode, views: Views) -> dict[str, NDArray[Any]]:
+    weak, strong, valid = [], [], []
+    for position, image in enumerate(episode.unlabeled, start=1 + len(episode.supports)):
+        view, _, real = views.weak(load_image(index.records[image].image_path), None, position)
+        weak.append(to_float(view))
+        strong.append(to_float(strong_view(view, view_rng(*views.key, position, 1), real)))
+        valid.append(real)
+    return {"unlabeled_weak": np.stack(weak), "unlabeled_strong": np.stack(strong), "unlabeled_valid": np.stack(valid)}
+
+
+class TrainingEpisodes(Dataset[dict[str, Any]]):
+    """Item j is training episode `start + j`, whatever worker loads it; its views are seeded by (seed, start + j)."""
+
+    def __init__(self, pool: EpisodePool, config: DataConfig, *, seed: int, episodes: int, start: int = 0) -> None:
+        self.pool, self.config, self.seed, self.start, self.episodes = pool, config, seed, start, episodes
+
+    def __len__(self) -> int:
+        return self.episodes
+
+    def __getitem__(self, j: int) -> dict[str, Any]:
+        if not 0 <= j < len(self):
+            raise IndexError(j)
+        i = self.start + j
+        views = Views(self.config, (self.seed, i))
+        arrays = load_episode(self.pool.index, self.pool.episode(self.seed, i), self.config.image_size, views=views)
+        return arrays | {"episode": i}
+
+
+class EvaluationEpisodes(Dataset[dict[str, Any]]):
+    """Item i is episode i of a list, resized and padded, with its original mask; batch it with `collate_evaluation`."""
+
+    def __init__(self, index: ImageIndex, episodes: Sequence[Episode], size: int) -> None:
+        self.index, self.episodes, self.size = index, episodes, size
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return load_episode(self.index, self.episodes[i], self.size) | {"episode": i}
+
+
+def collate_evaluation(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """default_collate, but placement and query_mask_original stay lists, because their sizes differ."""
+    batch: dict[str, Any] = default_collate(
+        [{key: value for key, value in item.items() if key not in _KEPT_AS_LISTS} for item in items]
+    )
+    return batch | {key: [item[key] for item in items] for key in _KEPT_AS_LISTS}

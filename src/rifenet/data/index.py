@@ -1,0 +1,264 @@
+"""A dataset scanned once: which images there are, and which classes each shows over how many pixels (protocols.md 1).
+
+Decisions: a file that cannot be used is named and left out, never fatal. A truncated photo is found without decoding,
+by its end marker (only a file that lacks one is decoded to be sure). The cache is JSON, keyed by the path, size and
+modification time of every file, so it cannot be stale; where it cannot be written the scan just runs again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rifenet.data.folds import Folds, base_classes, novel_classes
+from rifenet.data.transforms import IGNORE, load_image, load_mask
+
+CACHE_FORMAT = 1
+_EXIF_ORIENTATION = 0x0112
+
+
+class Entry(NamedTuple):
+    """One image that a list names, before anything is read."""
+
+    name: str
+    image_path: Path
+    mask_path: Path
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One usable image: upright size in pixels, and the mask's area in pixels of every class that it shows."""
+
+    name: str
+    image_path: Path
+    mask_path: Path
+    height: int
+    width: int
+    areas: dict[int, int]
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """All usable images of a dataset, in list order; class id i is `class_names[i - 1]`."""
+
+    records: tuple[ImageRecord, ...]
+    class_names: tuple[str, ...]
+    folds: Folds
+    root: Path
+    dataset: str
+    list_name: str
+    """Which list of images this is."""
+    bad_files: tuple[tuple[str, str], ...] = ()
+    """(file, reason) of everything that the list names and that was left out."""
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @cached_property
+    def hash(self) -> str:
+        """Hex digest of classes, names, sizes and areas: equal for the same images and masks in any folder."""
+        content: list[Any] = [self.dataset, self.class_names]
+        content += [[item.name, item.height, item.width, sorted(item.areas.items())] for item in self.records]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def class_id(self, name: str) -> int:
+        """Id of the class called `name`. Raises ValueError listing the known names."""
+        if name not in self.class_names:
+            raise ValueError(f"Expected a known class, but got {name!r}. Known: {', '.join(self.class_names)}.")
+        return self.class_names.index(name) + 1
+
+    def class_name(self, class_id: int) -> str:
+        """Name of class `class_id`."""
+        return self.class_names[class_id - 1]
+
+    def novel_classes(self, fold: int) -> tuple[int, ...]:
+        """Class ids that `fold` keeps for testing."""
+        return novel_classes(fold, self.folds)
+
+    def base_classes(self, fold: int) -> tuple[int, ...]:
+        """Class ids that `fold` may train on."""
+        return base_classes(fold, self.folds, len(self.class_names))
+
+    def pairs(self, class_ids: Collection[int], min_area: int = 1) -> list[tuple[int, int]]:
+        """(record index, class id) wherever one of `class_ids` covers at least `min_area` pixels, in list order."""
+        wanted = sorted(class_ids)
+        return [
+            (position, class_id)
+            for position, record in enumerate(self.records)
+            for class_id in wanted
+            if record.areas.get(class_id, 0) >= min_area
+        ]
+
+    def images_of(self, class_id: int, min_area: int = 1) -> list[int]:
+        """Record indices of the images that show `class_id` over at least `min_area` pixels, in list order."""
+        return [position for position, _ in self.pairs((class_id,), min_area)]
+
+    def without_classes(self, class_ids: Collection[int]) -> ImageIndex:
+        """Only the images in which no pixel has a class of `class_ids` (`exclude_novel`)."""
+        return self.with_records(record for record in self.records if not record.areas.keys() & set(class_ids))
+
+    def with_records(self, records: Iterable[ImageRecord]) -> ImageIndex:
+        """The same dataset with these images only."""
+        return replace(self, records=tuple(records))
+
+
+def read_mask(path: Path) -> NDArray[np.uint8]:
+    """Index mask of a record, uint8 [H, W]: a picture, or SBD's own `.mat`. Raises FileNotFoundError or ValueError."""
+    if path.suffix != ".mat":
+        return load_mask(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected mask file {path}, but there is no such file.")
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise ValueError(
+            f"Expected scipy for {path}, but it is not installed. Run `pip install 'rifenet[sbd]'`."
+        ) from error
+    try:
+        return load_mask(loadmat(path)["GTcls"]["Segmentation"][0, 0])
+    except Exception as error:  # scipy raises its own and the standard errors on bad bytes
+        raise ValueError(f"Expected SBD's GTcls.Segmentation in {path}, but cannot read it: {error}.") from error
+
+
+def build_index(
+    entries: Sequence[Entry],
+    class_names: Sequence[str],
+    folds: Folds,
+    *,
+    root: Path,
+    dataset: str,
+    list_name: str,
+    bad_files: Sequence[tuple[str, str]] = (),
+    progress: bool = True,
+) -> ImageIndex:
+    """Scans every entry, or takes the cached scan. `bad_files`: what the reader itself had to leave out.
+
+    Raises ValueError where nothing usable is left.
+    """
+    fingerprint = _fingerprint(entries, class_names)
+    cache = _cache_file(root, dataset, list_name)
+    scans = _read_cache(cache, fingerprint)
+    if scans is None or len(scans) != len(entries):
+        scans = _scan_all(entries, len(class_names), progress)
+        _write_cache(cache, fingerprint, scans)
+    records, bad = [], list(bad_files)
+    for entry, scan in zip(entries, scans, strict=True):
+        if isinstance(scan, str):
+            bad.append((entry.name, scan))
+        else:
+            height, width, areas = scan
+            records.append(ImageRecord(*entry, height, width, {int(label): area for label, area in areas.items()}))
+    if not records:
+        reason = f"none of {len(bad)} could be used. The first, {bad[0][0]}: {bad[0][1]}" if bad else "there are none."
+        raise ValueError(f"Expected images with masks in {root}, but {reason}")
+    return ImageIndex(tuple(records), tuple(class_names), folds, root, dataset, list_name, tuple(bad))
+
+
+def _scan_all(entries: Sequence[Entry], n_classes: int, progress: bool) -> list[Any]:
+    from rich.console import Console
+    from rich.progress import track
+
+    with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
+        scans = pool.map(lambda entry: _scan(entry, n_classes), entries)
+        label = f"Indexing {len(entries):,} images"
+        console = Console(stderr=True)
+        return list(track(scans, label, total=len(entries), console=console, transient=True, disable=not progress))
+
+
+def _scan(entry: Entry, n_classes: int) -> Any:
+    """[height, width, areas by class id as text] of a usable entry, or the reason why it is not (JSON values)."""
+    try:
+        height, width = _check_image(entry.image_path)
+        mask = read_mask(entry.mask_path)
+    except (ValueError, OSError) as error:
+        return str(error)
+    if mask.shape != (height, width):
+        return (
+            f"Expected image and mask of one size, but the (upright) image is {width} x {height} and the mask"
+            f" {mask.shape[1]} x {mask.shape[0]}."
+        )
+    counts = np.bincount(mask.ravel(), minlength=256)
+    counts[[0, IGNORE]] = 0
+    labels = np.flatnonzero(counts)
+    if len(labels) and labels[-1] > n_classes:
+        return f"Expected labels 0..{n_classes} and 255 in {entry.mask_path}, but it holds {labels[-1]}."
+    return [height, width, {str(label): int(counts[label]) for label in labels}]
+
+
+def _check_image(path: Path) -> tuple[int, int]:
+    """Upright (height, width) from the header alone, after making sure that the file goes on to its end."""
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected image file {path}, but there is no such file.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"Expected a picture, but {path} is empty (0 bytes).")
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error and more on bad bytes
+        raise ValueError(f"Expected a readable picture, but cannot read {path}: {error}.") from error
+    if not _has_end_marker(path):
+        load_image(path)  # other formats, or bytes after the end: only decoding tells
+    return (width, height) if turned else (height, width)
+
+
+def _has_end_marker(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-min(64, path.stat().st_size), os.SEEK_END)
+        tail = file.read().rstrip(b"\0\n\r")
+    return tail.endswith((b"\xff\xd9", b"IEND\xaeB`\x82"))
+
+
+def _fingerprint(entries: Sequence[Entry], class_names: Sequence[str]) -> str:
+    digest = hashlib.sha256(json.dumps([CACHE_FORMAT, list(class_names)]).encode())
+    for entry in entries:
+        for path in (entry.image_path, entry.mask_path):
+            try:
+                stat = path.stat()
+                state = f"{stat.st_size} {stat.st_mtime_ns}"
+            except OSError:
+                state = "missing"
+            digest.update(f"{entry.name}\0{path}\0{state}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _cache_file(root: Path, dataset: str, list_name: str) -> Path:
+    """Where the scan of this dataset and list is kept: RIFENET_CACHE, else the user's cache folder."""
+    folder = os.environ.get("RIFENET_CACHE") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if folder.startswith("~"):  # a user without a home folder, as in some containers
+        folder = tempfile.gettempdir()
+    key = hashlib.sha256(f"{dataset}\0{root.resolve()}\0{list_name}".encode(errors="surrogateescape")).hexdigest()[:24]
+    return Path(folder) / "rifenet" / f"index-{key}.json"
+
+
+def _read_cache(path: Path, fingerprint: str) -> list[Any] | None:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return stored["scans"] if stored["fingerprint"] == fingerprint else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_cache(path: Path, fingerprint: str, scans: list[Any]) -> None:
+    text = json.dumps({"fingerprint": fingerprint, "scans": scans})
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)
+    except OSError:  # a read-only or full disk costs the next start its speed, nothing else
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)

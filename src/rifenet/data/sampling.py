@@ -1,0 +1,215 @@
+"""Which images meet in an episode (protocols.md 2, method.md 11).
+
+Decisions: every choice is a SHA-256 of (purpose, seed, position, ...), so an episode depends on its own position only:
+any worker count, batch size and rank count gives the same list on every machine, and a run resumes anywhere. Training
+draws episodes with replacement; evaluation goes through the (image, class) pairs in list order, which leaves no
+randomness in the queries (protocols.md 3).
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import itertools
+import json
+import math
+import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from rifenet.data.index import ImageIndex
+
+PROTOCOLS = ("pfenet",)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One class and the record indices of its query, its K supports and (training) its U unlabeled images."""
+
+    class_id: int
+    query: int
+    supports: tuple[int, ...]
+    unlabeled: tuple[int, ...] = ()
+
+
+def _draw(n: int, *key: object) -> int:
+    """A number in 0..n-1, uniform and fixed by `key`."""
+    digest = hashlib.sha256(":".join(map(str, key)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % n
+
+
+def _draw_others(images: Sequence[int], n: int, taken: Collection[int], *key: object) -> tuple[int, ...]:
+    """`n` different members of `images`, none of them in `taken`; there must be so many."""
+    drawn: list[int] = []
+    attempt = 0
+    while len(drawn) < n:
+        image = images[_draw(len(images), *key, attempt)]
+        if image not in drawn and image not in taken:
+            drawn.append(image)
+        attempt += 1
+    return tuple(drawn)
+
+
+class EpisodePool:
+    """What training episodes are drawn from: the classes that have enough images, and each one's images.
+
+    Attributes:
+        images: record indices of each usable class.
+        pairs: (record index, class id) of the usable classes, in list order.
+        left_out: (class name, reason) of the classes with fewer than K + 1 images.
+        borrowing: names of classes with fewer than K + 1 + U images, whose unlabeled images come from the whole index.
+
+    Raises ValueError where no class is left, or the index has too few images for U.
+    """
+
+    def __init__(
+        self,
+        index: ImageIndex,
+        class_ids: Sequence[int],
+        *,
+        shots: int,
+        unlabeled: int = 0,
+        min_area: int = 2048,
+        unlabeled_source: str = "class",
+        sampling: str = "image",
+    ) -> None:
+        self.index, self.shots, self.unlabeled, self.sampling = index, shots, unlabeled, sampling
+        self.images, self.left_out = usable_classes(index, class_ids, shots, min_area)
+        if not self.images:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.left_out) or "no class was given"
+            raise ValueError(
+                f"Expected a class with at least {shots + 1} images to draw episodes from, but got none ({reasons})."
+            )
+        if len(index) < shots + 1 + unlabeled:
+            raise ValueError(
+                f"Expected at least {shots + 1 + unlabeled} images, but got {len(index)}. Lower shots or unlabeled."
+            )
+        self.pairs = index.pairs(self.images, min_area)
+        everything = range(len(index))
+        short = [class_id for class_id, images in self.images.items() if len(images) < shots + 1 + unlabeled]
+        self.borrowing = tuple(index.class_name(class_id) for class_id in short)
+        self._unlabeled_images: dict[int, Sequence[int]] = {
+            class_id: everything if unlabeled_source == "any" or class_id in short else images
+            for class_id, images in self.images.items()
+        }
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Ids of the usable classes."""
+        return tuple(self.images)
+
+    def episode(self, seed: int, i: int) -> Episode:
+        """Training episode `i`, pure in (pool, seed, i): equal for any number of workers, batch size and ranks."""
+        if self.sampling == "image":
+            query, class_id = self.pairs[_draw(len(self.pairs), "train", seed, i, "query")]
+        else:
+            class_id = self._draw_class(seed, i)
+            query = self.images[class_id][_draw(len(self.images[class_id]), "train", seed, i, "query")]
+        supports = _draw_others(self.images[class_id], self.shots, (query,), "train", seed, i, "support")
+        others = self._unlabeled_images[class_id]
+        unlabeled = _draw_others(others, self.unlabeled, (query, *supports), "train", seed, i, "unlabeled")
+        return Episode(class_id, query, supports, unlabeled)
+
+    def _draw_class(self, seed: int, i: int) -> int:
+        # Integer weights, so that every machine draws alike.
+        uniform = self.sampling == "class"
+        weights = [1 if uniform else math.isqrt(len(images) * 10**6) for images in self.images.values()]
+        drawn = _draw(sum(weights), "train", seed, i, "class")
+        return self.classes[bisect.bisect_right(list(itertools.accumulate(weights)), drawn)]
+    def episode_files(self, seed: int, i: int) -> list[str]:
+        """Image files of training episode `i`, for messages: query, supports, unlabeled."""
+        episode = self.episode(seed, i)
+        images = (episode.query, *episode.supports, *episode.unlabeled)
+        return [str(self.index.records[image].image_path) for image in images]
+
+
+def usable_classes(
+    index: ImageIndex, class_ids: Sequence[int], shots: int, min_area: int
+) -> tuple[dict[int, list[int]], tuple[tuple[str, str], ...]]:
+    """Record indices of each class with at least K + 1 images, and (name, reason) of each class without."""
+    images, left_out = {}, []
+    for class_id in sorted(class_ids):
+        found = index.images_of(class_id, min_area)
+        if len(found) > shots:
+            images[class_id] = found
+        else:
+            reason = f"{len(found)} images of at least {min_area} px, {shots + 1} needed for {shots} shot"
+            left_out.append((index.class_name(class_id), reason))
+    return images, tuple(left_out)
+
+
+def training_episode(pool: EpisodePool, seed: int, i: int) -> Episode:
+    """Training episode `i`, pure in (pool, seed, i)."""
+    return pool.episode(seed, i)
+
+
+def evaluation_episodes(
+    index: ImageIndex,
+    class_ids: Sequence[int],
+    *,
+    shots: int,
+    seed: int,
+    episodes: int,
+    min_area: int = 2048,
+    protocol: str = "pfenet",
+) -> list[Episode]:
+    """Exactly `episodes` episodes: (image, class) pairs in list order, cycled; supports drawn by (seed, position).
+
+    A class with fewer than K + 1 images is named in a UserWarning and left out; ValueError where none is left.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"Expected protocol to be one of {', '.join(PROTOCOLS)}, but got {protocol!r}.")
+    images, left_out = usable_classes(index, class_ids, shots, min_area)
+    named = "; ".join(f"{name} ({reason})" for name, reason in left_out)
+    if not images:
+        raise ValueError(f"Expected a class with at least {shots + 1} images to evaluate, but got none: {named}.")
+    if left_out:
+        warnings.warn(f"Classes left out of the evaluation: {named}.", stacklevel=2)
+    pairs = index.pairs(images, min_area)
+    result = []
+    for i in range(episodes):
+        query, class_id = pairs[i % len(pairs)]
+        result.append(Episode(class_id, query, _draw_others(images[class_id], shots, (query,), "evaluate", seed, i)))
+    return result
+
+
+def episodes_to_json(index: ImageIndex, episodes: Sequence[Episode]) -> str:
+    """JSON text of an episode list, by image and class names, so that another program can be scored on it."""
+    names = [record.name for record in index.records]
+    rows = [
+        {
+            "class": index.class_name(episode.class_id),
+            "query": names[episode.query],
+            "supports": [names[image] for image in episode.supports],
+            "unlabeled": [names[image] for image in episode.unlabeled],
+        }
+        for episode in episodes
+    ]
+    return json.dumps({"format": 1, "index": index.hash, "episodes": rows}, indent=1)
+
+
+def episodes_from_json(index: ImageIndex, text: str) -> list[Episode]:
+    """Inverse of `episodes_to_json`, on any index with these images. Raises ValueError for unknown names or format."""
+    content = json.loads(text)
+    if not isinstance(content, dict) or content.get("format") != 1:
+        raise ValueError("Expected an episode list of format 1, as `episodes_to_json` writes it.")
+    position = {record.name: i for i, record in enumerate(index.records)}
+    try:
+        return [
+            Episode(
+                index.class_id(row["class"]),
+                position[row["query"]],
+                tuple(position[name] for name in row["supports"]),
+                tuple(position[name] for name in row.get("unlabeled", ())),
+            )
+            for row in content["episodes"]
+        ]
+    except KeyError as error:
+        raise ValueError(f"Expected episodes over images of this dataset, but {error} is missing.") from error
+
+
+def split_holdout(index: ImageIndex, share: float, seed: int) -> tuple[ImageIndex, ImageIndex]:
+    """(training, held-out) images: the side of an image is a hash of its name, so other images never change it."""
+    held = {record.name for record in index.records if _draw(10**9, "holdout", seed, record.name) < share * 10**9}
+    train = index.with_records(record for record in index.records if record.name not in held)
+    return train, index.with_records(record for record in index.records if record.name in held)

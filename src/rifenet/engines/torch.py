@@ -1,0 +1,102 @@
+"""The engine on PyTorch: CPU, CUDA and Apple MPS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rifenet.checkpoint import backbone_hash
+from rifenet.engines import Context
+from rifenet.hub import load_model
+from rifenet.models import Prototype, RiFeNet, SupportContext, build_model, upsample
+from rifenet.models.baseline import PrototypeContext
+
+_DEFAULT_SIZE = 473
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """`auto` is CUDA, else Apple MPS, else the CPU. Raises ValueError for a device that this machine does not have."""
+    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(kind for kind, there in usable.items() if there))
+    kind, _, index = device.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if not usable.get(kind, False) or (index and not (index.isdecimal() and int(index) < count)):
+        there = ", ".join(["auto", *(kind for kind, there in usable.items() if there)])
+        raise ValueError(f"Expected a device of this machine ({there}), but got {device!r}.")
+    return torch.device(device)
+
+
+class TorchEngine:
+    """Runs a `RiFeNet` or `Prototype`; see `rifenet.engines.Engine` for what the members mean.
+
+    On the CPU images go through the network one at a time, whatever the batch: it is as fast, and sums of a batch
+    differ in the last bit, so that a mask would depend on its neighbours.
+    """
+
+    def __init__(self, model: RiFeNet | Prototype, *, device: str = "auto", threads: int | None = None) -> None:
+        if threads is not None:
+            if threads < 1:
+                raise ValueError(f"Expected threads to be at least 1, but got {threads}.")
+            torch.set_num_threads(threads)  # of the whole process: torch has no setting for one model
+        self.device = choose_device(device)
+        self.model: Any = model.to(self.device).eval()
+        self._context = PrototypeContext if isinstance(model, Prototype) else SupportContext
+        metadata: dict[str, Any] = getattr(model, "metadata", {})
+        self.name = str(metadata.get("name") or model.config.kind)
+        self.size = int(metadata.get("image_size") or _DEFAULT_SIZE)
+        self.hash = str(getattr(model, "hash", "") or f"{model.config.kind}-{backbone_hash(model)}")
+        self.classes_seen: list[str] | None = metadata.get("classes_seen")
+        self.calibration: Mapping[str, float] | None = metadata.get("calibration")
+
+    @classmethod
+    def load(cls, model: str | Path = "default", *, device: str = "auto", threads: int | None = None) -> TorchEngine:
+        """The engine of a model by name (`rifenet.hub.load_model`)."""
+        choose_device(device)  # a wrong device is found before the weights are read
+        return cls(load_model(model), device=device, threads=threads)
+
+    def baseline(self) -> TorchEngine:
+        """The training-free `prototype` baseline (protocols.md 5) over the same frozen backbone and size."""
+        config = replace(self.model.config, kind="prototype", pretrained=False, weights="")
+        prototype = build_model(config)
+        prototype.backbone.load_state_dict(self.model.backbone.state_dict())
+        engine = TorchEngine(prototype, device=str(self.device))
+        engine.size = self.size
+        return engine
+
+    @torch.inference_mode()
+    def encode_support(
+        self, images: NDArray[np.float32], masks: NDArray[np.uint8], valid: NDArray[np.bool_]
+    ) -> Context:
+        """Learns a class; see `Engine`."""
+        batch = (torch.from_numpy(array)[None].to(self.device) for array in (images, masks, valid))
+        context = self.model.encode_support(*batch)
+        return {field: value.cpu().numpy() for field, value in context._asdict().items()}
+
+    @torch.inference_mode()
+    def encode_query(self, images: NDArray[np.float32], valid: NDArray[np.bool_]) -> Any:
+        """Encodes images; see `Engine`."""
+        step = 1 if self.device.type == "cpu" else len(images)
+        return [
+            self.model.encode_query(
+                torch.from_numpy(images[start : start + step]).to(self.device),
+                torch.from_numpy(valid[start : start + step]).to(self.device),
+            )
+            for start in range(0, len(images), step)
+        ]
+
+    @torch.inference_mode()
+    def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
+        """Segments one class; see `Engine`. Raises ValueError for a context that another model learned."""
+        fields = self._context._fields
+        if set(fields) != set(context):
+            raise ValueError(f"Expected a context with {', '.join(fields)}, but got {', '.join(sorted(context))}.")
+        tensors = self._context(*(torch.from_numpy(context[field]).to(self.device) for field in fields))
+        logits = [upsample(self.model.decode(part, tensors), (self.size, self.size)) for part in features]
+        return torch.cat(logits).float().cpu().numpy()

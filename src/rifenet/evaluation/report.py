@@ -1,0 +1,279 @@
+"""Markdown tables from result files, never by hand (protocols.md 6).
+
+Decisions:
+- One table for each setting: dataset, shots, rules, seeds and N. Figures of two settings never share a table.
+- Published figures stand only in the table of the true PASCAL-5i test set, at its original size, under `pfenet`'s own
+  filter and N. Everything else is labelled by what it is.
+- The training-free prototype has a row in every table; where nobody scored it, the row says so.
+- Every figure carries the number of the file that it came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rifenet.evaluation.result import compare_results, names_hash, read_result
+from rifenet.metrics import Interval
+
+PASCAL_5I = "PASCAL-5i"
+VOC_MINI = "voc-mini protocol"
+_PASCAL_TEST_IMAGES = 1449
+_PUBLISHED_RULES = {"name": "pfenet", "min_area": 2048}
+_PUBLISHED_EPISODES = 1000
+_DASH = "–"
+
+
+class Source(NamedTuple):
+    """One result file and its number in the list of sources."""
+
+    number: int
+    path: Path
+    result: dict[str, Any]
+
+
+Row = dict[int, Source]  # one model: fold -> its result
+
+
+def report(paths: Sequence[str | Path], relative_to: str | Path = ".") -> str:
+    """The report on result files, as Markdown; links to the files are relative to the folder `relative_to`.
+
+    Raises FileNotFoundError, or ValueError for no file, a file that is no result, or one model twice on one fold.
+    """
+    if not paths:
+        raise ValueError("Expected at least one result file, but got none. Write one with rifenet evaluate.")
+    sources = [Source(number, Path(path), read_result(path)) for number, path in enumerate(paths, start=1)]
+    settings: dict[str, list[Source]] = {}
+    for source in sources:
+        settings.setdefault(_setting_key(source.result), []).append(source)
+    lines = [
+        "# Results",
+        "",
+        "Written by `rifenet report`. IoU in percent; `±` is the sample standard deviation over seeds; `[n]` is the "
+        "file under Sources that a figure came from.",
+        "",
+    ]
+    for members in settings.values():
+        lines += _section(members)
+    lines += _sources(sources, Path(relative_to))
+    return "\n".join(lines)
+
+
+def setting_label(result: dict[str, Any]) -> str:
+    """What a result's setting is called in print: PASCAL-5i only for the real one."""
+    dataset = result["dataset"]
+    if dataset["name"] != "pascal":
+        return f"{dataset['name']} dataset `{result['config']['data']['root']}`"
+    if _is_pascal_test_set(dataset):
+        rules = {name: result["protocol"][name] for name in _PUBLISHED_RULES}
+        own_rules = rules == _PUBLISHED_RULES and result["episodes"] >= _PUBLISHED_EPISODES
+        return PASCAL_5I if own_rules else "PASCAL-5i test images under other rules"
+    return VOC_MINI if dataset["median_sides"][0] == 320 else "part of PASCAL, not PASCAL-5i"
+
+
+def _is_pascal_test_set(dataset: dict[str, Any]) -> bool:
+    """True for all 1,449 ids of VOC val at their own size (500 px on the longer side, but for a few)."""
+    ids = (files("rifenet.data") / "lists" / "pascal_val.txt").read_text(encoding="utf-8").split()
+    whole = dataset["images"] == _PASCAL_TEST_IMAGES and dataset["names_hash"] == names_hash(ids)
+    return whole and dataset["bad_files"] == 0 and dataset["median_sides"][1] == 500
+
+
+def _setting_key(result: dict[str, Any]) -> str:
+    parts = ("protocol", "shots", "seeds", "episodes")
+    return json.dumps([setting_label(result), result["dataset"]["hash"], *(result[part] for part in parts)])
+
+
+def _section(members: list[Source]) -> list[str]:
+    first = members[0].result
+    label, shots, dataset, rules = setting_label(first), first["shots"], first["dataset"], first["protocol"]
+    rows = _rows(members)
+    folds = list(range(4)) if label == PASCAL_5I else sorted({source.result["fold"] for source in members})
+    seeds = ", ".join(map(str, first["seeds"]))
+    lines = [
+        f"## {label}, {shots}-shot",
+        "",
+        f"Protocol `{rules['name']}`: {first['episodes']:,} episodes for each of the seeds {seeds}; classes of at "
+        f"least {rules['min_area']:,} px in the mask as stored; scored at the original size; {dataset['images']:,} "
+        f"images (`{dataset['list']}`, dataset hash `{dataset['hash'][:12]}`).",
+        "",
+    ]
+    if label == PASCAL_5I:
+        lines += [
+            f"Deviation from the published codes, query order: {rules['query_order']}. {_published()['mark']}",
+            "",
+        ]
+    elif dataset["name"] == "pascal":
+        lines += ["This is not PASCAL-5i, and no published figure can stand beside it.", ""]
+    mean = "mean" if len(folds) > 1 else None
+    if mean and label != PASCAL_5I:
+        mean = f"mean of folds {', '.join(map(str, folds))}"
+    heading = ["model", *(f"fold {fold}" for fold in folds), *([mean] if mean else []), "FB-IoU"]
+    table = [_row_cells(name, row, folds, mean is not None) for name, row in rows]
+    if not any(_is_prototype(source) for source in members):
+        blanks = [_DASH] * (len(heading) - 1)
+        table.append(["prototype: not scored, run `rifenet evaluate --baseline`", *blanks])
+    if label == PASCAL_5I:
+        table += [
+            _published_cells(row) for row in _published()["rows"] if (row["dataset"], row["shots"]) == ("pascal", shots)
+        ]
+    lines += _table(heading, table)
+    lines += _notes(members)
+    lines += ["### Intervals", "", *_intervals(rows, members)]
+    lines += ["### Classes", "", *_classes(rows, members)]
+    return lines
+
+
+def _rows(members: Iterable[Source]) -> list[tuple[str, Row]]:
+    """(name, results by fold) of each model, the prototype last. Raises ValueError for a model twice on one fold."""
+    rows: dict[str, tuple[str, Row]] = {}
+    for source in sorted(members, key=_is_prototype):
+        model, fold = source.result["model"], source.result["fold"]
+        key = json.dumps([model["name"], model["kind"], model["image_size"], source.result["config"].get("model")])
+        _, row = rows.setdefault(key, (f"{model['name']}, {model['image_size']} px", {}))
+        if fold in row:
+            raise ValueError(
+                f"Expected one result of {model['name']} on fold {fold}, but {row[fold].path} and {source.path} are. "
+                "Leave one out, or evaluate one of them again under another --name."
+            )
+        row[fold] = source
+    return list(rows.values())
+
+
+def _row_cells(name: str, row: Row, folds: Sequence[int], with_mean: bool) -> list[str]:
+    cells = [_cell(row.get(fold), "miou") for fold in folds]
+    if with_mean:
+        cells.append(_mean_cell(row, folds, "miou"))
+    return [name, *cells, _mean_cell(row, folds, "fb_iou")]
+
+
+def _cell(source: Source | None, figure: str) -> str:
+    if source is None:
+        return _DASH
+    score = source.result["scores"][figure]
+    mark = "†" * bool(source.result["novel_classes_seen"]) + "‡" * bool(source.result["absent_classes"])
+    return f"{_plus_minus(score['mean'], score['std'])}{mark} [{source.number}]"
+
+
+def _mean_cell(row: Row, folds: Sequence[int], figure: str) -> str:
+    if any(fold not in row for fold in folds):
+        return _DASH
+    runs = np.mean([[run[figure] for run in row[fold].result["per_seed"]] for fold in folds], axis=0)
+    return _plus_minus(float(runs.mean()), float(runs.std(ddof=1)) if len(runs) > 1 else None)
+
+
+def _published() -> dict[str, Any]:
+    text = (files("rifenet.evaluation") / "published.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def _published_cells(row: dict[str, Any]) -> list[str]:
+    return [f"published: {row['method']}, {row['backbone']}", *row.get("folds", [_DASH] * 4), row["mean"], _DASH]
+
+
+def _notes(members: Iterable[Source]) -> list[str]:
+    notes = []
+    for source in members:
+        result = source.result
+        if result["novel_classes_seen"]:
+            notes.append(f"- † [{source.number}]: the model was trained on {', '.join(result['novel_classes_seen'])}.")
+        if result["absent_classes"]:
+            outcome = "counted as 0" if result["protocol"]["absent_as_zero"] else "left out of the mean"
+            notes.append(f"- ‡ [{source.number}]: no episode of {', '.join(result['absent_classes'])}, {outcome}.")
+    return [*notes, ""] if notes else []
+
+
+def _intervals(rows: Iterable[tuple[str, Row]], members: Sequence[Source]) -> list[str]:
+    heading = ["model", "fold", "mIoU", "95% over seeds", "95% bootstrap over queries", "minus prototype, paired 95%"]
+    table = []
+    for name, row in rows:
+        for fold, source in sorted(row.items()):
+            score = source.result["scores"]["miou"]
+            figure = f"{_percent(score['mean'])} [{source.number}]"
+            intervals = [_interval(score["interval_seeds"]), _interval(score["interval_bootstrap"])]
+            table.append([name, str(fold), figure, *intervals, _against_prototype(source, members)])
+    return _table(heading, table)
+
+
+def _against_prototype(source: Source, members: Sequence[Source]) -> str:
+    result = source.result
+    same = [
+        other for other in members if _is_prototype(other) and other.result["episodes_hash"] == result["episodes_hash"]
+    ]
+    # The fair comparison is over the same frozen features; another backbone's prototype is better than none.
+    same.sort(key=lambda other: other.result["model"]["backbone"] != result["model"]["backbone"])
+    if _is_prototype(source) or not same:
+        return _DASH
+    difference = compare_results(result, same[0].result)
+    return f"{100 * difference.miou:+.1f} {_interval(difference.interval)} [{same[0].number}]"
+
+
+def _classes(rows: Sequence[tuple[str, Row]], members: Iterable[Source]) -> list[str]:
+    names = {
+        (source.result["fold"], item["id"]): item["name"] for source in members for item in source.result["per_class"]
+    }
+    table = []
+    for (fold, class_id), class_name in sorted(names.items()):
+        cells = []
+        for _, row in rows:
+            items = row[fold].result["per_class"] if fold in row else []
+            found = next((item for item in items if item["id"] == class_id and item["iou"] is not None), None)
+            cells.append(f"{_plus_minus(found['iou'], found['std'])} [{row[fold].number}]" if found else _DASH)
+        table.append([class_name, str(fold), *cells])
+    return _table(["class", "fold", *(name for name, _ in rows)], table)
+
+
+def _sources(sources: Iterable[Source], folder: Path) -> list[str]:
+    heading = ["", "file", "model", "checkpoint", "fold", "shots", "seeds", "N", "config", "commit", "torch"]
+    heading += ["device", "episodes/s", "peak MiB"]
+    table = []
+    for number, path, result in sources:
+        machine, memory = result["environment"], result["peak_memory_mib"]
+        config = hashlib.sha256(json.dumps(result["config"], sort_keys=True).encode()).hexdigest()
+        table.append(
+            [
+                f"[{number}]",
+                f"[{path.name}]({Path(os.path.relpath(path, folder)).as_posix()})",
+                result["model"]["name"],
+                f"`{(result['model']['checkpoint_hash'] or _DASH)[:12]}`",
+                str(result["fold"]),
+                str(result["shots"]),
+                " ".join(map(str, result["seeds"])),
+                f"{result['episodes']:,}",
+                f"`{config[:12]}`",
+                f"`{machine['git_commit'] or _DASH}`",
+                machine["torch"],
+                f"{machine['device']} ({machine['device_name']}, {machine['ranks']} x {machine['threads']} threads)",
+                f"{result['episodes_per_second']:.1f}",
+                f"{memory['device'] or memory['process'] or 0:,.0f}",
+            ]
+        )
+    note = "Each file holds its whole config, every filter, and the pixel counts of every episode."
+    return ["## Sources", "", note, "", *_table(heading, table)]
+
+
+def _is_prototype(source: Source) -> bool:
+    return bool(source.result["model"]["kind"] == "prototype")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _plus_minus(mean: float, deviation: float | None) -> str:
+    return _percent(mean) if deviation is None else f"{_percent(mean)} ± {_percent(deviation)}"
+
+
+def _interval(interval: Interval | None) -> str:
+    return _DASH if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
+def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (heading, *rows)]
+    return [lines[0], "|" + "---|" * len(heading), *lines[1:], ""]

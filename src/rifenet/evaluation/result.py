@@ -1,0 +1,179 @@
+"""The result file (protocols.md section 6): figures from episode counts, reading and writing, two models compared.
+
+One `result.json` holds one model on one fold. Beside the figures it keeps the pixel counts of every episode, packed
+into one string of some tens of kilobytes, so that an interval can be recomputed and two models compared episode by
+episode without the data. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rifenet.metrics import Interval, IoUMeter, bootstrap_difference, bootstrap_miou, class_iou, seed_interval
+
+FORMAT = 1
+
+
+class EpisodeCounts(NamedTuple):
+    """What was counted in every episode: R runs (seeds) of N episodes."""
+
+    class_ids: NDArray[np.int32]  # [R,N]
+    queries: NDArray[np.int32]  # position of the query image in the dataset's index, [R,N]
+    counts: NDArray[np.int32]  # rows background and foreground, columns intersection and union, pixels, [R,N,2,2]
+
+    def meters(self, classes: Sequence[int]) -> list[IoUMeter]:
+        """One filled meter for each run."""
+        meters = [IoUMeter(classes) for _ in self.class_ids]
+        for meter, counts, class_ids in zip(meters, self.counts, self.class_ids, strict=True):
+            meter.update(counts, class_ids)
+        return meters
+
+
+class Difference(NamedTuple):
+    """The mIoU of one model minus another's on the same episodes, and its paired 95% bootstrap interval."""
+
+    miou: float
+    interval: Interval
+
+
+def figures(
+    counted: EpisodeCounts, classes: Mapping[int, str], seeds: Sequence[int], absent_as_zero: bool
+) -> dict[str, Any]:
+    """The figures of a result: scores, per_class, per_seed and absent_classes.
+
+    Args:
+        counted: counts of every episode.
+        classes: name of each novel class id.
+        seeds: seed of each run.
+        absent_as_zero: count a class without episodes as 0 instead of leaving it out.
+
+    Returns:
+        Plain values ready for JSON; shares in [0,1], None where there is no figure.
+    """
+    meters = counted.meters(list(classes))
+    runs = [meter.compute(absent_as_zero) for meter in meters]
+    scores: dict[str, Any] = {}
+    for name in ("miou", "fb_iou"):
+        values = [run[name] for run in runs]
+        interval = seed_interval(values)
+        scores[name] = {"mean": float(np.mean(values)), "std": _deviation(values), "interval_seeds": interval}
+    scores["miou"]["interval_bootstrap"] = bootstrap_miou(
+        counted.counts, counted.class_ids, list(classes), counted.queries, absent_as_zero=absent_as_zero
+    )
+    ious = np.stack([class_iou(meter.state) for meter in meters])
+    per_class: list[dict[str, Any]] = []
+    for row, (class_id, name) in enumerate(classes.items()):
+        present = [float(value) for value in ious[:, row] if not np.isnan(value)]
+        per_class.append(
+            {
+                "id": class_id,
+                "name": name,
+                "iou": float(np.mean(present)) if present else None,
+                "std": _deviation(present),
+                "per_seed": [None if np.isnan(value) else float(value) for value in ious[:, row]],
+                "episodes": [int(meter.episodes[row]) for meter in meters],
+            }
+        )
+    return {
+        "scores": scores,
+        "per_class": per_class,
+        "per_seed": [{"seed": seed, **run} for seed, run in zip(seeds, runs, strict=True)],
+        "absent_classes": [row["name"] for row in per_class if not any(row["episodes"])],
+    }
+
+
+def compare_results(result: dict[str, Any], other: dict[str, Any]) -> Difference:
+    """How much better `result`'s model is than `other`'s, paired over the episodes that both saw.
+
+    Raises:
+        ValueError: the two were not scored on the same episodes by the same rules.
+    """
+    for field in ("episodes_hash", "protocol", "fold", "shots", "seeds"):
+        if result[field] != other[field]:
+            raise ValueError(
+                f"Expected two results on the same episodes, but {field} differs: {result[field]} and {other[field]}. "
+                "Evaluate both models with the same data, fold, shots, seeds and number of episodes."
+            )
+    mine, theirs = unpack_counts(result), unpack_counts(other)
+    interval = bootstrap_difference(
+        mine.counts,
+        theirs.counts,
+        mine.class_ids,
+        [row["id"] for row in result["per_class"]],
+        mine.queries,
+        absent_as_zero=result["protocol"]["absent_as_zero"],
+    )
+    return Difference(result["scores"]["miou"]["mean"] - other["scores"]["miou"]["mean"], interval)
+
+
+def pack_counts(counted: EpisodeCounts) -> str:
+    """One ASCII string: base64 of zlib-compressed little-endian int32 [R,N,6]: class, query, and the four counts."""
+    shape = counted.class_ids.shape
+    parts = (counted.class_ids[..., None], counted.queries[..., None], counted.counts.reshape(*shape, 4))
+    return base64.b64encode(zlib.compress(np.concatenate(parts, axis=-1).astype("<i4").tobytes(), 9)).decode("ascii")
+
+
+def unpack_counts(result: dict[str, Any]) -> EpisodeCounts:
+    """The inverse of `pack_counts`, from a result's `episode_counts`. Raises ValueError where that is damaged."""
+    shape = (len(result["seeds"]), result["episodes"])
+    try:
+        raw = zlib.decompress(base64.b64decode(result["episode_counts"], validate=True))
+        table = np.frombuffer(raw, dtype="<i4").reshape(*shape, 6).astype(np.int32)
+    except (ValueError, zlib.error) as error:
+        raise ValueError(
+            f"Expected the counts of {shape[0]} x {shape[1]} episodes in episode_counts, but could not unpack them "
+            f"({error}). Run `rifenet evaluate` again."
+        ) from error
+    return EpisodeCounts(table[..., 0], table[..., 1], table[..., 2:].reshape(*shape, 2, 2))
+
+
+def write_result(result: dict[str, Any], path: str | Path) -> None:
+    """Writes `result` as JSON; a killed or failed write leaves the file that was there before, or none."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_result(path: str | Path) -> dict[str, Any]:
+    """Reads a file of `write_result`. Raises FileNotFoundError, or ValueError where it is no result of this format."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a result file at {path}, but there is none. Write one with rifenet evaluate."
+        )
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"Expected {path} to be a result file, but it is no JSON ({error}).") from error
+    found = result.get("format") if isinstance(result, dict) else None
+    if found != FORMAT or "episode_counts" not in result:
+        raise ValueError(
+            f"Expected {path} to be a result file of format {FORMAT}, but got format {found}. "
+            "Run `rifenet evaluate` again."
+        )
+    return dict(result)
+
+
+def names_hash(names: Iterable[str]) -> str:
+    """SHA-256 over image names, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    """Sample standard deviation; None for fewer than two values."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None

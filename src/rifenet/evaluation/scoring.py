@@ -1,0 +1,184 @@
+"""Running episodes through a model: pixel counts of each, whatever the machine.
+
+Decisions, all of them so that no setting of the machine changes a digit:
+- The network sees one episode at a time, whatever the loader's batch size: sums over a batch differ in their last bits.
+- Episodes run in order of class and query, so a query is encoded once for all its episodes and seeds, and a class's
+  supports are found in a small cache; a rank takes a contiguous part of that order. Counts are whole numbers, put back
+  in place.
+- The mask is `foreground logit > background logit` at the original size: the difference of the two is resized to the
+  network's size (corners aligned, as the network's own grid), then cropped and resized by `restore`, without an offset.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from rifenet.data.episodes import EvaluationEpisodes, collate_evaluation
+from rifenet.data.index import ImageIndex
+from rifenet.data.sampling import Episode
+from rifenet.data.transforms import Placement, restore
+from rifenet.metrics import intersection_union
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_CACHE_BYTES = 2**29
+
+
+class Model(Protocol):
+    """What can be scored: the three methods over a torch module."""
+
+    training: bool
+
+    def encode_support(self, images: Tensor, masks: Tensor, valid: Tensor | None, /) -> Any:
+        """[1,K,3,S,S], [1,K,S,S], [1,K,S,S] -> what `decode` needs of the class."""
+
+    def encode_query(self, images: Tensor, valid: Tensor | None, /) -> Any:
+        """[1,3,S,S], [1,S,S] -> what `decode` needs of the image."""
+
+    def decode(self, features: Any, context: Any, /) -> Tensor:
+        """-> logits [1,2,h,w]."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Sets the mode."""
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Its parameters."""
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Its buffers."""
+
+
+def score_episodes(
+    model: Model,
+    index: ImageIndex,
+    episodes: Sequence[Episode],
+    size: int,
+    *,
+    batch_size: int = 1,
+    workers: int = 0,
+    fabric: Fabric | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> NDArray[np.int64]:
+    """Pixel counts of each episode, [N,2,2], in the order of `episodes` (see `metrics.intersection_union`).
+
+    All ranks return all counts. No randomness, no autograd graph, nothing left behind: the model's mode and every
+    random generator are as before.
+
+    Args:
+        model: the module itself, not a data-parallel wrapper of it.
+        index: the dataset.
+        episodes: what to score.
+        size: side S of the square network input, pixels.
+        batch_size: episodes loaded together.
+        workers: loader processes.
+        fabric: where several processes share the work; None: this one does it all.
+        progress: called with the number of episodes done since the last call.
+
+    Raises:
+        ValueError: the model's logits are not finite.
+    """
+    rank, ranks = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
+    order = sorted(range(len(episodes)), key=lambda position: (episodes[position].class_id, episodes[position].query))
+    positions = order[rank * len(order) // ranks : (rank + 1) * len(order) // ranks]
+    mine = [episodes[position] for position in positions]
+    loader = DataLoader(
+        EvaluationEpisodes(index, mine, size),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=collate_evaluation,
+        # Without its own generator a loader draws from the global one, and validating would change a training run.
+        generator=torch.Generator(),
+    )
+    counts = torch.zeros(len(episodes), 2, 2, dtype=torch.int64)
+    was_training = model.training
+    model.train(False)
+    try:
+        counts[positions] = torch.from_numpy(_score(model, loader, mine, progress))
+    finally:
+        model.train(was_training)
+    if fabric is not None and ranks > 1:
+        # Each episode is non-zero on one rank only, so a sum of whole numbers gathers them exactly.
+        gathered = fabric.all_reduce(counts.to(fabric.device), reduce_op="sum")
+        assert isinstance(gathered, Tensor)
+        counts = gathered.cpu()
+    return counts.numpy()
+
+
+@torch.inference_mode()
+def _score(
+    model: Model,
+    loader: DataLoader[dict[str, Any]],
+    episodes: Sequence[Episode],
+    progress: Callable[[int], None] | None,
+) -> NDArray[np.int64]:
+    device = device_of(model)
+    contexts = _Contexts(_CACHE_BYTES)
+    counts = np.zeros((len(episodes), 2, 2), dtype=np.int64)
+    done, encoded = 0, -1
+    for batch in loader:
+        for item, placement in enumerate(batch["placement"]):
+            one = {key: value[item : item + 1] for key, value in batch.items() if isinstance(value, Tensor)}
+            one = {key: value.to(device) for key, value in one.items()}
+            episode = episodes[done]
+            if episode.query != encoded:
+                features, encoded = model.encode_query(one["query_images"], one["query_valid"]), episode.query
+            context = contexts.get((episode.class_id, episode.supports))
+            if context is None:
+                context = model.encode_support(one["support_images"], one["support_masks"], one["support_valid"])
+                contexts.put((episode.class_id, episode.supports), context)
+            mask = predicted_mask(model.decode(features, context), placement)
+            counts[done] = intersection_union(mask, batch["query_mask_original"][item])
+            done += 1
+            if progress is not None:
+                progress(1)
+    return counts
+
+
+class _Contexts:
+    """The support contexts used last, up to a number of bytes: over several seeds most one-shot supports come back."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._bytes = limit, 0
+        self._kept: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
+
+    def get(self, key: Hashable) -> Any:
+        """The context kept under `key`, or None."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def put(self, key: Hashable, context: Iterable[Tensor]) -> None:
+        """Keeps `context`, a tuple of tensors, and forgets the oldest ones where they are too many."""
+        self._kept[key] = context
+        self._bytes += sum(field.nbytes for field in context)
+        while self._bytes > self._limit:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= sum(field.nbytes for field in oldest)
+
+
+def predicted_mask(logits: Tensor, placement: Placement) -> NDArray[np.uint8]:
+    """Mask of one query at its original size, uint8 [H,W] (1 foreground), from logits [1,2,h,w].
+
+    Raises ValueError for logits that are not finite.
+    """
+    difference = (logits[:, 1:] - logits[:, :1]).float()
+    if not bool(torch.isfinite(difference).all()):
+        raise ValueError("Expected finite logits, but the model gave NaN or infinity. Check its weights.")
+    square = F.interpolate(difference, (placement.size, placement.size), mode="bilinear", align_corners=True)
+    return (restore(square[0, 0].cpu().numpy(), placement) > 0).astype(np.uint8)
+
+
+def device_of(model: Model) -> torch.device:
+    """Where the model is; the CPU for one without parameters and buffers."""
+    return next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), torch.device("cpu"))

@@ -1,0 +1,256 @@
+"""Metrics of few-shot segmentation (protocols.md section 4), in numpy, from whole-number pixel counts.
+
+Everything starts from `intersection_union`: one episode's counts, int64 [2, 2], rows background and foreground, columns
+intersection and union. Counts add up exactly in any order, so no figure depends on how the episodes were split over
+batches, workers or ranks. All figures are shares in [0, 1]; NaN stands for "no pixel, no figure".
+
+    N episodes of a run · R runs (seeds) · C classes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORE = 255
+# Two-sided 95% points of Student's t for 1 to 30 degrees of freedom.
+_T95 = (
+    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
+    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
+    *(2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423),
+)
+
+Interval = tuple[float, float]
+
+
+def intersection_union(prediction: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Intersection and union in pixels, [2, 2]: rows background and foreground.
+
+    Args:
+        prediction: predicted mask, [H, W], 0 background, any other value foreground.
+        target: true mask, [H, W], 0 background, 255 in no count, any other value foreground.
+
+    Raises:
+        ValueError: the two differ in size.
+    """
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"Expected prediction and target of one size, but got {prediction.shape} and {target.shape}. "
+            "Restore the prediction to the size of the original image first."
+        )
+    valid = target != IGNORE
+    predicted, wanted = prediction != 0, target != 0
+    both = np.count_nonzero(predicted & wanted & valid)
+    either = np.count_nonzero((predicted | wanted) & valid)
+    total = np.count_nonzero(valid)
+    # A pixel is background in both where it is foreground in neither, so two counts and the total give all four.
+    return np.array([[total - either, total - both], [both, either]], dtype=np.int64)
+
+
+class IoUMeter:
+    """Sums of `intersection_union` for each class; meters of several ranks or shards merge by addition."""
+
+    def __init__(self, class_ids: Sequence[int]) -> None:
+        self.class_ids = tuple(class_ids)
+        self.state = np.zeros((len(self.class_ids), 2, 2), dtype=np.int64)
+        """Counts of each class, [C, 2, 2]."""
+        self.episodes = np.zeros(len(self.class_ids), dtype=np.int64)
+        """Episodes of each class, [C]."""
+
+    def update(self, counts: NDArray[np.integer], class_ids: Sequence[int] | NDArray[np.integer]) -> None:
+        """Adds episodes: counts [N, 2, 2] and their classes [N]. Raises ValueError for a class that the meter lacks."""
+        rows = _rows(class_ids, self.class_ids)
+        np.add.at(self.state, rows, counts)
+        np.add.at(self.episodes, rows, 1)
+
+    def merge(self, other: IoUMeter) -> None:
+        """Adds the sums of a meter of the same classes; ValueError otherwise."""
+        if other.class_ids != self.class_ids:
+            raise ValueError(f"Expected a meter of the classes {self.class_ids}, but got one of {other.class_ids}.")
+        self.state += other.state
+        self.episodes += other.episodes
+
+    def compute(self, absent_as_zero: bool = False) -> dict[str, float]:
+        """`{"miou": ..., "fb_iou": ...}`."""
+        return {"miou": miou(self.state, absent_as_zero), "fb_iou": fb_iou(self.state)}
+
+
+def class_iou(sums: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Foreground IoU of each class, [C], from its summed counts, [C, 2, 2]; NaN for a class with no pixel."""
+    return _share(sums[..., 1, 0], sums[..., 1, 1])
+
+
+def miou(sums: NDArray[np.integer], absent_as_zero: bool = False) -> float:
+    """Mean of `class_iou` over the classes present; `absent_as_zero` counts the others as 0, as published codes do."""
+    return float(_mean(class_iou(sums)[None], absent_as_zero)[0])
+
+
+def fb_iou(sums: NDArray[np.integer]) -> float:
+    """Mean of background and foreground IoU over all episodes regardless of class, from counts [..., 2, 2].
+
+    One of the two that no prediction and no target shows is left out.
+    """
+    total = sums.reshape(-1, 2, 2).sum(0)
+    return float(_mean(_share(total[:, 0], total[:, 1])[None], False)[0])
+
+
+def seed_interval(values: Sequence[float]) -> Interval | None:
+    """95% Student's t interval of the mean of one figure over R seeds; None for fewer than two."""
+    count = len(values)
+    if count < 2:
+        return None
+    freedom = count - 1
+    # Past the table, the first two terms of t's expansion around the normal point are right to three decimals.
+    point = _T95[freedom - 1] if freedom <= len(_T95) else 1.95996 + 2.3722 / freedom
+    half = point * float(np.std(values, ddof=1)) / count**0.5
+    centre = float(np.mean(values))
+    return centre - half, centre + half
+
+
+def bootstrap_miou(
+    counts: NDArray[np.integer],
+    class_ids: NDArray[np.integer],
+    classes: Sequence[int],
+    groups: NDArray[np.integer] | None = None,
+    *,
+    samples: int = 2000,
+    absent_as_zero: bool = False,
+) -> Interval:
+    """95% percentile bootstrap interval, over episodes, of the mIoU averaged over runs.
+
+    Episodes that share a query are not independent draws: five runs of a thousand episodes may hold only some hundred
+    different queries, and resampling episodes one by one would make the interval several times too narrow. `groups`
+    names what is resampled as a whole (evaluation passes the query image). The draw is seeded by a constant, so it
+    repeats exactly.
+
+    Args:
+        counts: per-episode counts, [R, N, 2, 2].
+        class_ids: class of each episode, [R, N].
+        classes: the fold's novel classes, [C].
+        groups: group of each episode, [R, N]; None makes every episode its own group.
+        samples: bootstrap samples.
+        absent_as_zero: as in `miou`; it holds for the classes absent from a sample too.
+    """
+    values = _resampled_miou(counts, class_ids, classes, groups, samples, absent_as_zero)
+    return _percentiles(values)
+
+
+def bootstrap_difference(
+    counts: NDArray[np.integer],
+    other: NDArray[np.integer],
+    class_ids: NDArray[np.integer],
+    classes: Sequence[int],
+    groups: NDArray[np.integer] | None = None,
+    *,
+    samples: int = 2000,
+    absent_as_zero: bool = False,
+) -> Interval:
+    """95% paired bootstrap interval of mIoU(`counts`) - mIoU(`other`) for two models on the same episodes.
+
+    Every sample draws the same groups for both models, so what the episodes share cancels out. Arguments as in
+    `bootstrap_miou`.
+
+    Raises:
+        ValueError: the two arrays differ in shape.
+    """
+    if counts.shape != other.shape:
+        raise ValueError(f"Expected counts of the same episodes, but got shapes {counts.shape} and {other.shape}.")
+    mine = _resampled_miou(counts, class_ids, classes, groups, samples, absent_as_zero)
+    theirs = _resampled_miou(other, class_ids, classes, groups, samples, absent_as_zero)
+    return _percentiles(mine - theirs)
+
+
+def auroc(scores: Sequence[float] | NDArray[np.floating], present: Sequence[bool] | NDArray[np.bool_]) -> float:
+    """Area under the ROC curve of `scores` for "target present", [M] each: how often a positive outranks a negative.
+
+    Raises:
+        ValueError: only positives or only negatives.
+    """
+    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(present, dtype=bool)
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    if positives == 0 or negatives == 0:
+        raise ValueError(f"Expected positives and negatives, but got {positives} and {negatives}.")
+    _, inverse, repeats = np.unique(values, return_inverse=True, return_counts=True)
+    rank = np.cumsum(repeats) - (repeats - 1) / 2  # ties share their mean rank, so each counts one half
+    return float((rank[inverse][truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def expected_calibration_error(
+    confidences: Sequence[float] | NDArray[np.floating],
+    present: Sequence[bool] | NDArray[np.bool_],
+    *,
+    bins: int = 10,
+    prevalence: float | None = None,
+) -> float:
+    """Mean distance, over equal-width bins of [0, 1], between confidence and how often the class is there.
+
+    Args:
+        confidences: [M], each in [0, 1].
+        present: [M], whether the class is there.
+        bins: bins; each holds its lower edge, the last one also 1.
+        prevalence: share of positives to weigh the examples to (protocols.md 4: 0.5); None takes them as they are.
+
+    Raises:
+        ValueError: a confidence outside [0, 1], no example, or a prevalence asked of positives or negatives alone.
+    """
+    values, truth = np.asarray(confidences, dtype=np.float64), np.asarray(present, dtype=bool)
+    if values.size == 0 or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("Expected at least one confidence, each in [0, 1]. Calibrate raw scores first.")
+    weights = np.ones(values.size)
+    if prevalence is not None:
+        if truth.all() or not truth.any():
+            raise ValueError(f"Expected positives and negatives to weigh to prevalence {prevalence}, but got one kind.")
+        weights = np.where(truth, prevalence / truth.sum(), (1 - prevalence) / (~truth).sum())
+    weights = weights / weights.sum()
+    inside = np.minimum((values * bins).astype(np.int64), bins - 1)
+    return float(np.abs(np.bincount(inside, weights * (values - truth), bins)).sum())
+
+
+def _rows(class_ids: Sequence[int] | NDArray[np.integer], known: Sequence[int]) -> NDArray[np.int64]:
+    position = {class_id: row for row, class_id in enumerate(known)}
+    unknown = sorted(set(np.asarray(class_ids).tolist()) - set(position))
+    if unknown:
+        raise ValueError(f"Expected episodes of the classes {tuple(known)}, but got {unknown}.")
+    return np.array([position[int(class_id)] for class_id in class_ids], dtype=np.int64)
+
+
+def _share(part: NDArray[np.number], whole: NDArray[np.number]) -> NDArray[np.float64]:
+    share: NDArray[np.float64] = np.full(np.shape(whole), np.nan)
+    np.divide(part, whole, out=share, where=np.asarray(whole) > 0)
+    return share
+
+
+def _mean(ious: NDArray[np.float64], absent_as_zero: bool) -> NDArray[np.float64]:
+    """Mean over the last axis; NaN entries are left out or count as 0."""
+    absent = np.isnan(ious)
+    total = np.where(absent, 0.0, ious).sum(-1)
+    count = np.full(total.shape, ious.shape[-1]) if absent_as_zero else (~absent).sum(-1)
+    return _share(total, count)
+
+
+def _resampled_miou(
+    counts: NDArray[np.integer],
+    class_ids: NDArray[np.integer],
+    classes: Sequence[int],
+    groups: NDArray[np.integer] | None,
+    samples: int,
+    absent_as_zero: bool,
+) -> NDArray[np.float64]:
+    """Mean IoU, averaged over runs, of each bootstrap sample, [samples]."""
+    runs, episodes = class_ids.shape
+    units = np.arange(runs * episodes) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
+    run = np.repeat(np.arange(runs), episodes)
+    foreground = np.zeros((units.max() + 1, runs, len(classes), 2))
+    np.add.at(foreground, (units, run, _rows(class_ids.reshape(-1), classes)), counts[..., 1, :].reshape(-1, 2))
+    size = len(foreground)
+    draws = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), samples).astype(np.float64)
+    # Sums of whole numbers below 2**53 are exact in float64, so the matrix product's order changes no digit.
+    sums = (draws @ foreground.reshape(size, -1)).reshape(samples, runs, len(classes), 2)
+    return _mean(_mean(_share(sums[..., 0], sums[..., 1]), absent_as_zero), False)
+
+
+def _percentiles(values: NDArray[np.float64]) -> Interval:
+    low, high = np.nanpercentile(values, (2.5, 97.5))
+    return float(low), float(high)

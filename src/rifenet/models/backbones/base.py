@@ -1,0 +1,144 @@
+"""What every backbone is: frozen, with its own input normalisation, three features on one grid (method.md 3).
+
+Letters: B batch, C channels, H W image, h w feature grid. Stages are numbered from 1. Decisions:
+- gradients never start here and batch norm never wakes up, whatever the training loop calls;
+- which stages each level concatenates is configuration;
+- features are resized with `align_corners=True`, because feature (i, j) sits on pixel (i * stride, j * stride):
+  exactly so where both sides are a multiple of the stride plus 1 (321 at stride 8 and 16, 473 at stride 8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Features(NamedTuple):
+    """Three levels of one image batch, each `[B, C, h, w]` on the same grid, in the images' float type."""
+
+    low: Tensor
+    mid: Tensor
+    high: Tensor
+
+
+class Normalization(NamedTuple):
+    """Input convention of published weights, for RGB in [0,1]: `(channels - mean) / deviation`, BGR first if `bgr`."""
+
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+    bgr: bool = False
+
+
+class Levels(NamedTuple):
+    """Stage numbers that the three features concatenate, in the order given."""
+
+    low: tuple[int, ...]
+    mid: tuple[int, ...]
+    high: tuple[int, ...]
+
+
+class Backbone(nn.Module):
+    """Frozen feature extractor; families implement `_run` and `own_key`.
+
+    Attributes:
+        name: the architecture, as `build_backbone` knows it.
+        stride: pixels between neighbouring features, 8 or 16.
+        used_stages, used_channels: stages that some level uses, ascending, and their channels.
+        low_channels, mid_channels, high_channels: channels of the three features.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self, name: str, *, stride: int, levels: Levels, stage_channels: Sequence[int], normalization: Normalization
+    ) -> None:
+        super().__init__()
+        last = len(stage_channels)
+        for level, stages in zip(Levels._fields, levels, strict=True):
+            if not stages or len(set(stages)) < len(stages) or not all(1 <= stage <= last for stage in stages):
+                raise ValueError(f"Expected {level} to be distinct stages of {name}, 1 to {last}, but got {stages}.")
+        self.name = name
+        self.stride = stride
+        self.levels = levels
+        self.used_stages = tuple(sorted({stage for stages in levels for stage in stages}))
+        self.used_channels = tuple(stage_channels[stage - 1] for stage in self.used_stages)
+        widths = dict(zip(self.used_stages, self.used_channels, strict=True))
+        self.low_channels, self.mid_channels, self.high_channels = (sum(widths[s] for s in stages) for stages in levels)
+        self._bgr = normalization.bgr
+        self.register_buffer("mean", torch.tensor(normalization.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(normalization.deviation).view(3, 1, 1), persistent=False)
+
+    def _run(self, normalized: Tensor) -> Iterator[Tensor]:
+        """Yields the features of stage 1, 2, ... up to the last used one, each at its own resolution."""
+        raise NotImplementedError
+
+    def _side(self, pixels: int) -> int:
+        """Grid length of an image side."""
+        return -(-pixels // self.stride)
+
+    def own_key(self, key: str) -> str | None:
+        """This module's name for a key of a published state dict; None for a part that the backbone does not have."""
+        raise NotImplementedError
+
+    def _freeze(self) -> None:
+        """Draws He weights, which keep the scale of activations, and closes the module to training."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stays in evaluation mode: frozen batch norm must not follow the training data's statistics."""
+        super().train(False)
+        return self
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Feature grid `(h, w)` of an image of `height` x `width` pixels."""
+        return self._side(height), self._side(width)
+
+    @torch.no_grad()
+    def stages(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Features of `used_stages`, ascending, each `[B, C, h, w]` with `(h, w) = grid(H, W)`, as float as the images.
+
+        Stages finer or coarser than the grid are resized to it. What `assemble` needs, and what a feature cache stores.
+
+        Args:
+            images: `[B, 3, H, W]` float RGB in [0,1].
+
+        Raises:
+            ValueError: images of another shape or type.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f"Expected float images [B, 3, H, W] in [0,1], but got {images.dtype} {list(images.shape)}; "
+                "divide 8-bit pixels by 255 and put the channels second."
+            )
+        grid = self.grid(images.shape[-2], images.shape[-1])
+        normalized = ((images.flip(1) if self._bgr else images) - self.mean) / self.deviation
+        kept = []
+        for stage, features in enumerate(self._run(normalized), start=1):
+            if stage in self.used_stages:
+                if features.shape[-2:] != grid:
+                    features = F.interpolate(features, size=grid, mode="bilinear", align_corners=True)
+                kept.append(features.to(images.dtype))  # autocast computes in bfloat16; what follows expects float32
+        return tuple(kept)
+
+    @torch.no_grad()
+    def assemble(self, stages: Sequence[Tensor]) -> Features:
+        """The three features from what `stages` returned."""
+        by_number = dict(zip(self.used_stages, stages, strict=True))
+        return Features(*(_concatenate([by_number[number] for number in level]) for level in self.levels))
+
+    def forward(self, images: Tensor) -> Features:
+        """`images [B, 3, H, W]`, float RGB in [0,1], to `Features` on `grid(H, W)` (method.md 3)."""
+        return self.assemble(self.stages(images))
+
+
+def _concatenate(stages: list[Tensor]) -> Tensor:
+    return stages[0] if len(stages) == 1 else torch.cat(stages, dim=1)

@@ -1,0 +1,77 @@
+"""`prototype`: the training-free baseline of protocols.md 5, behind RiFeNet's three methods.
+
+Shapes: B batch, K shots, D channels, H W image size, h w feature size.
+
+Features of fixed backbone stages, each of unit length per position, concatenated; one foreground and one background
+prototype by masked average over all shots; score = cosine to the foreground minus cosine to the background.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rifenet.config import ModelConfig
+from rifenet.models.backbones import Backbone
+from rifenet.models.masks import soft_masks
+from rifenet.models.prototypes import masked_average
+from rifenet.models.structures import check_support
+
+
+class PrototypeContext(NamedTuple):
+    """Unit-length background and foreground prototypes, [B,2,D]."""
+
+    prototypes: Tensor
+
+
+class PrototypeFeatures(NamedTuple):
+    """Unit-length features [B,D,h,w]."""
+
+    features: Tensor
+
+
+class Prototype(nn.Module):
+    """Training-free prototype matching. Build it with `build_model(kind="prototype", backbone=...)`."""
+
+    def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+
+    @staticmethod
+    def stages_for(backbone: str) -> tuple[int, ...]:
+        """The backbone stages it compares, chosen once on base classes (docs/experiments.md) and fixed here."""
+        return (5, 6, 7) if backbone.startswith("efficientnet") else (3, 4)
+
+    def encode_support(self, images: Tensor, support_masks: Tensor, valid: Tensor | None = None) -> PrototypeContext:
+        """Images [B,K,3,H,W], masks [B,K,H,W] (0, 1, 255), valid [B,K,H,W] bool -> the two prototypes."""
+        check_support(images, support_masks)
+        features = self._features(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        soft = soft_masks(support_masks, valid, (features.shape[-2], features.shape[-1]))
+        weights = torch.stack([(1 - soft.foreground - soft.void).clamp(min=0), soft.foreground], 2)  # [B,K,2,h,w]
+        # All shots are one long image: a shot with a larger object weighs more, as in the definition.
+        long = features.transpose(1, 2).flatten(2, 3)  # [B,D,K*h,w]
+        prototypes = [masked_average(long, weights[:, :, label].flatten(1, 2)) for label in (0, 1)]
+        return PrototypeContext(F.normalize(torch.stack(prototypes, 1), dim=2))
+
+    def encode_query(self, images: Tensor, valid: Tensor | None = None) -> PrototypeFeatures:
+        """Images [B,3,H,W] -> unit-length features; `valid` has no influence, each position stands alone."""
+        return PrototypeFeatures(F.normalize(self._features(images), dim=1))
+
+    def decode(self, features: PrototypeFeatures, context: PrototypeContext) -> Tensor:
+        """Logits [B,2,h,w]: 0, and the difference of the two cosines, in [-2,2]."""
+        cosine = torch.einsum("bdhw,bld->blhw", *_expand(features.features, context.prototypes))
+        score = cosine[:, 1:] - cosine[:, :1]
+        return torch.cat([torch.zeros_like(score), score], 1)
+
+    def _features(self, images: Tensor) -> Tensor:
+        stages = self.backbone.stages(images)
+        return torch.cat([F.normalize(stage.float(), dim=1) for stage in stages], 1)
+
+
+def _expand(features: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    batch = max(len(features), len(prototypes))
+    return features.expand(batch, -1, -1, -1), prototypes.expand(batch, -1, -1)

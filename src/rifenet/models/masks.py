@@ -1,0 +1,112 @@
+"""Support masks on the feature grid, and the choice of support positions (method.md 5 and 8).
+
+Shapes: B batch, K shots, H W image size, h w feature size, M positions to choose from, S slots to fill.
+
+Masks hold 1 foreground, 0 background, 255 ignore; padding is ignored too. Choices are made by rank and written into a
+fixed number of slots with a validity mask, so that nothing depends on the data's shape: the same code runs eagerly,
+compiled and exported, and one batch holds supports of any size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class SoftMasks(NamedTuple):
+    """Masks on the feature grid, both [B,K,h,w] in [0,1]."""
+
+    foreground: Tensor
+    void: Tensor
+
+
+class Slots(NamedTuple):
+    """Chosen positions: index [B,S] int64 into the M positions, and valid [B,S] bool, false for an empty slot."""
+
+    index: Tensor
+    valid: Tensor
+
+
+def valid_on_grid(valid: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Valid mask [...,H,W] bool on the feature grid: [...,h,w] bool, true where real pixels weigh at least half."""
+    weight = F.interpolate(
+        valid.flatten(0, -3).unsqueeze(1).float(), size=grid, mode="bilinear", align_corners=True
+    )  # [M,1,h,w]
+    return weight[:, 0].unflatten(0, valid.shape[:-2]) >= 0.5
+
+
+def soft_masks(masks: Tensor, valid: Tensor | None, grid: tuple[int, int]) -> SoftMasks:
+    """Resizes masks [B,K,H,W] (0, 1, 255) bilinearly to the grid; `valid` [B,K,H,W] bool marks real pixels.
+
+    An object so small that bilinear sampling misses it keeps its share of each cell's area instead, so no shot loses
+    its foreground.
+    """
+    foreground = (masks == 1).float()
+    void = (masks == 255).float() if valid is None else ((masks == 255) | ~valid).float()
+    maps = F.interpolate(
+        torch.stack([foreground, void], 2).flatten(0, 1), size=grid, mode="bilinear", align_corners=True
+    )  # [B*K,2,h,w]
+    sampled, void = maps[:, 0].unflatten(0, masks.shape[:2]), maps[:, 1].unflatten(0, masks.shape[:2])
+    area = F.adaptive_avg_pool2d(foreground, grid)
+    missed = sampled.amax((-2, -1), keepdim=True) <= 0
+    return SoftMasks(torch.where(missed, area, sampled), void)
+
+
+def token_labels(masks: SoftMasks, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Foreground and background positions [B,K,h,w] bool of each shot; what neither holds is ignored or padding.
+
+    Foreground is a soft mask over 0.5; where none survives, the position of the largest soft mask (method.md 8).
+    """
+    foreground = masks.foreground > 0.5
+    flat = masks.foreground.flatten(2)
+    largest = F.one_hot(flat.argmax(-1), flat.shape[-1]).bool() & (flat > 0)
+    none = ~foreground.flatten(2).any(-1)
+    foreground = foreground | (largest & none[..., None]).view_as(foreground)
+    background = ~foreground & valid & (masks.void <= 0.5)
+    return foreground, background
+
+
+def choose_evenly(candidates: Tensor, count: Tensor) -> Tensor:
+    """Chooses `count` [B] of the true entries of `candidates` [B,M], evenly spaced by rank: [B,M] bool."""
+    total = candidates.sum(1, keepdim=True).clamp(min=1)
+    return _choose_by_rank(candidates, candidates.cumsum(1) - 1, torch.minimum(count[:, None], total), total)
+
+
+def choose_randomly(candidates: Tensor, count: Tensor) -> Tensor:
+    """Chooses `count` [B] of the true entries of `candidates` [B,M] at random from torch's generator: [B,M] bool."""
+    noise = torch.rand(candidates.shape, device=candidates.device).masked_fill(~candidates, 2.0)
+    rank = noise.argsort(1).argsort(1)
+    return candidates & (rank < count[:, None])
+
+
+def _choose_by_rank(candidates: Tensor, rank: Tensor, count: Tensor, total: Tensor) -> Tensor:
+    def step(value: Tensor) -> Tensor:
+        return torch.div(value * count, total, rounding_mode="floor")
+
+    return candidates & (step(rank + 1) > step(rank))
+
+
+def balanced_counts(foreground: Tensor, background: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+    """How many of each label fill `slots`: half each; where one side is short the other fills up (method.md 8)."""
+    available_foreground, available_background = foreground.sum(1), background.sum(1)
+    half = slots // 2
+    from_foreground = torch.minimum(available_foreground, (slots - available_background).clamp(min=half))
+    from_background = torch.minimum(available_background, slots - from_foreground)
+    return from_foreground, from_background
+
+
+def fill_slots(chosen: Tensor, slots: int) -> Slots:
+    """Packs the chosen entries of [B,M] into `slots` slots, lowest position first; the rest are empty."""
+    positions = chosen.shape[1]
+    slots = min(slots, positions)
+    order = torch.arange(positions, device=chosen.device)
+    index = torch.where(chosen, positions - order, -order).topk(slots, dim=1).indices
+    return Slots(index, chosen.gather(1, index))
+
+
+def gather_positions(values: Tensor, index: Tensor) -> Tensor:
+    """Takes rows `index` [B,S] of `values` [B,M,C]: [B,S,C]."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

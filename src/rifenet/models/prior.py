@@ -1,0 +1,36 @@
+"""Prior mask (method.md 5): where the query looks like the support's foreground, without a parameter.
+
+Shapes: B batch, K shots, P keys a shot, D channels of the high features, h w feature size, N = h*w.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EPS = 1e-7
+
+
+def prior_mask(high: Tensor, valid: Tensor, keys: Tensor, keys_valid: Tensor) -> Tensor:
+    """Largest cosine similarity of each query position to a support foreground position, normalised to [0,1].
+
+    Args:
+        high: unit-length high features of the query, [B,D,h,w].
+        valid: real positions of the query, [B,h,w] bool.
+        keys: unit-length high features of the supports' foreground, [B,K,P,D].
+        keys_valid: which keys exist, [B,K,P] bool.
+
+    Returns:
+        [B,1,h,w] in [0,1]: clamped at 0, min-max normalised over the valid positions, averaged over the shots; 0 at
+        padded positions and for a shot without keys.
+    """
+    batch, _, height, width = high.shape
+    shots = keys.shape[1]
+    similarity = high.flatten(2).transpose(1, 2) @ keys.flatten(1, 2).transpose(1, 2)  # [B,N,K*P]
+    similarity = similarity.masked_fill(~keys_valid.flatten(1)[:, None], 0.0)
+    best = similarity.unflatten(2, (shots, -1)).amax(3).clamp(min=0)  # [B,N,K]
+    real = valid.flatten(1)[..., None]  # [B,N,1]
+    low = best.masked_fill(~real, torch.inf).amin(1, keepdim=True)
+    top = best.masked_fill(~real, -torch.inf).amax(1, keepdim=True)
+    normalised = ((best - low) / (top - low + EPS)).masked_fill(~real, 0.0)
+    return normalised.mean(2).view(batch, 1, height, width)

@@ -1,0 +1,87 @@
+"""Multi-level prototypes (paper, multi-level prototype generation; method.md 6).
+
+Shapes: B batch, K shots, C embed dim, c local dim, g grid, h w feature size.
+
+The global prototype says what the class looks like as a whole; the local one says where in this query, and with what
+texture, the class seems to be. Both are averages: masked over the support, and on a coarse grid over the query.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+EPS = 1e-7
+
+
+def masked_average(features: Tensor, weight: Tensor) -> Tensor:
+    """Average of features [...,C,h,w] under weight [...,h,w] >= 0: [...,C]; zeros where the weight is zero throughout."""
+    total = torch.einsum("...chw,...hw->...c", features, weight)
+    return total / weight.sum((-2, -1)).clamp(min=EPS)[..., None]
+
+
+def pooling_matrix(size: int, grid: int, device: torch.device) -> Tensor:
+    """Adaptive pooling of one axis as a 0/1 matrix [grid,size], with torch's cell borders.
+
+    Two such matrices pool a map, which exports where adaptive pooling of a dynamic size does not.
+    """
+    cell = torch.arange(grid, device=device)[:, None]
+    position = torch.arange(size, device=device)[None]
+    start = torch.div(cell * size, grid, rounding_mode="floor")
+    end = -torch.div(-(cell + 1) * size, grid, rounding_mode="floor")
+    return ((position >= start) & (position < end)).float()
+
+
+def grid_average(features: Tensor, valid: Tensor, grid: int) -> Tensor:
+    """Adaptive average pooling over valid positions: features [B,c,h,w], valid [B,h,w] -> [B,c,g,g].
+
+    At 473 px and g = 4 the cells are the authors' 15 x 15 windows. A cell without a valid position gives 0.
+    """
+    rows = pooling_matrix(features.shape[2], grid, features.device).to(features.dtype)
+    columns = pooling_matrix(features.shape[3], grid, features.device).to(features.dtype)
+    weight = valid[:, None].to(features.dtype)
+    total = rows @ (features * weight) @ columns.T
+    count = rows @ weight @ columns.T
+    return total / count.clamp(min=1)
+
+
+class ChannelAttention(nn.Module):
+    """Squeeze and excitation: [B,c,g,g] scaled by a sigmoid of its own channel means."""
+
+    def __init__(self, channels: int, reduction: int = 4) -> None:
+        super().__init__()
+        hidden = max(channels // reduction, 1)
+        self.squeeze = nn.Linear(channels, hidden, bias=False)
+        self.excite = nn.Linear(hidden, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.excite(self.squeeze(x.mean((2, 3))).relu()).sigmoid()
+        return x * scale[..., None, None]
+
+
+class LocalPrototype(nn.Module):
+    """Local query prototype [B, c*g*g] (channel first, then the grid's rows).
+
+    Args:
+        low_channels: channels of the backbone's low features.
+        dim: c.
+        grid: g.
+        refine: 1x1 convolution and channel attention after the pooling (method.md 12, row 1).
+        dropout: probability of the channel dropout.
+    """
+
+    def __init__(self, low_channels: int, dim: int, grid: int, refine: bool, dropout: float) -> None:
+        super().__init__()
+        self.grid = grid
+        self.size = dim * grid * grid
+        self.reduce = nn.Sequential(
+            nn.Conv2d(low_channels, dim, 1, bias=False), nn.ReLU(inplace=True), nn.Dropout2d(dropout)
+        )
+        self.refine = (
+            nn.Sequential(nn.Conv2d(dim, dim, 1, bias=False), ChannelAttention(dim)) if refine else nn.Identity()
+        )
+
+    def forward(self, reduced: Tensor, prior: Tensor, valid: Tensor) -> Tensor:
+        """Pools `reduced` = self.reduce(low) [B,c,h,w], weighted by the prior [B,1,h,w], over valid [B,h,w]."""
+        pooled: Tensor = self.refine(grid_average(reduced * prior, valid, self.grid))
+        return pooled.flatten(1)

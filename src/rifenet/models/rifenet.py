@@ -1,0 +1,276 @@
+"""RiFeNet: three branches over one frozen backbone (paper, method; method.md 2-9).
+
+Shapes: B batch, K shots, U unlabeled images, C embed dim, H W image size, h w feature size, N = h*w,
+T support tokens, P prior keys a shot.
+
+    support images, masks --encode_support--> SupportContext
+    query images          --encode_query----> QueryFeatures
+    QueryFeatures + SupportContext --decode--> logits [B,2,h,w]
+
+The query, the weak and the strong unlabeled view all go through the same decode; the unlabeled branch adds no parameter
+and exists only in a call of `forward` that is given unlabeled images.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rifenet.config import ModelConfig
+from rifenet.models import masks
+from rifenet.models.activation import FeatureActivation
+from rifenet.models.backbones import Backbone, Features
+from rifenet.models.auxiliary import AuxiliarySupportHead
+from rifenet.models.head import Head, Residual, projection
+from rifenet.models.interaction import QueryInteraction, SupportInteraction
+from rifenet.models.prior import prior_mask
+from rifenet.models.prototypes import LocalPrototype, masked_average
+from rifenet.models.structures import (
+    Decoded,
+    Images,
+    QueryFeatures,
+    RiFeNetOutput,
+    SupportContext,
+    check_support,
+    match_batches,
+)
+
+
+class RiFeNet(nn.Module):
+    """The network around a frozen backbone. Build it with `rifenet.models.build_model`."""
+
+    def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        dim = config.embed_dim
+        self.support_projection = projection(backbone.mid_channels, dim, config.proj_dropout)
+        self.query_projection = projection(backbone.mid_channels, dim, config.proj_dropout)
+        self.local_prototype = None
+        if config.use_local:
+            self.local_prototype = LocalPrototype(
+                backbone.low_channels, config.local_dim, config.local_grid, config.local_refine, config.proj_dropout
+            )
+        self.support_interaction = SupportInteraction(dim)
+        self.query_interaction = QueryInteraction(
+            dim, dim if config.use_global else 0, self.local_prototype.size if self.local_prototype else 0
+        )
+        self.activation = FeatureActivation(
+            dim,
+            config.layers,
+            heads=config.heads,
+            points=config.points,
+            ffn_ratio=config.ffn_ratio,
+            self_attention=config.self_attention,
+            cross_attention=config.cross_attention,
+            cycle=config.cycle,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+        )
+        self.activated_projection = nn.Sequential(nn.Conv2d(dim, dim, 1, bias=False), nn.ReLU(inplace=True))
+        self.residual = Residual(dim)
+        self.head = Head(dim, config.head_dropout)
+        self.auxiliary = AuxiliarySupportHead(dim, config.head_dropout) if config.aux else None
+
+    def encode_support(self, images: Images, support_masks: Tensor, valid: Tensor | None = None) -> SupportContext:
+        """Learns a class from K annotated images; the order of the shots does not matter.
+
+        Args:
+            images: [B,K,3,H,W] RGB in [0,1], or their `Features`.
+            support_masks: [B,K,H,W], 1 foreground, 0 background, 255 ignore.
+            valid: real pixels [B,K,H,W] bool; None: all.
+        """
+        check_support(images, support_masks)
+        (features,) = self._extract([images])
+        return self._support(features, support_masks, valid)[0]
+
+    def encode_query(self, images: Images, valid: Tensor | None = None) -> QueryFeatures:
+        """Encodes images [B,3,H,W] (RGB in [0,1], or their `Features`), once for any number of classes.
+
+        `valid` [B,H,W] bool marks real pixels; None: all.
+        """
+        (features,) = self._extract([images])
+        return self._query(features, valid)
+
+    def decode(self, features: QueryFeatures, context: SupportContext) -> Tensor:
+        """Segments: logits [B,2,h,w] (background, foreground).
+
+        One context may meet many queries and one query many contexts: a batch of 1 on either side is expanded.
+        """
+        return self.decode_all(features, context).logits
+
+    def decode_all(self, features: QueryFeatures, context: SupportContext, guide: Tensor | None = None) -> Decoded:
+        """`decode` with the prior, the local prototype and the activated features.
+
+        `guide` [B,L] takes the place of the query's own local prototype (method.md 7, unlabeled branch).
+        """
+        features, context = match_batches(features, context)
+        prior = prior_mask(features.high, features.valid, context.prior_keys, context.prior_valid)
+        prior = prior.to(features.projected.dtype)
+        constants = [context.prototype] if self.config.use_global else []
+        local = guide
+        if self.local_prototype is not None:
+            if local is None:
+                local = self.local_prototype(features.local, prior, features.valid)
+            constants.append(local)
+        merged = self.query_interaction(features.projected, prior, constants)
+        activated = self.activation(merged, features.valid, context.tokens, context.token_valid, context.token_labels)
+        logits = self.head(self.residual(self.activated_projection(activated)))
+        return Decoded(logits, activated, local, prior)
+
+    def forward(
+        self,
+        support_images: Images,
+        support_masks: Tensor,
+        query_images: Images,
+        *,
+        support_valid: Tensor | None = None,
+        query_valid: Tensor | None = None,
+        query_masks: Tensor | None = None,
+        unlabeled_weak: Images | None = None,
+        unlabeled_strong: Images | None = None,
+        unlabeled_valid: Tensor | None = None,
+        mutual: bool = False,
+    ) -> RiFeNetOutput:
+        """All branches; every image goes through the backbone in one batch, without graph.
+
+        Args:
+            support_images: [B,K,3,H,W], or their `Features`.
+            support_masks: [B,K,H,W], 1 foreground, 0 background, 255 ignore.
+            query_images: [B,3,H,W], or their `Features`.
+            support_valid: [B,K,H,W] bool. None: all pixels are real; so for the others.
+            query_valid: [B,H,W] bool.
+            query_masks: [B,H,W]; given in training, the auxiliary head segments the supports by it.
+            unlabeled_weak: [B,U,3,H,W], or `Features`; without it there is no unlabeled branch.
+            unlabeled_strong: the strong views, in the same order.
+            unlabeled_valid: [B,U,H,W] bool, for both views.
+            mutual: keep a graph through the weak view too (method.md 12, row 2).
+        """
+        check_support(support_images, support_masks)
+        images = [support_images, query_images]
+        if unlabeled_weak is not None:
+            assert unlabeled_strong is not None, "unlabeled images come in pairs of a weak and a strong view"
+            images += [unlabeled_weak, unlabeled_strong]
+        features = self._extract(images)
+        context, projected = self._support(features[0], support_masks, support_valid)
+        query = self._query(features[1], query_valid)
+        decoded = self.decode_all(query, context)
+        output = RiFeNetOutput(decoded.logits, decoded.prior)
+        if query_masks is not None and self.auxiliary is not None:
+            weight = masks.soft_masks(query_masks[:, None], _unsqueeze(query_valid), query.valid.shape[1:]).foreground
+            output = output._replace(
+                aux_logits=self.auxiliary(decoded.activated, query.projected, weight[:, 0], projected)
+            )
+        if unlabeled_weak is not None:
+            output = self._unlabeled(output, features[2], features[3], unlabeled_valid, context, decoded.local, mutual)
+        return output
+
+    def _unlabeled(
+        self,
+        output: RiFeNetOutput,
+        weak: Features,
+        strong: Features,
+        valid: Tensor | None,
+        context: SupportContext,
+        query_local: Tensor | None,
+        mutual: bool,
+    ) -> RiFeNetOutput:
+        """Both views through the query's path, guided as `config.guide` says (method.md 7)."""
+        batch, count = weak.mid.shape[:2]
+        context = SupportContext(*(field.repeat_interleave(count, 0) for field in context))
+        guide = None
+        if query_local is not None and self.config.guide != "self":
+            guide = query_local.repeat_interleave(count, 0)
+            guide = guide if self.config.guide == "query" else torch.zeros_like(guide)
+        flat_valid = None if valid is None else valid.flatten(0, 1)
+
+        def decode(view: Features) -> tuple[Tensor, Tensor]:
+            features = self._query(Features(*(level.flatten(0, 1) for level in view)), flat_valid)
+            logits = self.decode_all(features, context, guide).logits
+            return logits.unflatten(0, (batch, count)), features.valid.unflatten(0, (batch, count))
+
+        with torch.set_grad_enabled(mutual and torch.is_grad_enabled()):
+            weak_logits, grid_valid = decode(weak)
+        strong_logits, _ = decode(strong)
+        return output._replace(weak_logits=weak_logits, strong_logits=strong_logits, unlabeled_valid=grid_valid)
+
+    def _extract(self, images: list[Images]) -> list[Features]:
+        """Features of each group of images, leading dimensions kept; all images in one pass of the backbone."""
+        if all(isinstance(group, Features) for group in images):
+            return [group for group in images if isinstance(group, Features)]
+        groups = [group for group in images if isinstance(group, Tensor)]
+        assert len(groups) == len(images), "either all groups are images or all are features"
+        flat = [group.flatten(0, -4) for group in groups]
+        features = self.backbone(torch.cat(flat) if len(flat) > 1 else flat[0])
+        split = [level.split([len(group) for group in flat]) for level in features]
+        return [
+            Features(*(level[i].unflatten(0, group.shape[:-3]) for level in split)) for i, group in enumerate(groups)
+        ]
+
+    def _query(self, features: Features, valid: Tensor | None) -> QueryFeatures:
+        batch, _, height, width = features.mid.shape
+        on_grid = _grid_valid(valid, (batch, height, width), features.mid.device)
+        reduced = features.low[:, :0] if self.local_prototype is None else self.local_prototype.reduce(features.low)
+        return QueryFeatures(
+            local=reduced,
+            projected=self.query_projection(features.mid),
+            high=F.normalize(features.high.float(), dim=1),
+            valid=on_grid,
+        )
+
+    def _support(
+        self, features: Features, support_masks: Tensor, valid: Tensor | None
+    ) -> tuple[SupportContext, Tensor]:
+        """The context, and the raw projected features [B,K,C,h,w] for the auxiliary head."""
+        batch, shots, _, height, width = features.mid.shape
+        soft = masks.soft_masks(support_masks, valid, (height, width))
+        on_grid = _grid_valid(valid, (batch, shots, height, width), support_masks.device)
+        projected = self.support_projection(features.mid.flatten(0, 1)).unflatten(0, (batch, shots))
+        own = masked_average(projected, soft.foreground)  # [B,K,C]
+        merged = self.support_interaction(projected.flatten(0, 1), own.flatten(0, 1)).unflatten(0, (batch, shots))
+
+        labels = [label.flatten(1) for label in masks.token_labels(soft, on_grid)]
+        slots = self._choose_tokens(*labels, shots)
+        flat = merged.permute(0, 1, 3, 4, 2).flatten(1, 3)  # [B,K*N,C]
+        keys, keys_valid = self._prior_keys(features.high, soft.foreground, shots)
+        context = SupportContext(
+            prototype=own.mean(1),
+            tokens=masks.gather_positions(flat, slots.index),
+            token_labels=labels[0].gather(1, slots.index),
+            token_valid=slots.valid,
+            prior_keys=keys,
+            prior_valid=keys_valid,
+        )
+        return context, projected
+
+    def _choose_tokens(self, foreground: Tensor, background: Tensor, shots: int) -> masks.Slots:
+        """Support tokens of both labels from the union of the shots (method.md 8)."""
+        slots = min(2 * self.config.tokens_per_label * shots, self.config.max_support_tokens)
+        choose = masks.choose_evenly
+        if self.training and self.config.random_tokens:
+            choose = masks.choose_randomly
+            low, high = (0.6, 4.0) if shots == 1 else (0.6, 1.4)
+            slots = 2 * int(slots / 2 * (low + (high - low) * torch.rand(()).item()))
+        counts = masks.balanced_counts(foreground, background, slots)
+        return masks.fill_slots(choose(foreground, counts[0]) | choose(background, counts[1]), slots)
+
+    def _prior_keys(self, high: Tensor, weight: Tensor, shots: int) -> tuple[Tensor, Tensor]:
+        """Unit-length high features [B,K,P,D] of positions with foreground weight, and which exist [B,K,P]."""
+        batch = high.shape[0]
+        cap = max(self.config.max_prior_keys // shots, 1)
+        candidates = (weight > 0).flatten(0, 1).flatten(1)
+        chosen = masks.choose_evenly(candidates, torch.full((batch * shots,), cap, device=high.device))
+        slots = masks.fill_slots(chosen, cap)
+        keys = masks.gather_positions(high.flatten(0, 1).flatten(2).transpose(1, 2).float(), slots.index)
+        return F.normalize(keys, dim=-1).unflatten(0, (batch, shots)), slots.valid.unflatten(0, (batch, shots))
+
+
+def _unsqueeze(valid: Tensor | None) -> Tensor | None:
+    return None if valid is None else valid[:, None]
+
+
+def _grid_valid(valid: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    if valid is None:
+        return torch.ones(shape, dtype=torch.bool, device=device)
+    return masks.valid_on_grid(valid, (shape[-2], shape[-1]))

@@ -1,0 +1,151 @@
+"""`Result`: what a segmented photo says, as arrays, pictures and files.
+
+How classes meet: each class gives two logits, and its score is the softmax of its own two; the background scores 1
+minus the largest class score; the mask is the argmax. A class judged absent is left out of it unless asked to stay.
+
+    C classes · H W the photo's own size · S side of the square network input
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rifenet import visualize
+from rifenet.data.transforms import Placement, restore
+from rifenet.storage import write_atomically
+
+PRESENT = 0.5  # a class is judged present from this confidence on
+
+
+def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 / (1 + exp(-values)), float32, for values of any size."""
+    return (0.5 + 0.5 * np.tanh(values / 2)).astype(np.float32)
+
+
+def presence_statistic(scores: NDArray[np.float32]) -> float:
+    """How sure the pixels of a class are, in [0,1]: mean score [H,W] over those above 0.5, and 0 where there is none.
+
+    The raw value behind `Result.confidence`; a model's calibration maps it to the share of photos that show the class.
+    """
+    certain = scores[scores > 0.5]
+    return float(certain.mean()) if certain.size else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One segmented photo. Full-size maps are made when first asked for, so that many results stay small."""
+
+    image: NDArray[np.uint8]
+    """The photo, [H,W,3]."""
+    classes: tuple[str, ...]
+    """Learned classes; class i of the mask is the i-th, from 1."""
+    confidence: dict[str, float]
+    """How likely each class is in the photo at all, in [0,1]."""
+    calibrated: bool
+    """Whether confidences are measured shares; if not they are `presence_statistic`, which only ranks photos."""
+    keep_absent: bool
+    """Whether classes judged absent stay in the mask."""
+    source: str
+    """Path of the photo, empty where it came from memory."""
+    model: dict[str, str]
+    """Name and hash of the model."""
+    differences: NDArray[np.float32]
+    """Foreground minus background logit of each class at network size, [C,S,S]."""
+    placement: Placement
+    """Where the photo lies in the network's square."""
+
+    @property
+    def present(self) -> dict[str, bool]:
+        """Whether each class is judged to be in the photo."""
+        return {name: confidence >= PRESENT for name, confidence in self.confidence.items()}
+
+    @cached_property
+    def scores(self) -> dict[str, NDArray[np.float32]]:
+        """Score of each class, [H,W] in [0,1]: the softmax of its own two logits, whether or not it is present."""
+        return {
+            name: sigmoid(restore(difference, self.placement))
+            for name, difference in zip(self.classes, self.differences, strict=True)
+        }
+
+    @cached_property
+    def mask(self) -> NDArray[np.uint8]:
+        """Classes of the pixels, [H,W]: 0 background, i the i-th learned class; ties go to the lower number."""
+        mask = np.zeros(self.image.shape[:2], np.uint8)
+        # A class beats the background exactly where its score is above 0.5, that is, its logit difference above 0;
+        # differences order the classes as scores do, without rounding to 1.
+        best = np.zeros(mask.shape, np.float32)
+        for class_id, name in enumerate(self.classes, 1):
+            if self.keep_absent or self.present[name]:
+                difference = restore(self.differences[class_id - 1], self.placement)
+                wins = difference > best
+                mask[wins], best[wins] = class_id, difference[wins]
+        return mask
+
+    def overlay(self) -> Image.Image:
+        """The photo with the mask tinted and outlined on it."""
+        return visualize.overlay(self.image, self.mask)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The facts as JSON can hold them."""
+        pixels = np.bincount(self.mask.ravel(), minlength=len(self.classes) + 1)
+        return {
+            "query": self.source,
+            "height": self.mask.shape[0],
+            "width": self.mask.shape[1],
+            "model": self.model,
+            "calibrated": self.calibrated,
+            "keep_absent": self.keep_absent,
+            "classes": [
+                {
+                    "id": class_id,
+                    "name": name,
+                    "present": self.present[name],
+                    "confidence": round(self.confidence[name], 4),
+                    "pixels": int(pixels[class_id]),
+                }
+                for class_id, name in enumerate(self.classes, 1)
+            ],
+        }
+
+    def save(
+        self, folder: str | PathLike[str], name: str | None = None, facts: Mapping[str, Any] | None = None
+    ) -> dict[str, Path]:
+        """Writes `NAME_mask.png` (palette), `NAME_overlay.jpg` and, last, `NAME.json`; each is complete or not there.
+
+        Args:
+            folder: made where missing.
+            name: None takes the photo's file name, or "query".
+            facts: further entries for the JSON.
+
+        Returns:
+            The paths, as `mask`, `overlay` and `json`. Raises OSError where the disk is full.
+        """
+        stem = name or Path(self.source).stem or "query"
+        paths = {
+            "mask": Path(folder) / f"{stem}_mask.png",
+            "overlay": Path(folder) / f"{stem}_overlay.jpg",
+            "json": Path(folder) / f"{stem}.json",
+        }
+        files = {key: paths[key].name for key in ("mask", "overlay")}
+        text = json.dumps({**self.to_dict(), "files": files, **(facts or {})}, indent=1)
+        write_atomically(paths["mask"], _encoded(visualize.mask_image(self.mask), "PNG"))
+        write_atomically(paths["overlay"], _encoded(self.overlay(), "JPEG", quality=90))
+        write_atomically(paths["json"], f"{text}\n".encode())
+        return paths
+
+
+def _encoded(picture: Image.Image, format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return buffer.getvalue()

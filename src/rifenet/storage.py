@@ -1,0 +1,143 @@
+"""What the product keeps on disk: learned classes as one safetensors file, and writes that are all or nothing.
+
+A learned-classes file holds what decoding needs and no photo. Its header carries a format version, the model's hash and
+a checksum, so that a file of another program, another model, or with a damaged byte is refused with a sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from rifenet.engines import Context, Engine
+
+FORMAT = "rifenet-classes"
+VERSION = 1
+_KEYS = {"version", "model", "model_hash", "size", "classes", "shots", "checksum"}
+
+
+class Shots(NamedTuple):
+    """Annotated photos as a network takes them: images [K,3,S,S] in [0,1], masks [K,S,S] (0, 1, 255), valid [K,S,S]."""
+
+    images: NDArray[np.float32]
+    masks: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedClass:
+    """A class, what an engine made of its shots, and the shots themselves, which a class from a file does not have."""
+
+    name: str
+    shots: int
+    context: Context
+    inputs: Shots | None = None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file that is complete or not there: on any error an older file of that name stays as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")  # short, because the name itself may be at the limit
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) -> None:
+    """Writes classes for `read_classes`. Raises OSError where the disk is full; an older file then stays."""
+    tensors = {
+        f"{index}.{field}": np.ascontiguousarray(array)
+        for index, known in enumerate(classes)
+        for field, array in known.context.items()
+    }
+    header = {
+        "version": VERSION,
+        "model": engine.name,
+        "model_hash": engine.hash,
+        "size": engine.size,
+        "classes": [known.name for known in classes],
+        "shots": [known.shots for known in classes],
+        "checksum": _checksum(tensors),
+    }
+    write_atomically(path, save(tensors, {FORMAT: json.dumps(header)}))
+
+
+def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
+    """The classes of a file that fits `engine`.
+
+    Raises FileNotFoundError, or ValueError for a file that is damaged, foreign, of another format version or model.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a file of learned classes at {path}, but there is none.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get(FORMAT)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"Expected a file of learned classes, but {path} is damaged or something else: {error}."
+        ) from error
+    if text is None:
+        raise ValueError(f"Expected learned classes, but {path} holds something else. Give a file from save_classes.")
+    header = _header(path, text)
+    if (header["model_hash"], header["size"]) != (engine.hash, engine.size):
+        raise ValueError(
+            f"Expected classes learned with the model {engine.name} ({engine.hash}, {engine.size} px), but {path} was"
+            f" made with {header['model']} ({header['model_hash']}, {header['size']} px). Load that model, or learn the"
+            " classes again."
+        )
+    if header["checksum"] != _checksum(tensors):
+        raise ValueError(
+            f"Expected {path} to be as it was saved, but its content has changed. Learn the classes again."
+        )
+    return [
+        LearnedClass(name, shots, _context_of(index, tensors))
+        for index, (name, shots) in enumerate(zip(header["classes"], header["shots"], strict=True))
+    ]
+
+
+def _header(path: Path, text: str) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+        version = header["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Expected the header that save_classes writes, but {path} has another ({error!r})."
+        ) from error
+    if version != VERSION:
+        raise ValueError(
+            f"Expected learned classes of format {VERSION}, but {path} has format {version}."
+            " Update rifenet, or learn the classes again."
+        )
+    if missing := _KEYS - header.keys():
+        raise ValueError(
+            f"Expected the header that save_classes writes, but {path} lacks {', '.join(sorted(missing))}."
+        )
+    return dict(header)
+
+
+def _context_of(index: int, tensors: Mapping[str, NDArray[Any]]) -> Context:
+    prefix = f"{index}."
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+
+def _checksum(tensors: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"{name} {array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,85 @@
+"""What a run trains on: base classes only, a held-out slice for selection, and each rank's share of the episodes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import lightning_fabric
+from torch.utils.data import DataLoader, Dataset
+
+from rifenet.config import Config
+from rifenet.data.episodes import TrainingEpisodes
+from rifenet.data.index import ImageIndex
+from rifenet.data.sampling import Episode, EpisodePool, evaluation_episodes, split_holdout
+from rifenet.models import RiFeNet
+from rifenet.training.features import CachedEpisodes, FeatureCache
+
+
+@dataclasses.dataclass
+class Split:
+    """The base images of a fold: what is trained on, and the slice that selects the checkpoint."""
+
+    pool: EpisodePool
+    heldout: ImageIndex
+    heldout_episodes: list[Episode]
+    classes: tuple[int, ...]
+
+
+def base_split(config: Config, index: ImageIndex) -> Split:
+    """Splits a dataset for training on the base classes of `config.data.fold` (method.md 12, rows 9 and 11)."""
+    data = config.data
+    novel, base = index.novel_classes(data.fold), index.base_classes(data.fold)
+    images = index.without_classes(novel) if data.exclude_novel else index
+    training, heldout = split_holdout(images, data.holdout, config.train.seed)
+    pool = EpisodePool(
+        training,
+        base,
+        shots=data.shots,
+        unlabeled=config.train.unlabeled,
+        min_area=data.min_area,
+        unlabeled_source=data.unlabeled_source,
+        sampling=data.sampling,
+    )
+    episodes: list[Episode] = []
+    if data.holdout:
+        episodes = evaluation_episodes(
+            heldout,
+            base,
+            shots=data.shots,
+            seed=config.train.seed,
+            episodes=config.train.validate_episodes,
+            min_area=data.min_area,
+        )
+    return Split(pool, heldout, episodes, base)
+
+
+def training_episodes(
+    config: Config, split: Split, model: RiFeNet, fabric: lightning_fabric.Fabric
+) -> Dataset[dict[str, Any]]:
+    """All training episodes of the run, from images or from the cache of frozen features."""
+    total = config.train.steps * config.train.batch_size
+    if not config.data.cache_dir:
+        return TrainingEpisodes(split.pool, config.data, seed=config.train.seed, episodes=total)
+    strong = config.train.unlabeled > 0
+    with fabric.rank_zero_first():
+        cache = FeatureCache.build(
+            model, split.pool.index, config.data, strong=strong, seed=config.train.seed, device=fabric.device
+        )
+    return CachedEpisodes(split.pool, cache, config.train.seed, total)
+
+
+def step_batches(
+    dataset: Dataset[dict[str, Any]], config: Config, fabric: lightning_fabric.Fabric, start: int, stop: int
+) -> DataLoader[dict[str, Any]]:
+    """Batches of this rank for steps start..stop-1: episode step * batch_size + rank * share + j."""
+    total, share = config.train.batch_size, config.train.batch_size // fabric.world_size
+    first = fabric.global_rank * share
+    batches = [list(range(step * total + first, step * total + first + share)) for step in range(start, stop)]
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=config.data.workers,
+        pin_memory=fabric.device.type == "cuda",
+        persistent_workers=False,
+    )

@@ -1,0 +1,177 @@
+"""Cache of frozen backbone features on disk: the backbone runs once a view instead of once a step.
+
+Each image has V views: the plain one, its mirror image, then weak views (method.md 11); where the unlabeled branch is on, each
+view has a strong partner. A folder is named by everything that its content depends on, so it can never be stale, and it
+is filled image by image, so a killed build goes on where it stopped.
+
+Arrays: features float16 [images, V, 1 or 2, C, h, w] (all used stages one after the other), labels uint8 [images, V, S, S].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from rifenet.checkpoint import backbone_hash, write_text
+from rifenet.config import DataConfig
+from rifenet.data.episodes import binary_mask, load_pair
+from rifenet.data.index import ImageIndex
+from rifenet.data.sampling import EpisodePool
+from rifenet.data.transforms import IGNORE, resize_and_pad, resize_mask, strong_view, to_float, view_rng, weak_view
+from rifenet.models import Features, RiFeNet
+
+PADDING = 254  # in cached labels: not a real pixel; 255 stays a real pixel to ignore
+
+
+class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
+    """Item i: all views of image i: `images` float32 [V,1 or 2,3,S,S] and `labels` uint8 [V,S,S]."""
+
+    def __init__(self, index: ImageIndex, data: DataConfig, strong: bool, seed: int) -> None:
+        self.index, self.data, self.strong, self.seed = index, data, strong, seed
+
+    def __len__(self) -> int:
+        return len(self.index.records)
+
+    def __getitem__(self, number: int) -> dict[str, NDArray[Any]]:
+        image, mask = load_pair(self.index, number)
+        views = [self._view(image, mask, number, view) for view in range(self.data.cache_views)]
+        return {
+            "images": np.stack([images for images, _ in views]),
+            "labels": np.stack([labels for _, labels in views]),
+        }
+
+    def _view(
+        self, image: NDArray[np.uint8], mask: NDArray[np.uint8], number: int, view: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        rng = view_rng(self.seed, number, view)
+        size = self.data.image_size
+        if view < 2:
+            plain, valid, placement = resize_and_pad(image, size)
+            pixels = (plain * 255).round().astype(np.uint8).transpose(1, 2, 0)
+            labels = resize_mask(mask, placement)
+            if view == 1:  # the mirror image is padded on the left: another position for the padding too
+                pixels, labels, valid = (np.ascontiguousarray(array[:, ::-1]) for array in (pixels, labels, valid))
+        else:
+            pixels, labels, valid = weak_view(
+                image,
+                mask,
+                rng,
+                size=size,
+                scale=(self.data.scale_min, self.data.scale_max),
+                rotate=self.data.rotate,
+                blur=self.data.blur,
+                flip=self.data.flip,
+                keep=self.index.records[number].areas,
+            )
+        partners = [pixels, strong_view(pixels, rng, valid)] if self.strong else [pixels]
+        return np.stack([to_float(partner) for partner in partners]), np.where(valid, labels, PADDING).astype(np.uint8)
+
+
+class FeatureCache:
+    """The views' features of one image index, as memory-mapped arrays."""
+
+    def __init__(self, folder: Path, features: NDArray[np.float16], labels: NDArray[np.uint8]) -> None:
+        self.folder, self.features, self.labels = folder, features, labels
+
+    @classmethod
+    def build(
+        cls, model: RiFeNet, index: ImageIndex, data: DataConfig, *, strong: bool, seed: int, device: torch.device
+    ) -> FeatureCache:
+        """Opens the cache below `data.cache_dir`, and first computes what is missing from it, with a progress bar."""
+        backbone = model.backbone
+        grid = backbone.grid(data.image_size, data.image_size)
+        content = {
+            "backbone": backbone_hash(model),
+            "stages": [backbone.used_stages, backbone.stride, grid],
+            "images": index.hash,
+            "views": [data.cache_views, strong, seed, data.image_size],
+            "augmentation": [data.scale_min, data.scale_max, data.rotate, data.blur, data.flip],
+        }
+        name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        folder = Path(data.cache_dir) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        count, views, kinds, size = len(index.records), data.cache_views, 1 + strong, data.image_size
+        features = _map(folder / "features.f16", np.float16, (count, views, kinds, sum(backbone.used_channels), *grid))
+        labels = _map(folder / "labels.u8", np.uint8, (count, views, size, size))
+        done_file = folder / "done.json"
+        done = json.loads(done_file.read_text())["done"] if done_file.is_file() else 0
+        if done < count:
+            dataset = ViewDataset(index, data, strong, seed)
+            for number, views_of_image in _remaining(dataset, done, data.workers):
+                images = views_of_image["images"].to(device)
+                stages = backbone.stages(images.flatten(0, 1))
+                packed = torch.cat(stages, 1).unflatten(0, (views, kinds))
+                features[number] = packed.cpu().numpy().astype(np.float16)
+                labels[number] = views_of_image["labels"].numpy()
+                if (number + 1) % 50 == 0 or number + 1 == count:
+                    features.flush()
+                    labels.flush()
+                    write_text(done_file, json.dumps({"done": number + 1, **content}))
+        return cls(folder, features, labels)
+
+
+class CachedEpisodes(Dataset[dict[str, Any]]):
+    """Training episodes out of a cache: item i has the keys of `TrainingEpisodes`, with packed features [C,h,w] float16
+    in place of images; a view of each image is drawn by (seed, i)."""
+
+    def __init__(self, pool: EpisodePool, cache: FeatureCache, seed: int, length: int) -> None:
+        self.pool, self.cache, self.seed, self.length = pool, cache, seed, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        episode = self.pool.episode(self.seed, number)
+        images = (episode.query, *episode.supports, *episode.unlabeled)
+        drawn = view_rng(self.seed, number, 1).integers(self.cache.labels.shape[1], size=len(images))
+        views = [(image, int(view)) for image, view in zip(images, drawn, strict=True)]
+        supports, unlabeled = views[1 : 1 + len(episode.supports)], views[1 + len(episode.supports) :]
+        masks, valid = zip(*(self._mask(view, episode.class_id) for view in views[: 1 + len(supports)]), strict=True)
+        item = {
+            "query_images": self.cache.features[views[0]][0],
+            "query_masks": masks[0],
+            "query_valid": valid[0],
+            "support_images": np.stack([self.cache.features[view][0] for view in supports]),
+            "support_masks": np.stack(masks[1:]),
+            "support_valid": np.stack(valid[1:]),
+            "class_id": episode.class_id,
+            "episode": number,
+        }
+        if unlabeled:
+            item["unlabeled_weak"] = np.stack([self.cache.features[view][0] for view in unlabeled])
+            item["unlabeled_strong"] = np.stack([self.cache.features[view][1] for view in unlabeled])
+            item["unlabeled_valid"] = np.stack([self.cache.labels[view] != PADDING for view in unlabeled])
+        return item
+
+    def _mask(self, view: tuple[int, int], class_id: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        labels = np.asarray(self.cache.labels[view])
+        valid = labels != PADDING
+        return binary_mask(np.where(valid, labels, IGNORE).astype(np.uint8), class_id), valid
+
+
+def unpack(model: RiFeNet, packed: Tensor) -> Features:
+    """Packed features [...,C,h,w] as the model's `Features`, float32, leading dimensions kept."""
+    flat = packed.flatten(0, -4).float() if packed.dim() > 4 else packed.float()
+    features = model.backbone.assemble(flat.split(list(model.backbone.used_channels), dim=1))
+    return Features(*(level.unflatten(0, packed.shape[:-3]) for level in features))
+
+
+def _map(path: Path, kind: type, shape: tuple[int, ...]) -> Any:
+    mode = "r+" if path.is_file() else "w+"
+    return np.memmap(path, dtype=kind, mode=mode, shape=shape)  # type: ignore[call-overload]
+
+
+def _remaining(dataset: ViewDataset, done: int, workers: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    numbers = range(done, len(dataset))
+    loader = DataLoader(dataset, batch_size=None, sampler=list(numbers), num_workers=workers)
+    return zip(numbers, track(loader, "Computing frozen features", len(numbers)), strict=True)

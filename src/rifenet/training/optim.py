@@ -1,0 +1,51 @@
+"""Optimisers and their rates (method.md 11). A rate is a pure function of the step, so resuming needs no scheduler state."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from rifenet.config import TrainConfig
+
+
+def build_optimizers(model: nn.Module, train: TrainConfig) -> list[Optimizer]:
+    """`paper`: SGD for all but the transformer, AdamW for the transformer; `adamw`: one AdamW. Biases are not decayed."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    transformer = {name: parameter for name, parameter in trained.items() if name.startswith("activation.")}
+    if train.optimizer == "adamw":
+        return [AdamW(_decay_groups(trained, train.transformer_weight_decay), lr=train.lr)]
+    rest = [parameter for name, parameter in trained.items() if name not in transformer]
+    optimizers: list[Optimizer] = [
+        SGD(rest, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay),
+    ]
+    if transformer:
+        groups = _decay_groups(transformer, train.transformer_weight_decay)
+        optimizers.append(AdamW(groups, lr=train.transformer_lr))
+    return optimizers
+
+
+def learning_rates(train: TrainConfig, step: int) -> list[float]:
+    """The true rate of each optimiser at `step` (0-based)."""
+    if train.optimizer == "adamw":
+        if step < train.warmup:
+            return [train.lr * (step + 1) / train.warmup]
+        progress = (step - train.warmup) / max(train.steps - train.warmup, 1)
+        return [train.lr * 0.5 * (1 + math.cos(math.pi * progress))]
+    return [train.lr * (1 - step / train.steps) ** train.poly_power, train.transformer_lr]
+
+
+def set_learning_rates(optimizers: list[Optimizer], rates: list[float]) -> None:
+    """Sets each optimiser's rate."""
+    for optimizer, rate in zip(optimizers, rates, strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def _decay_groups(parameters: dict[str, nn.Parameter], decay: float) -> list[dict[str, object]]:
+    # One-dimensional parameters are biases and LayerNorm scales.
+    return [
+        {"params": [p for p in parameters.values() if p.dim() > 1], "weight_decay": decay},
+        {"params": [p for p in parameters.values() if p.dim() <= 1], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,76 @@
+"""Which step's model a run keeps: the best on held-out images of base classes, never on novel ones (method.md 12, row 11)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning_fabric
+
+from rifenet.checkpoint import read_model, save_model, write_text
+from rifenet.config import Config
+from rifenet.evaluation.protocol import score_episodes
+from rifenet.metrics import IoUMeter
+from rifenet.models import RiFeNet
+from rifenet.training.episodes import Split
+from rifenet.training.logging import RunLog
+
+MODEL_FILE = "model.safetensors"
+
+
+def select(
+    config: Config,
+    split: Split,
+    model: RiFeNet,
+    progress: dict[str, Any],
+    folder: Path,
+    fabric: lightning_fabric.Fabric,
+    log: RunLog | None,
+) -> None:
+    """Scores the held-out base images and keeps the model that does best on them; without a slice, the last one."""
+    miou = float("nan")
+    if split.heldout_episodes:
+        counts = score_episodes(model, split.heldout, split.heldout_episodes, config.data.image_size, fabric=fabric)
+        meter = IoUMeter(split.classes)
+        meter.update(counts, [episode.class_id for episode in split.heldout_episodes])
+        miou = meter.compute()["miou"]
+    better = not split.heldout_episodes or miou > progress["best_miou"]
+    if better:
+        progress.update(best_miou=miou, best_step=progress["step"])
+        if fabric.is_global_zero:
+            save_model(model, folder / MODEL_FILE, run_metadata(config, split, progress))
+    if log and split.heldout_episodes:
+        log.write(progress["step"], {"heldout_miou": miou, "best": better})
+
+
+def run_metadata(config: Config, split: Split, progress: dict[str, Any]) -> dict[str, Any]:
+    """What a trained model says of itself."""
+    index = split.pool.index
+    return {
+        "name": Path(config.train.out).name,
+        "image_size": config.data.image_size,
+        "dataset": config.data.dataset,
+        "dataset_hash": index.hash,
+        "images_trained_on": len(index),
+        "fold": config.data.fold,
+        "shots": config.data.shots,
+        "exclude_novel": config.data.exclude_novel,
+        "classes_trained_on": [index.class_name(class_id) for class_id in split.pool.classes],
+        "step": progress["best_step"],
+        "heldout_base_miou": progress["best_miou"],
+    }
+
+
+def write_card(folder: Path) -> None:
+    """Writes `card.md` from what the kept model says of itself."""
+    facts = read_model(folder / MODEL_FILE).metadata
+    lines = [
+        f"# Model card: {facts['name']}",
+        "",
+        "RiFeNet, meta-trained by `rifenet train`; its config is `config.yaml`.",
+        "",
+    ]
+    lines += [f"- {name.replace('_', ' ')}: {json.dumps(value)}" for name, value in facts.items()]
+    text = "\n".join(lines) + "\n"
+    write_text(folder / "card.md", text)

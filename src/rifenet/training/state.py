@@ -1,0 +1,83 @@
+"""The resumable state of a run: `state.safetensors`, whole in one file so that it can never be half old, half new.
+
+`state.json` repeats its header for people; nothing reads it back.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from rifenet.checkpoint import trained_state, write_atomically, write_text
+from rifenet.config import Config, to_dict
+
+STATE_FILE = "state.safetensors"
+# What may change between two starts of one run without changing what it computes.
+FREE = {
+    "data": {"root", "workers", "cache_dir"},
+    "train": {"out", "log_every", "save_every", "device", "devices", "threads", "tensorboard"},
+}
+
+
+def save_state(
+    folder: Path, config: Config, model: nn.Module, optimizers: list[Optimizer], progress: dict[str, Any]
+) -> None:
+    """Writes model, optimisers and `progress` (`step` and what the loop wants back) atomically."""
+    tensors = {f"model.{name}": value for name, value in trained_state(model).items()}
+    for number, optimizer in enumerate(optimizers):
+        for index, values in optimizer.state_dict()["state"].items():
+            for key, value in values.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{number}.{index}.{key}"] = value
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    header = {"progress": progress, "config": to_dict(config)}
+    write_atomically(folder / STATE_FILE, lambda file: save_file(tensors, file, {"state": json.dumps(header)}))
+    text = json.dumps(header, indent=2) + "\n"
+    write_text(folder / "state.json", text)
+
+
+def load_state(folder: Path, config: Config, model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Any] | None:
+    """Restores what `save_state` wrote and returns its progress, or None where the run folder has no state.
+
+    Raises ValueError where the state cannot be read or belongs to another config.
+    """
+    path = folder / STATE_FILE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Expected a resumable state in {path}, but it cannot be read ({error}). Remove it."
+        ) from error
+    _check_config(folder, header["config"], to_dict(config))
+    own = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    model.load_state_dict({**model.state_dict(), **own})
+    for number, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith(f"optimizer.{number}."):
+                index, key = name.split(".", 3)[2:]
+                state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    progress: dict[str, Any] = header["progress"]
+    return progress
+
+
+def _check_config(folder: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
+    for section in ("data", "model", "train"):
+        for name, value in current[section].items():
+            before = saved[section].get(name)
+            if name not in FREE.get(section, set()) and before != value:
+                raise ValueError(
+                    f"Expected the run in {folder} to go on with {section}.{name} = {before!r}, but got {value!r}. "
+                    "Give another --train.out, or remove the folder to start again."
+                )

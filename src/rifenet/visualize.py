@@ -1,0 +1,216 @@
+"""Pictures of masks, for people: overlays, strips, contact sheets, and a report that is one HTML file.
+
+Classes keep one colour everywhere: Okabe and Ito's palette, which colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+IGNORE = 255
+OKABE_ITO = (
+    *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
+    *((213, 94, 0), (0, 114, 178), (204, 121, 167)),
+)
+_IGNORED = (160, 160, 160)
+
+
+def class_colour(class_id: int) -> tuple[int, int, int]:
+    """RGB of class 1, 2, ...: the palette's seven, then darker and lighter rounds of them."""
+    step, index = divmod(class_id - 1, len(OKABE_ITO))
+    target, share = ((0, 0.0), (0, 0.4), (255, 0.45), (0, 0.65), (255, 0.7))[step % 5]
+    red, green, blue = (round(level + (target - level) * share) for level in OKABE_ITO[index])
+    return red, green, blue
+
+
+def mask_image(mask: NDArray[np.uint8]) -> Image.Image:
+    """Palette picture of a mask [H,W]: its values are the class ids, its colours the classes' own."""
+    picture = Image.fromarray(mask, "L")
+    colours = [(0, 0, 0), *(class_colour(class_id) for class_id in range(1, IGNORE)), (255, 255, 255)]
+    picture.putpalette([level for colour in colours for level in colour])
+    return picture
+
+
+def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8], *, opacity: float = 0.5) -> Image.Image:
+    """The photo [H,W,3] with each class of the mask [H,W] tinted and outlined; ignored pixels (255) are greyed."""
+    table = np.array([(0, 0, 0), *(class_colour(i) for i in range(1, IGNORE)), _IGNORED], np.uint8)
+    outline = _edges(mask, max(1, round(max(mask.shape) / 400)))
+    # In integers and only where there is something: a large photo in float would need gigabytes.
+    weight = round(256 * opacity)
+    painted = image.copy()
+    inside = mask != 0
+    tint = table[mask[inside]].astype(np.uint16)
+    painted[inside] = (image[inside].astype(np.uint16) * (256 - weight) + tint * weight) >> 8
+    painted[outline] = table[mask[outline]]
+    return Image.fromarray(painted)
+
+
+def _edges(mask: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
+    """Pixels of a class within `width` of another label, on the class's own side; ignored ones have no outline."""
+    border = np.zeros(mask.shape, bool)
+    for step in range(1, width + 1):
+        for axis in (0, 1):
+            ahead, behind = ([slice(None)] * 2 for _ in range(2))
+            ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
+            change = mask[tuple(ahead)] != mask[tuple(behind)]
+            border[tuple(ahead)] |= change
+            border[tuple(behind)] |= change
+    return border & (mask != 0) & (mask != IGNORE)
+
+
+def strip(panels: Sequence[Image.Image], captions: Sequence[str], *, height: int = 220) -> Image.Image:
+    """Panels of one height side by side, each under its caption, e.g. support | query | prediction | truth."""
+    if len(panels) != len(captions) or not panels:
+        raise ValueError(f"Expected a caption for each panel, but got {len(panels)} panels, {len(captions)} captions.")
+    font, gap = ImageFont.load_default(14), 6
+    scaled = [
+        panel.convert("RGB").resize((max(1, round(panel.width * height / panel.height)), height)) for panel in panels
+    ]
+    widths = [
+        max(panel.width, round(font.getlength(caption)) + gap) for panel, caption in zip(scaled, captions, strict=True)
+    ]
+    sheet = Image.new("RGB", (sum(widths) + gap * (len(panels) + 1), height + 22 + gap), "white")
+    pen, left = ImageDraw.Draw(sheet), gap
+    for panel, caption, width in zip(scaled, captions, widths, strict=True):
+        pen.text((left, 3), caption, fill="black", font=font)
+        sheet.paste(panel, (left, 22))
+        left += width + gap
+    return sheet
+
+
+def contact_sheet(pictures: Sequence[Image.Image], *, columns: int = 1, gap: int = 8) -> Image.Image:
+    """Pictures (strips, say) in rows of `columns` on one white sheet, each cell as large as the largest picture."""
+    if not pictures or columns < 1:
+        raise ValueError(f"Expected at least one picture and one column, but got {len(pictures)} and {columns}.")
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    width, height = (max(getattr(picture, side) for picture in pictures) + gap for side in ("width", "height"))
+    sheet = Image.new("RGB", (columns * width + gap, rows * height + gap), "white")
+    for index, picture in enumerate(pictures):
+        sheet.paste(picture, (gap + index % columns * width, gap + index // columns * height))
+    return sheet
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of a report, with the line below it."""
+
+    picture: Image.Image
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: a heading with the colour of class `class_id`, a column of figures, and rows beside it."""
+
+    heading: str
+    columns: Sequence[str]
+    """Headings: of the single figures, then of each place in a row."""
+    aside: Sequence[Figure]
+    """Figures below each other on the left, e.g. the supports."""
+    rows: Sequence[Sequence[Figure]]
+    """Figures side by side, one fewer than columns, e.g. query, prediction, truth."""
+    text: str = ""
+    class_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `render` puts on one page. All text is plain text."""
+
+    title: str
+    lead: str
+    header: Sequence[str]
+    """Column names of the table."""
+    table: Sequence[Sequence[str]]
+    """Its rows: a name, then figures."""
+    legend: Sequence[str] = ()
+    """Names of class 1, 2, ..., shown with their colours."""
+    notes: Sequence[str] = ()
+    sections: Sequence[Section] = field(default=())
+    footer: str = ""
+
+
+def render(report: Report, *, width: int = 300) -> str:
+    """The report as one self-contained HTML page: pictures are inside, at most `width` px wide, 3/4 as high."""
+    text = html.escape
+    head = "".join(f"<th>{text(name)}</th>" for name in report.header)
+    body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in report.table)
+    notes = "".join(f"<li>{text(note)}</li>" for note in report.notes)
+    legend = "".join(f"<span>{_swatch(index)}{text(name)}</span>" for index, name in enumerate(report.legend, 1))
+    sections = "".join(_section(section, width) for section in report.sections)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{text(report.title)}</title><style>{_STYLE}</style></head><body><main>"
+        f"<h1>{text(report.title)}</h1><p class=lead>{text(report.lead)}</p>"
+        f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<div class=legend>{legend}</div><ul class=notes>{notes}</ul>{sections}<footer>{text(report.footer)}</footer></main></body></html>\n"
+    )
+
+
+def _section(section: Section, width: int) -> str:
+    swatch = "" if section.class_id is None else _swatch(section.class_id)
+    heads = [f"<div class=head>{html.escape(name)}</div>" for name in section.columns]
+    aside = "".join(_figure(figure, width) for figure in section.aside)
+    cells = "".join(_figure(figure, width) for row in section.rows for figure in row)
+    beside = len(heads) - 1
+    style = f"--side:minmax(0,1fr) minmax(0,{beside}fr);--columns:{beside}"
+    return (
+        f"<section><h2>{swatch}{html.escape(section.heading)}</h2><p>{html.escape(section.text)}</p>"
+        f'<div class=side style="{style}"><div class=grid>{heads[0]}{aside}</div>'
+        f"<div class='grid rows'>{''.join(heads[1:])}{cells}</div></div></section>"
+    )
+
+
+def _swatch(class_id: int) -> str:
+    return f'<span class=swatch style="background:rgb{class_colour(class_id)}"></span>'
+
+
+def _figure(figure: Figure, width: int) -> str:
+    picture = figure.picture.convert("RGB")
+    picture.thumbnail((width, width * 3 // 4))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    caption = html.escape(figure.caption)
+    label = f"<figcaption>{caption}</figcaption>" if caption else ""
+    size = f"width={picture.width} height={picture.height}"
+    return f'<figure><img {size} alt="{caption}" src="data:image/jpeg;base64,{data}">{label}</figure>'
+
+
+_STYLE = """
+:root{color-scheme:light dark;--ink:#1b1f24;--soft:#5b6570;--line:#dde2e7;--page:#fff;--tint:#f5f7f9}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e9ec;--soft:#a2abb4;--line:#363d45;--page:#15181c;--tint:#1e2329}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink)}
+body{font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main{max-width:1080px;margin:0 auto;padding:40px 24px 64px}
+h1{font-size:30px;line-height:1.2;margin:0 0 12px}
+h2{font-size:20px;margin:48px 0 8px;padding-top:24px;border-top:1px solid var(--line);display:flex;align-items:center}
+p{margin:0 0 16px}.lead{font-size:18px;color:var(--soft);max-width:72ch}
+.swatch{width:18px;height:18px;border-radius:4px;margin-right:10px;flex:none}
+.legend{display:flex;flex-wrap:wrap;gap:8px 20px;margin:16px 0}.legend span{display:flex;align-items:center}
+.scroll{overflow-x:auto}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;margin:8px 0 16px}
+th,td{padding:8px 12px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
+th{font-size:13px;font-weight:600;color:var(--soft);vertical-align:bottom}
+th:first-child,td:first-child{text-align:left}
+tbody tr:last-child td{font-weight:600;border-bottom:0;background:var(--tint)}
+.notes{color:var(--soft);font-size:14px;padding-left:20px;max-width:90ch}
+.side{display:grid;grid-template-columns:var(--side);gap:28px;align-items:start}
+.grid{display:grid;gap:12px;align-items:start}.rows{grid-template-columns:repeat(var(--columns),minmax(0,1fr))}
+.head{font-size:13px;font-weight:600;color:var(--soft)}
+figure{margin:0}img{display:block;max-width:100%;height:auto;border-radius:6px;background:var(--tint)}
+figcaption{font-size:13px;color:var(--soft);margin-top:4px;font-variant-numeric:tabular-nums}
+@media(max-width:640px){.side{grid-template-columns:1fr}}
+footer{margin-top:48px;padding-top:16px;border-top:1px solid var(--line);font-size:13px;color:var(--soft)}
+""".replace("\n", "")

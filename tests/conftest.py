@@ -1,0 +1,30 @@
+"""What all tests share: one thread each, and marked tests skipped with a sentence where they cannot run."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+# Before torch and numpy load, and for the processes that tests start: `make test` runs several workers at once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    # Sums over several threads may differ in the last bit. Tests that never load torch should not pay for it here.
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("data") and not os.environ.get("RIFENET_VOC_MINI"):
+        pytest.skip("Set RIFENET_VOC_MINI to a folder in VOC layout to run the tests on real data.")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("No CUDA device here.")

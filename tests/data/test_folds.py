@@ -1,0 +1,66 @@
+"""Fold tables against the published ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from rifenet.data.folds import (
+    PASCAL_FOLDS,
+    VOC_CLASSES,
+    base_classes,
+    contiguous_folds,
+    novel_classes,
+    pascal_novel,
+)
+
+PUBLISHED = {
+    0: ("aeroplane", "bicycle", "bird", "boat", "bottle"),
+    1: ("bus", "car", "cat", "chair", "cow"),
+    2: ("diningtable", "dog", "horse", "motorbike", "person"),
+    3: ("pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+}
+
+
+@pytest.mark.parametrize("fold", range(4))
+def test_pascal_folds_are_the_published_ones(fold: int) -> None:
+    assert pascal_novel(fold) == tuple(range(5 * fold + 1, 5 * fold + 6))
+    assert tuple(VOC_CLASSES[class_id - 1] for class_id in pascal_novel(fold)) == PUBLISHED[fold]
+
+
+@pytest.mark.parametrize("fold", range(4))
+def test_base_and_novel_part_the_classes(fold: int) -> None:
+    novel, base = novel_classes(fold), base_classes(fold)
+    assert not set(novel) & set(base)
+    assert sorted(novel + base) == list(range(1, 21))
+
+
+def test_every_class_is_novel_once() -> None:
+    assert sorted(class_id for fold in PASCAL_FOLDS for class_id in fold) == list(range(1, 21))
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "expected"),
+    [
+        (8, ((1, 2), (3, 4), (5, 6), (7, 8))),
+        (6, ((1,), (2, 3), (4,), (5, 6))),
+        (3, ((1,), (2,), (3,))),
+        (1, ((1,),)),
+    ],
+)
+def test_contiguous_folds(n_classes: int, expected: tuple[tuple[int, ...], ...]) -> None:
+    assert contiguous_folds(n_classes) == expected
+
+
+def test_classes_of_no_fold_are_base() -> None:
+    assert base_classes(0, ((2,),), 4) == (1, 3, 4)
+
+
+@pytest.mark.parametrize("fold", [-1, 4])
+def test_no_such_fold(fold: int) -> None:
+    with pytest.raises(ValueError, match=f"between 0 and 3, but got {fold}"):
+        novel_classes(fold)
+
+
+def test_no_classes() -> None:
+    with pytest.raises(ValueError, match="at least one class"):
+        contiguous_folds(0)

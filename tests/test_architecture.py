@@ -1,0 +1,394 @@
+"""The layout is the design: who may import whom, what loads torch, and how long a file may be.
+
+Every module of the package needs a row in `MAY_IMPORT`. Rows and their entries are module names below `rifenet`, with
+`*` for any rest; `__init__` is the package itself. A row says what may be imported at all; `LAZILY` adds what may be
+imported only inside a function or under TYPE_CHECKING. `__version__` is free for all.
+"""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "rifenet"
+MAX_LINES = 300
+
+LIGHT = ("config", "data", "data.folds", "data.transforms", "visualize")  # none of these loads torch
+DATA = ("config", "data", "data.folds", "data.transforms")
+MODELS = ("models", "models.*")
+SERVED = (
+    "segmenter",
+    "storage",
+    "result",
+    "engines",
+    "engines.*",
+    "data.transforms",
+    "visualize",
+    "config",
+    *MODELS,
+    "checkpoint",
+    "hub",
+)
+
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "__init__": ("segmenter", "hub"),
+    "__main__": ("cli.main",),
+    # Leaves.
+    "config": (),
+    "losses": (),
+    "metrics": (),
+    "visualize": (),
+    "data": (),
+    "data.folds": (),
+    "data.transforms": (),
+    # Data, each file above the earlier ones.
+    "data.index": DATA,
+    "data.sources": (*DATA, "data.index"),
+    "data.sampling": (*DATA, "data.index", "data.sources"),
+    "data.episodes": (*DATA, "data.index", "data.sources", "data.sampling"),
+    # Models: leaves, what is built of them, the networks.
+    "models.masks": (),
+    "models.prior": (),
+    "models.prototypes": (),
+    "models.attention": (),
+    "models.head": (),
+    "models.backbones": ("models.backbones.*",),
+    "models.backbones.*": ("models.backbones.*",),
+    "models.structures": ("models.backbones",),
+    "models.interaction": ("models.attention", "models.prototypes"),
+    "models.activation": ("models.attention", "models.prototypes"),
+    "models.auxiliary": ("models.head", "models.prototypes"),
+    "models.rifenet": ("config", "models.*"),
+    "models.baseline": ("config", "models.*"),
+    "models": ("config", "models.*"),
+    "checkpoint": ("config", *MODELS),
+    "hub": ("config", *MODELS, "checkpoint"),
+    # Programs over them.
+    "evaluation": ("evaluation.*",),
+    "evaluation.*": ("config", "data", "data.*", "metrics", "evaluation.*"),
+    "training": ("training.*",),
+    "training.*": (
+        *("config", "data", "data.*", *MODELS, "losses", "metrics", "visualize", "checkpoint", "hub"),
+        *("evaluation", "evaluation.*", "training.*"),
+    ),
+    # The product.
+    "engines": (),
+    "engines.torch": ("engines", *MODELS, "checkpoint", "hub"),
+    "engines.onnx": ("engines", "data.transforms", "visualize"),
+    "storage": ("engines",),
+    "result": ("storage", "data.transforms", "visualize"),
+    "segmenter": ("engines", "storage", "result", "data.transforms", "visualize"),
+    "export": SERVED,
+    "bench": SERVED,
+    "server": ("server.*",),
+    "server.*": (*SERVED, "server.*"),
+    # Commands: what they run is imported inside the function that runs it, so that --help is quick.
+    "cli": (),
+    "cli.*": ("cli", "cli.*", *LIGHT),
+}
+LAZILY: dict[str, tuple[str, ...]] = {
+    "segmenter": ("engines.*",),
+    "cli.*": ("*",),
+}
+ONLY_AT_FUNCTION_LEVEL = ("__init__",)  # whatever these import, they import lazily
+LIMITED_NAMES = {("models*", "config"): {"ModelConfig"}}  # of these modules, only these names
+
+TORCH_FREE = (
+    "__init__",
+    "__main__",
+    "segmenter",
+    "storage",
+    "result",
+    "engines",
+    "engines.onnx",
+    "cli",
+    "cli.*",
+    *LIGHT,
+)
+NO_TORCH_AT_ALL = (
+    "segmenter",
+    "storage",
+    "result",
+    "engines.onnx",
+    "config",
+    "data",
+    "data.folds",
+    "data.transforms",
+    "visualize",
+)
+FABRIC = ("training.*", "evaluation.*", "cli.train", "cli.evaluate")
+MAY_IMPORT_BY_NAME = ("__init__", "cli.main")  # may hand a string to importlib.import_module
+
+BASE = {"torch", "numpy", "PIL", "safetensors", "rich", "yaml", "jsonargparse", "lightning_fabric"}
+EXTRAS = {
+    "fastapi": ("server.*",),
+    "uvicorn": ("server.*",),
+    "starlette": ("server.*",),
+    "onnx": ("export",),
+    "onnxscript": ("export",),
+    "onnxruntime": ("engines.onnx",),
+    "pycocotools": (),
+    "scipy": (),
+    "huggingface_hub": (),
+    "tensorboard": (),
+}  # extra -> modules that may import it at module level; all others only inside the function that uses it
+
+
+class Import(NamedTuple):
+    """The module something comes from, the name taken of it ("" for the module), and whether it waits for a call."""
+
+    module: str
+    name: str
+    lazy: bool
+
+
+def matches(module: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(module, pattern) for pattern in patterns)
+
+
+def row_of(module: str, table: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The exact row, else the longest pattern that fits."""
+    fitting = sorted(
+        (key for key in table if fnmatch.fnmatchcase(module, key)), key=lambda key: (key == module, len(key))
+    )
+    return table[fitting[-1]] if fitting else None
+
+
+def nodes(tree: ast.AST, lazy: bool = False) -> Iterator[tuple[ast.AST, bool]]:
+    """Every node below `tree`, and whether it runs only when a function is called or a type checker reads it."""
+    for child in ast.iter_child_nodes(tree):
+        inside = lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            inside = True
+        yield child, inside
+        yield from nodes(child, inside)
+
+
+def imports(source: str, module: str, is_package: bool) -> list[Import]:
+    found = []
+    for node, lazy in nodes(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [Import(alias.name, "", lazy) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            origin = node.module or ""
+            if node.level:
+                here = ["rifenet", *(module.split(".") if module != "__init__" else [])]
+                up = node.level - is_package
+                origin = ".".join([*here[: len(here) - up], *([origin] if origin else [])])
+            found += [Import(origin, alias.name, lazy) for alias in node.names]
+    return found
+
+
+def own_imports(source: str, module: str, modules: Mapping[str, str], is_package: bool = False) -> list[Import]:
+    """Imports of the package, as names below `rifenet`: `from rifenet.models import prior` counts as `models.prior`."""
+    found = []
+    for origin, name, lazy in imports(source, module, is_package):
+        if origin.split(".")[0] != "rifenet" or (origin, name) == ("rifenet", "__version__"):
+            continue
+        below = origin.removeprefix("rifenet").removeprefix(".")
+        submodule = f"{below}.{name}".strip(".")
+        if name and submodule in modules:
+            found.append(Import(submodule, "", lazy))
+        else:
+            found.append(Import(below or "__init__", name, lazy))
+    return found
+
+
+def violations(modules: Mapping[str, str], packages: frozenset[str] = frozenset()) -> list[str]:
+    """What breaks the table, one sentence each; `modules` maps names to sources."""
+    broken = []
+    for module, source in modules.items():
+        row = row_of(module, MAY_IMPORT)
+        if row is None:
+            broken.append(f"{module} has no row in MAY_IMPORT: add it to the table.")
+            continue
+        lazily = row_of(module, LAZILY) or ()
+        for target, name, lazy in own_imports(source, module, modules, module in packages):
+            if not matches(target, row) and not (lazy and matches(target, lazily)):
+                broken.append(
+                    f"{module} imports {target}{'' if lazy else ' at module level'}, which its row does not allow."
+                )
+            elif module in ONLY_AT_FUNCTION_LEVEL and not lazy:
+                broken.append(f"{module} imports {target} at module level; it may only inside a function.")
+            for (where, origin), names in LIMITED_NAMES.items():
+                if target == origin and matches(module, (where,)) and name not in names:
+                    broken.append(f"{module} takes {name or 'everything'} of {origin}; it may take {', '.join(names)}.")
+    return broken
+
+
+def third_party_violations(modules: Mapping[str, str], packages: frozenset[str] = frozenset()) -> list[str]:
+    broken = []
+    for module, source in modules.items():
+        for origin, _, lazy in imports(source, module, module in packages):
+            top = origin.split(".")[0]
+            if top in sys.stdlib_module_names or top == "rifenet":
+                continue
+            if top == "torch" and matches(module, NO_TORCH_AT_ALL):
+                broken.append(f"{module} imports torch; it must work without.")
+            if top == "lightning_fabric" and not matches(module, FABRIC):
+                broken.append(f"{module} imports lightning_fabric; only training and evaluation may.")
+            if top in EXTRAS and not lazy and not matches(module, EXTRAS[top]):
+                broken.append(f"{module} imports the extra {top} at module level.")
+            if top not in BASE and top not in EXTRAS:
+                broken.append(f"{module} imports {top}, which is no dependency.")
+    return broken
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+SOURCES = {name: path.read_text(encoding="utf-8") for name, path in FILES.items()}
+PACKAGES = frozenset(name for name, path in FILES.items() if path.name == "__init__.py")
+
+
+def test_the_walk_finds_the_package() -> None:
+    assert {"config", "losses", "models.rifenet"} <= SOURCES.keys()
+
+
+def test_imports_follow_the_table() -> None:
+    assert "\n".join(violations(SOURCES, PACKAGES)) == ""
+
+
+def test_third_parties_are_declared_and_loaded_where_they_belong() -> None:
+    assert "\n".join(third_party_violations(SOURCES, PACKAGES)) == ""
+
+
+def test_no_import_cycles() -> None:
+    edges = {
+        module: {target for target, *_ in own_imports(source, module, SOURCES, module in PACKAGES)}
+        for module, source in SOURCES.items()
+    }
+    graphlib.TopologicalSorter(edges).prepare()  # raises CycleError, which names the cycle
+
+
+def test_only_the_dispatchers_import_by_name() -> None:
+    calls = {
+        module
+        for module, source in SOURCES.items()
+        for node, _ in nodes(ast.parse(source))
+        if (isinstance(node, ast.Attribute) and node.attr == "import_module")
+        or (isinstance(node, ast.Name) and node.id in ("import_module", "__import__"))
+    }
+    assert calls <= set(MAY_IMPORT_BY_NAME)
+
+
+def test_no_file_is_long() -> None:
+    lines = {module: len(source.splitlines()) for module, source in SOURCES.items()}
+    assert {module: count for module, count in lines.items() if count > MAX_LINES} == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "complaint"),
+    [
+        ("losses", "from rifenet.config import TrainConfig", "losses imports config at module level"),
+        ("losses", "def f():\n    import rifenet.config", "losses imports config,"),
+        ("models.head", "from . import rifenet", "models.head imports models.rifenet at module level"),
+        ("models.rifenet", "from rifenet.config import Config", "takes Config of config"),
+        ("models.rifenet", "from ..losses import dice", "models.rifenet imports losses"),
+        ("data.index", "from rifenet.data import episodes", "data.index imports data.episodes"),
+        (
+            "segmenter",
+            "from rifenet.engines.torch import TorchEngine",
+            "segmenter imports engines.torch at module level",
+        ),
+        ("segmenter", "from rifenet import load_model", "segmenter imports __init__"),
+        ("evaluation.protocol", "from rifenet.cli import main", "evaluation.protocol imports cli.main"),
+        ("cli.segment", "from rifenet.segmenter import Segmenter", "cli.segment imports segmenter at module level"),
+        ("__init__", "from rifenet.segmenter import Segmenter", "only inside a function"),
+        ("utils", "", "utils has no row"),
+        ("models.utils", "", "models.utils has no row"),
+    ],
+)
+def test_the_table_complains(module: str, source: str, complaint: str) -> None:
+    others = dict.fromkeys(("models.rifenet", "data.episodes", "cli.main", "segmenter", "engines.torch"), "")
+    (sentence,) = violations({**others, module: source})
+    assert complaint in sentence
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("segmenter", "def from_pretrained():\n    from rifenet.engines.torch import TorchEngine"),
+        ("segmenter", "from rifenet import __version__"),
+        (
+            "engines.torch",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from rifenet.engines import Engine",
+        ),
+        (
+            "cli.train",
+            "from rifenet.config import Config\ndef main(argv):\n    from rifenet.training.loop import train",
+        ),
+        ("models.backbones.resnet", "from .base import Backbone"),
+        ("models.rifenet", "from rifenet.config import ModelConfig\nfrom rifenet.models import prior"),
+    ],
+)
+def test_the_table_allows(module: str, source: str) -> None:
+    assert violations({"models.prior": "", "models.backbones.base": "", module: source}) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "complaint"),
+    [
+        ("visualize", "def f():\n    import torch.nn", "imports torch; it must work without"),
+        ("losses", "from lightning_fabric import Fabric", "only training and evaluation may"),
+        ("data.sources", "from scipy.io import loadmat", "extra scipy at module level"),
+        ("data.transforms", "import cv2", "cv2, which is no dependency"),
+    ],
+)
+def test_third_party_rules_complain(module: str, source: str, complaint: str) -> None:
+    (sentence,) = third_party_violations({module: source})
+    assert complaint in sentence
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_import_and_help_do_not_load_torch() -> None:
+    done = run_python(
+        "import runpy, sys\n"
+        "import rifenet\n"
+        "assert rifenet.__version__\n"
+        "assert 'torch' not in sys.modules, 'import rifenet loads torch'\n"
+        "sys.argv = ['rifenet', '--help']\n"
+        "try:\n"
+        "    runpy.run_module('rifenet', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as exit:\n"
+        "    assert not exit.code, exit.code\n"
+        "assert 'torch' not in sys.modules, 'rifenet --help loads torch'\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "segment" in done.stdout
+
+
+def test_no_commands_help_loads_torch() -> None:
+    done = run_python(
+        "import sys\n"
+        "from rifenet.cli.main import COMMANDS, main\n"
+        "for command in COMMANDS:\n"
+        "    assert main([command, '--help']) == 0, command\n"
+        "    assert 'torch' not in sys.modules, f'rifenet {command} --help loads torch'\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_light_modules_do_not_load_torch() -> None:
+    light = [f"rifenet.{name}" for name in SOURCES if matches(name, TORCH_FREE) and not name.startswith("__")]
+    done = run_python(
+        "import importlib, sys\n"
+        f"for name in {light}:\n"
+        "    importlib.import_module(name)\n"
+        "    assert 'torch' not in sys.modules, f'{name} loads torch'\n"
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,513 @@
+"""Segmenter and Result over a real, small engine (colour_engine.py), on rendered pictures."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from colour_engine import ColourEngine
+from numpy.typing import NDArray
+from PIL import Image
+
+from rifenet.result import presence_statistic, sigmoid
+from rifenet.segmenter import Segmenter
+
+RED, BLUE, GREEN, GREY = (220, 30, 30), (30, 30, 220), (30, 200, 30), (128, 128, 128)
+
+
+def picture(height: int = 60, width: int = 80, **boxes: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """A grey picture with boxes (top, left, bottom, right) of the named colours."""
+    image = np.full((height, width, 3), GREY, np.uint8)
+    for colour, (top, left, bottom, right) in boxes.items():
+        image[top:bottom, left:right] = {"red": RED, "blue": BLUE, "green": GREEN}[colour]
+    return image
+
+
+def mask_of(image: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+    return (image == colour).all(-1).astype(np.uint8)
+
+
+@pytest.fixture
+def segmenter() -> Segmenter:
+    """Knows red (class 1) and blue (class 2)."""
+    segmenter = Segmenter(ColourEngine())
+    for name, colour in (("red", RED), ("blue", BLUE)):
+        image = picture(**{name: (10, 10, 50, 60)})
+        segmenter.learn(name, [image], [mask_of(image, colour)])
+    return segmenter
+
+
+def iou(prediction: NDArray[Any], truth: NDArray[Any]) -> float:
+    return float((prediction & truth).sum() / (prediction | truth).sum())
+
+
+def test_segments_all_classes_at_the_photos_own_size(segmenter: Segmenter) -> None:
+    query = picture(90, 200, red=(10, 10, 80, 70), blue=(20, 120, 70, 180))
+    result = segmenter.segment(query)
+    assert result.mask.shape == (90, 200)
+    assert result.mask.dtype == np.uint8
+    assert iou(result.mask == 1, mask_of(query, RED) == 1) > 0.9
+    assert iou(result.mask == 2, mask_of(query, BLUE) == 1) > 0.9
+    assert set(result.scores) == {"red", "blue"}
+    assert result.scores["red"].shape == (90, 200)
+    assert result.scores["red"].dtype == np.float32
+    assert 0 <= result.scores["red"].min() < 0.5 < result.scores["red"].max() <= 1
+    assert result.present == {"red": True, "blue": True}
+
+
+def test_fusion_is_the_argmax_with_background_one_minus_the_largest_score(segmenter: Segmenter) -> None:
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (12, 9, 3), np.uint8)).resize((47, 61), Image.Resampling.BICUBIC)
+    result = segmenter.segment(np.asarray(noise), keep_absent=True)
+    stacked = np.stack([result.scores["red"], result.scores["blue"]])
+    oracle = np.concatenate([1 - stacked.max(0, keepdims=True), stacked]).argmax(0)
+    assert 0 < np.count_nonzero(oracle) < oracle.size
+    np.testing.assert_array_equal(result.mask, oracle)
+
+
+def test_score_is_the_softmax_of_the_classs_own_two_logits(segmenter: Segmenter) -> None:
+    query = picture(64, 64, red=(0, 0, 30, 64))  # the network's own size: no resize in between
+    engine = segmenter.engine
+    logits = engine.decode(
+        query.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255), {"colour": np.float32([RED]) / 255}
+    )[0]
+    exponent = np.exp(logits.astype(np.float64))
+    np.testing.assert_allclose(segmenter.segment(query).scores["red"], exponent[1] / exponent.sum(0), atol=1e-6)
+
+
+def test_absent_class_is_left_out_unless_kept() -> None:
+    # A calibration under which nothing is ever judged present.
+    segmenter = Segmenter(ColourEngine(calibration={"a": 1.0, "b": -9.0}))
+    image = picture(red=(10, 10, 50, 60))
+    segmenter.learn("red", [image], [mask_of(image, RED)])
+    left_out, kept = segmenter.segment(image), segmenter.segment(image, keep_absent=True)
+    assert left_out.present == {"red": False}
+    assert left_out.calibrated
+    assert not left_out.mask.any()
+    assert (kept.mask == 1).any()
+    np.testing.assert_array_equal(left_out.scores["red"], kept.scores["red"])
+
+
+def test_confidence_is_the_calibrated_statistic_and_zero_without_any_pixel(segmenter: Segmenter) -> None:
+    result = segmenter.segment(picture(green=(0, 0, 60, 80)))
+    assert result.confidence == {"red": 0.0, "blue": 0.0}
+    assert not result.calibrated
+    image = picture(64, 64, red=(0, 0, 64, 64))
+    raw = segmenter.segment(image).confidence["red"]
+    assert raw == pytest.approx(presence_statistic(segmenter.segment(image).scores["red"]), abs=1e-6)
+    segmenter.engine.calibration = {"a": 3.0, "b": -1.0}  # type: ignore[misc]
+    assert segmenter.segment(image).confidence["red"] == pytest.approx(1 / (1 + np.exp(-(3 * raw - 1))))
+
+
+def test_padding_has_no_say_in_confidence() -> None:
+    # 0.485, 0.456, 0.406 is the padding's colour; a wide photo is half padding.
+    padding = np.full((64, 64, 3), (124, 116, 104), np.uint8)
+    segmenter = Segmenter(ColourEngine())
+    segmenter.learn("padding", [padding], [np.ones((64, 64), np.uint8)])
+    assert segmenter.segment(padding).present["padding"]
+    assert not segmenter.segment(picture(20, 80, blue=(0, 0, 20, 80))).present["padding"]
+
+
+def test_sigmoid_is_exact_and_never_overflows() -> None:
+    with np.errstate(over="raise"):
+        values = sigmoid(np.float32([-500, -2, 0, 2, 500]))
+    np.testing.assert_allclose(values, [0, 1 / (1 + np.exp(2)), 0.5, 1 / (1 + np.exp(-2)), 1], atol=1e-7)
+
+
+def test_learning_a_known_name_adds_shots() -> None:
+    first, second = picture(red=(0, 0, 60, 80)), picture(blue=(0, 0, 60, 80))
+    ones = np.ones((60, 80), np.uint8)
+    stepwise, at_once = Segmenter(ColourEngine()), Segmenter(ColourEngine())
+    stepwise.learn("thing", [first], [ones])
+    stepwise.learn("thing", [second], [ones])
+    at_once.learn("thing", [first, second], [ones, ones])
+    assert stepwise.classes == ["thing"]
+    query = picture(red=(0, 0, 30, 80))
+    np.testing.assert_array_equal(stepwise.segment(query).scores["thing"], at_once.segment(query).scores["thing"])
+
+
+def test_more_than_twenty_shots_are_refused_and_nothing_is_lost(segmenter: Segmenter) -> None:
+    image = picture(red=(10, 10, 50, 60))
+    before = segmenter.segment(image).mask
+    with pytest.raises(ValueError, match="at most 20 shots of a class, but 'red' would have 21"):
+        segmenter.learn("red", [image] * 20, [mask_of(image, RED)] * 20)
+    np.testing.assert_array_equal(segmenter.segment(image).mask, before)
+    segmenter.learn("red", [image] * 19, [mask_of(image, RED)] * 19)
+
+
+def test_forget_moves_later_classes_down(segmenter: Segmenter) -> None:
+    query = picture(blue=(10, 10, 50, 60))
+    assert set(np.unique(segmenter.segment(query).mask)) == {0, 2}
+    segmenter.forget("red")
+    assert segmenter.classes == ["blue"]
+    assert set(np.unique(segmenter.segment(query).mask)) == {0, 1}
+    with pytest.raises(ValueError, match=r"Expected a learned class \(blue\), but got 'cow'"):
+        segmenter.forget("cow")
+    segmenter.forget("blue")
+    with pytest.raises(ValueError, match="none yet"):
+        segmenter.forget("blue")
+    with pytest.raises(ValueError, match="at least one learned class"):
+        segmenter.segment(query)
+
+
+@pytest.mark.parametrize(
+    ("mask", "sentence"),
+    [
+        (np.zeros((60, 80), np.uint8), "mark at least one pixel, but it marks none.$"),
+        (np.full((60, 80), 255, np.uint8), "marks none. Its 255 means ignore.*white_is_object"),
+        (np.ones((30, 40), np.uint8), r"as large as its photo, 80 x 60 .* 40 x 30 \(width x height\)"),
+    ],
+)
+def test_bad_masks_are_refused_and_the_class_stays(
+    segmenter: Segmenter, mask: NDArray[np.uint8], sentence: str
+) -> None:
+    image = picture(red=(10, 10, 50, 60))
+    with pytest.raises(ValueError, match=sentence):
+        segmenter.learn("red", [image, image], [mask_of(image, RED), mask])
+    with pytest.raises(ValueError, match=sentence):
+        segmenter.learn("new", [image], [mask])
+    assert segmenter.classes == ["red", "blue"]
+    assert (segmenter.segment(image).mask == 1).any()
+
+
+def test_black_and_white_masks_work_when_asked() -> None:
+    segmenter = Segmenter(ColourEngine())
+    image = picture(red=(10, 10, 50, 60))
+    segmenter.learn("red", [image], [255 * mask_of(image, RED)], white_is_object=True)
+    assert iou(segmenter.segment(image).mask == 1, mask_of(image, RED) == 1) > 0.9
+
+
+def test_ignored_pixels_teach_nothing() -> None:
+    segmenter = Segmenter(ColourEngine())
+    image = picture(red=(0, 0, 60, 40), blue=(0, 40, 60, 80))
+    mask = np.where(mask_of(image, RED) == 1, 1, 255).astype(np.uint8)
+    segmenter.learn("red", [image], [mask])
+    assert (segmenter.segment(picture(blue=(0, 0, 60, 80))).mask == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "sentence"),
+    [
+        ([], [], "a mask for each of 1 to 20 images, but got 0 and 0"),
+        ([picture()], [], "but got 1 and 0"),
+        ("a.jpg", ["a.png"], "Expected lists"),
+        (["nowhere.jpg"], ["nowhere.png"], "nowhere.jpg"),
+    ],
+)
+def test_wrong_arguments_get_a_sentence(images: Any, masks: Any, sentence: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        Segmenter(ColourEngine()).learn("dog", images, masks)
+
+
+@pytest.mark.parametrize("name", ["", None, 7])
+def test_a_class_needs_a_name(name: Any) -> None:
+    with pytest.raises(ValueError, match="a name for the class"):
+        Segmenter(ColourEngine()).learn(name, [picture()], [np.ones((60, 80), np.uint8)])
+
+
+def test_a_one_pixel_object_in_a_large_photo_teaches_its_colour() -> None:
+    segmenter = Segmenter(ColourEngine())
+    image = np.full((4000, 6000, 3), GREY, np.uint8)
+    image[1000:1200, 3000:3200] = RED
+    mask = np.zeros((4000, 6000), np.uint8)
+    mask[1100, 3100] = 1
+    segmenter.learn("red", [image], [mask])
+    result = segmenter.segment(image)
+    assert result.mask.shape == (4000, 6000)
+    assert result.mask[1100, 3100] == 1
+    assert result.mask[3000, 1000] == 0
+
+
+def test_a_one_by_one_photo_is_segmented(segmenter: Segmenter) -> None:
+    assert segmenter.segment(np.full((1, 1, 3), RED, np.uint8)).mask.tolist() == [[1]]
+    segmenter.learn("green", [np.full((1, 1, 3), GREEN, np.uint8)], [np.ones((1, 1), np.uint8)])
+    assert (segmenter.segment(picture(green=(0, 0, 60, 80))).mask == 3).all()
+
+
+def save_grey(path: Path) -> None:
+    Image.fromarray(np.full((40, 50), 200, np.uint8)).save(path)
+
+
+def save_rgba(path: Path) -> None:
+    Image.new("RGBA", (50, 40), (*RED, 255)).save(path)
+
+
+def save_16_bit(path: Path) -> None:
+    Image.fromarray(np.full((40, 50), 40_000, np.uint16)).save(path)
+
+
+def save_palette(path: Path) -> None:
+    Image.new("RGB", (50, 40), RED).quantize(4).save(path)
+
+
+@pytest.mark.parametrize("save", [save_grey, save_rgba, save_16_bit, save_palette])
+def test_photos_of_any_mode_are_segmented(
+    segmenter: Segmenter, tmp_path: Path, save: Callable[[Path], None]
+) -> None:
+    save(tmp_path / "photo.png")
+    result = segmenter.segment(tmp_path / "photo.png")
+    assert result.mask.shape == (40, 50)
+    assert (result.mask == 1).all() == (save in (save_rgba, save_palette))
+    assert len(result.save(tmp_path / "out")) == 3
+
+
+def test_cmyk_and_rotated_jpegs_are_segmented_upright(segmenter: Segmenter, tmp_path: Path) -> None:
+    upright = Image.fromarray(picture(60, 80, red=(0, 0, 60, 30)))
+    upright.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    assert segmenter.segment(tmp_path / "cmyk.jpg").mask[30, 10] == 1
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side: to be shown turned by 90 degrees
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", quality=95, exif=exif)
+    result = segmenter.segment(tmp_path / "turned.jpg")
+    assert result.mask.shape == (60, 80)
+    assert result.mask[30, 10] == 1
+    assert result.mask[30, 60] == 0
+
+
+def test_the_same_pixels_give_the_same_mask_from_path_pil_and_array(segmenter: Segmenter, tmp_path: Path) -> None:
+    query = picture(red=(10, 10, 50, 60))
+    Image.fromarray(query).save(tmp_path / "query.png")
+    masks = [segmenter.segment(source).mask for source in (query, Image.fromarray(query), tmp_path / "query.png")]
+    np.testing.assert_array_equal(masks[0], masks[1])
+    np.testing.assert_array_equal(masks[0], masks[2])
+
+
+def test_segment_many_is_lazy_in_batches_and_in_order(segmenter: Segmenter) -> None:
+    taken = []
+
+    def queries() -> Iterator[NDArray[np.uint8]]:
+        for height in range(20, 27):
+            taken.append(height)
+            yield picture(height, 30, red=(0, 0, height, 10))
+
+    results = segmenter.segment_many(queries(), batch_size=3)
+    assert taken == []
+    assert next(results).mask.shape == (20, 30)
+    assert taken == [20, 21, 22]
+    segmenter.forget("blue")  # what was asked for before is not changed by it
+    rest = list(results)
+    assert [result.mask.shape[0] for result in rest] == [21, 22, 23, 24, 25, 26]
+    assert rest[-1].classes == ("red", "blue")
+    assert segmenter.engine.encoded_queries == [3, 3, 1]  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="batch_size"):
+        segmenter.segment_many([], batch_size=0)
+    assert list(segmenter.segment_many([])) == []
+
+
+def test_batch_size_changes_nothing(segmenter: Segmenter) -> None:
+    queries = [picture(20 + 7 * i, 50, red=(0, 0, 10, 20 + i), blue=(12, 5, 20, 45)) for i in range(5)]
+    for one, many in zip(
+        segmenter.segment_many(queries, batch_size=1), segmenter.segment_many(queries, batch_size=4), strict=True
+    ):
+        np.testing.assert_array_equal(one.mask, many.mask)
+
+
+def test_a_bad_photo_costs_no_other_result(segmenter: Segmenter, tmp_path: Path) -> None:
+    good = picture(red=(10, 10, 50, 60))
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    queries = [good, good, tmp_path / "bad.jpg", tmp_path / "missing.jpg", good]
+    results = segmenter.segment_many(queries, batch_size=8)
+    assert (next(results).mask == 1).any()
+    assert (next(results).mask == 1).any()
+    with pytest.raises(ValueError, match=r"bad\.jpg"):
+        next(results)
+    errors: list[tuple[Any, str]] = []
+    kept = list(segmenter.segment_many(queries, on_error=lambda query, error: errors.append((query, str(error)))))
+    assert len(kept) == 3
+    assert [query for query, _ in errors] == queries[2:4]
+    assert "missing.jpg" in errors[1][1]
+
+
+def test_save_writes_mask_overlay_and_facts(segmenter: Segmenter, tmp_path: Path) -> None:
+    query = picture(red=(10, 10, 50, 60))
+    Image.fromarray(query).save(tmp_path / "my photo.png")
+    result = segmenter.segment(tmp_path / "my photo.png")
+    paths = result.save(tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        ["my photo_mask.png", "my photo_overlay.jpg", "my photo.json"]
+    )
+    with Image.open(paths["mask"]) as mask:
+        assert mask.mode == "P"
+        np.testing.assert_array_equal(np.asarray(mask), result.mask)
+    with Image.open(paths["overlay"]) as overlay:
+        assert overlay.size == (80, 60)
+    facts = json.loads(paths["json"].read_text())
+    assert facts["classes"][0] == {
+        "id": 1,
+        "name": "red",
+        "present": True,
+        "confidence": round(result.confidence["red"], 4),
+        "pixels": int((result.mask == 1).sum()),
+    }
+    assert facts["calibrated"] is False
+    assert facts["model"] == {"name": "colour", "hash": "c0104e"}
+    assert (facts["height"], facts["width"]) == (60, 80)
+    segmenter.segment(query).save(tmp_path / "out")
+    assert (tmp_path / "out" / "query.json").is_file()
+
+
+def test_classes_survive_a_file(segmenter: Segmenter, tmp_path: Path) -> None:
+    query = picture(red=(5, 5, 30, 30), blue=(35, 35, 60, 80))
+    segmenter.learn("Zebra / ✓", [query], [np.ones((60, 80), np.uint8)])
+    segmenter.save_classes(tmp_path / "classes.safetensors")
+    fresh = Segmenter(ColourEngine())
+    fresh.load_classes(tmp_path / "classes.safetensors")
+    assert fresh.classes == ["red", "blue", "Zebra / ✓"]
+    np.testing.assert_array_equal(fresh.segment(query).mask, segmenter.segment(query).mask)
+
+
+def test_a_loaded_class_takes_no_shots_but_can_be_learned_anew(segmenter: Segmenter, tmp_path: Path) -> None:
+    segmenter.save_classes(tmp_path / "classes.safetensors")
+    fresh = Segmenter(ColourEngine())
+    fresh.load_classes(tmp_path / "classes.safetensors")
+    image = picture(red=(10, 10, 50, 60))
+    with pytest.raises(ValueError, match="'red' to add shots to, but it was loaded from a file.*Forget it"):
+        fresh.learn("red", [image], [mask_of(image, RED)])
+    fresh.forget("red")
+    fresh.learn("red", [image], [mask_of(image, RED)])
+    assert fresh.classes == ["blue", "red"]
+
+
+def test_loading_a_known_class_is_refused_whole(segmenter: Segmenter, tmp_path: Path) -> None:
+    segmenter.save_classes(tmp_path / "classes.safetensors")
+    segmenter.forget("blue")
+    with pytest.raises(ValueError, match="red is learned. Forget it first"):
+        segmenter.load_classes(tmp_path / "classes.safetensors")
+    assert segmenter.classes == ["red"]
+
+
+@pytest.mark.parametrize("engine", [ColourEngine(hash="another"), ColourEngine(size=32)])
+def test_classes_of_another_model_are_refused(segmenter: Segmenter, tmp_path: Path, engine: ColourEngine) -> None:
+    segmenter.save_classes(tmp_path / "classes.safetensors")
+    with pytest.raises(ValueError, match=r"made with colour \(c0104e, 64 px\)"):
+        Segmenter(engine).load_classes(tmp_path / "classes.safetensors")
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
+    """Changes the header and tensors of a learned-classes file in place."""
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    with safe_open(path, framework="numpy") as file:
+        header = json.loads(file.metadata()["rifenet-classes"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(header, tensors)
+    save_file(tensors, path, {"rifenet-classes": json.dumps(header)})
+
+
+def wrong_version(header: dict[str, Any], tensors: dict[str, Any]) -> None:
+    header["version"] = 99
+
+
+def changed_bytes(header: dict[str, Any], tensors: dict[str, Any]) -> None:
+    tensors["0.colour"] = tensors["0.colour"] + 1
+
+
+def lacking_key(header: dict[str, Any], tensors: dict[str, Any]) -> None:
+    del header["checksum"]
+
+
+def wrong_dims(header: dict[str, Any], tensors: dict[str, Any]) -> None:
+    from rifenet import storage
+
+    tensors["0.colour"] = np.zeros((1, 5), np.float32)
+    header["checksum"] = storage._checksum(tensors)
+
+
+def wrong_names(header: dict[str, Any], tensors: dict[str, Any]) -> None:
+    from rifenet import storage
+
+    tensors["0.smell"] = tensors.pop("0.colour")
+    header["checksum"] = storage._checksum(tensors)
+
+
+def not_numbers(header: dict[str, Any], tensors: dict[str, Any]) -> None:
+    from rifenet import storage
+
+    tensors["0.colour"] = np.full((1, 3), np.nan, np.float32)
+    header["checksum"] = storage._checksum(tensors)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (wrong_version, "has format 99. Update rifenet"),
+        (changed_bytes, "its content has changed"),
+        (lacking_key, "lacks checksum"),
+        (wrong_dims, "that colour can use"),
+        (wrong_names, "that colour can use"),
+        (not_numbers, "Expected numbers for 'red'"),
+    ],
+)
+def test_a_class_file_that_does_not_fit_is_refused(
+    segmenter: Segmenter, tmp_path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None], sentence: str
+) -> None:
+    path = tmp_path / "classes.safetensors"
+    segmenter.save_classes(path)
+    rewritten(path, change)
+    fresh = Segmenter(ColourEngine())
+    with pytest.raises(ValueError, match=sentence):
+        fresh.load_classes(path)
+    assert fresh.classes == []
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.99])
+def test_a_truncated_class_file_is_refused(segmenter: Segmenter, tmp_path: Path, share: float) -> None:
+    path = tmp_path / "classes.safetensors"
+    segmenter.save_classes(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=r"classes\.safetensors is damaged or something else"):
+        Segmenter(ColourEngine()).load_classes(path)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"x": np.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="holds something else"):
+        Segmenter(ColourEngine()).load_classes(tmp_path / "other.safetensors")
+    with pytest.raises(FileNotFoundError, match="learned classes at .*missing"):
+        Segmenter(ColourEngine()).load_classes(tmp_path / "missing.safetensors")
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the bytes fit, as on a disk that fills up while a file is written."""
+    write = Path.write_bytes
+
+    def write_half(path: Path, data: bytes) -> int:
+        write(path, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_rubbish(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "classes.safetensors"
+    segmenter.save_classes(path)
+    before = path.read_bytes()
+    segmenter.forget("red")
+    full_disk(monkeypatch)
+    with pytest.raises(OSError, match="No space left"):
+        segmenter.save_classes(path)
+    with pytest.raises(OSError, match="No space left"):
+        segmenter.segment(picture(blue=(10, 10, 50, 60))).save(tmp_path)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["classes.safetensors"]
+
+
+def test_no_more_classes_than_a_mask_has_numbers(segmenter: Segmenter) -> None:
+    image, ones = picture(green=(0, 0, 60, 80)), np.ones((60, 80), np.uint8)
+    for index in range(252):
+        segmenter.learn(f"green {index}", [image], [ones])
+    with pytest.raises(ValueError, match="at most 254 classes"):
+        segmenter.learn("one more", [image], [ones])
+    assert segmenter.segment(picture(green=(0, 0, 60, 80))).mask.max() <= 254
