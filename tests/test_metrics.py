@@ -6,9 +6,9 @@ import torch
 import torchmetrics
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import metrics as reference
 from scipy import stats
 
-from reference import metrics as reference
 from rifenet import metrics
 
 
@@ -169,7 +169,7 @@ def test_episodes_of_one_query_are_not_counted_as_independent() -> None:
     union = np.full(40, 100)
     intersection = rng.integers(10, 90, 40)
     one = np.stack([np.zeros((40, 2), int), np.stack([intersection, union], -1)], 1)
-    counts, class_ids = np.tile(one, (4, 1))[None].reshape(1, 160, 2, 2), np.ones((1, 160), int)
+    counts, class_ids = np.concatenate([one] * 4)[None], np.ones((1, 160), int)
     queries = np.tile(np.arange(40), 4)[None]
     low, high = metrics.bootstrap_miou(counts, class_ids, (1,), queries)
     naive_low, naive_high = metrics.bootstrap_miou(counts, class_ids, (1,))

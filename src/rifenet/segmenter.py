@@ -96,7 +96,7 @@ class Segmenter:
         shots = [_prepare_shot(name, *pair, self.engine.size, white_is_object) for pair in pairs]
         inputs = Shots(*(np.stack(part) for part in zip(*shots, strict=True)))
         if known is not None and known.inputs is not None:
-            inputs = Shots(*(np.concatenate(part) for part in zip(known.inputs, inputs, strict=True)))
+            inputs = known.inputs.followed_by(inputs)
         self._classes[name] = LearnedClass(name, total, self.engine.encode_support(*inputs), inputs)
 
     def forget(self, name: str) -> None:

@@ -34,6 +34,14 @@ class Shots(NamedTuple):
     masks: NDArray[np.uint8]
     valid: NDArray[np.bool_]
 
+    def followed_by(self, more: Shots) -> Shots:
+        """These shots, then `more`."""
+        return Shots(
+            np.concatenate([self.images, more.images]),
+            np.concatenate([self.masks, more.masks]),
+            np.concatenate([self.valid, more.valid]),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class LearnedClass:

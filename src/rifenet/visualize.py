@@ -33,7 +33,7 @@ def class_colour(class_id: int) -> tuple[int, int, int]:
 
 def mask_image(mask: NDArray[np.uint8]) -> Image.Image:
     """Palette picture of a mask [H,W]: its values are the class ids, its colours the classes' own."""
-    picture = Image.fromarray(mask, "L")
+    picture = Image.fromarray(mask)
     colours = [(0, 0, 0), *(class_colour(class_id) for class_id in range(1, IGNORE)), (255, 255, 255)]
     picture.putpalette([level for colour in colours for level in colour])
     return picture
@@ -153,7 +153,8 @@ def render(report: Report, *, width: int = 300) -> str:
         f"<title>{text(report.title)}</title><style>{_STYLE}</style></head><body><main>"
         f"<h1>{text(report.title)}</h1><p class=lead>{text(report.lead)}</p>"
         f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        f"<div class=legend>{legend}</div><ul class=notes>{notes}</ul>{sections}<footer>{text(report.footer)}</footer></main></body></html>\n"
+        f"<div class=legend>{legend}</div><ul class=notes>{notes}</ul>{sections}"
+        f"<footer>{text(report.footer)}</footer></main></body></html>\n"
     )
 
 

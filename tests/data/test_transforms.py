@@ -30,16 +30,16 @@ def coordinates(height: int, width: int) -> np.ndarray:
 
 
 def grid_labels(height: int, width: int, cell: int = 20) -> np.ndarray:
-    """Label of the cell x cell block that a pixel lies in: 1 + column block + 12 * row block."""
+    """Label of the cell x cell block that a pixel lies in: 1 + column block + 13 * row block."""
     rows, columns = np.mgrid[0:height, 0:width] // cell
-    return (1 + columns + 12 * rows).astype(np.uint8)
+    return (1 + columns + 13 * rows).astype(np.uint8)
 
 
 @settings(max_examples=60, deadline=None)
-@given(height=SIZES, width=SIZES, size=st.integers(32, 500))
+@given(height=st.integers(8, 128), width=st.integers(8, 128), size=st.integers(32, 500))
 def test_there_and_back_leaves_no_offset(height: int, width: int, size: int) -> None:
-    pixels, valid, placement = resize_and_pad(coordinates(height, width), size)
-    back = restore(pixels, placement) * 255
+    pixels, valid, placement = resize_and_pad(2 * coordinates(height, width), size)
+    back = restore(pixels, placement) * 255 / 2  # rounding to whole levels moves a position by a quarter of a pixel
     assert back.shape == (3, height, width)
     rows, columns = np.mgrid[0:height, 0:width]
     # Within a filter's width of the border a ramp flattens; inside, the whole way must be the identity.
@@ -72,7 +72,7 @@ def test_restore_is_half_pixel_bilinear(height: int, width: int, size: int) -> N
 
     rows = weights(placement.height, placement.scaled_height)
     columns = weights(placement.width, placement.scaled_width)
-    expected = np.einsum("ij,abjk,lk->abil", rows, cut, columns)
+    expected = rows @ cut @ columns.T
     np.testing.assert_allclose(restore(maps, placement), expected, atol=1e-5)
 
 
@@ -87,7 +87,7 @@ def test_mask_and_image_shrink_together(height: int, width: int, size: int) -> N
 
 def _assert_same_place(pixels: np.ndarray, labels: np.ndarray, valid: np.ndarray, tolerance: float) -> None:
     """The coordinates that a pixel shows lie in the block that its label names."""
-    block_row, block_column = np.divmod(labels[valid].astype(int) - 1, 12)
+    block_row, block_column = np.divmod(labels[valid].astype(int) - 1, 13)
     for shown, block in ((pixels[0][valid] * 255, block_column), (pixels[1][valid] * 255, block_row)):
         assert (shown > 20 * block - tolerance).all()
         assert (shown < 20 * block + 20 + tolerance).all()
@@ -164,7 +164,7 @@ def test_scale_is_within_its_bounds() -> None:
 def test_the_crop_keeps_85_percent_of_the_class(scale: float) -> None:
     photo = np.zeros((100, 100, 3), np.uint8)
     mask = np.zeros((100, 100), np.uint8)
-    mask[5:35, 60:90] = 4
+    mask[20:50, 40:70] = 4
     shares = []
     for seed in range(60):
         _, labels, _ = weak_view(photo, mask, view_rng(seed), size=100, scale=(scale, scale), rotate=10, keep=(4,))
@@ -175,7 +175,7 @@ def test_the_crop_keeps_85_percent_of_the_class(scale: float) -> None:
             (weak_view(photo, mask, view_rng(seed), size=100, scale=(scale, scale), rotate=10)[1] == 4).sum()
             for seed in range(60)
         ]
-        assert min(free) < 0.5 * 900 * scale**2
+        assert min(free) < 0.6 * 900 * scale**2
 
 
 def test_the_best_crop_is_taken_where_none_keeps_enough() -> None:

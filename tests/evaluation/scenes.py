@@ -1,4 +1,4 @@
-"""Rendered scenes with known answers: class i is a square of colour i, and the model under test looks at colours only."""
+"""Rendered scenes with known answers: class i is a square of colour i, and the model under test sees colours only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SQUARE = 20
 
 
 class Scene(NamedTuple):
-    """Squares of 20 px: (class id, top, left, annotated); what is not annotated is a mistake that the model must make."""
+    """Squares of 20 px: (class id, top, left, annotated); one not annotated is a mistake that the model must make."""
 
     squares: tuple[tuple[int, int, int, bool], ...]
     height: int = SIDE
@@ -75,11 +75,14 @@ def open_scenes(root: Path) -> ImageIndex:
     return open_dataset("custom", root, progress=False)
 
 
-class ColourModel(nn.Module):
-    """Finds the pixels whose colour is nearer to the supports' foreground than to everything else it saw in them.
+class ColourContext(NamedTuple):
+    colour: Tensor  # [B,3]
 
-    `stride` > 1 looks at a coarser grid whose corners are the image's. `calls` counts the images encoded as queries;
-    `graphs` and `modes` record what it was run under.
+
+class ColourModel(nn.Module):
+    """Finds the pixels whose colour is close to that of the supports' foreground.
+
+    `stride` > 1 looks at a coarser grid whose corners are the image's. It records what it was asked and run under.
     """
 
     def __init__(self, stride: int = 1) -> None:
@@ -87,16 +90,18 @@ class ColourModel(nn.Module):
         self.scale = nn.Parameter(torch.tensor(30.0))
         self.dropout = nn.Dropout(0.9)
         self.stride = stride
-        self.encoded: list[Tensor] = []
+        self.queries = 0
+        self.supports = 0
         self.inference: set[bool] = set()
         self.modes: set[bool] = set()
 
-    def encode_support(self, images: Tensor, masks: Tensor, valid: Tensor | None = None) -> Tensor:
+    def encode_support(self, images: Tensor, masks: Tensor, valid: Tensor | None = None) -> ColourContext:
+        self.supports += 1
         weights = (masks == 1).float()[:, :, None]
-        return (images * weights).sum((1, 3, 4)) / weights.sum((1, 3, 4))  # [B,3]
+        return ColourContext((images * weights).sum((1, 3, 4)) / weights.sum((1, 3, 4)))
 
     def encode_query(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
-        self.encoded.append(images.clone())
+        self.queries += 1
         self.inference.add(torch.is_inference_mode_enabled())
         self.modes.add(self.training)
         if self.stride == 1:
@@ -104,7 +109,7 @@ class ColourModel(nn.Module):
         size = tuple((side - 1) // self.stride + 1 for side in images.shape[-2:])
         return F.interpolate(images, size, mode="bilinear", align_corners=True)
 
-    def decode(self, features: Tensor, context: Tensor) -> Tensor:
-        distance = (features - context[:, :, None, None]).abs().amax(1, keepdim=True)
+    def decode(self, features: Tensor, context: ColourContext) -> Tensor:
+        distance = (features - context.colour[:, :, None, None]).abs().amax(1, keepdim=True)
         score = self.dropout(self.scale * (0.2 - distance))
         return torch.cat([torch.zeros_like(score), score], 1)

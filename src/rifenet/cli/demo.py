@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
             "hash": engine.hash,
             "size": engine.size,
             "bundled": arguments.model == "default",
-            "classes_seen": engine.classes_seen,
+            "classes_trained_on": engine.classes_trained_on,
         },
         "seconds": round(time.perf_counter() - started, 1),
         "classes": [
@@ -214,8 +214,8 @@ def model_notes(outcome: dict[str, Any]) -> list[str]:
     """What a reader must know about the model to judge the figures."""
     model = outcome["model"]
     notes = [FIRST_MODEL] if model["bundled"] else []
-    if model["classes_seen"] is not None:
-        seen = [entry["name"] for entry in outcome["classes"] if entry["name"] in model["classes_seen"]]
+    if model["classes_trained_on"] is not None:
+        seen = [entry["name"] for entry in outcome["classes"] if entry["name"] in model["classes_trained_on"]]
         notes.append(f"In training it saw {', '.join(seen)}." if seen else "In training it saw none of these classes.")
     return notes
 

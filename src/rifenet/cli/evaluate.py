@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,7 +41,8 @@ def main(argv: list[str]) -> int:
     device = _device(options.device) if fabric is None else fabric.device
     leads = fabric is None or fabric.is_global_zero
     model = _load(options)
-    index = open_dataset(options.dataset, options.root, list_file=options.list_file, part="val", progress=leads)
+    watched = leads and sys.stderr.isatty()
+    index = open_dataset(options.dataset, options.root, list_file=options.list_file, part="val", progress=watched)
     config = _config(options, getattr(model, "metadata", {}).get("image_size"))
     runs: dict[Path, tuple[Any, str]] = {options.out: (model, options.name)}
     if options.baseline:

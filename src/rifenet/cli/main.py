@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -37,13 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         close = difflib.get_close_matches(command, COMMANDS, 1) or list(COMMANDS)
         return _fail("rifenet", f"Expected a command, but got {command!r}. Did you mean {' or '.join(close)}?", 2)
     try:
-        return int(import_module(COMMANDS[command][0]).main(rest))
+        code = int(import_module(COMMANDS[command][0]).main(rest))
+        sys.stdout.flush()
+        return code
     except SystemExit as exit:  # argparse: 0 after --help, 2 after a wrong option
         return exit.code if isinstance(exit.code, int) else 1
     except KeyboardInterrupt:
         return _fail(f"rifenet {command}", "Interrupted. What was written before is complete.", 130)
-    except BrokenPipeError:  # `rifenet info | head -1`
-        sys.stderr.close()
+    except BrokenPipeError:  # `rifenet info | head -1`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
         return 1
     except Exception as error:
         if debug:

@@ -116,6 +116,7 @@ class EpisodePool:
         weights = [1 if uniform else math.isqrt(len(images) * 10**6) for images in self.images.values()]
         drawn = _draw(sum(weights), "train", seed, i, "class")
         return self.classes[bisect.bisect_right(list(itertools.accumulate(weights)), drawn)]
+
     def episode_files(self, seed: int, i: int) -> list[str]:
         """Image files of training episode `i`, for messages: query, supports, unlabeled."""
         episode = self.episode(seed, i)

@@ -25,6 +25,7 @@ MEAN = (0.485, 0.456, 0.406)
 IGNORE = 255
 _FILL = tuple(round(255 * value) for value in MEAN)
 _BLUR_SIGMA = 1.1  # what OpenCV derives from the 5 x 5 kernel of the published codes
+_NEAREST, _BILINEAR = Image.Resampling.NEAREST, Image.Resampling.BILINEAR
 _CROP_TRIES = 30
 _CROP_SHARE = 0.85
 
@@ -158,7 +159,7 @@ def resize_mask(mask: NDArray[np.uint8], placement: Placement) -> NDArray[np.uin
             f" {mask.shape[1]} x {mask.shape[0]} (width x height)."
         )
     height, width = placement.scaled_height, placement.scaled_width
-    labels = np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    labels = np.array(Image.fromarray(mask).resize((width, height), _NEAREST))
     before, after = (np.bincount(array.ravel(), minlength=256) > 0 for array in (mask, labels))
     before[[0, IGNORE]] = False
     for label in np.flatnonzero(before & ~after):
@@ -178,7 +179,7 @@ def restore(maps: NDArray[np.float32], placement: Placement) -> NDArray[np.float
     out = np.empty((*maps.shape[:-2], placement.height, placement.width), np.float32)
     for position in np.ndindex(*maps.shape[:-2]):
         scores = Image.fromarray(np.ascontiguousarray(cut[position]))
-        out[position] = scores.resize((placement.width, placement.height), Image.Resampling.BILINEAR)
+        out[position] = scores.resize((placement.width, placement.height), _BILINEAR)
     return out
 
 
@@ -188,7 +189,7 @@ def to_float(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _resized(image: NDArray[np.uint8], height: int, width: int) -> Image.Image:
-    return Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    return Image.fromarray(image).resize((width, height), _BILINEAR)
 
 
 def view_rng(*key: int) -> np.random.Generator:
@@ -211,16 +212,16 @@ def weak_view(
     """Weak view (method.md 11): uint8 image [size, size, 3], uint8 mask and valid (True = real pixel) [size, size].
 
     Longer side to size * scale; rotation up to +-`rotate` degrees (p .5); Gaussian blur (p `blur`); mirror (p `flip`);
-    random crop, padded with the mean and label 255, retried at most 30 times until 85% of the area of each class in
-    `keep` stays, else the best try. A class in `keep` that the mask shows is in the view for certain. A mask of None
-    (an unlabeled image) counts as background.
+    random crop, padded with the mean and label 255. Angle and crop are drawn again, 30 times at most, until 85% of the
+    area of each class in `keep` stays, else the best try counts. A class in `keep` that the mask shows is in the view
+    for certain. A mask of None (an unlabeled image) counts as background.
     """
     mask = np.zeros(image.shape[:2], np.uint8) if mask is None else mask
     target = place(image.shape[0], image.shape[1], max(1, round(size * rng.uniform(*scale))))
     height, width = target.scaled_height, target.scaled_width
     photo = _resized(image, height, width)
     labels = Image.fromarray(np.ascontiguousarray(resize_mask(mask, target)[:height, :width]))
-    angle = math.radians(rng.uniform(-rotate, rotate)) if rng.random() < 0.5 else 0.0
+    bound = math.radians(rotate) if rng.random() < 0.5 else 0.0
     if rng.random() < flip:
         photo, labels = ImageOps.mirror(photo), ImageOps.mirror(labels)
     if rng.random() < blur:  # before the padding is there, so that it does not bleed in
@@ -229,20 +230,23 @@ def weak_view(
     best = -1.0
     for _ in range(_CROP_TRIES):
         top, left = (int(rng.integers(min(0, free), max(0, free) + 1)) for free in (height - size, width - size))
-        matrix = _crop_matrix(top, left, angle, height, width)
-        crop = _warped(labels, matrix, size, IGNORE, Image.Resampling.NEAREST)
+        matrix = _crop_matrix(top, left, rng.uniform(-bound, bound), height, width)
+        crop = _warped(labels, matrix, size, IGNORE, _NEAREST)
         share = min((np.count_nonzero(crop == label) / area for label, area in areas.items()), default=1.0)
         if share > best:
             best, chosen, cropped = share, matrix, crop
         if share >= _CROP_SHARE:
             break
-    if (
-        best == 0
-    ):  # a few pixels that the rotation or the crop's edge lost every time: the upright, whole picture has them
+    if best == 0:  # a few pixels that no try kept: the whole picture, upright, has them
         return weak_view(image, mask, rng, size=size, scale=(1.0, 1.0), rotate=0.0, blur=blur, flip=flip)
-    pixels = _warped(photo, chosen, size, _FILL, Image.Resampling.BILINEAR)
-    valid = _warped(Image.new("L", photo.size, 1), chosen, size, 0, Image.Resampling.NEAREST)
-    return pixels, cropped, valid.astype(bool)
+    pixels = _warped(photo, chosen, size, _FILL, _BILINEAR)
+    # At the very edge Pillow's two samplers may disagree on what lies inside: a pixel is real where both say so.
+    full = Image.new("L", photo.size, 255)
+    inside = [_warped(full, chosen, size, 0, resample) > 0 for resample in (_NEAREST, _BILINEAR)]
+    valid = inside[0] & inside[1]
+    pixels[~valid] = _FILL
+    cropped[~valid] = IGNORE
+    return pixels, cropped, valid
 
 
 def _crop_matrix(top: int, left: int, angle: float, height: int, width: int) -> tuple[float, ...]:

@@ -52,7 +52,7 @@ class TorchEngine:
         self.name = str(metadata.get("name") or model.config.kind)
         self.size = int(metadata.get("image_size") or _DEFAULT_SIZE)
         self.hash = str(getattr(model, "hash", "") or f"{model.config.kind}-{backbone_hash(model)}")
-        self.classes_seen: list[str] | None = metadata.get("classes_seen")
+        self.classes_trained_on: list[str] | None = metadata.get("classes_trained_on")
         self.calibration: Mapping[str, float] | None = metadata.get("calibration")
 
     @classmethod

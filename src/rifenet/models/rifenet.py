@@ -52,7 +52,8 @@ class RiFeNet(nn.Module):
             self.local_prototype = LocalPrototype(
                 backbone.low_channels, config.local_dim, config.local_grid, config.local_refine, config.proj_dropout
             )
-        self.support_interaction = SupportInteraction(dim)
+        # Without cross-attention nothing reads support tokens, and there are none.
+        self.support_interaction = SupportInteraction(dim) if config.cross_attention and config.layers else None
         self.query_interaction = QueryInteraction(
             dim, dim if config.use_global else 0, self.local_prototype.size if self.local_prototype else 0
         )
@@ -228,21 +229,21 @@ class RiFeNet(nn.Module):
         on_grid = _grid_valid(valid, (batch, shots, height, width), support_masks.device)
         projected = self.support_projection(features.mid.flatten(0, 1)).unflatten(0, (batch, shots))
         own = masked_average(projected, soft.foreground)  # [B,K,C]
-        merged = self.support_interaction(projected.flatten(0, 1), own.flatten(0, 1)).unflatten(0, (batch, shots))
-
-        labels = [label.flatten(1) for label in masks.token_labels(soft, on_grid)]
-        slots = self._choose_tokens(*labels, shots)
-        flat = merged.permute(0, 1, 3, 4, 2).flatten(1, 3)  # [B,K*N,C]
         keys, keys_valid = self._prior_keys(features.high, soft.foreground, shots)
-        context = SupportContext(
-            prototype=own.mean(1),
-            tokens=masks.gather_positions(flat, slots.index),
-            token_labels=labels[0].gather(1, slots.index),
-            token_valid=slots.valid,
-            prior_keys=keys,
-            prior_valid=keys_valid,
-        )
-        return context, projected
+        tokens, labels, tokens_valid = self._tokens(projected, own, masks.token_labels(soft, on_grid))
+        return SupportContext(own.mean(1), tokens, labels, tokens_valid, keys, keys_valid), projected
+
+    def _tokens(self, projected: Tensor, own: Tensor, labels: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Support tokens [B,T,C], which are foreground and which exist, both [B,T] bool."""
+        batch, shots = own.shape[:2]
+        if self.support_interaction is None:
+            none = labels[0].flatten(1)[:, :0]
+            return own[:, :0], none, none
+        merged = self.support_interaction(projected.flatten(0, 1), own.flatten(0, 1)).unflatten(0, (batch, shots))
+        flat = merged.permute(0, 1, 3, 4, 2).flatten(1, 3)  # [B,K*N,C]
+        foreground, background = labels[0].flatten(1), labels[1].flatten(1)
+        slots = self._choose_tokens(foreground, background, shots)
+        return masks.gather_positions(flat, slots.index), foreground.gather(1, slots.index), slots.valid
 
     def _choose_tokens(self, foreground: Tensor, background: Tensor, shots: int) -> masks.Slots:
         """Support tokens of both labels from the union of the shots (method.md 8)."""

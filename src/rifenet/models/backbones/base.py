@@ -104,7 +104,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def stages(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Features of `used_stages`, ascending, each `[B, C, h, w]` with `(h, w) = grid(H, W)`, as float as the images.
+        """Features of `used_stages`, ascending, each `[B, C, *grid(H, W)]` in the images' float type.
 
         Stages finer or coarser than the grid are resized to it. What `assemble` needs, and what a feature cache stores.
 

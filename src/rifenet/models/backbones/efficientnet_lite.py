@@ -157,5 +157,5 @@ class EfficientNetLite(Backbone):
         """The published names lead every part with an underscore; classifier, head and unused blocks are dropped."""
         parts = [part.lstrip("_") for part in key.split(".")]
         unused = [str(number) for number in range(len(self.blocks), self._ends[-1])]
-        deeper = parts[0] == "blocks" and parts[1] in unused
+        deeper = parts[0] == "blocks" and parts[1:2] and parts[1] in unused
         return None if parts[0] in ("conv_head", "bn1", "fc") or deeper else ".".join(parts)

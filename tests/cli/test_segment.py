@@ -1,0 +1,247 @@
+"""`rifenet segment` over a small engine; the last test runs the real program in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from colour_engine import ColourEngine
+from PIL import Image
+from tiny_disk import tiny_disk
+from tiny_model import write_tiny_model
+
+from rifenet.cli.main import main
+from rifenet.segmenter import Segmenter
+
+RED, BLUE, GREY = (220, 30, 30), (30, 30, 220), (128, 128, 128)
+
+
+def draw(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (80, 60)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", size, GREY)
+    image.paste(colour, (10, 10, 60, 50))
+    image.save(path)
+    return path
+
+
+@pytest.fixture
+def supports(tmp_path: Path) -> list[str]:
+    """Options for red from two shots and blue from one."""
+    words = []
+    for name, colour, number in (("red", RED, 1), ("blue", BLUE, 1), ("red", RED, 2)):
+        photo = draw(tmp_path / "supports" / f"{name}{number}.png", colour)
+        mask = np.zeros((60, 80), np.uint8)
+        mask[10:50, 10:60] = 1
+        Image.fromarray(mask).save(tmp_path / "supports" / f"{name}{number}_mask.png")
+        words += ["--support", name, str(photo), str(tmp_path / "supports" / f"{name}{number}_mask.png")]
+    return words
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> ColourEngine:
+    """The engine that the command gets instead of a model from disk."""
+    engine = ColourEngine()
+    monkeypatch.setattr(Segmenter, "from_pretrained", classmethod(lambda cls, *arguments: cls(engine)))
+    return engine
+
+
+def manifest(out: Path) -> dict[str, Any]:
+    return dict(json.loads((out / "manifest.json").read_text()))
+
+
+def test_segments_files_and_folders(
+    tmp_path: Path, supports: list[str], engine: ColourEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "b.PNG", "notes.txt"):
+        draw(tmp_path / "photos" / "x.png", RED).rename(tmp_path / "photos" / name)
+    single = draw(tmp_path / "single.png", BLUE)
+    out = tmp_path / "out"
+    code = main(["segment", *supports, "--query", str(tmp_path / "photos"), str(single), "--out", str(out), "--json"])
+    assert code == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == manifest(out)
+    assert [Path(record["query"]).name for record in printed["results"]] == ["a.png", "b.PNG", "single.png"]
+    assert [entry["name"] for entry in printed["results"][0]["classes"]] == ["red", "blue"]
+    assert [[entry["present"] for entry in record["classes"]] for record in printed["results"]] == [
+        [True, False],
+        [True, False],
+        [False, True],
+    ]
+    assert printed["failed"] == []
+    mask = np.asarray(Image.open(out / "single_mask.png"))
+    assert (mask[20:40, 20:50] == 2).all()
+    assert (mask[:5] == 0).all()
+    for record in printed["results"]:
+        assert all((out / file).is_file() for file in (*record["files"].values(), record["json"]))
+
+
+def test_the_table_is_for_people(
+    tmp_path: Path, supports: list[str], engine: ColourEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = draw(tmp_path / "[bold]odd.png", RED)
+    assert main(["segment", *supports, "--query", str(query), "--out", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    assert "[bold]odd.png" in text
+    assert "1 photos segmented into" in text.replace("\n", " ")
+
+
+def test_photos_that_cannot_be_read_are_named_and_skipped(
+    tmp_path: Path, supports: list[str], engine: ColourEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = draw(tmp_path / "good.png", RED), tmp_path / "bad.jpg"
+    bad.write_bytes(b"\xff\xd8\xff nothing")
+    missing = tmp_path / "missing.png"
+    out = tmp_path / "out"
+    words = ["segment", *supports, "--query", str(bad), str(missing), str(good), "--out", str(out)]
+    assert main(words) == 0
+    errors = capsys.readouterr().err
+    assert f"skipped {bad}" in errors
+    assert f"skipped {missing}" in errors
+    assert [entry["query"] for entry in manifest(out)["failed"]] == [str(bad), str(missing)]
+    assert len(manifest(out)["results"]) == 1
+
+
+def test_it_is_a_failure_where_no_photo_can_be_read(
+    tmp_path: Path, supports: list[str], engine: ColourEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["segment", *supports, "--query", str(tmp_path / "no.png"), "--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    assert "Expected at least one photo that can be read, but all 1 failed." in capsys.readouterr().err
+
+
+def test_the_same_command_goes_on_where_it_stopped(
+    tmp_path: Path, supports: list[str], engine: ColourEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = [draw(tmp_path / "photos" / f"{name}.png", RED) for name in "abc"]
+    out = tmp_path / "out"
+    words = ["segment", *supports, "--query", str(tmp_path / "photos"), "--out", str(out), "--json"]
+    assert main(words) == 0
+    first = json.loads(capsys.readouterr().out)["results"]
+    (out / "a_mask.png").unlink()  # as if stopped before a was complete
+    draw(photos[1], BLUE, (81, 60))  # b is another photo now
+    engine.encoded_queries.clear()
+    assert main(words) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert len(engine.encoded_queries) == 2
+    assert again["resumed"] == 1
+    assert again["results"][0] == first[0]
+    assert again["results"][1]["width"] == 81
+    assert again["results"][2] == first[2]
+    assert (out / "a_mask.png").is_file()
+
+
+@pytest.mark.parametrize("change", [["--keep-absent"], ["--support", "red"]])
+def test_a_folder_of_other_results_is_refused_unless_told(
+    tmp_path: Path, supports: list[str], engine: ColourEngine, change: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = draw(tmp_path / "query.png", RED)
+    words = ["segment", *supports, "--query", str(query), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    before = manifest(tmp_path / "out")
+    other = [*words, *change, *([] if len(change) == 1 else supports[6:8])]
+    assert main(other) == 1
+    assert "Choose another --out, or add --overwrite." in capsys.readouterr().err
+    assert manifest(tmp_path / "out") == before
+    assert main([*other, "--overwrite"]) == 0
+    assert manifest(tmp_path / "out")["settings"] != before["settings"]
+
+
+def test_a_folder_of_other_files_is_left_alone(
+    tmp_path: Path, supports: list[str], engine: ColourEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = draw(tmp_path / "query.png", RED)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "query.json").write_text("mine")
+    words = ["segment", *supports, "--query", str(query), "--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    assert "holds other files" in capsys.readouterr().err
+    assert (tmp_path / "out" / "query.json").read_text() == "mine"
+    words[words.index("--query") + 1] = words[-1] = str(tmp_path / "supports")
+    assert main(words) == 1
+    assert "Expected --out to be another folder than --query" in capsys.readouterr().err
+
+
+def test_results_of_photos_with_one_name_stay_apart(tmp_path: Path, supports: list[str], engine: ColourEngine) -> None:
+    queries = [
+        draw(tmp_path / "one" / "photo.png", RED),
+        draw(tmp_path / "one" / "photo.bmp", BLUE),
+        draw(tmp_path / "two" / "Photo.png", RED),
+        draw(tmp_path / "two" / "manifest.png", RED),
+    ]
+    words = ["segment", *supports, "--query", *map(str, queries), str(tmp_path / "one"), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    names = [record["json"] for record in manifest(tmp_path / "out")["results"]]
+    assert names == ["photo.json", "photo_bmp.json", "Photo_png.json", "manifest_png.json"]
+    assert len(list((tmp_path / "out").iterdir())) == 4 * 3 + 1
+
+
+def test_masks_of_the_supports_are_no_queries(tmp_path: Path, supports: list[str], engine: ColourEngine) -> None:
+    words = ["segment", *supports, "--query", str(tmp_path / "supports"), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    names = [Path(record["query"]).name for record in manifest(tmp_path / "out")["results"]]
+    assert names == ["blue1.png", "red1.png", "red2.png"]
+
+
+def test_a_bad_support_stops_before_anything_is_written(
+    tmp_path: Path, supports: list[str], engine: ColourEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = draw(tmp_path / "query.png", RED)
+    Image.new("L", (80, 60), 255).save(tmp_path / "white.png")
+    extra = ["--support", "red", str(query), str(tmp_path / "white.png")]
+    words = ["segment", *supports, *extra, "--query", str(query), "--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert "marks none" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--white-is-object"]) == 0
+
+
+def test_a_full_disk_keeps_what_is_done(
+    tmp_path: Path, supports: list[str], engine: ColourEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(8):
+        noise = Image.fromarray(rng.integers(0, 256, (160, 160, 3), np.uint8))
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        noise.save(tmp_path / "photos" / f"{index}.png")
+    with tiny_disk(tmp_path / "disk", kilobytes=96) as disk:
+        if not disk.mounted:
+            pytest.skip("This system mounts no small disk.")
+        out = disk.folder / "out"
+        words = ["segment", *supports, "--query", str(tmp_path / "photos"), "--out", str(out)]
+        assert main(words) == 1
+        error = capsys.readouterr().err
+        assert "No space left" in error
+        assert "the same command goes on from there" in error
+        done = {path.name for path in out.glob("?.json")}
+        assert 1 <= len(done) < 8
+        for name in done:
+            facts = json.loads((out / name).read_text())
+            with Image.open(out / facts["files"]["mask"]) as mask:
+                assert mask.size == (160, 160)
+        assert not list(out.glob(".*"))
+
+
+def test_the_program_itself(tmp_path: Path, supports: list[str]) -> None:
+    model = write_tiny_model(tmp_path / "tiny.safetensors")
+    queries = [str(draw(tmp_path / f"query{index}.png", RED)) for index in range(2)]
+    words = ["-m", "rifenet", "segment", *supports, "--query", *queries, "--out", str(tmp_path / "out"), "--json"]
+    words += ["--model", str(model), "--device", "cpu", "--threads", "1", "--keep-absent"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    printed = json.loads(done.stdout)
+    assert printed["settings"]["model"]["name"] == "tiny"
+    assert Image.open(tmp_path / "out" / "query0_mask.png").size == (80, 60)
+    wrong = subprocess.run(
+        [sys.executable, *words[:-5], "--device", "abacus"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("rifenet segment: Expected a device of this machine")
+    assert wrong.stderr.count("\n") == 1

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from evaluation.scenes import mixed_scenes, write_dataset
+
+from rifenet.checkpoint import backbone_hash, save_model
+from rifenet.cli.main import main
+from rifenet.models import build_model
+
+SAME = ("scores", "per_class", "per_seed", "episodes_hash", "episode_counts")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIFENET_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> list[str]:
+    """A command that scores a small random RiFeNet on rendered scenes; add --out."""
+    torch.manual_seed(4)
+    model = build_model(backbone="resnet18", width=0.25, pretrained=False, embed_dim=32, tokens_per_label=20)
+    file = tmp_path / "model.safetensors"
+    save_model(model, file, {"name": "small", "image_size": 65}, with_backbone=True)
+    root = write_dataset(tmp_path / "scenes", mixed_scenes())
+    words = ["evaluate", "--model", str(file), "--dataset", "custom", "--root", str(root), "--min-area", "100"]
+    return [*words, "--episodes", "10", "--seeds", "0,1"]
+
+
+def read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text()))
+
+
+def test_model_and_baseline_are_scored_on_the_same_episodes(
+    line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs" / "result.json"
+    assert main([*line, "--baseline", "--out", str(out)]) == 0
+    model, baseline = read(out), read(out.with_name("result-prototype.json"))
+    assert (model["model"]["kind"], baseline["model"]["kind"]) == ("rifenet", "prototype")
+    assert model["episodes_hash"] == baseline["episodes_hash"]
+    assert model["model"]["image_size"] == baseline["model"]["image_size"] == 65
+    assert len(model["model"]["checkpoint_hash"]) >= 16
+    assert model["model"]["name"] == "small"
+    assert model["episodes"] == 10
+    printed = capsys.readouterr().out
+    assert "leaf" in printed
+    assert str(out) in printed.replace("\n", "")
+
+    tables = tmp_path / "docs" / "results.md"
+    assert main(["report", str(out), str(out.with_name("result-prototype.json")), "--out", str(tables)]) == 0
+    text = tables.read_text()
+    assert "| small, 65 px |" in text
+    assert "| prototype resnet18, 65 px |" in text
+    assert "(../runs/result.json)" in text
+
+
+def test_baseline_sees_the_very_backbone_of_the_model(line: list[str], tmp_path: Path) -> None:
+    from rifenet.cli.evaluate import _baseline
+    from rifenet.hub import load_model
+
+    model = load_model(line[2])
+    baseline = _baseline(model)
+    assert backbone_hash(baseline) == backbone_hash(model)
+    shallow = build_model(backbone="resnet18", width=0.25, pretrained=False, low=(1,), mid=(1, 2), high=(3,))
+    with pytest.raises(ValueError, match="Score --model prototype --backbone resnet18 by itself"):
+        _baseline(shallow)
+
+
+def test_json_on_stdout_is_the_result_without_the_packed_counts(
+    line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "result.json"
+    assert main([*line, "--json", "--name", "mine", "--image-size", "97", "--out", str(out)]) == 0
+    (printed,) = json.loads(capsys.readouterr().out)
+    stored = read(out)
+    assert printed.pop("file") == str(out)
+    assert printed == {key: stored[key] for key in stored if key != "episode_counts"}
+    assert (stored["model"]["name"], stored["model"]["image_size"]) == ("mine", 97)
+
+
+def test_warnings_are_one_plain_line(line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for image in (Path(line[6]) / "images").glob("heather[123].png"):
+        image.unlink()
+    assert main([*line, "--out", str(tmp_path / "result.json")]) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("warning: No episode of heather: left out of the mean.")
+    assert error.count("warning") == 1
+    assert ".py" not in error
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (["--model", "nowhere"], "Expected a model at nowhere, but there is none"),
+        (["--root", "nowhere"], "Expected a dataset folder"),
+        (["--fold", "7"], "Expected a fold between 0 and 1, but got 7"),
+        (["--episodes", "0"], "Expected eval.episodes to be at least 1, but got 0"),
+        (["--seeds", "3,3"], "Expected different seeds"),
+        (["--device", "mps"], "Expected a mps device"),
+    ],
+)
+def test_failure_is_one_sentence_and_exit_1(
+    line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], change: list[str], sentence: str
+) -> None:
+    out = tmp_path / "result.json"
+    assert main([*line, "--out", str(out), *change]) == 1
+    captured = capsys.readouterr()
+    assert sentence in captured.err
+    assert captured.err.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["--seeds", "0,x"],
+        ["--protocol", "hsnet"],
+        ["--model", "prototype"],
+        ["--backbone", "resnet18"],
+        ["--weights", "file.pth"],
+        ["--model", "prototype", "--backbone", "resnet18", "--baseline"],
+    ],
+)
+def test_wrong_usage_is_exit_2(line: list[str], capsys: pytest.CaptureFixture[str], change: list[str]) -> None:
+    assert main([*line, *change]) == 2
+    assert "usage: rifenet evaluate" in capsys.readouterr().err
+
+
+def test_report_refuses_what_is_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "none.json")]) == 1
+    assert "Expected a result file" in capsys.readouterr().err
+    assert main(["report"]) == 2
+
+
+def test_two_ranks_score_the_digits_of_one(line: list[str], tmp_path: Path) -> None:
+    alone, together = tmp_path / "alone.json", tmp_path / "together.json"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    source = str(Path(__file__).parents[2] / "src")
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (source, environment.get("PYTHONPATH"))))
+    assert main([*line, "--out", str(alone)]) == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "rifenet", *line, "--device", "cpu", "--out", str(together)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("mIoU") == 1  # one rank speaks for all
+    first, second = read(alone), read(together)
+    assert (first["environment"]["ranks"], second["environment"]["ranks"]) == (1, 2)
+    assert {name: first[name] for name in SAME} == {name: second[name] for name in SAME}
+    assert any(row["iou"] not in (0.0, 1.0) for row in first["per_class"])

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation.test_result import counted, result
+
+from rifenet.evaluation.report import PASCAL_5I, VOC_MINI, report, setting_label
+from rifenet.evaluation.result import names_hash, write_result
+
+PASCAL = {
+    "name": "pascal",
+    "hash": "f" * 64,
+    "list": "val.txt",
+    "images": 1449,
+    "names_hash": names_hash((files("rifenet.data") / "lists" / "pascal_val.txt").read_text().split()),
+    "median_sides": [375.0, 500.0],
+    "bad_files": 0,
+}
+MINI = {
+    **PASCAL,
+    "hash": "a" * 64,
+    "list": "all.txt",
+    "images": 3576,
+    "names_hash": "x",
+    "median_sides": [320.0, 427.0],
+}
+OWN = {**MINI, "name": "custom", "hash": "c" * 64}
+
+
+def scored(
+    path: Path, *, fold: int = 1, kind: str = "rifenet", name: str = "", dataset: dict[str, Any] = MINI, **changes: Any
+) -> Path:
+    """A result file; `seed` and `better` make its counts, the rest replaces fields of it."""
+    counts = counted(changes.pop("seed", fold), better=changes.pop("better", 0))
+    protocol = {"name": "pfenet", "min_area": 2048, "absent_as_zero": False, "query_order": "in list order"}
+    fields = {
+        "protocol": protocol,
+        "dataset": dataset,
+        "fold": fold,
+        "episodes_hash": f"episodes {fold}",
+        "model": {
+            "name": name or kind,
+            "kind": kind,
+            "backbone": "resnet50",
+            "checkpoint_hash": "0123456789abcdef",
+            "image_size": 473,
+            "metadata": {},
+        },
+        "novel_classes_seen": [],
+        "episodes_per_second": 12.34,
+        "peak_memory_mib": {"process": 1234.5, "device": None},
+        "environment": {
+            "torch": "2.13.0",
+            "device": "cpu",
+            "device_name": "x86_64",
+            "threads": 2,
+            "ranks": 1,
+            "git_commit": "c0ffee",
+        },
+        "config": {"data": {"root": "photos"}, "model": {"kind": kind}},
+    }
+    write_result({**result(counts), **fields, **changes}, path)
+    return path
+
+
+def full(path: Path, **options: Any) -> Path:
+    """A result on the true PASCAL-5i test set under the published rules (its counts are still those of 24 episodes)."""
+    file = scored(path, dataset=PASCAL, **options)
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "episodes": 1000}))
+    return file
+
+
+def table(text: str, heading: str) -> list[list[str]]:
+    """Cells of the first table after `heading`."""
+    lines = text[text.index(heading) :].splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return [rows[0], *rows[2:]]
+
+
+def percent(path: Path, figure: str = "miou") -> str:
+    score = json.loads(path.read_text())["scores"][figure]
+    return f"{100 * score['mean']:.1f} ± {100 * score['std']:.1f}"
+
+
+def test_table_has_each_figure_with_its_source_and_the_prototype_last(tmp_path: Path) -> None:
+    base = scored(tmp_path / "base.json", kind="prototype")
+    model = scored(tmp_path / "model.json", better=900)
+    text = report([base, model], tmp_path)
+    heading, ours, prototype = table(text, f"## {VOC_MINI}, 1-shot")
+    assert heading == ["model", "fold 1", "FB-IoU"]
+    assert ours == ["rifenet, 473 px", f"{percent(model)} [2]", percent(model, "fb_iou")]
+    assert prototype == ["prototype, 473 px", f"{percent(base)} [1]", percent(base, "fb_iou")]
+    sources = table(text, "## Sources")
+    assert sources[1][:8] == ["[1]", "[base.json](base.json)", "prototype", "`0123456789ab`", "1", "1", "0 1 2", "24"]
+    assert "`c0ffee`" in sources[2]
+    intervals = table(text, "### Intervals")
+    assert re.fullmatch(r"\+\d\.\d \d\.\d to \d\.\d \[1\]", intervals[1][-1])
+    assert intervals[2][-1] == "–"
+    classes = table(text, "### Classes")
+    assert [row[0] for row in classes[1:]] == ["bus", "car", "cat"]
+    stored = json.loads(model.read_text())["per_class"]
+    assert [row[2] for row in classes[1:]] == [
+        f"{100 * item['iou']:.1f} ± {100 * item['std']:.1f} [2]" for item in stored
+    ]
+
+
+def test_missing_prototype_is_said(tmp_path: Path) -> None:
+    rows = table(report([scored(tmp_path / "model.json")]), "## ")
+    assert rows[-1][0] == "prototype: not scored, run `rifenet evaluate --baseline`"
+    assert set(rows[-1][1:]) == {"–"}
+
+
+def test_mean_over_folds_only_where_all_are_there_and_its_folds_are_named(tmp_path: Path) -> None:
+    whole = [scored(tmp_path / f"a{fold}.json", fold=fold, name="whole") for fold in (1, 2)]
+    half = scored(tmp_path / "b.json", fold=1, name="half")
+    heading, *rows = table(report([*whole, half]), "## ")
+    assert heading == ["model", "fold 1", "fold 2", "mean of folds 1, 2", "FB-IoU"]
+    runs = [[run["miou"] for run in json.loads(path.read_text())["per_seed"]] for path in whole]
+    means = [sum(pair) / 2 for pair in zip(*runs, strict=True)]
+    assert rows[0][3].startswith(f"{100 * sum(means) / 3:.1f} ±")
+    assert rows[1][2:] == ["–", "–", "–"]
+
+
+def test_published_figures_only_beside_the_real_protocol(tmp_path: Path) -> None:
+    mini = report([scored(tmp_path / "mini.json")])
+    assert "published:" not in mini
+    assert PASCAL_5I not in re.sub("This is not PASCAL-5i", "", mini)
+    paths = [full(tmp_path / f"{fold}.json", fold=fold) for fold in range(4)]
+    prototypes = [full(tmp_path / f"p{fold}.json", fold=fold, kind="prototype") for fold in range(4)]
+    results = [json.loads(path.read_text()) for path in (*paths, *prototypes)]
+    assert {setting_label(item) for item in results} == {PASCAL_5I}
+
+
+def test_published_rows_keep_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Counts of 24 episodes stand for 1,000, which only the label looks at.
+    monkeypatch.setattr("rifenet.evaluation.report._PUBLISHED_EPISODES", 24)
+    paths = [scored(tmp_path / f"{fold}.json", fold=fold, dataset=PASCAL) for fold in (0, 1)]
+    text = report([*paths, scored(tmp_path / "mini.json")])
+    assert text.count("## PASCAL-5i, 1-shot") == 1
+    heading, *rows = table(text, "## PASCAL-5i, 1-shot")
+    assert heading == ["model", "fold 0", "fold 1", "fold 2", "fold 3", "mean", "FB-IoU"]
+    assert rows[0][3:] == ["–"] * 4
+    paper = next(row for row in rows if row[0].startswith("published: RiFeNet (AAAI 2024), ResNet-50"))
+    assert paper[1:6] == ["68.4*", "73.5*", "67.1*", "59.4*", "67.1*"]
+    assert "not a reproduction" in text
+    assert all("published:" not in row[0] for row in table(text, f"## {VOC_MINI}"))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "episodes", "min_area", "label"),
+    [
+        (PASCAL, 1000, 2048, PASCAL_5I),
+        (PASCAL, 999, 2048, "PASCAL-5i test images under other rules"),
+        (PASCAL, 1000, 1, "PASCAL-5i test images under other rules"),
+        ({**PASCAL, "images": 1448}, 1000, 2048, "part of PASCAL, not PASCAL-5i"),
+        ({**PASCAL, "names_hash": "other"}, 1000, 2048, "part of PASCAL, not PASCAL-5i"),
+        ({**PASCAL, "bad_files": 1}, 1000, 2048, "part of PASCAL, not PASCAL-5i"),
+        ({**PASCAL, "median_sides": [320.0, 427.0]}, 1000, 2048, VOC_MINI),
+        (MINI, 1000, 2048, VOC_MINI),
+        (OWN, 1000, 2048, "custom dataset `photos`"),
+    ],
+)
+def test_label_says_what_was_scored(dataset: dict[str, Any], episodes: int, min_area: int, label: str) -> None:
+    protocol = {"name": "pfenet", "min_area": min_area}
+    content = {"dataset": dataset, "episodes": episodes, "protocol": protocol, "config": {"data": {"root": "photos"}}}
+    assert setting_label(content) == label
+
+
+def test_settings_never_share_a_table(tmp_path: Path) -> None:
+    other = {**MINI, "hash": "b" * 64}
+    paths = [
+        scored(tmp_path / "a.json"),
+        scored(tmp_path / "b.json", dataset=other),
+        scored(tmp_path / "c.json", shots=5),
+        scored(tmp_path / "d.json", dataset=OWN),
+    ]
+    text = report(paths)
+    assert len(re.findall(r"^## (?!Sources)", text, re.MULTILINE)) == 4
+    assert "## custom dataset `photos`, 1-shot" in text
+    assert f"## {VOC_MINI}, 5-shot" in text
+
+
+def test_marks_for_absent_and_already_seen_classes(tmp_path: Path) -> None:
+    path = scored(tmp_path / "a.json", absent_classes=["train"], novel_classes_seen=["cat"])
+    text = report([path])
+    assert table(text, "## ")[1][1] == f"{percent(path)}†‡ [1]"
+    assert "- † [1]: the model was trained on cat." in text
+    assert "- ‡ [1]: no episode of train, left out of the mean." in text
+
+
+def test_one_model_twice_on_a_fold_is_refused(tmp_path: Path) -> None:
+    paths = [scored(tmp_path / "a.json"), scored(tmp_path / "b.json")]
+    with pytest.raises(ValueError, match=r"a\.json and .*b\.json"):
+        report(paths)
+    report([paths[0], scored(tmp_path / "c.json", name="other")])
+
+
+def test_links_are_relative_to_the_report(tmp_path: Path) -> None:
+    text = report([scored(tmp_path / "runs" / "one" / "result.json")], tmp_path / "docs")
+    assert "[result.json](../runs/one/result.json)" in text
+    assert str(tmp_path) not in text
+
+
+def test_published_file_is_whole() -> None:
+    rows = json.loads((files("rifenet.evaluation") / "published.json").read_text())["rows"]
+    keys = [(row["method"], row["backbone"], row["dataset"], row["shots"]) for row in rows]
+    assert len(set(keys)) == len(keys)
+    for row in rows:
+        figures = [*row.get("folds", []), row["mean"]]
+        assert all(re.fullmatch(r"\d\d\.\d\*?", figure) for figure in figures)
+        # Whoever lists folds lists four, and their mean is the mean.
+        if "folds" in row:
+            values = [float(figure.rstrip("*")) for figure in row["folds"]]
+            assert len(values) == 4
+            assert sum(values) / 4 == pytest.approx(float(row["mean"].rstrip("*")), abs=0.06)

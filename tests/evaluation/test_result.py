@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rifenet.evaluation.result import (
+    FORMAT,
+    EpisodeCounts,
+    compare_results,
+    figures,
+    pack_counts,
+    read_result,
+    unpack_counts,
+    write_result,
+)
+
+CLASSES = {6: "bus", 7: "car", 8: "cat"}
+
+
+def counted(seed: int = 0, runs: int = 3, episodes: int = 24, better: int = 0) -> EpisodeCounts:
+    """Counts of a fold; `better` pixels are added to every foreground intersection."""
+    rng = np.random.default_rng(seed)
+    union = rng.integers(5000, 90_000, size=(runs, episodes))
+    counts = np.zeros((runs, episodes, 2, 2), np.int32)
+    counts[..., 1, 1], counts[..., 1, 0] = union, (union * rng.uniform(0.2, 0.8, union.shape)).astype(int) + better
+    counts[..., 0, 1], counts[..., 0, 0] = 180_000, 150_000
+    class_ids = np.tile(np.arange(episodes) % 3 + 6, (runs, 1)).astype(np.int32)
+    return EpisodeCounts(class_ids, np.tile(np.arange(episodes) // 2, (runs, 1)).astype(np.int32), counts)
+
+
+def result(counts: EpisodeCounts, **changes: Any) -> dict[str, Any]:
+    runs, episodes = counts.class_ids.shape
+    return {
+        "format": FORMAT,
+        "protocol": {"name": "pfenet", "min_area": 2048, "absent_as_zero": False},
+        "fold": 1,
+        "shots": 1,
+        "seeds": list(range(runs)),
+        "episodes": episodes,
+        "episodes_hash": "e",
+        **figures(counts, CLASSES, range(runs), False),
+        "episode_counts": pack_counts(counts),
+        **changes,
+    }
+
+
+def test_figures_from_plain_sums() -> None:
+    counts = counted()
+    found = figures(counts, CLASSES, (5, 6, 7), absent_as_zero=False)
+    ious = np.array(
+        [
+            [
+                counts.counts[run][counts.class_ids[run] == class_id][:, 1, 0].sum()
+                / counts.counts[run][counts.class_ids[run] == class_id][:, 1, 1].sum()
+                for class_id in CLASSES
+            ]
+            for run in range(3)
+        ]
+    )
+    assert [row["per_seed"] for row in found["per_class"]] == [pytest.approx(column) for column in ious.T]
+    assert [row["iou"] for row in found["per_class"]] == pytest.approx(ious.mean(0))
+    assert [row["std"] for row in found["per_class"]] == pytest.approx(ious.std(0, ddof=1))
+    assert [row["name"] for row in found["per_class"]] == ["bus", "car", "cat"]
+    assert [run["seed"] for run in found["per_seed"]] == [5, 6, 7]
+    assert [run["miou"] for run in found["per_seed"]] == pytest.approx(ious.mean(1))
+    score = found["scores"]["miou"]
+    assert score["mean"] == pytest.approx(ious.mean())
+    assert score["std"] == pytest.approx(ious.mean(1).std(ddof=1))
+    assert score["interval_seeds"][0] < score["mean"] < score["interval_seeds"][1]
+    assert score["interval_bootstrap"][0] < score["mean"] < score["interval_bootstrap"][1]
+
+
+def test_one_seed_has_neither_deviation_nor_seed_interval() -> None:
+    score = figures(counted(runs=1), CLASSES, (0,), absent_as_zero=False)["scores"]["miou"]
+    assert (score["std"], score["interval_seeds"]) == (None, None)
+    assert len(score["interval_bootstrap"]) == 2
+
+
+def test_packed_counts_come_back_and_stay_small(tmp_path: Path) -> None:
+    counts = counted(runs=5, episodes=1000)
+    stored = result(counts)
+    write_result(stored, tmp_path / "deep" / "result.json")
+    again = read_result(tmp_path / "deep" / "result.json")
+    for before, after in zip(counts, unpack_counts(again), strict=True):
+        assert (before == after).all()
+    assert (tmp_path / "deep" / "result.json").stat().st_size < 100_000
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["result.json"]
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    write_result({"format": FORMAT}, file)
+    before = file.read_text()
+    with pytest.raises(ValueError, match="JSON"):
+        write_result({"format": FORMAT, "miou": float("nan")}, file)
+    assert file.read_text() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", "{}", '{"format": 99, "episode_counts": ""}'])
+def test_foreign_files_are_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "other.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r"other\.json to be a result file"):
+        read_result(file)
+
+
+def test_damaged_counts_are_refused() -> None:
+    stored = result(counted())
+    for damaged in (stored["episode_counts"][:-8], "!!!!"):
+        with pytest.raises(ValueError, match="3 x 24 episodes"):
+            unpack_counts({**stored, "episode_counts": damaged})
+    with pytest.raises(ValueError, match="3 x 25 episodes"):
+        unpack_counts({**stored, "episodes": 25})
+
+
+def test_comparison_is_paired() -> None:
+    model, other = result(counted(better=500)), result(counted())
+    difference = compare_results(model, other)
+    assert difference.miou == pytest.approx(model["scores"]["miou"]["mean"] - other["scores"]["miou"]["mean"])
+    assert 0 < difference.interval[0] < difference.miou < difference.interval[1]
+    # The two differ by the same few pixels everywhere: surely better, though their own intervals overlap widely.
+    assert difference.interval[1] - difference.interval[0] < 0.02
+    assert other["scores"]["miou"]["interval_bootstrap"][1] > model["scores"]["miou"]["interval_bootstrap"][0]
+    assert compare_results(model, model) == (0, (0, 0))
+
+
+@pytest.mark.parametrize(
+    "change", [{"episodes_hash": "f"}, {"fold": 2}, {"shots": 5}, {"protocol": {"absent_as_zero": True}}]
+)
+def test_other_episodes_or_rules_cannot_be_compared(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"same episodes, but {next(iter(change))} differs"):
+        compare_results(result(counted()), result(counted(), **change))
