@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(USABLE)' >/dev/null 2>&1 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo test test-slow lint bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1: \2/p' Makefile
@@ -28,6 +28,9 @@ lint: $(VENV)/.installed-dev ## style, format and types
 	$(BIN)/ruff check src tests
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
+
+bench: $(VENV)/.installed ## times and memory on this machine, written to bench.json
+	$(BIN)/rifenet bench --out bench.json
 
 clean: ## remove caches and built files, keep .venv
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -41,8 +41,9 @@ SERVED = (
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "__init__": ("segmenter", "hub"),
     "__main__": ("cli.main",),
-    # Leaves.
-    "config": (),
+    # Leaves. `config` speaks for the files it is made of.
+    "config": ("config.*",),
+    "config.*": ("config.*",),
     "losses": (),
     "metrics": (),
     "visualize": (),
@@ -85,9 +86,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "engines.onnx": ("engines", "data.transforms", "visualize"),
     "storage": ("engines",),
     "result": ("storage", "data.transforms", "visualize"),
-    "segmenter": ("engines", "storage", "result", "data.transforms", "visualize"),
+    "segmenter": ("engines", "storage", "result", "data.transforms", "metrics", "visualize"),
     "export": SERVED,
-    "bench": SERVED,
+    "bench": ("bench.*",),
+    "bench.*": (*SERVED, "bench.*"),
     "server": ("server.*",),
     "server.*": (*SERVED, "server.*"),
     # Commands: what they run is imported inside the function that runs it, so that --help is quick.
@@ -96,34 +98,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 LAZILY: dict[str, tuple[str, ...]] = {
     "segmenter": ("engines.*",),
+    "bench.*": ("losses", "training.*", "evaluation.provenance"),  # the training step, and what machine it ran on
     "cli.*": ("*",),
 }
 ONLY_AT_FUNCTION_LEVEL = ("__init__",)  # whatever these import, they import lazily
 LIMITED_NAMES = {("models*", "config"): {"ModelConfig"}}  # of these modules, only these names
 
-TORCH_FREE = (
-    "__init__",
-    "__main__",
-    "segmenter",
-    "storage",
-    "result",
-    "engines",
-    "engines.onnx",
-    "cli",
-    "cli.*",
-    *LIGHT,
-)
-NO_TORCH_AT_ALL = (
-    "segmenter",
-    "storage",
-    "result",
-    "engines.onnx",
-    "config",
-    "data",
-    "data.folds",
-    "data.transforms",
-    "visualize",
-)
+NO_TORCH_AT_ALL = (*LIGHT, "config.*", "metrics", "segmenter", "storage", "result", "engines.onnx")
+TORCH_FREE = (*NO_TORCH_AT_ALL, "__init__", "__main__", "engines", "cli", "cli.*")  # importing them does not load it
 FABRIC = ("training.*", "evaluation.*", "cli.train", "cli.evaluate")
 MAY_IMPORT_BY_NAME = ("__init__", "cli.main")  # may hand a string to importlib.import_module
 

@@ -1,4 +1,4 @@
-"""Every example photo that ships: readable, small, matching its mask, with the classes it claims and its attribution."""
+"""Every example photo that ships: readable, small, matching its mask, with the classes it claims and attribution."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def test_colours_are_distinct_for_dozens_of_classes_and_never_black_or_white() -
 
 
 def test_neighbouring_colours_differ_for_colour_blind_eyes() -> None:
-    # Deuteranopes see roughly the luminance and the blue-yellow axis; the first seven classes must differ in one of them.
+    # Deuteranopes see roughly luminance and the blue-yellow axis; the first seven classes must differ in one of them.
     rgb = np.array([visualize.class_colour(i) for i in range(1, 8)], float)
     axes = np.stack([rgb @ [0.299, 0.587, 0.114], rgb @ [0.5, 0.5, -1.0]], 1)
     distances = np.linalg.norm(axes[:, None] - axes[None], axis=-1)[np.triu_indices(7, 1)]

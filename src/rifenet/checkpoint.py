@@ -1,7 +1,7 @@
 """Models on disk: one safetensors file each, with everything needed to rebuild the model in its header.
 
-A run's `model.safetensors` holds what was trained and names the frozen backbone by its hash; a file made to be shipped also
-holds the backbone, convolutions in float16. Writes are atomic: a killed or failed write leaves the old file.
+A run's `model.safetensors` holds what was trained and names the frozen backbone by its hash; a file made to be shipped
+also holds the backbone, convolutions in float16. Writes are atomic: a killed or failed write leaves the old file.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def state_hash(state: dict[str, Tensor]) -> str:
 
 def backbone_hash(model: nn.Module) -> str:
     """Hash of the model's frozen backbone (parameters and batch-norm statistics)."""
-    return state_hash(_without_counters(model.backbone.state_dict()))  # type: ignore[operator,union-attr]
+    return state_hash(_without_counters(model.backbone.state_dict()))  # type: ignore[union-attr]
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -46,7 +46,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # safetensors makes files that only their owner may read
         os.replace(temporary, path)
     except SafetensorError as error:
         # safetensors reports a full disk as its own error; users and callers expect an OSError.
@@ -78,8 +81,8 @@ def save_model(
         model: what to save.
         path: file to write, `.safetensors`.
         metadata: anything JSON can hold; `load_model` gives it back as `model.metadata`.
-        with_backbone: for shipping: the frozen backbone goes in too, weights of two and more axes in float16 (batch-norm
-            statistics stay float32), the auxiliary head, which only training uses, is left out.
+        with_backbone: for shipping: the frozen backbone goes in too, weights of two and more axes in float16
+            (statistics of batch norm stay float32), the auxiliary head, which only training uses, is left out.
 
     Raises:
         OSError: the disk is full or not writable; an older file at `path` is left as it was.

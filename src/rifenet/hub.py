@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rifenet.checkpoint import read_model
-from rifenet.models import Prototype, RiFeNet
+if TYPE_CHECKING:
+    from rifenet.models import Prototype, RiFeNet
 
 MODEL_FILE = "model.safetensors"
 
@@ -39,6 +40,8 @@ def locate(name: str | Path = "default") -> Path:
 
 def load_model(name: str | Path = "default", device: str = "cpu") -> RiFeNet | Prototype:
     """The model called `name`, in eval mode on `device`, with `.metadata` (what was saved beside it) and `.hash`."""
+    from rifenet.checkpoint import read_model  # with torch; the names above work without
+
     model: RiFeNet | Prototype = read_model(locate(name)).to(device)
     return model
 

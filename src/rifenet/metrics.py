@@ -162,6 +162,15 @@ def bootstrap_difference(
     return _percentiles(mine - theirs)
 
 
+def presence_statistic(scores: NDArray[np.float32]) -> float:
+    """How sure the pixels of a class are, in [0,1]: mean score [H,W] over those above 0.5, and 0 where there is none.
+
+    The raw value behind a class's confidence; a model's calibration maps it to the share of photos that show the class.
+    """
+    certain = scores[scores > 0.5]
+    return float(certain.mean()) if certain.size else 0.0
+
+
 def auroc(scores: Sequence[float] | NDArray[np.floating], present: Sequence[bool] | NDArray[np.bool_]) -> float:
     """Area under the ROC curve of `scores` for "target present", [M] each: how often a positive outranks a negative.
 

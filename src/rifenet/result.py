@@ -33,15 +33,6 @@ def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return (0.5 + 0.5 * np.tanh(values / 2)).astype(np.float32)
 
 
-def presence_statistic(scores: NDArray[np.float32]) -> float:
-    """How sure the pixels of a class are, in [0,1]: mean score [H,W] over those above 0.5, and 0 where there is none.
-
-    The raw value behind `Result.confidence`; a model's calibration maps it to the share of photos that show the class.
-    """
-    certain = scores[scores > 0.5]
-    return float(certain.mean()) if certain.size else 0.0
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """One segmented photo. Full-size maps are made when first asked for, so that many results stay small."""
@@ -53,7 +44,7 @@ class Result:
     confidence: dict[str, float]
     """How likely each class is in the photo at all, in [0,1]."""
     calibrated: bool
-    """Whether confidences are measured shares; if not they are `presence_statistic`, which only ranks photos."""
+    """Whether confidences are measured shares; if not, `metrics.presence_statistic`, which only ranks photos."""
     keep_absent: bool
     """Whether classes judged absent stay in the mask."""
     source: str

@@ -16,7 +16,8 @@ from PIL import Image
 
 from rifenet.data.transforms import IGNORE, Source, load_image, load_mask, resize_and_pad, resize_mask
 from rifenet.engines import Engine
-from rifenet.result import Result, presence_statistic, sigmoid
+from rifenet.metrics import presence_statistic
+from rifenet.result import Result, sigmoid
 from rifenet.storage import LearnedClass, Shots, read_classes, save_classes
 
 MAX_SHOTS = 20

@@ -49,6 +49,18 @@ def test_what_is_no_model_gets_a_sentence(
     assert error.count("\n") == 1
 
 
+def test_an_install_without_its_model_still_says_its_versions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rifenet import hub
+
+    monkeypatch.setattr(hub, "bundled_model", lambda: tmp_path / "default.safetensors")
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["rifenet"] == __version__
+    assert "default.safetensors, but there is none" in facts["model"]["problem"]
+
+
 def test_devices_without_asking_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(info, "_version", lambda name: "9.9.9+cpu")
     code = (

@@ -125,16 +125,16 @@ def test_the_right_amount_of_each_change() -> None:
     """Shares and ranges over many seeds: mirror and blur half the time, rotation half the time within its bound."""
     photo, mask = coordinates(200, 200), np.zeros((200, 200), np.uint8)
     angles, mirrored = [], 0
-    for seed in range(300):
+    for seed in range(160):
         image, _, valid = weak_view(photo, mask, view_rng(seed), size=100, scale=(1, 1), rotate=10, blur=0)
         red, green = (image[30:70, 30:70, channel].astype(float) for channel in (0, 1))
         mirrored += red[:, -1].mean() < red[:, 0].mean()
         slope = (green[:, -5:].mean() - green[:, :5].mean()) / np.abs(red[:, -5:].mean() - red[:, :5].mean())
         angles.append(np.degrees(np.arctan(slope)))
         assert valid.mean() > 0.8
-    assert 120 < mirrored < 180
+    assert 60 < mirrored < 100
     turned = np.abs(angles) > 0.3
-    assert 120 < turned.sum() < 180
+    assert 60 < turned.sum() < 100
     assert 9 < np.abs(angles).max() < 10.7
 
     sharp = render((1,), 0)[0]
@@ -144,9 +144,9 @@ def test_the_right_amount_of_each_change() -> None:
             weak_view(sharp, None, view_rng(seed), blur=0.5, **plain)[0],
             weak_view(sharp, None, view_rng(seed), blur=0, **plain)[0],
         )
-        for seed in range(60)
+        for seed in range(40)
     )
-    assert 18 < blurred < 42
+    assert 10 < blurred < 30
 
 
 def test_scale_is_within_its_bounds() -> None:

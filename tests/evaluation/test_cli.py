@@ -141,7 +141,8 @@ def test_report_refuses_what_is_no_result(tmp_path: Path, capsys: pytest.Capture
     assert main(["report"]) == 2
 
 
-def test_two_ranks_score_the_digits_of_one(line: list[str], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_ranks_under_torchrun_score_the_digits_of_one(line: list[str], tmp_path: Path) -> None:
     alone, together = tmp_path / "alone.json", tmp_path / "together.json"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     source = str(Path(__file__).parents[2] / "src")

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import subprocess
+import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation.scenes import NOVEL, ColourModel, Scene, mixed_scenes, open_scenes, write_dataset
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from rifenet.config import Config, DataConfig, EvalConfig
@@ -44,6 +48,16 @@ def config(*, fold: int = 0, shots: int = 1, image_size: int = 64, min_area: int
 
 def listed(index: ImageIndex, episodes: int, shots: int = 1) -> list[Episode]:
     return evaluation_episodes(index, NOVEL, shots=shots, seed=0, episodes=episodes, min_area=100)
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def figures(result: dict[str, Any]) -> dict[str, Any]:
@@ -139,11 +153,29 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 
 def test_no_setting_of_the_machine_changes_a_digit(index: ImageIndex, model: Any) -> None:
-    rules: dict[str, Any] = {"image_size": 65, "shots": 2, "episodes": 14}
+    rules: dict[str, Any] = {"image_size": 65, "shots": 2, "episodes": 10}
     reference = figures(evaluate(model, index, config(**rules)))
     assert any(0 < row["iou"] < 1 for row in reference["per_class"])
-    for change in ({}, {"batch_size": 8}, {"workers": 2}, {"batch_size": 3, "workers": 1}):
+    for change in ({}, {"batch_size": 8}, {"workers": 2}):
         assert figures(evaluate(model, index, config(**rules, **change))) == reference, change
+    with threads(3):
+        assert figures(evaluate(model, index, config(**rules, batch_size=3, workers=2))) == reference
+        assert torch.get_num_threads() == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Starts its second rank by fork; test_cli.py does it by torchrun.")
+def test_two_ranks_change_no_digit(index: ImageIndex, model: Any) -> None:
+    rules = config(image_size=65, shots=2, episodes=7)
+    alone = evaluate(model, index, rules)
+
+    def run(fabric: Fabric) -> tuple[dict[str, Any], int]:
+        done: list[int] = []
+        return evaluate(model, index, rules, fabric=fabric, progress=done.append), sum(done)
+
+    together, share = Fabric(accelerator="cpu", devices=2, strategy="ddp_fork").launch(run)
+    assert together["environment"]["ranks"] == 2
+    assert share == 7  # of 14: the other rank did the rest
+    assert figures(together) == figures(alone)
 
 
 def test_a_part_of_the_episodes_scores_as_in_the_whole(index: ImageIndex, model: Any) -> None:
@@ -175,9 +207,12 @@ def test_the_mode_comes_back_after_an_error_too(index: ImageIndex) -> None:
             return super().decode(features, context) / 0
 
     model = Broken().train()
-    with pytest.raises(ValueError, match="finite logits"):
-        evaluate(model, index, config())
+    with threads(3):
+        with pytest.raises(ValueError, match="finite logits"):
+            evaluate(model, index, config(episodes=300))
+        assert torch.get_num_threads() == 3
     assert model.training
+    assert model.queries <= 6  # the other threads do not go on to the end
 
 
 def test_each_query_and_each_support_set_is_encoded_once(index: ImageIndex) -> None:

@@ -127,8 +127,8 @@ def test_balanced_counts(foreground: int, background: int) -> None:
 def test_fill_slots_keeps_order_and_marks_empty_slots() -> None:
     chosen = torch.tensor([[False, True, True, False, True], [False, False, False, True, False]])
     slots = masks.fill_slots(chosen, 4)
-    assert slots.index[0, :3].tolist() == [1, 2, 4]
-    assert slots.index[1, 0] == 3
+    assert slots.positions[0, :3].tolist() == [1, 2, 4]
+    assert slots.positions[1, 0] == 3
     assert slots.valid.tolist() == [[True, True, True, False], [True, False, False, False]]
 
 

@@ -10,14 +10,18 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 
-def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
-    """The items, while a bar on stderr moves with them; there is none where stderr is no terminal."""
+def progress(items: Iterable[Item], total: int, label: str, *, auto_refresh: bool = True) -> Iterator[Item]:
+    """The items, while a bar on stderr moves with them; there is none where stderr is no terminal.
+
+    Without `auto_refresh` the bar moves between items only, and nothing runs during one.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    options: dict[str, Any] = {"transient": True, "disable": not console.is_terminal, "auto_refresh": auto_refresh}
+    with Progress(*columns, console=console, **options) as bar:
         yield from bar.track(items, total=total, description=label)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rifenet.cli.console import note, print_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,16 +38,16 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument(
         "--min-area", type=int, default=2048, metavar="PX", help="a class counts in an image from so many pixels on"
     )
-    parser = argparse.ArgumentParser(
-        prog="rifenet data",
-        description="Look into a dataset.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    texts: dict[str, Any] = {"epilog": _EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser(prog="rifenet data", description="Look into a dataset.", **texts)
     actions = parser.add_subparsers(dest="action", required=True)
-    scan = actions.add_parser("index", parents=[shared], help="count images, classes and pairs; name every bad file")
+    scan = actions.add_parser(
+        "index", parents=[shared], help="count images, classes and pairs; name every bad file", **texts
+    )
     scan.add_argument("--json", action="store_true", help="print JSON")
-    show = actions.add_parser("show", parents=[shared], help="a contact sheet of episodes as the network sees them")
+    show = actions.add_parser(
+        "show", parents=[shared], help="a contact sheet of episodes as the network sees them", **texts
+    )
     show.add_argument("--fold", type=int, default=0)
     show.add_argument("--shots", type=int, default=1, metavar="K")
     show.add_argument("--size", type=int, default=473, metavar="PX", help="side of the network's input")
@@ -90,7 +92,7 @@ def summary(index: ImageIndex, min_area: int) -> dict[str, Any]:
 def _index(index: ImageIndex, options: argparse.Namespace) -> int:
     found = summary(index, options.min_area)
     if options.json:
-        print(json.dumps(found, indent=1))
+        print_json(found)
         return 0
     from rich.console import Console
     from rich.table import Table
@@ -128,11 +130,22 @@ def _show(index: ImageIndex, options: argparse.Namespace) -> int:
         pool = data.EpisodePool(
             index.without_classes(novel), base, shots=options.shots, unlabeled=2, min_area=options.min_area
         )
+        for name, reason in pool.left_out:
+            note(f"warning: {name} is left out: {reason}.")
         loaded: Any = data.TrainingEpisodes(pool, config, seed=options.seed, episodes=options.episodes)
     else:
-        listed = data.evaluation_episodes(
-            index, novel, shots=options.shots, seed=options.seed, episodes=options.episodes, min_area=options.min_area
-        )
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            listed = data.evaluation_episodes(
+                index,
+                novel,
+                shots=options.shots,
+                seed=options.seed,
+                episodes=options.episodes,
+                min_area=options.min_area,
+            )
+        for warning in caught:
+            note(f"warning: {warning.message}")
         loaded = data.EvaluationEpisodes(index, listed, config.image_size)
     strips = [_strip(loaded[i], index) for i in range(len(loaded))]
     options.out.parent.mkdir(parents=True, exist_ok=True)

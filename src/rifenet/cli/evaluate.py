@@ -136,7 +136,7 @@ def _load(options: argparse.Namespace) -> RiFeNet | Prototype:
     if options.model != "prototype":
         return load_model(options.model)
     model = build_model(kind="prototype", backbone=options.backbone, weights=options.weights)
-    model.hash = backbone_hash(model)  # type: ignore[assignment]
+    model.hash = backbone_hash(model)
     return model
 
 
@@ -156,7 +156,7 @@ def _baseline(model: RiFeNet | Prototype) -> RiFeNet | Prototype:
             f"before. Score --model prototype --backbone {model.config.backbone} by itself."
         )
     baseline.backbone.load_state_dict({name: weights[name] for name in needed})
-    baseline.hash = backbone_hash(baseline)  # type: ignore[assignment]
+    baseline.hash = backbone_hash(baseline)
     return baseline
 
 

@@ -27,6 +27,12 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
+    try:
+        card = _card(arguments.model)
+    except FileNotFoundError as error:
+        if arguments.model != "default":
+            raise
+        card = {"problem": str(error)}  # versions and devices are what one asks for where an install is incomplete
     facts = {
         "rifenet": __version__,
         "python": platform.python_version(),
@@ -34,7 +40,7 @@ def main(argv: list[str]) -> int:
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "cores": os.cpu_count(),
         "devices": _devices(),
-        "model": _card(arguments.model),
+        "model": card,
     }
     if arguments.json:
         print_json(facts)

@@ -17,6 +17,7 @@ COMMANDS = {
     "train": ("rifenet.cli.train", "meta-train a model; resumes by itself"),
     "evaluate": ("rifenet.cli.evaluate", "score a model on novel classes"),
     "report": ("rifenet.cli.report", "turn results into tables, published figures beside ours"),
+    "bench": ("rifenet.cli.bench", "this machine's times and memory, as JSON and a table"),
     "info": ("rifenet.cli.info", "versions, devices and the model's card"),
 }
 """Command -> (module with `main(argv) -> int`, what it does)."""

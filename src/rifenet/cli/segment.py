@@ -160,7 +160,7 @@ def _run(
     for result in progress(results, len(todo), "segmenting"):
         photo = by_source[result.source]
         try:
-            paths = result.save(out, queries[photo], {"run": run, "photo": _stamp(photo)})
+            paths = result.save(out, queries[photo], {"run": run, "file": _stamp(photo)})
         except OSError as error:
             raise OSError(
                 f"Could not save the results of {photo} ({error.strerror or error}). {len(records)} of {len(queries)}"
@@ -184,16 +184,16 @@ def _run(
     return 0
 
 
-def _stamp(photo: Path) -> list[int]:
-    """Size in bytes and time of change in ns: a photo with the same two is taken to be the same."""
+def _stamp(photo: Path) -> dict[str, int]:
+    """Size and time of change: a photo with the same two is taken to be the same."""
     status = photo.stat()
-    return [status.st_size, status.st_mtime_ns]
+    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
 def _done(out: Path, name: str, photo: Path, run: str) -> dict[str, Any] | None:
     """The record of a photo that this run has segmented before, as it is now, with all its files."""
     record = _read_json(out / f"{name}.json")
-    if record is None or record.get("run") != run or not photo.is_file() or record.get("photo") != _stamp(photo):
+    if record is None or record.get("run") != run or not photo.is_file() or record.get("file") != _stamp(photo):
         return None
     return record if all((out / file).is_file() for file in record["files"].values()) else None
 

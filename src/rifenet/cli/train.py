@@ -12,7 +12,7 @@ def main(argv: list[str]) -> int:
     """Trains, or resumes, and returns 0."""
     import argparse
 
-    from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+    from jsonargparse import ArgumentParser, set_parsing_settings
 
     from rifenet.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
 
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with data, model, train and eval sections")
+    parser.add_argument("--config", action="config", help="YAML file with data, model, train and eval sections")
     sections = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "eval": EvalConfig}
     for name, section in sections.items():
         parser.add_class_arguments(section, name)

@@ -175,7 +175,8 @@ def _scan_all(entries: Sequence[Entry], n_classes: int, progress: bool) -> list[
         scans = pool.map(lambda entry: _scan(entry, n_classes), entries)
         label = f"Indexing {len(entries):,} images"
         console = Console(stderr=True)
-        return list(track(scans, label, total=len(entries), console=console, transient=True, disable=not progress))
+        hidden = not (progress and console.is_terminal)
+        return list(track(scans, label, total=len(entries), console=console, transient=True, disable=hidden))
 
 
 def _scan(entry: Entry, n_classes: int) -> Any:

@@ -174,6 +174,23 @@ def evaluation_episodes(
     return result
 
 
+def absent_query(index: ImageIndex, class_id: int, seed: int, i: int) -> int:
+    """A record without a pixel of `class_id`, drawn class-uniform by (seed, i): first another class, then its image.
+
+    Raises ValueError where every image shows the class.
+    """
+    without: dict[int, list[int]] = {}
+    for position, record in enumerate(index.records):
+        if class_id not in record.areas:
+            for other in record.areas:
+                without.setdefault(other, []).append(position)
+    if not without:
+        raise ValueError(f"Expected an image without {index.class_name(class_id)}, but every one shows it.")
+    classes = sorted(without)
+    images = without[classes[_draw(len(classes), "absent", seed, i, "class")]]
+    return images[_draw(len(images), "absent", seed, i, "image")]
+
+
 def episodes_to_json(index: ImageIndex, episodes: Sequence[Episode]) -> str:
     """JSON text of an episode list, by image and class names, so that another program can be scored on it."""
     names = [record.name for record in index.records]
@@ -191,7 +208,10 @@ def episodes_to_json(index: ImageIndex, episodes: Sequence[Episode]) -> str:
 
 def episodes_from_json(index: ImageIndex, text: str) -> list[Episode]:
     """Inverse of `episodes_to_json`, on any index with these images. Raises ValueError for unknown names or format."""
-    content = json.loads(text)
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError:
+        content = None
     if not isinstance(content, dict) or content.get("format") != 1:
         raise ValueError("Expected an episode list of format 1, as `episodes_to_json` writes it.")
     position = {record.name: i for i, record in enumerate(index.records)}

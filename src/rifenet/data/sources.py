@@ -161,11 +161,15 @@ def _read_folds(path: Path, class_names: Sequence[str]) -> Folds:
         return contiguous_folds(len(class_names))
     import yaml
 
+    text = path.read_text(encoding="utf-8-sig")
     try:
-        written = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-        folds = [list(written[fold]) for fold in range(len(written))]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f"Expected {path} to read like {{0: [names], 1: [names]}}, but got: {error}.") from error
+        written = yaml.safe_load(text)
+    except yaml.YAMLError:
+        written = None
+    numbered = isinstance(written, dict) and written and set(written) == set(range(len(written)))
+    if not numbered or not all(isinstance(names, list) for names in written.values()):
+        raise ValueError(f"Expected {path} to read like {{0: [names], 1: [names]}}, but it reads {text!r}.")
+    folds = [written[fold] for fold in range(len(written))]
     listed = [str(name) for fold in folds for name in fold]
     unknown = sorted(set(listed) - set(class_names))
     if unknown:

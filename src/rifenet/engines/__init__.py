@@ -37,7 +37,7 @@ class Engine(Protocol):
 
     @property
     def calibration(self) -> Mapping[str, float] | None:
-        """None, or `a` and `b` of `confidence = sigmoid(a * rifenet.result.presence_statistic + b)`."""
+        """None, or `a` and `b` of `confidence = sigmoid(a * rifenet.metrics.presence_statistic + b)`."""
         ...
 
     def encode_support(

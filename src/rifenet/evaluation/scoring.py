@@ -2,9 +2,11 @@
 
 Decisions, all of them so that no setting of the machine changes a digit:
 - The network sees one episode at a time, whatever the loader's batch size: sums over a batch differ in their last bits.
+- On the CPU each operation has one thread, because sums over several differ too; the threads score different episodes
+  instead, which is also the faster way to use them.
 - Episodes run in order of class and query, so a query is encoded once for all its episodes and seeds, and a class's
-  supports are found in a small cache; a rank takes a contiguous part of that order. Counts are whole numbers, put back
-  in place.
+  supports are found in a small cache; a rank, and a thread of it, takes a contiguous part of that order. Counts are
+  whole numbers, put back in place.
 - The mask is `foreground logit > background logit` at the original size: the difference of the two is resized to the
   network's size (corners aligned, as the network's own grid), then cropped and resized by `restore`, without an offset.
 """
@@ -13,8 +15,10 @@ from __future__ import annotations
 
 import collections
 import itertools
+import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +35,8 @@ from rifenet.metrics import intersection_union
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+Item = TypeVar("Item")
 
 _CACHE_BYTES = 2**29
 
@@ -81,30 +87,22 @@ def score_episodes(
         episodes: what to score.
         size: side S of the square network input, pixels.
         batch_size: episodes loaded together.
-        workers: loader processes.
+        workers: loader processes, at least one for each thread where there are any.
         fabric: where several processes share the work; None: this one does it all.
-        progress: called with the number of episodes done since the last call.
+        progress: called, from any thread, with the number of episodes done since its last call.
 
     Raises:
         ValueError: the model's logits are not finite.
     """
     rank, ranks = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
     order = sorted(range(len(episodes)), key=lambda position: (episodes[position].class_id, episodes[position].query))
-    positions = order[rank * len(order) // ranks : (rank + 1) * len(order) // ranks]
+    positions = _parts(order, ranks)[rank]
     mine = [episodes[position] for position in positions]
-    loader = DataLoader(
-        EvaluationEpisodes(index, mine, size),
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=collate_evaluation,
-        # Without its own generator a loader draws from the global one, and validating would change a training run.
-        generator=torch.Generator(),
-    )
     counts = torch.zeros(len(episodes), 2, 2, dtype=torch.int64)
     was_training = model.training
     model.train(False)
     try:
-        counts[positions] = torch.from_numpy(_score(model, loader, mine, progress))
+        counts[positions] = torch.from_numpy(_score_in_threads(model, index, mine, size, batch_size, workers, progress))
     finally:
         model.train(was_training)
     if fabric is not None and ranks > 1:
@@ -115,18 +113,68 @@ def score_episodes(
     return counts.numpy()
 
 
+def _score_in_threads(
+    model: Model,
+    index: ImageIndex,
+    episodes: Sequence[Episode],
+    size: int,
+    batch_size: int,
+    workers: int,
+    progress: Callable[[int], None] | None,
+) -> NDArray[np.int64]:
+    """Counts of all `episodes`, by one thread on an accelerator and as many as torch has on the CPU."""
+    threads = torch.get_num_threads()
+    parts = _parts(episodes, max(1, min(threads, len(episodes))) if device_of(model).type == "cpu" else 1)
+    # Loader processes start before the threads do: a fork among running threads may inherit a lock that one holds.
+    streams = [iter(_loader(index, part, size, batch_size, -(-workers // len(parts)))) for part in parts]
+    stop = threading.Event()
+    try:
+        with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            work = [
+                pool.submit(_score, model, stream, part, _CACHE_BYTES // len(parts), stop, progress)
+                for stream, part in zip(streams, parts, strict=True)
+            ]
+            try:
+                wait(work, return_when=FIRST_EXCEPTION)
+            finally:
+                stop.set()  # after an error or an interrupt the other threads end with their episode
+    finally:
+        torch.set_num_threads(threads)
+    return np.concatenate([part.result() for part in work])
+
+
+def _parts(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
+    """Contiguous parts whose lengths differ by at most one."""
+    return [items[part * len(items) // count : (part + 1) * len(items) // count] for part in range(count)]
+
+
+def _loader(
+    index: ImageIndex, episodes: Sequence[Episode], size: int, batch_size: int, workers: int
+) -> DataLoader[dict[str, Any]]:
+    return DataLoader(
+        EvaluationEpisodes(index, episodes, size),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=collate_evaluation,
+        # Without its own generator a loader draws from the global one, and validating would change a training run.
+        generator=torch.Generator(),
+    )
+
+
 @torch.inference_mode()
 def _score(
     model: Model,
-    loader: DataLoader[dict[str, Any]],
+    batches: Iterator[dict[str, Any]],
     episodes: Sequence[Episode],
+    cache_bytes: int,
+    stop: threading.Event,
     progress: Callable[[int], None] | None,
 ) -> NDArray[np.int64]:
     device = device_of(model)
-    contexts = _Contexts(_CACHE_BYTES)
+    contexts = _Contexts(cache_bytes)
     counts = np.zeros((len(episodes), 2, 2), dtype=np.int64)
     done, encoded = 0, -1
-    for batch in loader:
+    for batch in batches:
         for item, placement in enumerate(batch["placement"]):
             one = {key: value[item : item + 1] for key, value in batch.items() if isinstance(value, Tensor)}
             one = {key: value.to(device) for key, value in one.items()}
@@ -142,6 +190,8 @@ def _score(
             done += 1
             if progress is not None:
                 progress(1)
+            if stop.is_set():
+                return counts
     return counts
 
 

@@ -1,4 +1,4 @@
-"""Feature activation (paper, feature activation; method.md 8): a small transformer that lights up the target's positions.
+"""Feature activation (paper, feature activation; method.md 8): a transformer that lights up the target's positions.
 
 Shapes: B batch, C embed dim, N = h*w query positions, T support tokens.
 """
@@ -21,6 +21,7 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps x [B,N,C] to [B,N,C]."""
         hidden = self.dropout(self.expand(x).relu())
         y: Tensor = self.norm(x + self.dropout(self.reduce(hidden)))
         return y

@@ -2,9 +2,9 @@
 
 Shapes: B batch, C embed dim, G heads, D = C/G channels a head, P points, N = h*w query positions, T support tokens.
 
-`DeformableSelfAttention` is the single-level deformable attention of Deformable DETR; sampling is one `grid_sample` over
-all heads and points, so no compiled operator is needed on any device. `CycleCrossAttention` masks the support tokens whose
-round trip (token -> best query -> that query's best token) ends at the other label, as CyCTR does.
+`DeformableSelfAttention` is the single-level deformable attention of Deformable DETR; sampling is one `grid_sample`
+over all heads and points, so no compiled operator is needed on any device. `CycleCrossAttention` masks the support
+tokens whose round trip (token -> best query -> that query's best token) ends at the other label, as CyCTR does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 
 def sine_position(height: int, width: int, channels: int, device: torch.device) -> Tensor:
-    """Two-dimensional sine position encoding [h*w,C]: the first half of the channels for rows, the second for columns."""
+    """Two-dimensional sine position encoding [h*w,C]: rows in the first half of the channels, columns in the second."""
     half = channels // 2
     index = torch.arange(half, device=device)
     frequency = 10000.0 ** (2 * torch.div(index, 2, rounding_mode="floor") / half)
@@ -65,7 +65,7 @@ class DeformableSelfAttention(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, query: Tensor, x: Tensor, valid: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Attends from query [B,N,C] (with position) to x [B,N,C] on the grid (h, w); valid [B,N] bool. Gives [B,N,C]."""
+        """Attends from query [B,N,C], with position, to x [B,N,C] on the grid (h, w); valid [B,N] is bool."""
         batch, length, dim = x.shape
         height, width = grid
         value = self.value(x).masked_fill(~valid[..., None], 0.0)
@@ -100,11 +100,12 @@ def cycle_consistent(
         token_valid: [B,T] bool.
         token_labels: [B,T] bool, true for foreground.
     """
-    affinity = (keys @ query.transpose(-2, -1)).masked_fill(~query_valid[:, None, None], -torch.inf)  # [B,G,T,N]
+    affinity = keys @ query.transpose(-2, -1)  # [B,G,T,N]
+    affinity.masked_fill_(~query_valid[:, None, None], -torch.inf)
     best_query = affinity.argmax(-1, keepdim=True)  # [B,G,T,1]
     there = query.gather(2, best_query.expand(-1, -1, -1, query.shape[-1]))  # [B,G,T,D]
-    back = (there @ keys.transpose(-2, -1)).masked_fill(~token_valid[:, None, None], -torch.inf)  # [B,G,T,T]
-    best_token = back.argmax(-1)  # [B,G,T]
+    back = there @ keys.transpose(-2, -1)  # [B,G,T,T]
+    best_token = back.masked_fill_(~token_valid[:, None, None], -torch.inf).argmax(-1)  # [B,G,T]
     labels = token_labels[:, None].expand_as(best_token)
     return (labels.gather(2, best_token) == labels) & token_valid[:, None]
 
@@ -128,7 +129,7 @@ class CycleCrossAttention(nn.Module):
         self.output = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, valid: Tensor, tokens: Tensor, token_valid: Tensor, token_labels: Tensor) -> Tensor:
-        """Attends from x [B,N,C] to tokens [B,T,C]; valid [B,N], token_valid and token_labels [B,T] bool. Gives [B,N,C]."""
+        """Attends from x [B,N,C] to tokens [B,T,C]; valid [B,N], token_valid and token_labels [B,T] are bool."""
         query, key, value = (
             layer(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, source in ((self.query, x), (self.key, tokens), (self.value, tokens))

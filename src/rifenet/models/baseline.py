@@ -8,7 +8,7 @@ prototype by masked average over all shots; score = cosine to the foreground min
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,11 @@ class PrototypeFeatures(NamedTuple):
 
 class Prototype(nn.Module):
     """Training-free prototype matching. Build it with `build_model(kind="prototype", backbone=...)`."""
+
+    metadata: dict[str, Any]
+    """What the model's file says of it; set by `load_model`."""
+    hash: str
+    """Hash of the file's weights; set by `load_model`."""
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__()

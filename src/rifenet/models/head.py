@@ -1,4 +1,7 @@
-"""Projection, classification head and residual block (method.md 4, 8 and 9). Shapes: B batch, C channels, h w feature size."""
+"""Projection, classification head and residual block (method.md 4, 8 and 9).
+
+Shapes: B batch, C channels, H W image size, h w feature size.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,12 @@ class Residual(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps x [B,C,h,w] to [B,C,h,w]."""
         return x + self.second(self.first(x).relu()).relu()
 
 
 class Head(nn.Module):
-    """3x3 convolution, ReLU, channel dropout, 1x1 convolution: [B,C,h,w] -> logits [B,2,h,w] (background, foreground)."""
+    """3x3 convolution, ReLU, channel dropout, 1x1 convolution to the two logits, background and foreground."""
 
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
@@ -35,6 +39,7 @@ class Head(nn.Module):
         self.classify = nn.Conv2d(channels, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps x [B,C,h,w] to logits [B,2,h,w]."""
         logits: Tensor = self.classify(self.dropout(self.hidden(x).relu()))
         return logits
 

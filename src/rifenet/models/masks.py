@@ -24,9 +24,9 @@ class SoftMasks(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """Chosen positions: index [B,S] int64 into the M positions, and valid [B,S] bool, false for an empty slot."""
+    """Chosen positions [B,S] int64 among the M, and valid [B,S] bool, false for an empty slot."""
 
-    index: Tensor
+    positions: Tensor
     valid: Tensor
 
 

@@ -15,7 +15,7 @@ EPS = 1e-7
 
 
 def masked_average(features: Tensor, weight: Tensor) -> Tensor:
-    """Average of features [...,C,h,w] under weight [...,h,w] >= 0: [...,C]; zeros where the weight is zero throughout."""
+    """Average of features [...,C,h,w] under weight [...,h,w] >= 0: [...,C]; zeros where all weight is zero."""
     total = torch.einsum("...chw,...hw->...c", features, weight)
     return total / weight.sum((-2, -1)).clamp(min=EPS)[..., None]
 
@@ -55,6 +55,7 @@ class ChannelAttention(nn.Module):
         self.excite = nn.Linear(hidden, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps x [B,c,g,g] to [B,c,g,g]."""
         scale = self.excite(self.squeeze(x.mean((2, 3))).relu()).sigmoid()
         return x * scale[..., None, None]
 

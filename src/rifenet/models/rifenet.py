@@ -13,6 +13,8 @@ and exists only in a call of `forward` that is given unlabeled images.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,8 +22,8 @@ from torch import Tensor, nn
 from rifenet.config import ModelConfig
 from rifenet.models import masks
 from rifenet.models.activation import FeatureActivation
-from rifenet.models.backbones import Backbone, Features
 from rifenet.models.auxiliary import AuxiliarySupportHead
+from rifenet.models.backbones import Backbone, Features
 from rifenet.models.head import Head, Residual, projection
 from rifenet.models.interaction import QueryInteraction, SupportInteraction
 from rifenet.models.prior import prior_mask
@@ -39,6 +41,11 @@ from rifenet.models.structures import (
 
 class RiFeNet(nn.Module):
     """The network around a frozen backbone. Build it with `rifenet.models.build_model`."""
+
+    metadata: dict[str, Any]
+    """What the model's file says of it; set by `load_model`."""
+    hash: str
+    """Hash of the file's weights; set by `load_model`."""
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__()
@@ -159,7 +166,9 @@ class RiFeNet(nn.Module):
         decoded = self.decode_all(query, context)
         output = RiFeNetOutput(decoded.logits, decoded.prior)
         if query_masks is not None and self.auxiliary is not None:
-            weight = masks.soft_masks(query_masks[:, None], _unsqueeze(query_valid), query.valid.shape[1:]).foreground
+            weight = masks.soft_masks(
+                query_masks[:, None], _unsqueeze(query_valid), (query.valid.shape[1], query.valid.shape[2])
+            ).foreground
             output = output._replace(
                 aux_logits=self.auxiliary(decoded.activated, query.projected, weight[:, 0], projected)
             )
@@ -243,7 +252,7 @@ class RiFeNet(nn.Module):
         flat = merged.permute(0, 1, 3, 4, 2).flatten(1, 3)  # [B,K*N,C]
         foreground, background = labels[0].flatten(1), labels[1].flatten(1)
         slots = self._choose_tokens(foreground, background, shots)
-        return masks.gather_positions(flat, slots.index), foreground.gather(1, slots.index), slots.valid
+        return masks.gather_positions(flat, slots.positions), foreground.gather(1, slots.positions), slots.valid
 
     def _choose_tokens(self, foreground: Tensor, background: Tensor, shots: int) -> masks.Slots:
         """Support tokens of both labels from the union of the shots (method.md 8)."""
@@ -263,7 +272,7 @@ class RiFeNet(nn.Module):
         candidates = (weight > 0).flatten(0, 1).flatten(1)
         chosen = masks.choose_evenly(candidates, torch.full((batch * shots,), cap, device=high.device))
         slots = masks.fill_slots(chosen, cap)
-        keys = masks.gather_positions(high.flatten(0, 1).flatten(2).transpose(1, 2).float(), slots.index)
+        keys = masks.gather_positions(high.flatten(0, 1).flatten(2).transpose(1, 2).float(), slots.positions)
         return F.normalize(keys, dim=-1).unflatten(0, (batch, shots)), slots.valid.unflatten(0, (batch, shots))
 
 

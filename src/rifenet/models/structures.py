@@ -1,7 +1,7 @@
 """What the network passes around: named tuples of tensors, batch first in every field.
 
-Shapes: B batch, K shots, U unlabeled images, C embed dim, c local dim, D channels of the high features, h w feature size,
-T support tokens, P prior keys a shot, L size of the local prototype.
+Shapes: B batch, K shots, U unlabeled images, C embed dim, c local dim, D channels of the high features, h w feature
+size, T support tokens, P prior keys a shot, L size of the local prototype.
 """
 
 from __future__ import annotations

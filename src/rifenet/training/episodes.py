@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 import lightning_fabric
@@ -24,6 +25,8 @@ class Split:
     heldout: ImageIndex
     heldout_episodes: list[Episode]
     classes: tuple[int, ...]
+    notes: list[str]
+    """What a user should know of the data before the run: classes left out, classes that borrow unlabeled images."""
 
 
 def base_split(config: Config, index: ImageIndex) -> Split:
@@ -43,15 +46,28 @@ def base_split(config: Config, index: ImageIndex) -> Split:
     )
     episodes: list[Episode] = []
     if data.holdout:
-        episodes = evaluation_episodes(
-            heldout,
-            base,
-            shots=data.shots,
-            seed=config.train.seed,
-            episodes=config.train.validate_episodes,
-            min_area=data.min_area,
-        )
-    return Split(pool, heldout, episodes, base)
+        with warnings.catch_warnings():
+            # The slice is small and may well lack a class; the pool's own notes say what training lacks.
+            warnings.simplefilter("ignore", UserWarning)
+            episodes = evaluation_episodes(
+                heldout,
+                base,
+                shots=data.shots,
+                seed=config.train.seed,
+                episodes=config.train.validate_episodes,
+                min_area=data.min_area,
+            )
+    return Split(pool, heldout, episodes, base, _notes(pool, len(heldout)))
+
+
+def _notes(pool: EpisodePool, heldout: int) -> list[str]:
+    names = ", ".join(pool.index.class_name(class_id) for class_id in pool.classes)
+    notes = [f"training on {len(pool.index)} images, {heldout} more held out, of the base classes {names}"]
+    if pool.left_out:
+        notes.append("left out: " + "; ".join(f"{name} ({reason})" for name, reason in pool.left_out))
+    if pool.unlabeled and pool.borrowing:
+        notes.append(f"unlabeled images from the whole base set for: {', '.join(pool.borrowing)}")
+    return notes
 
 
 def training_episodes(

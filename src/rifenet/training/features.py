@@ -1,10 +1,11 @@
 """Cache of frozen backbone features on disk: the backbone runs once a view instead of once a step.
 
-Each image has V views: the plain one, its mirror image, then weak views (method.md 11); where the unlabeled branch is on, each
-view has a strong partner. A folder is named by everything that its content depends on, so it can never be stale, and it
-is filled image by image, so a killed build goes on where it stopped.
+Each image has V views: the plain one, its mirror image, then weak views (method.md 11); where the unlabeled branch is
+on, each view has a strong partner. A folder is named by everything that its content depends on, so it can never be
+stale, and it is filled image by image, so a killed build goes on where it stopped.
 
-Arrays: features float16 [images, V, 1 or 2, C, h, w] (all used stages one after the other), labels uint8 [images, V, S, S].
+Arrays: features float16 [images, V, 1 or 2, C, h, w] (all used stages one after the other) and labels uint8
+[images, V, S, S].
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
             pixels = (plain * 255).round().astype(np.uint8).transpose(1, 2, 0)
             labels = resize_mask(mask, placement)
             if view == 1:  # the mirror image is padded on the left: another position for the padding too
-                pixels, labels, valid = (np.ascontiguousarray(array[:, ::-1]) for array in (pixels, labels, valid))
+                pixels, labels = np.ascontiguousarray(pixels[:, ::-1]), np.ascontiguousarray(labels[:, ::-1])
+                valid = np.ascontiguousarray(valid[:, ::-1])
         else:
             pixels, labels, valid = weak_view(
                 image,
@@ -121,8 +123,11 @@ class FeatureCache:
 
 
 class CachedEpisodes(Dataset[dict[str, Any]]):
-    """Training episodes out of a cache: item i has the keys of `TrainingEpisodes`, with packed features [C,h,w] float16
-    in place of images; a view of each image is drawn by (seed, i)."""
+    """Training episodes out of a cache.
+
+    Item i has the keys of `TrainingEpisodes`, with packed features [C,h,w] float16 in place of images; a view of each
+    image is drawn by (seed, i).
+    """
 
     def __init__(self, pool: EpisodePool, cache: FeatureCache, seed: int, length: int) -> None:
         self.pool, self.cache, self.seed, self.length = pool, cache, seed, length
@@ -131,6 +136,8 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
         return self.length
 
     def __getitem__(self, number: int) -> dict[str, Any]:
+        if not 0 <= number < self.length:
+            raise IndexError(number)
         episode = self.pool.episode(self.seed, number)
         images = (episode.query, *episode.supports, *episode.unlabeled)
         drawn = view_rng(self.seed, number, 1).integers(self.cache.labels.shape[1], size=len(images))

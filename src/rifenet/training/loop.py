@@ -1,7 +1,7 @@
 """Meta-training (method.md 10-11): episodes over base classes, one step at a time.
 
-Everything a step computes is a function of (config, step): episodes and views are seeded by their number, dropout and token
-choice by the step, rates by the step. So a run that was stopped goes on bit for bit, and a run reads top to bottom here.
+Everything a step computes is a function of (config, step): episodes and views are seeded by their number, dropout and
+token choice by the step, rates by the step. So a run that was stopped goes on bit for bit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import lightning_fabric
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rifenet import losses
 from rifenet.checkpoint import write_atomically
@@ -26,7 +26,7 @@ from rifenet.training.episodes import base_split, step_batches, training_episode
 from rifenet.training.features import unpack
 from rifenet.training.logging import RunLog
 from rifenet.training.optim import build_optimizers, learning_rates, set_learning_rates
-from rifenet.training.selection import MODEL_FILE, select, write_card
+from rifenet.training.selection import MODEL_FILE, finish, select
 from rifenet.training.state import load_state, save_state
 
 
@@ -43,97 +43,111 @@ def train(config: Config, *, stop_at: int | None = None) -> dict[str, Any]:
         ValueError, FileNotFoundError: a config, data set or earlier state that does not fit, each in a sentence.
         NonFiniteLoss: see there; the last saved state stays.
     """
-    config = _without_unused_parts(config)
-    settings = config.train
-    if config.model.kind != "rifenet":
-        raise ValueError(
-            f"Expected model.kind rifenet for training, but got {config.model.kind}, which has no parameters."
-        )
-    fabric = _fabric(settings)
-    if settings.batch_size % fabric.world_size:
-        raise ValueError(
-            f"Expected train.batch_size to be a multiple of the {fabric.world_size} ranks, but got {settings.batch_size}."
-        )
-    folder = Path(settings.out)
+    run = _Run(_without_unused_parts(config))
+    last = config.train.steps if stop_at is None else min(stop_at, config.train.steps)
+    with run.log or nullcontext():
+        run.announce()
+        for batch in step_batches(run.episodes, run.config, run.fabric, run.progress["step"], last):
+            terms, norm = run.step(batch)
+            run.record(terms, norm, last)
+        run.finish()
+    return run.progress
 
-    # 1. Data: base classes only, and a slice of their images kept for selection.
-    index = open_dataset(config.data.dataset, config.data.root, list_file=config.data.list_file)
-    split = base_split(config, index)
 
-    # 2. Model and optimisers, and where an earlier start left them.
-    torch.manual_seed(settings.seed)
-    model = build_model(config.model)
-    assert isinstance(model, RiFeNet)
-    optimizers = build_optimizers(model, settings)
-    progress = load_state(folder, config, model, optimizers) or {"step": 0, "best_miou": -1.0, "best_step": 0}
-    wrapped, *prepared = fabric.setup(model, *optimizers)
-    dataset = training_episodes(config, split, model, fabric)
-    if fabric.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "config.yaml", lambda file: save_config(config, file))
-    last = settings.steps if stop_at is None else min(stop_at, settings.steps)
-    loader = step_batches(dataset, config, fabric, progress["step"], last)
-    log = RunLog(
-        folder, progress["step"], settings.steps, tensorboard=settings.tensorboard
-    ) if fabric.is_global_zero else None  # fmt: skip
+class _Run:
+    """One start of a run: data, model and optimisers as an earlier start left them."""
 
-    # 3. Steps.
-    wrapped.train()
-    started, episodes_since = time.perf_counter(), 0
-    with log or nullcontext():
-        if log and progress["step"]:
-            log.say(f"resuming {folder} at step {progress['step']}")
-        for step, batch in enumerate(loader, start=progress["step"]):
-            torch.manual_seed(_step_seed(settings.seed, step, fabric.global_rank))
-            rates = learning_rates(settings, step)
-            set_learning_rates(prepared, rates)
-            terms = _losses(wrapped, model, fabric.to_device(batch), settings)
-            loss = losses.total(terms, settings.w_aux, settings.beta)
-            _check_finite(terms, step, batch["episode"], split.pool, settings.seed)
-            for optimizer in prepared:
-                optimizer.zero_grad()
-            fabric.backward(loss)
-            norm = torch.nn.utils.clip_grad_norm_(
-                [p for p in wrapped.parameters() if p.grad is not None], settings.clip
+    def __init__(self, config: Config) -> None:
+        settings = config.train
+        if config.model.kind != "rifenet":
+            raise ValueError(
+                f"Expected model.kind rifenet for training, but got {config.model.kind}: nothing to train."
             )
-            for optimizer in prepared:
-                optimizer.step()
-            progress["step"] = done = step + 1
-            episodes_since += settings.batch_size
+        self.config, self.settings, self.folder = config, settings, Path(settings.out)
+        self.fabric = launch_fabric(settings)
+        if settings.batch_size % self.fabric.world_size:
+            raise ValueError(
+                f"Expected train.batch_size to be a multiple of the {self.fabric.world_size} ranks, "
+                f"but got {settings.batch_size}."
+            )
+        index = open_dataset(config.data.dataset, config.data.root, list_file=config.data.list_file)
+        self.split = base_split(config, index)
+        torch.manual_seed(settings.seed)
+        model = build_model(config.model)
+        assert isinstance(model, RiFeNet)
+        self.model = model
+        self.optimizers = build_optimizers(model, settings)
+        fresh: dict[str, Any] = {"step": 0, "best_miou": -1.0, "best_step": 0}
+        self.progress = load_state(self.folder, config, model, self.optimizers) or fresh
+        self.wrapped, *self.prepared = self.fabric.setup(model, *self.optimizers)
+        self.wrapped.train()
+        self.episodes = training_episodes(config, self.split, model, self.fabric)
+        self.log = None
+        if self.fabric.is_global_zero:
+            write_atomically(self.folder / "config.yaml", lambda file: save_config(config, file))
+            self.log = RunLog(self.folder, self.progress["step"], settings.steps, tensorboard=settings.tensorboard)
+        self.started = self.progress["step"]
+        self.since, self.episodes_since = time.perf_counter(), 0
 
-            # 4. Log, select, save.
-            ends = done in (last, settings.steps)
-            if done % settings.log_every == 0 or ends:
-                means = fabric.all_reduce({"loss": loss.detach(), **{n: v.detach() for n, v in terms.items()}})
-                if log:
-                    speed = episodes_since / (time.perf_counter() - started)
-                    figures = {name: float(value) for name, value in means.items()}
-                    log.write(
-                        done, {**figures, "gradient_norm": float(norm), "lr": rates, "episodes_per_second": speed}
-                    )
-                started, episodes_since = time.perf_counter(), 0
-            if log:
-                log.step(done)
-            if done % settings.validate_every == 0 or done == settings.steps:
-                select(config, split, model, progress, folder, fabric, log)
-                started = time.perf_counter()
-            if (done % settings.save_every == 0 or ends) and fabric.is_global_zero:
-                save_state(folder, config, model, optimizers, progress)
-            fabric.barrier()
-        if log and progress["step"] == settings.steps:
-            write_card(folder)
-            log.say(f"finished: {folder / MODEL_FILE} (step {progress['best_step']})")
-    return progress
+    def announce(self) -> None:
+        """Says what is trained on, and whether the run is resumed."""
+        if self.log is None:
+            return
+        for note in self.split.notes:
+            self.log.say(note)
+        if self.progress["step"]:
+            self.log.say(f"resuming {self.folder} at step {self.progress['step']}")
+
+    def step(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], float]:
+        """One optimiser step: the loss terms (with `loss`, their total) and the gradient's norm before clipping."""
+        settings, number = self.settings, self.progress["step"]
+        torch.manual_seed(_step_seed(settings.seed, number, self.fabric.global_rank))
+        set_learning_rates(self.prepared, learning_rates(settings, number))
+        terms = loss_terms(self.wrapped, self.model, self.fabric.to_device(batch), settings)
+        loss = losses.total(terms, settings.w_aux, settings.beta)
+        _check_finite(terms, number, batch["episode"], self.split.pool, settings.seed)
+        for optimizer in self.prepared:
+            optimizer.zero_grad()
+        self.fabric.backward(loss)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        norm = nn.utils.clip_grad_norm_(trained, settings.clip)
+        for optimizer in self.prepared:
+            optimizer.step()
+        self.progress["step"] += 1
+        self.episodes_since += settings.batch_size
+        return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}, float(norm)
+
+    def record(self, terms: dict[str, Tensor], norm: float, last: int) -> None:
+        """Logs, selects and saves where the step that just ended is due for it."""
+        settings, done = self.settings, self.progress["step"]
+        if done % settings.log_every == 0 or done == last:
+            means = {name: self.fabric.all_reduce(term) for name, term in terms.items()}
+            if self.log:
+                figures: dict[str, Any] = {name: float(value) for name, value in means.items()}  # type: ignore[arg-type]  # tensors in, tensors out
+                figures |= {"gradient_norm": norm, "lr": learning_rates(settings, done - 1)}
+                figures["episodes_per_second"] = self.episodes_since / (time.perf_counter() - self.since)
+                self.log.write(done, figures)
+            self.since, self.episodes_since = time.perf_counter(), 0
+        if self.log:
+            self.log.step(done)
+        if done % settings.validate_every == 0 or done == settings.steps:
+            started = time.perf_counter()
+            select(self.config, self.split, self.model, self.progress, self.folder, self.fabric, self.log)
+            self.since += time.perf_counter() - started
+        if done % settings.save_every == 0 or done == last:
+            if self.fabric.is_global_zero:
+                save_state(self.folder, self.config, self.model, self.optimizers, self.progress)
+            self.fabric.barrier()
+
+    def finish(self) -> None:
+        """Calibrates the kept model of a finished run and writes its card."""
+        if self.log and self.started < self.progress["step"] == self.settings.steps:
+            finish(self.config, self.split, self.folder)
+            self.log.say(f"finished: {self.folder / MODEL_FILE}, of step {self.progress['best_step']}")
 
 
-def _without_unused_parts(config: Config) -> Config:
-    # A head that no loss reaches would train on nothing but weight decay, and stall data-parallel wrappers.
-    if config.train.w_aux == 0 and config.model.aux:
-        return dataclasses.replace(config, model=dataclasses.replace(config.model, aux=False))
-    return config
-
-
-def _fabric(settings: TrainConfig) -> lightning_fabric.Fabric:
+def launch_fabric(settings: TrainConfig) -> lightning_fabric.Fabric:
+    """Device, precision and ranks; under torchrun or Slurm the launcher's environment decides the ranks."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
     precision = settings.precision
@@ -141,20 +155,25 @@ def _fabric(settings: TrainConfig) -> lightning_fabric.Fabric:
         on_cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
         # bfloat16 gains on CUDA; on CPUs without matrix units it is slower than float32.
         precision = "bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported() else "32-true"
-    fabric = lightning_fabric.Fabric(accelerator=settings.device, devices=settings.devices, precision=precision)  # type: ignore[arg-type]
+    fabric = lightning_fabric.Fabric(
+        accelerator=settings.device,
+        devices=settings.devices,
+        precision=precision,  # type: ignore[arg-type]  # our names are a part of its
+    )
     fabric.launch()
     return fabric
 
 
-def _losses(
-    wrapped: torch.nn.Module, model: RiFeNet, batch: dict[str, Tensor], settings: TrainConfig
+def loss_terms(
+    wrapped: nn.Module, model: RiFeNet, batch: dict[str, Tensor], settings: TrainConfig
 ) -> dict[str, Tensor]:
-    """The named loss terms of one batch (method.md 10)."""
+    """The named loss terms of one batch: `query`, and `aux` and `self` where they are on (method.md 10)."""
     images = {}
     for name in ("support_images", "query_images", "unlabeled_weak", "unlabeled_strong"):
         if name in batch:
             packed = batch[name].shape[-3] != 3
             images[name] = unpack(model, batch[name]) if packed else batch[name]
+    mutual = settings.pseudo_labels == "mutual"
     output: RiFeNetOutput = wrapped(
         images.pop("support_images"),
         batch["support_masks"],
@@ -163,7 +182,7 @@ def _losses(
         query_valid=batch["query_valid"],
         query_masks=batch["query_masks"],
         unlabeled_valid=batch.get("unlabeled_valid"),
-        mutual=settings.pseudo_labels == "mutual",
+        mutual=mutual,
         **images,
     )
     size = (batch["query_masks"].shape[-2], batch["query_masks"].shape[-1])
@@ -171,17 +190,23 @@ def _losses(
     if output.aux_logits is not None:
         logits = upsample(output.aux_logits.float().flatten(0, 1), size)
         terms["aux"] = losses.mask_dice(logits, batch["support_masks"].flatten(0, 1))
-    if output.strong_logits is not None:
-        assert output.weak_logits is not None and output.unlabeled_valid is not None
+    if output.strong_logits is not None and output.weak_logits is not None and output.unlabeled_valid is not None:
         terms["self"] = losses.consistency(
             output.weak_logits.float(),
             output.strong_logits.float(),
             output.unlabeled_valid,
-            mutual=settings.pseudo_labels == "mutual",
+            mutual=mutual,
             hard=settings.hard_labels,
             confidence=settings.confidence,
         )
     return terms
+
+
+def _without_unused_parts(config: Config) -> Config:
+    # A head that no loss reaches would train on nothing but weight decay, and stall data-parallel wrappers.
+    if config.train.w_aux == 0 and config.model.aux:
+        return dataclasses.replace(config, model=dataclasses.replace(config.model, aux=False))
+    return config
 
 
 def _check_finite(terms: dict[str, Tensor], step: int, episodes: Tensor, pool: EpisodePool, seed: int) -> None:

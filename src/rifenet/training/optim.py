@@ -1,4 +1,4 @@
-"""Optimisers and their rates (method.md 11). A rate is a pure function of the step, so resuming needs no scheduler state."""
+"""Optimisers and their rates (method.md 11): pure functions of the step, so resuming needs no scheduler's state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rifenet.config import TrainConfig
 
 
 def build_optimizers(model: nn.Module, train: TrainConfig) -> list[Optimizer]:
-    """`paper`: SGD for all but the transformer, AdamW for the transformer; `adamw`: one AdamW. Biases are not decayed."""
+    """`paper`: SGD for all but the transformer, AdamW for the transformer; `adamw`: one AdamW, biases not decayed."""
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     transformer = {name: parameter for name, parameter in trained.items() if name.startswith("activation.")}
     if train.optimizer == "adamw":

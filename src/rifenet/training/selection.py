@@ -1,4 +1,4 @@
-"""Which step's model a run keeps: the best on held-out images of base classes, never on novel ones (method.md 12, row 11)."""
+"""Which step's model a run keeps: the best on held-out images of base classes (method.md 12, row 11)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import lightning_fabric
 
 from rifenet.checkpoint import read_model, save_model, write_text
 from rifenet.config import Config
-from rifenet.evaluation.protocol import score_episodes
-from rifenet.metrics import IoUMeter
+from rifenet.evaluation.presence import confidence, fit_calibration, presence_pairs
+from rifenet.evaluation.scoring import score_episodes
+from rifenet.metrics import IoUMeter, auroc, expected_calibration_error
 from rifenet.models import RiFeNet
 from rifenet.training.episodes import Split
 from rifenet.training.logging import RunLog
@@ -62,9 +63,21 @@ def run_metadata(config: Config, split: Split, progress: dict[str, Any]) -> dict
     }
 
 
-def write_card(folder: Path) -> None:
-    """Writes `card.md` from what the kept model says of itself."""
-    facts = read_model(folder / MODEL_FILE).metadata
+def finish(config: Config, split: Split, folder: Path) -> None:
+    """Fits the kept model's confidence on the held-out base images; writes `card.md` from what it says of itself."""
+    model = read_model(folder / MODEL_FILE)
+    facts = dict(model.metadata)
+    if split.heldout_episodes:
+        size, seed = config.data.image_size, config.train.seed
+        statistics, present = presence_pairs(model, split.heldout, split.heldout_episodes, size, seed)
+        facts["calibration"] = fit_calibration(statistics, present)
+        calibrated = confidence(statistics, facts["calibration"])
+        facts["presence_on_heldout_base"] = {
+            "pairs": len(split.heldout_episodes),
+            "auroc": auroc(statistics, present),
+            "expected_calibration_error": expected_calibration_error(calibrated, present),
+        }
+        save_model(model, folder / MODEL_FILE, facts)
     lines = [
         f"# Model card: {facts['name']}",
         "",
@@ -72,5 +85,4 @@ def write_card(folder: Path) -> None:
         "",
     ]
     lines += [f"- {name.replace('_', ' ')}: {json.dumps(value)}" for name, value in facts.items()]
-    text = "\n".join(lines) + "\n"
-    write_text(folder / "card.md", text)
+    write_text(folder / "card.md", "\n".join(lines) + "\n")

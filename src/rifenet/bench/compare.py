@@ -1,0 +1,71 @@
+"""Two benches side by side: what differs between them, and the ratio of every figure that both have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+"""Of `bench.json`; another number means that figures cannot be compared."""
+SHAPE = ("model", "size", "shots", "batch")
+"""What tells a case from another."""
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """A bench as `rifenet bench --out` wrote it. Raises FileNotFoundError, or ValueError for any other file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"Expected a file of rifenet bench at {path}, but there is none.")
+    try:
+        bench: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        ours = bench["format"] == FORMAT and {"machine", "settings"} <= bench.keys()
+        ours = ours and all({*SHAPE, "figures"} <= case.keys() for case in bench["cases"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        ours = False
+    if not ours:
+        raise ValueError(f"Expected a file of rifenet bench, format {FORMAT}, but {path} is none. Write it with --out.")
+    return bench
+
+
+def compare(here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
+    """Ratios here / there of the cases that both have.
+
+    Returns:
+        `differs`: what is not the same, each as [here, there]: fields of machine and settings, and the models, sizes,
+        shots and batches measured. `cases`: for each case in both, its shape and `ratios`: by figure, that of the
+        `seconds` and that of the `units`.
+    """
+    differs = {
+        name: [here[part].get(name), there[part].get(name)]
+        for part in ("machine", "settings")
+        for name in here[part] | there[part]
+        if here[part].get(name) != there[part].get(name)
+    }
+    for name in (*SHAPE, "weights"):
+        values = [sorted({case.get(name, "") for case in bench["cases"]}) for bench in (here, there)]
+        if values[0] != values[1]:
+            differs[name] = values
+    others = {_shape(case): case["figures"] for case in there["cases"]}
+    return {
+        "differs": differs,
+        "cases": [
+            {**dict(zip(SHAPE, _shape(case), strict=True)), "ratios": _ratios(case["figures"], others[_shape(case)])}
+            for case in here["cases"]
+            if _shape(case) in others
+        ],
+    }
+
+
+def _shape(case: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(case[name] for name in SHAPE)
+
+
+def _ratios(here: dict[str, Any], there: dict[str, Any]) -> dict[str, dict[str, float]]:
+    return {
+        name: {
+            "seconds": figure["median"] / there[name]["median"],
+            "units": figure["units"] / there[name]["units"],
+        }
+        for name, figure in here.items()
+        if name in there and there[name]["median"] > 0  # a stage too short for the clock has no ratio
+    }

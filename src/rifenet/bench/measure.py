@@ -1,0 +1,241 @@
+"""Measures every case of a plan: times in seconds and units, peak memory of a fresh process."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rifenet.bench.compare import FORMAT
+from rifenet.bench.memory import in_fresh_process, peak_memory
+from rifenet.bench.stages import Clock, profile
+from rifenet.bench.workload import FOREGROUND, UNLABELED, Case, Workload, example_photo, training_step
+from rifenet.config import BACKBONES
+from rifenet.data.transforms import load_image, resize_and_pad
+from rifenet.engines.torch import TorchEngine, choose_device
+from rifenet.hub import bundled_model, load_model
+from rifenet.models import Backbone, Prototype, RiFeNet
+
+NOTE = (
+    "Seconds a call, all its images and classes together; units: over the median of one plain backbone forward on one "
+    "image. Weights are random where a case says so: they do not change the work."
+)
+
+Track = Callable[[Iterable[int], int, str], Iterator[int]]
+"""Hands out the items, given their number and a label, and shows how far they are."""
+Task = Callable[[], dict[str, float]]
+"""Does something once and says how many seconds it took, by name; `a.b` is a part of `a`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to measure: a case for each model, size, number of shots and batch."""
+
+    models: tuple[str, ...]
+    """Architectures (random weights), or models as `rifenet.hub.load_model` takes them."""
+    sizes: tuple[int, ...] = ()
+    """Sides of the network input, pixels; empty: a model's own, or 473 for a random ResNet and 321 for another."""
+    shots: tuple[int, ...] = (1,)
+    batches: tuple[int, ...] = (1,)
+    classes: tuple[int, ...] = (5,)
+    """Numbers of learned classes that one query meets; one class is always measured."""
+    runs: int = 20
+    warmup: int = 3
+    training: bool = False
+    """Measure a training step too; its weights are always random."""
+    device: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.models:
+            if name not in BACKBONES and name != "default" and not name.startswith("hf:") and not Path(name).exists():
+                raise ValueError(
+                    f"Expected a backbone ({', '.join(BACKBONES)}), default, a model's path or hf:owner/name, but got"
+                    f" {name!r}."
+                )
+        for field, values, low, high in (
+            ("sizes", self.sizes, 32, 4096),
+            ("shots", self.shots, 1, 20),
+            ("batches", self.batches, 1, 1024),
+            ("classes", self.classes, 1, 254),
+            ("threads", () if self.threads is None else (self.threads,), 1, 1024),
+            ("runs", (self.runs,), 1, 100_000),
+            ("warm-up rounds", (self.warmup,), 0, 100_000),
+        ):
+            for value in values:
+                if not low <= value <= high:
+                    raise ValueError(f"Expected {field} between {low} and {high}, but got {value}.")
+
+    def cases(self) -> list[Case]:
+        """All combinations, each once, in the order of the fields."""
+        combinations = {
+            Case(model=model, size=size, shots=shots, batch=batch): None
+            for model in self.models
+            for size in self.sizes or (_own_size(model),)
+            for shots in self.shots
+            for batch in self.batches
+        }
+        return list(combinations)
+
+
+def default_model() -> str:
+    """The bundled model where there is one, else an architecture that suits a CPU."""
+    return "default" if bundled_model().is_file() else "efficientnet_lite2"
+
+
+def _own_size(model: str) -> int:
+    if model in BACKBONES:
+        return 473 if model.startswith("resnet") else 321
+    return TorchEngine(load_model(model), device="cpu").size
+
+
+def run(plan: Plan, track: Track) -> dict[str, Any]:
+    """Measures all cases of the plan; what it returns goes into `bench.json`.
+
+    Raises:
+        ValueError, FileNotFoundError: a model or device that is not there, or a model that cannot be trained.
+        OSError: a process that was to measure memory died.
+    """
+    device = choose_device(plan.device)
+    cases = [_measure_case(case, plan, device, track) for case in plan.cases()]
+    return {
+        "format": FORMAT,
+        "note": NOTE,
+        "machine": machine(device),
+        "settings": {
+            "runs": plan.runs,
+            "warmup": plan.warmup,
+            "foreground": FOREGROUND,
+            "unlabeled": UNLABELED,
+            "photo": dict(zip(("height", "width"), load_image(example_photo()).shape[:2], strict=True)),
+        },
+        "cases": cases,
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Versions, device, threads and commit, as in result files, with the processor's name and cores."""
+    from rifenet.evaluation.provenance import environment
+
+    table = Path("/proc/cpuinfo")
+    lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return environment(device, 1) | {"cpu": (names or [platform.processor()])[0], "cores": os.cpu_count()}
+
+
+def _measure_case(case: Case, plan: Plan, device: torch.device, track: Track) -> dict[str, Any]:
+    label = f"{Path(case.model).name}, {case.size} px"
+    works = ("query", "training_step") if plan.training else ("query",)
+    memory = {
+        works[i]: in_fresh_process(peak_memory, works[i], case, device, plan.threads, plan.classes)
+        for i in track(range(len(works)), len(works), f"{label}, memory")
+    }
+    model = case.load()
+    rounds = plan.warmup + plan.runs
+    seconds = measure(tasks(model, case, device, plan), track(range(rounds), rounds, label), plan.warmup)
+    return {
+        **dataclasses.asdict(case),
+        "model": Path(case.model).name,  # a folder means nothing on another machine
+        "kind": model.config.kind,
+        "backbone": model.config.backbone,
+        "weights": "random" if case.model in BACKBONES else "loaded",
+        "figures": figures(seconds),
+        "peak_memory_mib": memory,
+    }
+
+
+def clock_of(device: torch.device) -> Clock:
+    """Seconds, read once the device has done all that it was given."""
+    wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device.type)
+
+    def now() -> float:
+        if wait is not None:
+            wait()
+        return time.perf_counter()
+
+    return now
+
+
+def tasks(model: RiFeNet | Prototype, case: Case, device: torch.device, plan: Plan) -> list[Task]:
+    """Everything that is timed in a case, in the order of the table."""
+    now = clock_of(device)
+    # A copy, so that nothing which makes the product's backbone faster makes the unit shorter.
+    unit = _unit(copy.deepcopy(model.backbone).to(device), case, device)
+    work = Workload(model, case, device, plan.threads)
+    context, segmenter, photo = work.learn(), work.segmenter(), example_photo()
+    pixels = load_image(photo)
+
+    def whole(name: str, call: Callable[[], Any]) -> Task:
+        def task() -> dict[str, float]:
+            started = now()
+            call()
+            return {name: now() - started}
+
+        return task
+
+    def parts(name: str, steps: dict[str, Callable[[Any], Any]]) -> Task:
+        return lambda: {f"{name}.{part}": seconds for part, seconds in profile(model, now, steps).items()}
+
+    return [
+        whole("unit", unit),
+        whole("decode_file", lambda: load_image(photo)),
+        whole("transform", lambda: resize_and_pad(pixels, case.size)),
+        whole("learn", work.learn),
+        parts("learn", {"encode_support": lambda _: work.learn()}),
+        whole("query", lambda: work.query(context)),
+        parts(
+            "query",
+            {
+                "encode_query": lambda _: work.encode_query(),
+                "decode": lambda features: work.engine.decode(features, context),
+            },
+        ),
+        *(
+            whole(f"query_{classes}_classes", partial(work.query, context, classes))
+            for classes in sorted(set(plan.classes) - {1})
+        ),
+        whole("photo", lambda: segmenter.segment(photo).mask),
+        *([whole("training_step", training_step(model.config, case, device))] if plan.training else []),
+    ]
+
+
+def _unit(backbone: Backbone, case: Case, device: torch.device) -> Callable[[], Any]:
+    image = torch.rand(1, 3, case.size, case.size, device=device)
+
+    @torch.inference_mode()
+    def forward() -> None:
+        backbone(image)
+
+    return forward
+
+
+def measure(tasks: list[Task], rounds: Iterable[int], warmup: int) -> dict[str, list[float]]:
+    """Runs every task once a round; seconds by name, without those of the first `warmup` rounds."""
+    seconds: defaultdict[str, list[float]] = defaultdict(list)
+    for number in rounds:
+        for task in tasks:
+            for name, value in task().items():
+                if number >= warmup:
+                    seconds[name].append(value)
+    return dict(seconds)
+
+
+def figures(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """By name: median and quartiles (seconds), the median over that of `unit`, and the number of runs."""
+    unit = float(np.median(seconds["unit"]))
+    table = {}
+    for name, values in seconds.items():
+        q1, median, q3 = (float(value) for value in np.percentile(values, (25, 50, 75)))
+        table[name] = {"median": median, "q1": q1, "q3": q3, "units": median / unit, "runs": len(values)}
+    return table

@@ -1,0 +1,60 @@
+"""Peak memory of a piece of work, in a process that does nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rifenet.bench.workload import Case, Workload, training_step
+
+
+def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What `function` returns in a new process, which inherits no memory. Raises OSError where that process dies."""
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(function, *arguments).result()
+    except BrokenProcessPool as error:
+        raise OSError(
+            "Expected enough memory for a process of its own, but it died. Choose a smaller size or batch."
+        ) from error
+
+
+def peak_memory(
+    what: str, case: Case, device: torch.device, threads: int | None, classes: tuple[int, ...]
+) -> dict[str, float | None]:
+    """Peak memory in MiB of this process, which should be a fresh one: `import` before the work and `process` after it.
+
+    The work is two training steps, or learning a class and two queries by as many classes as the largest of `classes`. `device` is what
+    tensors took there, on CUDA; the process is None where the system does not tell.
+    """
+    imported = _peak_resident()
+    step: Callable[[], None]
+    if what == "training_step":
+        torch.set_num_threads(threads or torch.get_num_threads())
+        step = training_step(case.load().config, case, device)
+    else:
+        work = Workload(case.load(), case, device, threads)
+        context = work.learn()
+        step = partial(work.query, context, max(1, *classes))
+    for _ in range(2):
+        step()
+    on_device = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+    return {"import": imported, "process": _peak_resident(), "device": on_device}
+
+
+def _peak_resident() -> float | None:
+    # On Linux a process starts with the ru_maxrss of the one that started it; VmHWM is its own.
+    status = Path("/proc/self/status")
+    for line in status.read_text(encoding="utf-8").splitlines() if status.is_file() else ():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    from rifenet.evaluation.provenance import peak_memory as peak
+
+    return peak(torch.device("cpu"))["process"]

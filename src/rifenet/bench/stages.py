@@ -1,0 +1,97 @@
+"""Where the time of a model goes: hooks around its own modules while it runs, nothing computed twice or differently."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+PARTS = {
+    "backbone": ("backbone",),
+    "projection": ("support_projection", "query_projection", "local_prototype.reduce"),
+    "local_prototype": ("local_prototype",),
+    "interaction": ("support_interaction", "query_interaction"),
+    "activation": ("activation",),
+    "self_attention": ("activation.layers.*.self_attention",),
+    "cross_attention": ("activation.layers.*.cross_attention",),
+    "head": ("activated_projection", "residual", "head"),
+}
+"""Stage -> the modules that it consists of."""
+WITHIN = ("self_attention", "cross_attention")
+"""Stages that are parts of the activation, so that they do not count twice."""
+
+Clock = Callable[[], float]
+"""Seconds, read once the device has done all that it was given."""
+
+
+class StageClock:
+    """While entered, adds up in `seconds` the time inside the stages of `PARTS`, in `decode` and in the prior mask.
+
+    The prior mask is no module; it is what `decode` does before its first one.
+    """
+
+    def __init__(self, model: nn.Module, now: Clock) -> None:
+        self.model: Any = model
+        self.now = now
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def __enter__(self) -> Self:
+        self._handles: list[Any] = []
+        self._decode_started: float | None = None
+        for name, module in self.model.named_modules():
+            for stage, patterns in PARTS.items():
+                if any(fnmatchcase(name, pattern) for pattern in patterns):
+                    self._watch(stage, module)
+        inner = self.model.decode
+
+        def decode(*arguments: Any) -> Tensor:
+            self._decode_started = started = self.now()
+            logits: Tensor = inner(*arguments)
+            self.seconds["model_decode"] += self.now() - started
+            return logits
+
+        self.model.decode = decode
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        del self.model.decode  # the wrapper: the class's own is visible again
+
+    def _watch(self, stage: str, module: nn.Module) -> None:
+        started = 0.0
+
+        def before(*_: Any) -> None:
+            nonlocal started
+            started = self.now()
+            if self._decode_started is not None:
+                self.seconds["prior"] += started - self._decode_started
+                self._decode_started = None
+
+        def after(*_: Any) -> None:
+            self.seconds[stage] += self.now() - started
+
+        self._handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+
+
+def profile(model: nn.Module, now: Clock, steps: dict[str, Callable[[Any], Any]]) -> dict[str, float]:
+    """Seconds of steps, each called with what the one before returned, and of the model's stages within them.
+
+    `upsample` is what the step `decode` takes beyond the model: resizing the logits and handing them over. `other` is
+    what no stage accounts for, so that all but the steps and the two attentions adds up to the whole.
+    """
+    with StageClock(model, now) as clock:
+        value, marks = None, [now()]
+        for step in steps.values():
+            value = step(value)
+            marks.append(now())
+    whole = {name: end - start for name, start, end in zip(steps, marks, marks[1:], strict=False)}
+    stages = dict(clock.seconds)
+    if "decode" in whole:
+        stages["upsample"] = whole["decode"] - stages.pop("model_decode")
+    accounted = sum(seconds for stage, seconds in stages.items() if stage not in WITHIN)
+    stages["other"] = sum(whole.values()) - accounted
+    return whole | stages

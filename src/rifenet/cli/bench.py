@@ -1,0 +1,156 @@
+"""`rifenet bench`: this machine's figures, as a table and JSON, and their ratio to those of another bench."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rifenet.cli.console import print_json, progress
+
+
+def main(argv: list[str]) -> int:
+    """Measures, writes `--out`, and prints."""
+    arguments = _parser().parse_args(argv)
+    if arguments.out is not None and Path(arguments.out).is_dir():
+        raise ValueError(f"Expected --out to be a file, but {arguments.out} is a folder.")
+
+    from rifenet.bench import Plan, compare, default_model, read, run
+
+    other = None if arguments.against is None else read(arguments.against)  # first: measuring takes minutes
+    models = [default_model(), "resnet50"] if arguments.full else [default_model()]
+    plan = Plan(
+        models=tuple(arguments.backbones or models),
+        sizes=tuple(arguments.sizes),
+        shots=tuple(arguments.shots or ([1, 5, 10] if arguments.full else [1])),
+        batches=tuple(arguments.batch),
+        classes=tuple(arguments.classes),
+        runs=arguments.runs,
+        warmup=arguments.warmup,
+        training=arguments.training or arguments.full,
+        device=arguments.device,
+        threads=arguments.threads,
+    )
+    bench = run(plan, _quiet_progress)
+    if other is not None:
+        bench["against"] = {"file": Path(arguments.against).name, **compare(bench, other)}
+    if arguments.out is not None:
+        from rifenet.storage import write_atomically
+
+        write_atomically(Path(arguments.out), (json.dumps(bench, indent=1) + "\n").encode())
+    if arguments.json:
+        print_json(bench)
+    else:
+        _print_tables(bench)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rifenet bench",
+        description="Measures times, stage by stage, and peak memory on this machine. Times are also given in units of"
+        " one plain forward of the backbone on one image, which makes them comparable between machines.",
+        epilog="example: rifenet bench --backbones resnet50 --sizes 473 --shots 1 5 --out bench.json",
+    )
+    parser.add_argument(
+        "--backbones",
+        nargs="+",
+        metavar="NAME",
+        help="architectures (with random weights), or models: default (bundled), a run folder, a .safetensors file or"
+        " hf:owner/name (default: the bundled model, else efficientnet_lite2)",
+    )
+    parser.add_argument(
+        "--sizes", nargs="+", type=int, default=[], metavar="S", help="sides of the input in pixels (default: own size)"
+    )
+    parser.add_argument("--shots", nargs="+", type=int, metavar="K", help="shots of a learned class (default: 1)")
+    parser.add_argument("--batch", nargs="+", type=int, default=[1], metavar="B", help="images a query (default: 1)")
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        type=int,
+        default=[5],
+        metavar="N",
+        help="learned classes a query, beside 1 (default: 5)",
+    )
+    parser.add_argument("--training", action="store_true", help="measure a training step with 2 unlabeled images, too")
+    parser.add_argument(
+        "--full", action="store_true", help="all: also ResNet-50 (473 px), 1, 5 and 10 shots, training; takes long"
+    )
+    parser.add_argument("--runs", type=int, default=20, help="runs of each; quote no figure of fewer than 20 (default)")
+    parser.add_argument("--warmup", type=int, default=3, help="rounds before the first that counts (default: 3)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--against", metavar="FILE", help="print ratios to a bench that --out wrote, and what differs")
+    parser.add_argument("--out", metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    return parser
+
+
+def _quiet_progress(items: Iterable[int], total: int, label: str) -> Iterator[int]:
+    # A bar that draws itself from a thread would take its time from what is measured.
+    return progress(items, total, label, auto_refresh=False)
+
+
+def _print_tables(bench: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console, machine = Console(), bench["machine"]
+    console.print(
+        f"{machine['cpu']} ({machine['cores']} cores, {machine['threads']} threads), {machine['device']}"
+        f" {machine['device_name']}, torch {machine['torch']}",
+        markup=False,
+        highlight=False,
+    )
+    for case in bench["cases"]:
+        console.print()
+        console.print(_times(case, f"{escape(_title(case))}, {escape(case['weights'])} weights"))
+        for what, peak in case["peak_memory_mib"].items():
+            parts = [f"{name} {value:.0f} MiB" for name, value in peak.items() if value is not None]
+            console.print(f"peak memory, {what.replace('_', ' ')}: {', '.join(parts) or 'not known here'}")
+    if "against" in bench:
+        console.print()
+        _print_comparison(bench["against"], console)
+
+
+def _title(case: dict[str, Any]) -> str:
+    return f"{case['model']}, {case['size']} px, {case['shots']} shots, batch {case['batch']}"
+
+
+def _label(name: str) -> str:
+    whole, _, part = name.partition(".")
+    within = part in ("self_attention", "cross_attention")
+    return ("    " if within else "  " if part else "") + (part or whole).replace("_", " ")
+
+
+def _times(case: dict[str, Any], title: str) -> Any:
+    from rich.table import Table
+
+    table = Table("", "median ms", "quartiles ms", "units", title=title, title_justify="left", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, figure in case["figures"].items():
+        quartiles = f"{1000 * figure['q1']:.2f} - {1000 * figure['q3']:.2f}"
+        table.add_row(_label(name), f"{1000 * figure['median']:.2f}", quartiles, f"{figure['units']:.3f}")
+    return table
+
+
+def _print_comparison(against: dict[str, Any], console: Any) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    console.print(f"Here over {against['file']}; under 1 is faster here.", markup=False, highlight=False)
+    for name, (here, there) in against["differs"].items():
+        console.print(f"  differs: {name} {here} here, {there} there", markup=False, highlight=False)
+    if not against["cases"]:
+        console.print("No case is in both: the model, size, shots and batch must be the same.")
+    for case in against["cases"]:
+        table = Table("", "seconds", "units", title=escape(_title(case)), title_justify="left", box=None)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for name, ratio in case["ratios"].items():
+            table.add_row(_label(name), f"{ratio['seconds']:.3f}", f"{ratio['units']:.3f}")
+        console.print()
+        console.print(table)

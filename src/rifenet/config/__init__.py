@@ -1,0 +1,93 @@
+"""The program's configuration: frozen dataclasses, each field with the sentence that becomes its `--help`.
+
+What a run needs is a tree `Config(data, model, train, eval)`. YAML files and dotted overrides are read by jsonargparse
+over these classes; each class refuses wrong values by itself, naming the field, so a config built in Python is checked
+too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rifenet.config.model import BACKBONES, GUIDES, ModelConfig
+from rifenet.config.recipe import DATASETS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig
+
+__all__ = [
+    "BACKBONES",
+    "DATASETS",
+    "GUIDES",
+    "PSEUDO_LABELS",
+    "Config",
+    "DataConfig",
+    "EvalConfig",
+    "ModelConfig",
+    "TrainConfig",
+    "from_dict",
+    "load_config",
+    "save_config",
+    "to_dict",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything a run needs; `config.yaml` of a run folder holds exactly this."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain dict of a config dataclass, tuples as lists, ready for YAML or JSON."""
+    plain = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            value = to_dict(value)
+        plain[item.name] = list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
+    """Builds `cls` from a plain dict, as `to_dict` gives it. Raises ValueError for a name that `cls` does not have."""
+    known = {item.name: item for item in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(
+            f"Expected only known names in {where}, but got {', '.join(unknown)}. Known: {', '.join(known)}."
+        )
+    sections = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "eval": EvalConfig}
+    arguments = {}
+    for name, value in values.items():
+        if cls is Config:
+            value = from_dict(sections[name], value or {}, f"{where}.{name}")
+        arguments[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**arguments)
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Writes `config` as YAML."""
+    import yaml
+
+    Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
+
+
+def load_config(path: str | Path) -> Config:
+    """Reads a YAML file written by `save_config` or by hand. Raises FileNotFoundError or ValueError."""
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a config file at {path}, but there is none.")
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"Expected {path} to hold data, model, train and eval sections, but got {type(values).__name__}."
+        )
+    result: Config = from_dict(Config, values, str(path))
+    return result

@@ -1,0 +1,179 @@
+"""Options of data, training and evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rifenet.config.checks import expect, one_of
+
+DATASETS = ("pascal", "custom")
+PSEUDO_LABELS = ("weak_to_strong", "mutual")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the pictures are, which fold and shots, and how views are made (method.md 11)."""
+
+    dataset: str = "pascal"
+    """Kind of dataset: pascal or custom."""
+    root: str = ""
+    """Folder of the dataset."""
+    list_file: str = ""
+    """Text file of image ids to use instead of the dataset's own list (pascal: relative to root or absolute)."""
+    fold: int = 0
+    """Fold whose classes are novel."""
+    shots: int = 1
+    """K: support images an episode."""
+    image_size: int = 473
+    """Side of the square network input in pixels."""
+    min_area: int = 2048
+    """A class counts in an image where it covers at least this many pixels of the mask as stored."""
+    exclude_novel: bool = True
+    """Training only: leave out every image in which any novel class appears."""
+    unlabeled_source: str = "class"
+    """Where unlabeled images come from: class (images of the episode's class) or any (all base images)."""
+    sampling: str = "image"
+    """How a training episode picks its query: image (uniform over image-class pairs), class (class first, uniform) or
+    root (class first, in proportion to the square root of its number of images)."""
+    scale_min: float = 0.9
+    """Smallest random scale of the training views."""
+    scale_max: float = 1.1
+    """Largest random scale of the training views."""
+    rotate: float = 10.0
+    """Largest rotation of the training views, degrees, applied with probability 0.5."""
+    blur: float = 0.5
+    """Probability of Gaussian blur in the training views."""
+    flip: float = 0.5
+    """Probability of a horizontal flip in the training views."""
+    holdout: float = 0.1
+    """Share of the base images kept out of training, on which the checkpoint is selected."""
+    workers: int = 0
+    """Loader processes."""
+    cache_dir: str = ""
+    """Folder of the frozen-feature cache; empty: no cache, the backbone runs in every step."""
+    cache_views: int = 4
+    """Cached weak views an image; each has a strong partner where the unlabeled branch is on."""
+
+    def __post_init__(self) -> None:
+        one_of("data.dataset", self.dataset, DATASETS)
+        expect(self.fold >= 0, "data.fold", self.fold, "0 or more")
+        expect(1 <= self.shots <= 20, "data.shots", self.shots, "between 1 and 20")
+        expect(self.image_size >= 32, "data.image_size", self.image_size, "at least 32 px")
+        expect(self.min_area >= 1, "data.min_area", self.min_area, "at least 1 px")
+        one_of("data.unlabeled_source", self.unlabeled_source, ("class", "any"))
+        one_of("data.sampling", self.sampling, ("image", "class", "root"))
+        expect(0 < self.scale_min <= self.scale_max, "data.scale_min", self.scale_min, "above 0 and at most scale_max")
+        expect(0 <= self.rotate <= 180, "data.rotate", self.rotate, "between 0 and 180 degrees")
+        expect(0 <= self.blur <= 1, "data.blur", self.blur, "a probability in [0,1]")
+        expect(0 <= self.flip <= 1, "data.flip", self.flip, "a probability in [0,1]")
+        expect(0 <= self.holdout < 1, "data.holdout", self.holdout, "a share in [0,1)")
+        expect(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        expect(self.cache_views >= 1, "data.cache_views", self.cache_views, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The recipe (method.md 10-11). All rates are the true ones."""
+
+    out: str = "runs/rifenet"
+    """Run folder; the same command resumes from what it finds there."""
+    steps: int = 1000
+    """Optimiser steps."""
+    batch_size: int = 4
+    """Total episodes a step, over all ranks."""
+    seed: int = 0
+    """Seed of episodes, views, initial weights and dropout."""
+    optimizer: str = "paper"
+    """paper (SGD, with AdamW for the transformer) or adamw (one AdamW with warm-up and cosine decay)."""
+    lr: float = 0.075
+    """SGD's rate (paper), or AdamW's rate (adamw)."""
+    momentum: float = 0.9
+    """SGD's momentum."""
+    weight_decay: float = 1e-4
+    """SGD's weight decay; AdamW uses transformer_weight_decay."""
+    poly_power: float = 0.9
+    """Power of SGD's polynomial decay."""
+    transformer_lr: float = 1e-4
+    """AdamW's constant rate for the transformer (paper)."""
+    transformer_weight_decay: float = 1e-2
+    """AdamW's weight decay; biases have none."""
+    warmup: int = 0
+    """Steps of linear warm-up (adamw)."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    unlabeled: int = 2
+    """U: unlabeled images an episode; 0 switches the unlabeled branch off."""
+    beta: float = 0.5
+    """Weight of the self-supervised loss."""
+    w_aux: float = 1.0
+    """Weight of the auxiliary support loss."""
+    pseudo_labels: str = "weak_to_strong"
+    """weak_to_strong, or mutual: the mean of both directions."""
+    hard_labels: bool = False
+    """Threshold the pseudo-labels at 0.5 instead of using probabilities."""
+    confidence: float = 0.0
+    """Ignore pseudo-label positions whose larger probability is below this; 0 keeps all."""
+    log_every: int = 10
+    """Steps between two lines of metrics.jsonl."""
+    validate_every: int = 250
+    """Steps between two validations on held-out base images."""
+    validate_episodes: int = 100
+    """Episodes of one validation."""
+    save_every: int = 100
+    """Steps between two resumable states."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    devices: int = 1
+    """Processes or devices on this machine; torchrun and Slurm set it themselves."""
+    precision: str = "auto"
+    """auto (bfloat16 where the device gains by it), 32-true or bf16-mixed."""
+    threads: int = 0
+    """CPU threads a process; 0 leaves torch's choice."""
+    tensorboard: bool = False
+    """Write TensorBoard curves beside the JSON lines (extra: tensorboard)."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "batch_size",
+            "log_every",
+            "validate_every",
+            "validate_episodes",
+            "save_every",
+            "devices",
+        ):
+            expect(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
+        for name in ("unlabeled", "beta", "w_aux", "warmup", "threads", "seed", "weight_decay"):
+            expect(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
+        for name in ("lr", "transformer_lr", "clip"):
+            expect(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "above 0")
+        one_of("train.optimizer", self.optimizer, ("paper", "adamw"))
+        one_of("train.pseudo_labels", self.pseudo_labels, PSEUDO_LABELS)
+        expect(0 <= self.confidence < 1, "train.confidence", self.confidence, "in [0,1)")
+        one_of("train.device", self.device, ("auto", "cpu", "cuda", "mps"))
+        one_of("train.precision", self.precision, ("auto", "32-true", "bf16-mixed"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """How novel classes are scored (protocols.md 3-4)."""
+
+    protocol: str = "pfenet"
+    """pfenet: the paper's family."""
+    episodes: int = 1000
+    """N: episodes scored, exactly."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """One run of N episodes for each seed."""
+    batch_size: int = 1
+    """Episodes loaded together; changes no digit."""
+    workers: int = 0
+    """Loader processes; changes no digit."""
+    absent_as_zero: bool = False
+    """Count a class without episodes as 0, as the published codes do, instead of leaving it out."""
+
+    def __post_init__(self) -> None:
+        one_of("eval.protocol", self.protocol, ("pfenet",))
+        expect(self.episodes >= 1, "eval.episodes", self.episodes, "at least 1")
+        expect(len(self.seeds) >= 1, "eval.seeds", self.seeds, "at least one seed")
+        expect(self.batch_size >= 1, "eval.batch_size", self.batch_size, "at least 1")
+        expect(self.workers >= 0, "eval.workers", self.workers, "0 or more")

@@ -1,0 +1,76 @@
+"""Confidence that a class is in a picture at all (protocols.md 4, calibration figures).
+
+The map is a logistic curve, `confidence = sigmoid(a * statistic + b)`, fitted at 50% prevalence: each episode is scored
+with its own query, which shows the class, and with a query that does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from rifenet.data.episodes import load_episode
+from rifenet.data.index import ImageIndex
+from rifenet.data.sampling import Episode, absent_query
+from rifenet.metrics import presence_statistic
+
+Pairs = tuple[NDArray[np.float64], NDArray[np.bool_]]
+
+
+@torch.inference_mode()
+def presence_pairs(model: nn.Module, index: ImageIndex, episodes: Sequence[Episode], size: int, seed: int) -> Pairs:
+    """Statistics [2N] in [0,1] and whether the class is present [2N] bool: each episode's query, then one without it.
+
+    Negatives are drawn class-uniform by (seed, position). The model must be in eval mode; it runs one image at a time.
+    """
+    statistics, present = [], []
+    for position, episode in enumerate(episodes):
+        negative = replace(episode, query=absent_query(index, episode.class_id, seed, position))
+        for shown, asked in ((True, episode), (False, negative)):
+            statistics.append(_statistic(model, index, asked, size))
+            present.append(shown)
+    return np.array(statistics), np.array(present)
+
+
+def _statistic(model: nn.Module, index: ImageIndex, episode: Episode, size: int) -> float:
+    device = next(tensor.device for tensor in model.state_dict(keep_vars=True).values())
+    arrays = load_episode(index, episode, size)
+    support, query = (
+        [torch.from_numpy(arrays[f"{branch}_{part}"])[None].to(device) for part in ("images", "masks", "valid")]
+        for branch in ("support", "query")
+    )
+    logits = model.decode(model.encode_query(query[0], query[2]), model.encode_support(*support))  # type: ignore[operator]
+    scores = nn.functional.interpolate(logits.float(), (size, size), mode="bilinear", align_corners=True).softmax(1)
+    return presence_statistic(scores[0, 1].cpu().numpy()[arrays["query_valid"]])
+
+
+def fit_calibration(statistics: NDArray[np.float64], present: NDArray[np.bool_]) -> dict[str, float]:
+    """`a` and `b` of the logistic map, by Newton's method on the likelihood with a weak pull to 0.
+
+    The pull keeps the map finite where the two groups do not overlap.
+    Raises ValueError unless both groups are there.
+    """
+    if present.all() or not present.any():
+        raise ValueError("Expected statistics of pictures with and without the class, but got only one kind.")
+    inputs = np.stack([statistics, np.ones_like(statistics)], 1)
+    weights = np.zeros(2)
+    ridge = np.eye(2) / 100
+    for _ in range(100):
+        probability = 1 / (1 + np.exp(-inputs @ weights))
+        gradient = inputs.T @ (probability - present) + ridge @ weights
+        curvature = (inputs * (probability * (1 - probability))[:, None]).T @ inputs + ridge
+        step = np.linalg.solve(curvature, gradient)
+        weights -= step
+        if np.abs(step).max() < 1e-9:
+            break
+    return {"a": float(weights[0]), "b": float(weights[1])}
+
+
+def confidence(statistics: NDArray[np.float64], calibration: dict[str, float]) -> NDArray[np.float64]:
+    """The calibrated probability of each statistic, in [0,1]."""
+    return np.asarray(1 / (1 + np.exp(-(calibration["a"] * statistics + calibration["b"]))))

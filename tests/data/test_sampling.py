@@ -1,0 +1,216 @@
+"""Episode lists: pure, complete and as the protocol says. Most run on an index without files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rifenet.data.folds import contiguous_folds
+from rifenet.data.index import ImageIndex, ImageRecord
+from rifenet.data.sampling import (
+    EpisodePool,
+    episodes_from_json,
+    episodes_to_json,
+    evaluation_episodes,
+    split_holdout,
+    training_episode,
+)
+from rifenet.data.sources import open_dataset
+
+CLASSES = ("ant", "bee", "cow", "dog", "emu", "fox")
+
+
+def make_index(*areas: dict[int, int]) -> ImageIndex:
+    """An index of images that show these areas, without any file."""
+    records = tuple(
+        ImageRecord(f"photo{i}", Path(f"photo{i}.jpg"), Path(f"photo{i}.png"), 100, 100, shown)
+        for i, shown in enumerate(areas)
+    )
+    return ImageIndex(records, CLASSES, contiguous_folds(len(CLASSES)), Path(), "custom", "all images")
+
+
+@pytest.fixture
+def index() -> ImageIndex:
+    """60 images: ant 20, bee 20 (half of them small), cow 10, dog 4, emu 1, fox none; some show two classes."""
+    shown = [{1: 3000} for _ in range(20)] + [{2: 3000 if i % 2 else 100} for i in range(20)]
+    shown += [{3: 2048, 1: 50} for _ in range(10)] + [{4: 5000, 3: 4000} for _ in range(4)] + [{5: 9999}]
+    return make_index(*shown, *({} for _ in range(5)))
+
+
+@pytest.mark.parametrize("shots", [1, 5])
+@pytest.mark.parametrize("sampling", ["image", "class"])
+def test_training_episodes_keep_the_rules(index: ImageIndex, shots: int, sampling: str) -> None:
+    pool = EpisodePool(index, (1, 2, 3, 4), shots=shots, unlabeled=2, sampling=sampling)
+    for i in range(500):
+        episode = training_episode(pool, 3, i)
+        assert episode == training_episode(pool, 3, i) == pool.episode(3, i)
+        labelled = (episode.query, *episode.supports)
+        assert len(episode.supports) == len(set(episode.supports)) == shots
+        assert len(set(labelled)) == shots + 1
+        assert all(index.records[image].areas[episode.class_id] >= 2048 for image in labelled)
+        assert len(set(episode.unlabeled)) == 2
+        assert not set(episode.unlabeled) & set(labelled)
+        if index.class_name(episode.class_id) not in pool.borrowing:
+            assert all(index.records[image].areas[episode.class_id] >= 2048 for image in episode.unlabeled)
+
+
+def test_training_draws_from_everything_about_evenly(index: ImageIndex) -> None:
+    pool = EpisodePool(index, (1, 2, 3, 4), shots=1, sampling="image")
+    assert len(pool.pairs) == 20 + 10 + 14 + 4
+    queries = Counter((e.query, e.class_id) for e in (pool.episode(0, i) for i in range(4800)))
+    assert set(queries) == set(pool.pairs)
+    assert 60 < min(queries.values()) <= max(queries.values()) < 145  # 100 each, 4 standard deviations
+    by_class = EpisodePool(index, (1, 2, 3, 4), shots=1, sampling="class")
+    classes = Counter(by_class.episode(0, i).class_id for i in range(4000))
+    assert all(880 < classes[class_id] < 1120 for class_id in (1, 2, 3, 4))
+
+
+def test_other_seeds_and_positions_are_other_episodes(index: ImageIndex) -> None:
+    pool = EpisodePool(index, (1, 2, 3), shots=1, unlabeled=2)
+    lists = [[pool.episode(seed, i) for i in range(40)] for seed in (0, 1, 10)]
+    assert len({tuple(episodes) for episodes in lists}) == 3
+    assert len(set(lists[0])) > 30
+
+
+def test_unlabeled_sources(index: ImageIndex) -> None:
+    """Of the class by default; of the whole base set on request, or where the class has fewer than K + 1 + U."""
+    own = EpisodePool(index, (1, 4), shots=1, unlabeled=3)
+    assert own.borrowing == ("dog",)
+    drawn = {1: set(), 4: set()}
+    for i in range(600):
+        episode = own.episode(0, i)
+        drawn[episode.class_id] |= set(episode.unlabeled)
+    assert drawn[1] == set(own.images[1])
+    assert drawn[4] == set(range(len(index)))
+    every = EpisodePool(index, (1,), shots=1, unlabeled=2, unlabeled_source="any")
+    assert {image for i in range(600) for image in every.episode(0, i).unlabeled} == set(range(len(index)))
+    assert every.borrowing == ()
+
+
+def test_classes_left_out_are_named(index: ImageIndex) -> None:
+    pool = EpisodePool(index, (1, 4, 5, 6), shots=4, unlabeled=0)
+    assert pool.classes == (1,)
+    assert dict(pool.left_out).keys() == {"dog", "emu", "fox"}
+    assert dict(pool.left_out)["dog"] == "4 images of at least 2048 px, 5 needed for 4 shot"
+    with pytest.raises(
+        ValueError, match=r"at least 2 images to draw episodes from, but got none .emu: 1 images.*fox: 0"
+    ):
+        EpisodePool(index, (5, 6), shots=1)
+    with pytest.raises(ValueError, match="no class was given"):
+        EpisodePool(index, (), shots=1)
+
+
+def test_too_few_images_for_the_unlabeled_ones() -> None:
+    small = make_index({1: 3000}, {1: 3000}, {1: 3000})
+    with pytest.raises(ValueError, match="at least 4 images, but got 3"):
+        EpisodePool(small, (1,), shots=1, unlabeled=2)
+    episode = EpisodePool(small, (1,), shots=1, unlabeled=1).episode(0, 0)
+    assert sorted((episode.query, *episode.supports, *episode.unlabeled)) == [0, 1, 2]
+
+
+def test_episode_files(index: ImageIndex) -> None:
+    pool = EpisodePool(index, (1,), shots=2, unlabeled=1)
+    episode = pool.episode(0, 9)
+    expected = [f"photo{image}.jpg" for image in (episode.query, *episode.supports, *episode.unlabeled)]
+    assert pool.episode_files(0, 9) == expected
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+@pytest.mark.parametrize("count", [1, 44, 45, 1000])
+def test_evaluation_goes_through_the_pairs_in_list_order(index: ImageIndex, shots: int, count: int) -> None:
+    classes = (1, 2, 3, 4) if shots == 1 else (1, 2, 3)
+    pairs = index.pairs(classes, 2048)
+    episodes = evaluation_episodes(index, classes, shots=shots, seed=0, episodes=count)
+    assert len(episodes) == count
+    for i, episode in enumerate(episodes):
+        assert (episode.query, episode.class_id) == pairs[i % len(pairs)]
+        assert len(set(episode.supports)) == shots
+        assert episode.query not in episode.supports
+        assert all(index.records[image].areas[episode.class_id] >= 2048 for image in episode.supports)
+        assert episode.unlabeled == ()
+
+
+def test_evaluation_supports_depend_on_seed_and_position_only(index: ImageIndex) -> None:
+    long = evaluation_episodes(index, (1, 2), shots=2, seed=5, episodes=90)
+    short = evaluation_episodes(index, (2, 1), shots=2, seed=5, episodes=7)
+    other = evaluation_episodes(index, (1, 2), shots=2, seed=6, episodes=90)
+    assert long[:7] == short
+    assert [e.query for e in long] == [e.query for e in other]
+    assert long != other
+    assert long[0].supports != long[30].supports or long[1].supports != long[31].supports  # the next round draws anew
+
+
+def test_the_lists_are_the_same_on_every_machine(index: ImageIndex) -> None:
+    """Golden digest: episodes must not change with the version of Python, numpy or this program."""
+    pool = EpisodePool(index, (1, 2, 3, 4), shots=3, unlabeled=2)
+    lists = [
+        evaluation_episodes(index, (1, 2, 3), shots=5, seed=1, episodes=50),
+        [pool.episode(7, i) for i in range(50)],
+    ]
+    digest = hashlib.sha256("".join(episodes_to_json(index, episodes) for episodes in lists).encode()).hexdigest()
+    assert digest == "f848f5eca28ba83750ab9a547d3a6ff54760ba93863294d43ebf8e4271fa75dd"
+
+
+def test_evaluation_names_the_classes_it_leaves_out(index: ImageIndex) -> None:
+    with pytest.warns(UserWarning, match=r"emu \(1 images of at least 2048 px, 2 needed for 1 shot\); fox \(0 images"):
+        episodes = evaluation_episodes(index, (1, 5, 6), shots=1, seed=0, episodes=30)
+    assert {episode.class_id for episode in episodes} == {1}
+    with pytest.raises(ValueError, match="at least 3 images to evaluate, but got none: emu"):
+        evaluation_episodes(index, (5,), shots=2, seed=0, episodes=1)
+    with pytest.raises(ValueError, match="one of pfenet, but got 'other'"):
+        evaluation_episodes(index, (1,), shots=1, seed=0, episodes=1, protocol="other")
+
+
+def test_the_area_filter(index: ImageIndex) -> None:
+    queries = {e.query for e in evaluation_episodes(index, (2,), shots=1, seed=0, episodes=100)}
+    assert len(queries) == 10
+    with_small = {e.query for e in evaluation_episodes(index, (2,), shots=1, seed=0, episodes=100, min_area=100)}
+    assert len(with_small) == 20
+
+
+def test_json_goes_by_names(index: ImageIndex) -> None:
+    pool = EpisodePool(index, (1, 2), shots=2, unlabeled=2)
+    episodes = [pool.episode(0, i) for i in range(20)]
+    text = episodes_to_json(index, episodes)
+    assert episodes_from_json(index, text) == episodes
+    backwards = index.with_records(reversed(index.records))
+    again = episodes_from_json(backwards, text)
+    assert [backwards.records[e.query].name for e in again] == [index.records[e.query].name for e in episodes]
+    assert json.loads(episodes_to_json(backwards, again))["episodes"] == json.loads(text)["episodes"]
+
+
+def test_json_of_another_dataset_or_format(index: ImageIndex) -> None:
+    text = episodes_to_json(index, evaluation_episodes(index, (1,), shots=1, seed=0, episodes=3))
+    with pytest.raises(ValueError, match="'photo0' is missing"):
+        episodes_from_json(index.with_records(index.records[1:]), text)
+    with pytest.raises(ValueError, match=r"'wasp'\. Known: ant"):
+        episodes_from_json(index, text.replace('"ant"', '"wasp"'))
+    for other in ("[]", '{"format": 2, "episodes": []}', "no json"):
+        with pytest.raises(ValueError, match="format 1"):
+            episodes_from_json(index, other)
+
+
+def test_holdout(index: ImageIndex) -> None:
+    train, held = split_holdout(index, 0.25, 0)
+    names = [{record.name for record in part.records} for part in (train, held)]
+    assert not names[0] & names[1]
+    assert names[0] | names[1] == {record.name for record in index.records}
+    assert 5 <= len(held) <= 27
+    assert [len(part) for part in split_holdout(index, 0.0, 0)] == [60, 0]
+    assert split_holdout(index, 0.25, 1)[1] != held
+    # An image's side is its own: it stays where it is when other images come or go.
+    fewer = split_holdout(index.with_records(index.records[::2]), 0.25, 0)[1]
+    assert {record.name for record in fewer.records} == {record.name for record in index.records[::2]} & names[1]
+
+
+def test_novel_classes_never_meet_training(voc_root: Path) -> None:
+    index = open_dataset("pascal", voc_root, progress=False)
+    for fold in range(4):
+        novel = index.novel_classes(fold)
+        pool = EpisodePool(index.without_classes(novel), index.base_classes(fold), shots=1, unlabeled=2)
+        assert not set(pool.classes) & set(novel)
+        assert not any(record.areas.keys() & set(novel) for record in pool.index.records)

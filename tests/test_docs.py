@@ -1,0 +1,312 @@
+"""The README and docs say nothing that the program does not know: names, links, tests, commands, config fields."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import importlib
+import inspect
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonargparse
+import pytest
+import yaml
+
+from rifenet.cli.main import main
+from rifenet.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig, from_dict
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "eval": EvalConfig}
+
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
+DOTTED = re.compile(r"(?<![\w/.-])rifenet(?:\.[A-Za-z_]\w*)+")
+TEST_FILE = re.compile(r"(?<![\w/])tests/[\w/]+\.py")
+SETTING = re.compile(r"(?:--)?(data|model|train|eval)\.(?!(?:json|md|py|txt|yaml)$)([a-z_]+)(?:(?:: ?|=| )(.+))?")
+SHELL = ("sh", "bash", "shell", "console", "")
+COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:rifenet |make |torchrun .*-m rifenet |\S*python3? .*-m rifenet )")
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+
+
+def blocks(text: str) -> list[Block]:
+    """The fenced blocks of a page."""
+    return [Block(*found) for found in FENCE.findall(text)]
+
+
+def prose(text: str) -> str:
+    """The page without its fenced blocks."""
+    return FENCE.sub("", text)
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def resolve(name: str) -> Any:
+    """What a dotted name stands for. Raises ImportError or AttributeError."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        module = ".".join(parts[:end])
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module.startswith(error.name):
+                raise
+            continue
+        for attribute in parts[end:]:
+            found = getattr(found, attribute)
+        return found
+    raise ImportError(name)
+
+
+def names(text: str) -> list[str]:
+    """Dotted names anywhere on a page, and what its Python blocks import."""
+    found = DOTTED.findall(text)
+    for block in blocks(text):
+        if block.language == "python":
+            for node in ast.walk(ast.parse(block.text)):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rifenet":
+                    found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return list(dict.fromkeys(found))
+
+
+def wrong_names(text: str) -> list[str]:
+    wrong = []
+    for name in names(text):
+        try:
+            resolve(name)
+        except (ImportError, AttributeError) as error:
+            wrong.append(f"{name}: {error}")
+    return wrong
+
+
+def wrong_links(text: str, folder: Path) -> list[str]:
+    """Links to nothing, to a test or name that is not in the file, and named test files that are not there."""
+    wrong = [f"{name}: no such file" for name in TEST_FILE.findall(text) if not (ROOT / name).is_file()]
+    for label, target in LINK.findall(prose(text)):
+        if re.match(r"\w+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (folder / name).resolve() if name else None
+        if path is not None and not path.exists():
+            wrong.append(f"{target}: no such file")
+            continue
+        content = text if path is None else path.read_text(encoding="utf-8") if path.is_file() else ""
+        if anchor and anchor not in map(slug, re.findall(r"^#+ (.+)$", prose(content), re.MULTILINE)):
+            wrong.append(f"{target}: no such heading")
+        label = label.strip("`")
+        if label.startswith("test_") and f"def {label}(" not in content:
+            wrong.append(f"{target}: no test {label}")
+        if DOTTED.fullmatch(label) and path != Path(inspect.getsourcefile(inspect.unwrap(resolve(label))) or ""):
+            wrong.append(f"{target}: {label} is not in this file")
+    return wrong
+
+
+def command_lines(text: str) -> Iterator[str]:
+    """Lines of shell blocks that run this program or make; in a console block, those after a prompt."""
+    for block in blocks(text):
+        if block.language in SHELL:
+            for line in block.text.replace("\\\n", " ").splitlines():
+                prompt, command = re.fullmatch(r"\s*(\$ )?(.*)", line).groups()  # type: ignore[union-attr]
+                if COMMAND.match(f"{command} ") and (prompt or block.language != "console"):
+                    yield command
+
+
+class Parsed(BaseException):
+    """Ends a command once its arguments are read; not an Exception, which the dispatcher would turn into a message."""
+
+
+@pytest.fixture
+def only_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command reads its arguments with its own parser and stops there."""
+    monkeypatch.chdir(ROOT)  # --config is read from here
+    for parser in (argparse.ArgumentParser, jsonargparse.ArgumentParser):
+        read = parser.parse_args
+
+        def parse_args(self: Any, *args: Any, read: Any = read, **options: Any) -> None:
+            values = read(self, *args, **options)
+            if isinstance(self, jsonargparse.ArgumentParser):
+                from_dict(Config, {name: values[name].as_dict() for name in SECTIONS})  # refuses wrong values
+            raise Parsed
+
+        monkeypatch.setattr(parser, "parse_args", parse_args)
+
+
+def accepts(line: str) -> bool:
+    """Whether the program's own parsers (or the Makefile) know every part of a command line; needs `only_parse`."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    command: list[str] = []
+    for word in [*lexer, ";"]:
+        if set(word) <= set("|&;<>"):
+            if not _accepts(command):
+                return False
+            command = []
+        else:
+            command.append(word)
+    return True
+
+
+def _accepts(words: list[str]) -> bool:
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words = words[1:]
+    if words[:1] == ["make"]:
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        return set(word for word in words[1:] if "=" not in word) <= set(targets)
+    if "rifenet" not in words:
+        return True
+    arguments = words[words.index("rifenet") + 1 :]
+    try:
+        code = main(arguments)
+    except Parsed:
+        return True
+    return code == 0 and bool({"-h", "--help", "--version", "--print_config"} & set(arguments))
+
+
+def wrong_settings(text: str) -> list[str]:
+    """Config fields in `code` and in YAML blocks that do not exist, or values that they refuse."""
+    trees: list[dict[str, Any]] = []
+    for code in re.findall(r"`([^`\n]+)`", prose(text)):
+        if found := SETTING.fullmatch(code):
+            section, field, value = found.groups()
+            trees.append({section: {field: ... if value is None else yaml.safe_load(value)}})
+    for block in blocks(text):
+        content = yaml.safe_load(block.text) if block.language in ("yaml", "yml") else None
+        if isinstance(content, dict) and any(isinstance(key, str) for key in content):  # folds have numbers
+            trees.append(content)
+    wrong = []
+    for tree in trees:
+        unknown = [
+            f"{section}.{field}"
+            for section, fields in tree.items()
+            for field in fields
+            if section not in SECTIONS or field not in {item.name for item in dataclasses.fields(SECTIONS[section])}
+        ]
+        wrong += unknown
+        given = {name: {key: value for key, value in part.items() if value is not ...} for name, part in tree.items()}
+        if not unknown:
+            try:
+                from_dict(Config, given)
+            except ValueError as error:
+                wrong.append(str(error))
+    return wrong
+
+
+def test_the_pages_are_there_and_hold_something_to_check() -> None:
+    texts = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+    assert {"README.md", "paper_map.md", "data.md", "training.md"} <= texts.keys()
+    assert len(names(texts["paper_map.md"])) > 30
+    assert len(LINK.findall(texts["paper_map.md"])) > 60
+    assert {line.split()[1] for line in command_lines(texts["training.md"]) if line.startswith("rifenet")} == {
+        "train",
+        "evaluate",
+        "report",
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_name_imports(page: Path) -> None:
+    assert wrong_names(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_and_test_exists(page: Path) -> None:
+    assert wrong_links(page.read_text(encoding="utf-8"), page.parent) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.usefixtures("only_parse")
+def test_every_command_parses(page: Path) -> None:
+    lines = list(command_lines(page.read_text(encoding="utf-8")))
+    assert [line for line in lines if not accepts(line)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_config_field_exists(page: Path) -> None:
+    assert wrong_settings(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("`rifenet.models.prior.prior_masks`", "prior_masks"),
+        ("see rifenet.nothing.", "nothing"),
+        ("```python\nfrom rifenet.models import build_network\n```", "build_network"),
+    ],
+)
+def test_unknown_names_are_found(text: str, complaint: str) -> None:
+    (wrong,) = wrong_names(text)
+    assert complaint in wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[x](nothing.md)", "no such file"),
+        ("[x](#not-a-heading)", "no such heading"),
+        ("[x](docs/data.md#the-feature-cash)", "no such heading"),
+        ("[test_nothing](tests/test_docs.py)", "no test test_nothing"),
+        ("[`rifenet.losses.dice`](src/rifenet/metrics.py)", "not in this file"),
+        ("tests/test_nothing.py", "no such file"),
+    ],
+)
+def test_dead_links_are_found(text: str, complaint: str) -> None:
+    (wrong,) = wrong_links(text, ROOT)
+    assert complaint in wrong
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rifenet fly",
+        "rifenet demo --nothing",
+        "rifenet data index --root x",
+        "rifenet evaluate --dataset pascal --root x --fold one",
+        "rifenet train --data.nothing 1",
+        "rifenet train --config configs/nothing.yaml",
+        "rifenet train --model.guide other",
+        "torchrun --nproc-per-node 2 -m rifenet train --train.nothing 1",
+        "rifenet demo --out x && rifenet info --nothing",
+        "make nothing",
+    ],
+)
+@pytest.mark.usefixtures("only_parse")
+def test_wrong_commands_are_found(line: str) -> None:
+    assert list(command_lines(f"```sh\n{line}\n```")) == [line]
+    assert not accepts(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["rifenet --version", "rifenet train --help", "OMP_NUM_THREADS=1 rifenet demo --out x > log.txt", "make test"],
+)
+@pytest.mark.usefixtures("only_parse")
+def test_right_commands_pass(line: str) -> None:
+    assert list(command_lines(f"```console\n$ {line}\n```")) == [line]
+    assert accepts(line)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("`train.learning_rate`", "train.learning_rate"),
+        ("`--model.guide other`", "model.guide"),
+        ("`model.stride: 7`", "model.stride"),
+        ("```yaml\ntrain: {rate: 1}\n```", "train.rate"),
+        ("```yaml\ntraining: {lr: 1}\n```", "training.lr"),
+    ],
+)
+def test_unknown_fields_are_found(text: str, complaint: str) -> None:
+    (wrong,) = wrong_settings(text)
+    assert complaint in wrong

@@ -1,0 +1,122 @@
+"""The cache of frozen features: what comes out is what the backbone gives, and it goes on where a build was stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rendered import make_voc
+
+from rifenet.config import DataConfig
+from rifenet.data.episodes import binary_mask, load_pair
+from rifenet.data.index import ImageIndex
+from rifenet.data.sampling import EpisodePool
+from rifenet.data.sources import open_dataset
+from rifenet.data.transforms import resize_and_pad
+from rifenet.models import RiFeNet, build_model
+from rifenet.training.features import PADDING, CachedEpisodes, FeatureCache, unpack
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> ImageIndex:
+    return open_dataset("pascal", make_voc(tmp_path_factory.mktemp("voc"), class_ids=(6, 7, 8), per_class=4, mixed=0))
+
+
+@pytest.fixture(scope="module")
+def model() -> RiFeNet:
+    built = build_model(backbone="efficientnet_lite0", stride=16, embed_dim=32, mid=(3, 5), high=(5, 7)).eval()
+    assert isinstance(built, RiFeNet)
+    return built
+
+
+def _data(folder: Path, **fields: int) -> DataConfig:
+    return DataConfig(cache_dir=str(folder), image_size=65, cache_views=3, **fields)  # type: ignore[arg-type]
+
+
+def _build(model: RiFeNet, index: ImageIndex, data: DataConfig, strong: bool = True) -> FeatureCache:
+    return FeatureCache.build(model, index, data, strong=strong, seed=0, device=CPU)
+
+
+def test_the_plain_view_is_what_the_backbone_gives(model: RiFeNet, index: ImageIndex, tmp_path: Path) -> None:
+    cache = _build(model, index, _data(tmp_path))
+    assert cache.features.shape[:3] == (len(index), 3, 2)
+    for image in (0, 5):
+        photo, mask = load_pair(index, image)
+        pixels, valid, _ = resize_and_pad(photo, 65)
+        direct = model.backbone(torch.from_numpy(np.round(pixels * 255) / 255).float()[None])
+        cached = unpack(model, torch.from_numpy(np.array(cache.features[image, 0, :1])))
+        for ours, theirs in zip(cached, direct, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=5e-3)  # float16 on disk
+        mirrored = cache.labels[image, 1][:, ::-1]
+        np.testing.assert_array_equal(mirrored, cache.labels[image, 0])
+        np.testing.assert_array_equal(cache.labels[image, 0] != PADDING, valid)
+
+
+def test_strong_partners_share_the_geometry_and_differ_in_colour(
+    model: RiFeNet, index: ImageIndex, tmp_path: Path
+) -> None:
+    cache = _build(model, index, _data(tmp_path))
+    weak, strong = (cache.features[:, :, kind].astype(np.float32) for kind in (0, 1))
+    assert np.isfinite(strong).all()
+    assert all(np.abs(weak[i, v] - strong[i, v]).max() > 0.01 for i in range(len(index)) for v in range(3))
+    assert _build(model, index, _data(tmp_path / "weak"), strong=False).features.shape[2] == 1
+
+
+def test_episodes_out_of_the_cache(model: RiFeNet, index: ImageIndex, tmp_path: Path) -> None:
+    pool = EpisodePool(index, (6, 7, 8), shots=2, unlabeled=1, min_area=500)
+    episodes = CachedEpisodes(pool, _build(model, index, _data(tmp_path)), seed=3, length=20)
+    for number in (0, 7, 19):
+        item, again = episodes[number], episodes[number]
+        for name, value in item.items():
+            np.testing.assert_array_equal(value, again[name])
+        drawn = pool.episode(3, number)
+        assert item["class_id"] == drawn.class_id
+        assert (item["query_masks"] == 1).any()
+        assert all((mask == 1).any() for mask in item["support_masks"])
+        assert (item["query_masks"][~item["query_valid"]] == 255).all()
+        shown = [episodes.cache.labels[drawn.query, view] for view in range(3)]
+        masks = [
+            binary_mask(np.where(labels == PADDING, 255, labels).astype(np.uint8), drawn.class_id) for labels in shown
+        ]
+        assert any(np.array_equal(mask, item["query_masks"]) for mask in masks)
+    with pytest.raises(IndexError):
+        episodes[20]
+
+
+def test_a_stopped_build_goes_on_and_a_finished_one_is_not_repeated(
+    model: RiFeNet, index: ImageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _build(model, index, _data(tmp_path / "whole"))
+    runs = []
+    real = model.backbone.stages
+
+    def counted(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        runs.append(len(images))
+        if len(runs) == 5:
+            raise KeyboardInterrupt
+        return real(images)
+
+    monkeypatch.setattr(model.backbone, "stages", counted)
+    with pytest.raises(KeyboardInterrupt):
+        _build(model, index, _data(tmp_path / "parts"))
+    resumed = _build(model, index, _data(tmp_path / "parts"))
+    np.testing.assert_array_equal(resumed.features, whole.features)
+    np.testing.assert_array_equal(resumed.labels, whole.labels)
+    before = len(runs)
+    _build(model, index, _data(tmp_path / "parts"))
+    assert len(runs) == before
+
+
+def test_another_setting_is_another_cache(model: RiFeNet, index: ImageIndex, tmp_path: Path) -> None:
+    folders = {_build(model, index, _data(tmp_path)).folder for _ in range(2)}
+    assert len(folders) == 1
+    folders.add(_build(model, index, _data(tmp_path, rotate=20)).folder)
+    folders.add(_build(model, index.with_records(index.records[:6]), _data(tmp_path)).folder)
+    folders.add(FeatureCache.build(model, index, _data(tmp_path), strong=True, seed=1, device=CPU).folder)
+    assert len(folders) == 4
+    assert all(json.loads((folder / "done.json").read_text())["done"] > 0 for folder in folders)

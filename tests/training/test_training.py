@@ -1,0 +1,277 @@
+"""Training on rendered VOC folders and on real photos: recipe, resuming, ranks, selection, failure."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rendered import make_voc
+from safetensors.torch import load_file
+
+from rifenet.checkpoint import read_model, save_model
+from rifenet.config import Config, DataConfig, ModelConfig, TrainConfig, from_dict, load_config, save_config, to_dict
+from rifenet.data.sources import open_dataset
+from rifenet.training import NonFiniteLoss, train
+from rifenet.training.episodes import base_split
+from rifenet.training.optim import learning_rates
+from rifenet.training.state import STATE_FILE
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_voc(tmp_path_factory.mktemp("voc"), class_ids=tuple(range(1, 11)), per_class=8, mixed=4)
+
+
+def _config(voc: Path, out: Path, **changes: Any) -> Config:
+    sections: dict[str, dict[str, Any]] = {
+        "data": {"root": str(voc), "image_size": 65, "fold": 0, "min_area": 500, "holdout": 0.4, "workers": 0},
+        "model": {
+            "backbone": "efficientnet_lite0",
+            "stride": 16,
+            "embed_dim": 32,
+            "heads": 4,
+            "local_dim": 16,
+            "tokens_per_label": 12,
+        },
+        "train": {
+            "out": str(out),
+            "steps": 10,
+            "batch_size": 2,
+            "lr": 0.01,
+            "log_every": 1,
+            "save_every": 3,
+            "validate_every": 5,
+            "validate_episodes": 4,
+            "unlabeled": 1,
+            "device": "cpu",
+        },
+    }
+    for name, value in changes.items():
+        section, field = name.split("__")
+        sections[section][field] = value
+    return from_dict(Config, sections)
+
+
+def _lines(folder: Path, name: str = "loss") -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if name in line]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"train__optimizer": "adamw", "train__warmup": 3, "train__pseudo_labels": "mutual"},
+        {"data__cache_dir": "cache", "data__shots": 2},
+    ],
+    ids=["paper", "adamw, mutual", "cached features"],
+)
+def test_ten_steps_equal_five_resumed_five(voc: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    if "data__cache_dir" in changes:
+        changes = {**changes, "data__cache_dir": str(tmp_path / "cache")}
+    whole, parts = (_config(voc, tmp_path / name, **changes) for name in ("whole", "parts"))
+    train(whole)
+    train(parts, stop_at=5)
+    assert json.loads((tmp_path / "parts" / "state.json").read_text())["progress"]["step"] == 5
+    train(parts)
+    for file in (STATE_FILE, "model.safetensors"):
+        first, second = load_file(tmp_path / "whole" / file), load_file(tmp_path / "parts" / file)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first), file
+    assert [line["loss"] for line in _lines(tmp_path / "whole")] == [
+        line["loss"] for line in _lines(tmp_path / "parts")
+    ]
+    assert len(_lines(tmp_path / "parts")) == 10
+
+
+def test_a_finished_run_holds_everything_and_is_not_repeated(voc: Path, tmp_path: Path) -> None:
+    config = _config(voc, tmp_path / "run")
+    progress = train(config)
+    folder = tmp_path / "run"
+    names = {"config.yaml", "model.safetensors", "state.safetensors", "state.json", "metrics.jsonl", "card.md"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert load_config(folder / "config.yaml") == config
+    assert progress["step"] == 10
+    assert 0 <= progress["best_miou"] <= 1
+    model = read_model(folder / "model.safetensors")
+    assert model.metadata["classes_trained_on"]
+    assert not set(model.metadata["classes_trained_on"]) & {"aeroplane", "bicycle", "bird", "boat", "bottle"}
+    before = (folder / "metrics.jsonl").read_text()
+    assert train(config) == progress
+    assert (folder / "metrics.jsonl").read_text() == before
+
+
+def test_logged_rates_are_the_true_ones(voc: Path, tmp_path: Path) -> None:
+    for optimizer in ("paper", "adamw"):
+        config = _config(voc, tmp_path / optimizer, train__optimizer=optimizer, train__steps=4, train__warmup=2)
+        train(config)
+        settings = config.train
+        logged = [line["lr"] for line in _lines(tmp_path / optimizer)]
+        assert logged == [learning_rates(settings, step) for step in range(4)]
+    assert learning_rates(TrainConfig(steps=100), 0) == [0.075, 1e-4]
+    assert learning_rates(TrainConfig(steps=100), 50)[0] == pytest.approx(0.075 * 0.5**0.9)
+
+
+def test_rates_reach_the_weights(voc: Path, tmp_path: Path) -> None:
+    """One step of plain SGD moves a weight by rate times clipped gradient: twice the rate, twice as far."""
+    moved = []
+    for rate in (0.01, 0.02):
+        config = _config(voc, tmp_path / str(rate), train__lr=rate, train__weight_decay=0.0, train__momentum=0.0)
+        train(config, stop_at=1)
+        moved.append(load_file(tmp_path / str(rate) / STATE_FILE)["model.head.classify.weight"])
+    config = _config(voc, tmp_path / "start", train__lr=1e-12, train__weight_decay=0.0)
+    train(config, stop_at=1)
+    start = load_file(tmp_path / "start" / STATE_FILE)["model.head.classify.weight"]
+    torch.testing.assert_close(moved[1] - start, 2 * (moved[0] - start), rtol=1e-3, atol=1e-7)
+
+
+def test_a_step_trains_what_it_should_and_not_the_backbone(voc: Path, tmp_path: Path) -> None:
+    config = _config(voc, tmp_path / "run")
+    train(config, stop_at=1)
+    state = load_file(tmp_path / "run" / STATE_FILE)
+    assert not any(name.startswith("model.backbone.") for name in state)
+    assert any(name.startswith("model.activation.") for name in state)
+
+
+def test_training_sees_base_classes_only(voc: Path) -> None:
+    config = _config(voc, Path("unused"))
+    index = open_dataset("pascal", voc)
+    split = base_split(config, index)
+    novel = set(index.novel_classes(0))
+    for part in (split.pool.index, split.heldout):
+        assert not any(novel & set(record.areas) for record in part.records)
+    training, heldout = ({r.name for r in part.records} for part in (split.pool.index, split.heldout))
+    assert training
+    assert heldout
+    assert not training & heldout
+    assert not novel & {episode.class_id for episode in split.heldout_episodes}
+    assert len(split.heldout_episodes) == 4
+
+
+def test_a_non_finite_loss_stops_names_itself_and_keeps_the_last_state(voc: Path, tmp_path: Path) -> None:
+    config = _config(voc, tmp_path / "run", train__lr=1e37, train__save_every=1, train__clip=1e9)
+    with pytest.raises(NonFiniteLoss, match=r"term .*(query|aux|self).* not finite at step [1-9].*2007_\d{6}\.jpg"):
+        train(config)
+    kept = json.loads((tmp_path / "run" / "state.json").read_text())["progress"]["step"]
+    assert kept == len(_lines(tmp_path / "run"))
+    load_file(tmp_path / "run" / STATE_FILE)
+
+
+def test_another_config_is_refused(voc: Path, tmp_path: Path) -> None:
+    config = _config(voc, tmp_path / "run")
+    train(config, stop_at=2)
+    other = dataclasses.replace(config, train=dataclasses.replace(config.train, beta=0.25))
+    with pytest.raises(ValueError, match=r"train\.beta = 0\.5, but got 0\.25"):
+        train(other)
+    moved = dataclasses.replace(config, train=dataclasses.replace(config.train, log_every=2))
+    train(moved, stop_at=3)
+
+
+def test_a_damaged_state_is_refused_with_a_sentence(voc: Path, tmp_path: Path) -> None:
+    config = _config(voc, tmp_path / "run")
+    train(config, stop_at=2)
+    file = tmp_path / "run" / STATE_FILE
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match="cannot be read"):
+        train(config)
+
+
+def test_the_prototype_cannot_be_trained(voc: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="rifenet for training"):
+        train(_config(voc, tmp_path, model__kind="prototype"))
+
+
+def test_without_auxiliary_weight_there_is_no_auxiliary_head(voc: Path, tmp_path: Path) -> None:
+    train(_config(voc, tmp_path / "run", train__w_aux=0.0, train__unlabeled=0), stop_at=1)
+    state = load_file(tmp_path / "run" / STATE_FILE)
+    assert not any("auxiliary" in name for name in state)
+    assert set(_lines(tmp_path / "run")[0]) >= {"loss", "query"}
+    assert not {"aux", "self"} & set(_lines(tmp_path / "run")[0])
+
+
+TWO_RANKS = """
+import sys
+from pathlib import Path
+from rifenet.config import load_config
+from rifenet.training import train
+train(load_config(sys.argv[1]))
+"""
+
+
+def test_two_ranks_give_the_loss_of_one(voc: Path, tmp_path: Path) -> None:
+    """torchrun with two CPU processes, dropout and random token counts off, the same total batch."""
+    fixed = {
+        "model__proj_dropout": 0.0,
+        "model__dropout": 0.0,
+        "model__head_dropout": 0.0,
+        "model__random_tokens": False,
+        "train__batch_size": 4,
+        "train__steps": 4,
+        "train__threads": 1,
+    }
+    train(_config(voc, tmp_path / "one", **fixed))
+    save_config(_config(voc, tmp_path / "two", **fixed, train__devices=2), tmp_path / "two.yaml")
+    (tmp_path / "run.py").write_text(TWO_RANKS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "run.py"), str(tmp_path / "two.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for one, two in zip(_lines(tmp_path / "one"), _lines(tmp_path / "two"), strict=True):
+        for term in ("loss", "query", "aux", "self"):
+            assert two[term] == pytest.approx(one[term], abs=1e-4), (one["step"], term)
+    one, two = (_lines(tmp_path / name, "heldout_miou") for name in ("one", "two"))
+    assert [line["heldout_miou"] for line in two] == pytest.approx([line["heldout_miou"] for line in one], abs=0.02)
+
+
+def test_config_round_trip_and_unknown_names(tmp_path: Path) -> None:
+    config = Config(data=DataConfig(fold=2), model=ModelConfig(mid=(3, 5, 6)), train=TrainConfig(beta=0.25))
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+    assert from_dict(Config, to_dict(config)) == config
+    (tmp_path / "bad.yaml").write_text("train: {learning_rate: 1}\n")
+    with pytest.raises(ValueError, match="learning_rate"):
+        load_config(tmp_path / "bad.yaml")
+    with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_model_files(voc: Path, tmp_path: Path) -> None:
+    """A run's file, a shipped file and their differences; damaged and foreign files are refused."""
+    train(_config(voc, tmp_path / "run", train__steps=1))
+    run_file = tmp_path / "run" / "model.safetensors"
+    model = read_model(run_file)
+    shipped_file = tmp_path / "shipped.safetensors"
+    save_model(model, shipped_file, {"name": "shipped"}, with_backbone=True)
+    shipped = read_model(shipped_file)
+    assert shipped.metadata == {"name": "shipped"}
+    assert shipped.hash != model.hash
+    assert not any(name.startswith("auxiliary") for name in shipped.state_dict())
+    images, masks = torch.rand(1, 2, 3, 65, 65), torch.zeros(1, 2, 65, 65, dtype=torch.uint8)
+    masks[:, :, 16:48, 16:48] = 1
+    with torch.inference_mode():
+        ours, theirs = (m.decode(m.encode_query(images[0]), m.encode_support(images, masks)) for m in (model, shipped))
+    torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02)  # float16 weights
+    data = shipped_file.read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_model(tmp_path / "cut.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(ValueError, match="no rifenet header"):
+        read_model(tmp_path / "foreign.safetensors")
+    with pytest.raises(FileNotFoundError):
+        read_model(tmp_path / "none.safetensors")
