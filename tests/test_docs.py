@@ -28,7 +28,9 @@ FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 DOTTED = re.compile(r"(?<![\w/.-])rifenet(?:\.[A-Za-z_]\w*)+")
 TEST_FILE = re.compile(r"(?<![\w/])tests/[\w/]+\.py")
-SETTING = re.compile(r"(?:--)?(data|model|train|eval)\.(?!(?:json|md|py|txt|yaml)$)([a-z_]+)(?:(?:: ?|=| )(.+))?")
+SETTING = re.compile(
+    r"(--)?(data|model|train|eval)\.(?!(?:json|md|py|safetensors|txt|yaml)$)([a-z_]+)(?:(?(1)[= ]|: ?)(.+))?"
+)
 SHELL = ("sh", "bash", "shell", "console", "")
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:rifenet |make |torchrun .*-m rifenet |\S*python3? .*-m rifenet )")
 
@@ -179,7 +181,7 @@ def wrong_settings(text: str) -> list[str]:
     trees: list[dict[str, Any]] = []
     for code in re.findall(r"`([^`\n]+)`", prose(text)):
         if found := SETTING.fullmatch(code):
-            section, field, value = found.groups()
+            _, section, field, value = found.groups()
             trees.append({section: {field: ... if value is None else yaml.safe_load(value)}})
     for block in blocks(text):
         content = yaml.safe_load(block.text) if block.language in ("yaml", "yml") else None
@@ -198,7 +200,7 @@ def wrong_settings(text: str) -> list[str]:
         if not unknown:
             try:
                 from_dict(Config, given)
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 wrong.append(str(error))
     return wrong
 

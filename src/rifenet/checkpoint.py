@@ -107,8 +107,10 @@ def save_model(
     write_atomically(Path(path), lambda file: save_file(tensors, file, {HEADER: json.dumps(header)}))
 
 
-def read_model(path: str | Path) -> RiFeNet | Prototype:
+def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
     """Rebuilds the model of a file written by `save_model`, in eval mode on the CPU, with `.metadata` and `.hash`.
+
+    `weights` names the frozen backbone's file where it is no longer where training found it.
 
     Raises FileNotFoundError or, for a file that is damaged, foreign or of another backbone, ValueError.
     """
@@ -126,9 +128,10 @@ def read_model(path: str | Path) -> RiFeNet | Prototype:
     if text is None:
         raise ValueError(f"Expected a rifenet model, but {path} has no rifenet header. Give a file written by rifenet.")
     header = json.loads(text)
-    if header["format"] != FORMAT:
-        raise ValueError(f"Expected model format {FORMAT}, but {path} has {header['format']}. Update rifenet.")
+    if header.get("format") != FORMAT:
+        raise ValueError(f"Expected model format {FORMAT}, but {path} has {header.get('format')}. Update rifenet.")
     config: ModelConfig = from_dict(ModelConfig, header["config"], f"the header of {path}")
+    config = dataclasses.replace(config, weights=weights or config.weights)
     ships_backbone = any(name.startswith("backbone.") for name in state)
     model = build_model(dataclasses.replace(config, pretrained=False) if ships_backbone else config)
     complete = {**model.state_dict(), **{name: value.float() for name, value in state.items()}}
@@ -140,7 +143,7 @@ def read_model(path: str | Path) -> RiFeNet | Prototype:
     if not ships_backbone and backbone_hash(model) != header["backbone_hash"]:
         raise ValueError(
             f"Expected the backbone {header['backbone_hash']} that {path} was trained on, but the weights found for "
-            f"{config.backbone} have hash {backbone_hash(model)}. Give the same file with model.weights."
+            f"{config.backbone} have hash {backbone_hash(model)}. Give the file it was trained on with --weights."
         )
     model.metadata = header["metadata"]
     model.hash = state_hash(_without_counters(state))

@@ -38,11 +38,11 @@ def locate(name: str | Path = "default") -> Path:
     return path
 
 
-def load_model(name: str | Path = "default", device: str = "cpu") -> RiFeNet | Prototype:
+def load_model(name: str | Path = "default", device: str = "cpu", weights: str = "") -> RiFeNet | Prototype:
     """The model called `name`, in eval mode on `device`, with `.metadata` (what was saved beside it) and `.hash`."""
     from rifenet.checkpoint import read_model  # with torch; the names above work without
 
-    model: RiFeNet | Prototype = read_model(locate(name)).to(device)
+    model: RiFeNet | Prototype = read_model(locate(name), weights).to(device)
     return model
 
 

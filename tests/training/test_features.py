@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rendered import make_voc
+from tiny_disk import tiny_disk
 
 from rifenet.config import DataConfig
 from rifenet.data.episodes import binary_mask, load_pair
@@ -46,7 +49,7 @@ def test_the_plain_view_is_what_the_backbone_gives(model: RiFeNet, index: ImageI
     cache = _build(model, index, _data(tmp_path))
     assert cache.features.shape[:3] == (len(index), 3, 2)
     for image in (0, 5):
-        photo, mask = load_pair(index, image)
+        photo, _ = load_pair(index, image)
         pixels, valid, _ = resize_and_pad(photo, 65)
         direct = model.backbone(torch.from_numpy(np.round(pixels * 255) / 255).float()[None])
         cached = unpack(model, torch.from_numpy(np.array(cache.features[image, 0, :1])))
@@ -112,11 +115,39 @@ def test_a_stopped_build_goes_on_and_a_finished_one_is_not_repeated(
     assert len(runs) == before
 
 
+def test_a_cache_whose_arrays_do_not_fit_is_refused(model: RiFeNet, index: ImageIndex, tmp_path: Path) -> None:
+    folder = _build(model, index, _data(tmp_path)).folder
+    with (folder / "features.f16").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(ValueError, match=r"features\.f16 .*Remove the folder"):
+        _build(model, index, _data(tmp_path))
+
+
+def test_a_full_disk_is_an_error_before_anything_is_computed(model: RiFeNet, index: ImageIndex, tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk", kilobytes=200) as disk, pytest.raises(OSError, match=r"No space|too large"):
+        _build(model, index, _data(disk.folder))
+
+
+def test_loader_processes_open_the_files_themselves(model: RiFeNet, index: ImageIndex, tmp_path: Path) -> None:
+    cache = _build(model, index, _data(tmp_path))
+    data = pickle.dumps(cache)
+    assert len(data) < 2000 < cache.features.nbytes
+    np.testing.assert_array_equal(pickle.loads(data).features, cache.features)
+
+
 def test_another_setting_is_another_cache(model: RiFeNet, index: ImageIndex, tmp_path: Path) -> None:
     folders = {_build(model, index, _data(tmp_path)).folder for _ in range(2)}
     assert len(folders) == 1
     folders.add(_build(model, index, _data(tmp_path, rotate=20)).folder)
     folders.add(_build(model, index.with_records(index.records[:6]), _data(tmp_path)).folder)
     folders.add(FeatureCache.build(model, index, _data(tmp_path), strong=True, seed=1, device=CPU).folder)
-    assert len(folders) == 4
+    resized = build_model(
+        backbone="efficientnet_lite0", stride=16, embed_dim=32, mid=(3, 5), high=(5, 7), deep_stages="resize"
+    )
+    assert isinstance(resized, RiFeNet)
+    folders.add(_build(resized, index, _data(tmp_path)).folder)
+    photo = index.records[0].image_path
+    os.utime(photo, ns=(photo.stat().st_atime_ns, photo.stat().st_mtime_ns + 10**9))
+    folders.add(_build(model, index, _data(tmp_path)).folder)
+    assert len(folders) == 6
     assert all(json.loads((folder / "done.json").read_text())["done"] > 0 for folder in folders)

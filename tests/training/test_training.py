@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 import torch
 from rendered import make_voc
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from tiny_disk import tiny_disk
 
-from rifenet.checkpoint import read_model, save_model
+from rifenet.checkpoint import read_model, save_model, trained_state
+from rifenet.cli.main import main
 from rifenet.config import Config, DataConfig, ModelConfig, TrainConfig, from_dict, load_config, save_config, to_dict
 from rifenet.data.sources import open_dataset
+from rifenet.models import build_model
 from rifenet.training import NonFiniteLoss, train
 from rifenet.training.episodes import base_split
-from rifenet.training.optim import learning_rates
+from rifenet.training.optim import build_optimizers, learning_rates
 from rifenet.training.state import STATE_FILE
 
 
@@ -137,7 +140,10 @@ def test_a_step_trains_what_it_should_and_not_the_backbone(voc: Path, tmp_path: 
     train(config, stop_at=1)
     state = load_file(tmp_path / "run" / STATE_FILE)
     assert not any(name.startswith("model.backbone.") for name in state)
-    assert any(name.startswith("model.activation.") for name in state)
+    torch.manual_seed(config.train.seed)
+    start = trained_state(build_model(config.model))
+    for name, value in start.items():
+        assert not torch.equal(state[f"model.{name}"], value), name
 
 
 def test_training_sees_base_classes_only(voc: Path) -> None:
@@ -153,15 +159,19 @@ def test_training_sees_base_classes_only(voc: Path) -> None:
     assert not training & heldout
     assert not novel & {episode.class_id for episode in split.heldout_episodes}
     assert len(split.heldout_episodes) == 4
+    for episode in split.heldout_episodes:
+        assert episode.query not in episode.supports
+        assert episode.class_id in split.heldout_classes
 
 
 def test_a_non_finite_loss_stops_names_itself_and_keeps_the_last_state(voc: Path, tmp_path: Path) -> None:
-    config = _config(voc, tmp_path / "run", train__lr=1e37, train__save_every=1, train__clip=1e9)
-    with pytest.raises(NonFiniteLoss, match=r"term .*(query|aux|self).* not finite at step [1-9].*2007_\d{6}\.jpg"):
+    config = _config(voc, tmp_path / "run", train__lr=1e20, train__save_every=1, train__clip=1e9)
+    with pytest.raises(NonFiniteLoss, match=r"(query|aux|self|gradient) is not finite at step [1-9].*2007_\d{6}\.jpg"):
         train(config)
     kept = json.loads((tmp_path / "run" / "state.json").read_text())["progress"]["step"]
     assert kept == len(_lines(tmp_path / "run"))
-    load_file(tmp_path / "run" / STATE_FILE)
+    state = load_file(tmp_path / "run" / STATE_FILE)
+    assert all(torch.isfinite(value).all() for value in state.values())
 
 
 def test_another_config_is_refused(voc: Path, tmp_path: Path) -> None:
@@ -217,7 +227,7 @@ def test_two_ranks_give_the_loss_of_one(voc: Path, tmp_path: Path) -> None:
         "train__threads": 1,
     }
     train(_config(voc, tmp_path / "one", **fixed))
-    save_config(_config(voc, tmp_path / "two", **fixed, train__devices=2), tmp_path / "two.yaml")
+    save_config(_config(voc, tmp_path / "two", **fixed), tmp_path / "two.yaml")
     (tmp_path / "run.py").write_text(TWO_RANKS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
@@ -268,10 +278,80 @@ def test_model_files(voc: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match="cannot be read"):
         read_model(tmp_path / "cut.safetensors")
-    from safetensors.torch import save_file
-
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(ValueError, match="no rifenet header"):
         read_model(tmp_path / "foreign.safetensors")
     with pytest.raises(FileNotFoundError):
         read_model(tmp_path / "none.safetensors")
+
+
+def test_a_run_stopped_while_it_finishes_is_finished_later(voc: Path, tmp_path: Path) -> None:
+    config = _config(voc, tmp_path / "run", train__steps=2)
+    train(config)
+    card = tmp_path / "run" / "card.md"
+    card.unlink()
+    before = (tmp_path / "run" / STATE_FILE).read_bytes()
+    train(config)
+    assert "calibration" in card.read_text(encoding="utf-8")
+    assert (tmp_path / "run" / STATE_FILE).read_bytes() == before
+    calibration = read_model(tmp_path / "run" / "model.safetensors").metadata["calibration"]
+    assert set(calibration) == {"a", "b"}
+
+
+def test_validation_does_not_touch_the_training(voc: Path, tmp_path: Path) -> None:
+    for name, every in (("often", 1), ("never", 1000)):
+        train(_config(voc, tmp_path / name, train__validate_every=every), stop_at=4)
+    often, never = (load_file(tmp_path / name / STATE_FILE) for name in ("often", "never"))
+    assert all(torch.equal(often[name], never[name]) for name in often)
+
+
+def test_other_images_or_features_are_refused_on_resume(voc: Path, tmp_path: Path) -> None:
+    config = _config(voc, tmp_path / "run")
+    train(config, stop_at=1)
+    cached = dataclasses.replace(config, data=dataclasses.replace(config.data, cache_dir=str(tmp_path / "cache")))
+    with pytest.raises(ValueError, match="same cached"):
+        train(cached)
+    other = make_voc(tmp_path / "other", class_ids=tuple(range(1, 11)), per_class=7, mixed=4)
+    moved = dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(other)))
+    with pytest.raises(ValueError, match="same images"):
+        train(moved)
+
+
+def test_a_full_disk_leaves_the_last_good_state(voc: Path, tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk", kilobytes=12_000) as disk:
+        config = _config(voc, disk.folder / "run", train__save_every=1, train__validate_every=1000)
+        train(config, stop_at=2)
+        before = (disk.folder / "run" / STATE_FILE).read_bytes()
+        disk.fill()
+        with pytest.raises(OSError, match=r"No space|too large|File too large"):
+            train(config, stop_at=3)
+        disk.release()
+        assert (disk.folder / "run" / STATE_FILE).read_bytes() == before
+        assert not list((disk.folder / "run").glob(".*.tmp"))
+        assert train(config, stop_at=3)["step"] == 3
+
+
+def test_the_command_trains_from_a_file_and_overrides(voc: Path, tmp_path: Path) -> None:
+    save_config(_config(voc, tmp_path / "run"), tmp_path / "config.yaml")
+    command = ["train", "--config", str(tmp_path / "config.yaml"), "--train.steps", "1", "--model.mid", "[3,5,6]"]
+    assert main(command) == 0
+    assert load_config(tmp_path / "run" / "config.yaml").model.mid == (3, 5, 6)
+    assert main([*command, "--train.beta", "-1"]) != 0
+    with pytest.raises(SystemExit) as wrong:
+        main(["train", "--train.no_such_field", "1"])
+    assert wrong.value.code == 2
+
+
+@pytest.mark.parametrize("optimizer", ["paper", "adamw"])
+def test_decay_spares_biases(optimizer: str) -> None:
+    model = build_model(backbone="efficientnet_lite0", pretrained=False, stride=16, embed_dim=32)
+    built = build_optimizers(model, TrainConfig(optimizer=optimizer))
+    groups = [group for optimizer_ in built for group in optimizer_.param_groups]
+    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert decay.keys() == {id(parameter) for parameter in trained.values()}
+    for name, parameter in trained.items():
+        if name.startswith("activation.") or optimizer == "adamw":
+            assert decay[id(parameter)] == (0.0 if name.endswith("bias") else 1e-2), name
+        else:
+            assert decay[id(parameter)] == 1e-4, name

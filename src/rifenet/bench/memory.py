@@ -31,8 +31,8 @@ def peak_memory(
 ) -> dict[str, float | None]:
     """Peak memory in MiB of this process, which should be a fresh one: `import` before the work and `process` after it.
 
-    The work is two training steps, or learning a class and two queries by as many classes as the largest of `classes`. `device` is what
-    tensors took there, on CUDA; the process is None where the system does not tell.
+    The work is two training steps, or learning a class and two queries by as many classes as the largest of `classes`.
+    `device` is what tensors took there, on CUDA; the others are None where the system does not tell.
     """
     imported = _peak_resident()
     step: Callable[[], None]

@@ -22,6 +22,7 @@ PARTS = {
 """Stage -> the modules that it consists of."""
 WITHIN = ("self_attention", "cross_attention")
 """Stages that are parts of the activation, so that they do not count twice."""
+_ORDER = ("backbone", "projection", "prior", *list(PARTS)[2:], "upsample", "other")
 
 Clock = Callable[[], float]
 """Seconds, read once the device has done all that it was given."""
@@ -47,9 +48,9 @@ class StageClock:
                     self._watch(stage, module)
         inner = self.model.decode
 
-        def decode(*arguments: Any) -> Tensor:
+        def decode(*arguments: Any, **options: Any) -> Tensor:
             self._decode_started = started = self.now()
-            logits: Tensor = inner(*arguments)
+            logits: Tensor = inner(*arguments, **options)
             self.seconds["model_decode"] += self.now() - started
             return logits
 
@@ -94,4 +95,4 @@ def profile(model: nn.Module, now: Clock, steps: dict[str, Callable[[Any], Any]]
         stages["upsample"] = whole["decode"] - stages.pop("model_decode")
     accounted = sum(seconds for stage, seconds in stages.items() if stage not in WITHIN)
     stages["other"] = sum(whole.values()) - accounted
-    return whole | stages
+    return whole | {stage: stages[stage] for stage in _ORDER if stage in stages}

@@ -58,17 +58,18 @@ class Workload:
         rng = np.random.default_rng(0)
         self.photos = rng.integers(0, 256, (case.shots, size, size, 3), np.uint8)
         self.masks = np.repeat(square_mask(size)[None], case.shots, axis=0)
+        self.supports = rng.random((case.shots, 3, size, size), np.float32)
+        self.supports_valid = np.ones(self.masks.shape, bool)
         self.queries = rng.random((case.batch, 3, size, size), np.float32)
+        self.queries_valid = np.ones((case.batch, size, size), bool)
 
     def learn(self) -> Context:
-        """Learns a class from K photos."""
-        images = np.ascontiguousarray(self.photos.transpose(0, 3, 1, 2), np.float32) / 255
-        return self.engine.encode_support(images, self.masks, np.ones(self.masks.shape, bool))
+        """Learns a class from K pictures."""
+        return self.engine.encode_support(self.supports, self.masks, self.supports_valid)
 
     def encode_query(self) -> Any:
         """Encodes B pictures."""
-        size = self.engine.size
-        return self.engine.encode_query(self.queries, np.ones((len(self.queries), size, size), bool))
+        return self.engine.encode_query(self.queries, self.queries_valid)
 
     def query(self, context: Context, classes: int = 1) -> None:
         """Segments B pictures by a number of classes that are known already."""

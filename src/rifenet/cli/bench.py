@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=[5],
         metavar="N",
-        help="learned classes a query, beside 1 (default: 5)",
+        help="classes that a query meets, beside 1 (default: 5)",
     )
     parser.add_argument("--training", action="store_true", help="measure a training step with 2 unlabeled images, too")
     parser.add_argument(
@@ -98,12 +98,9 @@ def _print_tables(bench: dict[str, Any]) -> None:
     from rich.markup import escape
 
     console, machine = Console(), bench["machine"]
-    console.print(
-        f"{machine['cpu']} ({machine['cores']} cores, {machine['threads']} threads), {machine['device']}"
-        f" {machine['device_name']}, torch {machine['torch']}",
-        markup=False,
-        highlight=False,
-    )
+    processor = f"{machine['cpu']} ({machine['cores']} cores, {machine['threads']} threads)"
+    device = "" if machine["device"] == "cpu" else f", {machine['device_name']}"
+    console.print(f"{processor}{device}, torch {machine['torch']}", markup=False, highlight=False)
     for case in bench["cases"]:
         console.print()
         console.print(_times(case, f"{escape(_title(case))}, {escape(case['weights'])} weights"))
@@ -116,7 +113,8 @@ def _print_tables(bench: dict[str, Any]) -> None:
 
 
 def _title(case: dict[str, Any]) -> str:
-    return f"{case['model']}, {case['size']} px, {case['shots']} shots, batch {case['batch']}"
+    shots = f"{case['shots']} shot{'s' if case['shots'] > 1 else ''}"
+    return f"{case['model']}, {case['size']} px, {shots}, batch {case['batch']}"
 
 
 def _label(name: str) -> str:

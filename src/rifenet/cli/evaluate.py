@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -70,7 +69,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", default="default", help="default, a run folder, a .safetensors file, hf:owner/name, or prototype")
     add("--backbone", choices=BACKBONES, help="backbone of --model prototype")
-    add("--weights", default="", metavar="FILE", help="ImageNet weights of that backbone, where no package has them")
+    add("--weights", default="", metavar="FILE", help="ImageNet weights of the backbone, where no package has them")
     add("--baseline", action="store_true", help="also score the training-free prototype on the model's own backbone")
     add("--name", default="", help="what tables call the model (default: its own name)")
     add("--dataset", choices=DATASETS, required=True, help="layout of the dataset")
@@ -93,8 +92,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if (options.model == "prototype") != (options.backbone is not None):
         parser.error("--backbone belongs to --model prototype, which needs it")
-    if options.weights and options.backbone is None:
-        parser.error("--weights belongs to --model prototype; a trained model knows its own")
     if options.model == "prototype" and options.baseline:
         parser.error("--baseline is for a trained model; --model prototype is the baseline itself")
     return options
@@ -134,7 +131,7 @@ def _load(options: argparse.Namespace) -> RiFeNet | Prototype:
     from rifenet.models import build_model
 
     if options.model != "prototype":
-        return load_model(options.model)
+        return load_model(options.model, weights=options.weights)
     model = build_model(kind="prototype", backbone=options.backbone, weights=options.weights)
     model.hash = backbone_hash(model)
     return model
@@ -162,15 +159,9 @@ def _baseline(model: RiFeNet | Prototype) -> RiFeNet | Prototype:
 
 def _fabric(device: str) -> Fabric | None:
     """The process group that torchrun or Slurm asks for; None where this is the only process."""
-    world = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
-    if world == 1:
-        return None
-    from lightning_fabric import Fabric
+    from rifenet.distributed import launch, launched_ranks
 
-    nodes = world // int(os.environ.get("LOCAL_WORLD_SIZE") or world // int(os.environ.get("SLURM_NNODES") or 1))
-    fabric = Fabric(accelerator=device, devices=world // nodes, num_nodes=nodes, strategy="ddp")
-    fabric.launch()
-    return fabric
+    return launch(device) if launched_ranks() else None
 
 
 def _device(name: str) -> Any:

@@ -32,8 +32,8 @@ class ModelConfig:
     """False: random backbone weights (tests, and models whose weights are loaded afterwards)."""
     stride: int = 8
     """Output stride of the features: 8 or 16."""
-    deep_stages: str = "resize"
-    """EfficientNet-Lite stages past the output stride: dilate them, or keep their stride and resize their features."""
+    deep_stages: str = "dilate"
+    """Stages past the output stride: dilate them, or resize: keep their stride and resize their features."""
     stem: str = "plain"
     """ResNet stem: plain (7x7), deep (PSPNet's three 3x3), or caffe (7x7, max-pool without padding, ceil mode)."""
     stride_on: str = "conv2"
@@ -91,7 +91,13 @@ class ModelConfig:
     dropout: float = 0.1
     """Dropout in projections and feed-forward layers of the attention."""
     attention_dropout: float = 0.0
-    """Dropout on the cross-attention's weights (method.md 8: the authors' 0.1 is an option)."""
+    """Dropout on the cross-attention's weights (the authors: 0.1; so for the next three)."""
+    point_dropout: float = 0.0
+    """Dropout on the deformable attention's weights."""
+    value_dropout: float = 0.0
+    """Dropout on the value tokens of both attentions."""
+    cycle_dropout: float = 0.0
+    """Share of cycle-inconsistent support tokens that training lets through."""
     head_dropout: float = 0.1
     """Channel dropout in the head."""
 
@@ -128,5 +134,8 @@ class ModelConfig:
         ):
             expect(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
         expect(self.max_support_tokens >= 2, "model.max_support_tokens", self.max_support_tokens, "at least 2")
-        for name in ("proj_dropout", "dropout", "attention_dropout", "head_dropout"):
+        for name in (
+            *("proj_dropout", "dropout", "attention_dropout", "point_dropout", "value_dropout", "cycle_dropout"),
+            "head_dropout",
+        ):
             expect(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "a probability in [0,1)")

@@ -52,7 +52,8 @@ class DataConfig:
     cache_dir: str = ""
     """Folder of the frozen-feature cache; empty: no cache, the backbone runs in every step."""
     cache_views: int = 4
-    """Cached weak views an image; each has a strong partner where the unlabeled branch is on."""
+    """Cached views an image: the plain one, its mirror image, then weak views (scale, rotate, blur and flip as above);
+    each has a strong partner where the unlabeled branch is on."""
 
     def __post_init__(self) -> None:
         one_of("data.dataset", self.dataset, DATASETS)
@@ -98,7 +99,7 @@ class TrainConfig:
     transformer_weight_decay: float = 1e-2
     """AdamW's weight decay; biases have none."""
     warmup: int = 0
-    """Steps of linear warm-up (adamw)."""
+    """Steps of linear warm-up (adamw only)."""
     clip: float = 1.0
     """Largest gradient norm."""
     unlabeled: int = 2
@@ -110,7 +111,7 @@ class TrainConfig:
     pseudo_labels: str = "weak_to_strong"
     """weak_to_strong, or mutual: the mean of both directions."""
     hard_labels: bool = False
-    """Threshold the pseudo-labels at 0.5 instead of using probabilities."""
+    """Take the more probable label as the pseudo-label instead of its probability."""
     confidence: float = 0.0
     """Ignore pseudo-label positions whose larger probability is below this; 0 keeps all."""
     log_every: int = 10
@@ -124,7 +125,7 @@ class TrainConfig:
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     devices: int = 1
-    """Processes or devices on this machine; torchrun and Slurm set it themselves."""
+    """Processes or devices on this machine; the count of torchrun or Slurm goes first."""
     precision: str = "auto"
     """auto (bfloat16 where the device gains by it), 32-true or bf16-mixed."""
     threads: int = 0
@@ -148,6 +149,12 @@ class TrainConfig:
         for name in ("lr", "transformer_lr", "clip"):
             expect(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "above 0")
         one_of("train.optimizer", self.optimizer, ("paper", "adamw"))
+        if self.warmup and self.optimizer == "paper":
+            raise ValueError(
+                "Expected train.warmup only with train.optimizer adamw: the paper's recipe has none. Leave it out."
+            )
+        expect(0 <= self.momentum < 1, "train.momentum", self.momentum, "in [0,1)")
+        expect(self.poly_power > 0, "train.poly_power", self.poly_power, "above 0")
         one_of("train.pseudo_labels", self.pseudo_labels, PSEUDO_LABELS)
         expect(0 <= self.confidence < 1, "train.confidence", self.confidence, "in [0,1)")
         one_of("train.device", self.device, ("auto", "cpu", "cuda", "mps"))

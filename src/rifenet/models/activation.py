@@ -42,16 +42,23 @@ class ActivationLayer(nn.Module):
         cycle: bool,
         dropout: float,
         attention_dropout: float,
+        point_dropout: float,
+        value_dropout: float,
+        cycle_dropout: float,
     ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.self_attention = self.cross_attention = None
         if self_attention:
-            self.self_attention = DeformableSelfAttention(dim, heads, points)
+            self.self_attention = DeformableSelfAttention(
+                dim, heads, points, point_dropout=point_dropout, value_dropout=value_dropout
+            )
             self.self_norm = nn.LayerNorm(dim)
             self.self_ffn = FeedForward(dim, ffn_ratio, dropout)
         if cross_attention:
-            self.cross_attention = CycleCrossAttention(dim, heads, cycle, attention_dropout)
+            self.cross_attention = CycleCrossAttention(
+                dim, heads, cycle, attention_dropout, value_dropout=value_dropout, cycle_dropout=cycle_dropout
+            )
             self.cross_norm = nn.LayerNorm(dim)
             self.cross_ffn = FeedForward(dim, ffn_ratio, dropout)
 

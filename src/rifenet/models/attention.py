@@ -38,11 +38,16 @@ class DeformableSelfAttention(nn.Module):
         dim: C.
         heads: G.
         points: P.
+        point_dropout: probability of dropout on the points' weights in training.
+        value_dropout: probability of dropout on the values in training.
     """
 
-    def __init__(self, dim: int, heads: int, points: int) -> None:
+    def __init__(
+        self, dim: int, heads: int, points: int, *, point_dropout: float = 0.0, value_dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.heads, self.points = heads, points
+        self.point_dropout, self.value_dropout = nn.Dropout(point_dropout), nn.Dropout(value_dropout)
         self.value = nn.Linear(dim, dim)
         self.offsets = nn.Linear(dim, heads * points * 2)
         self.weights = nn.Linear(dim, heads * points)
@@ -68,17 +73,21 @@ class DeformableSelfAttention(nn.Module):
         """Attends from query [B,N,C], with position, to x [B,N,C] on the grid (h, w); valid [B,N] is bool."""
         batch, length, dim = x.shape
         height, width = grid
-        value = self.value(x).masked_fill(~valid[..., None], 0.0)
+        value = self.value_dropout(self.value(x)).masked_fill(~valid[..., None], 0.0)
         value = value.view(batch, height, width, self.heads, -1).permute(0, 3, 4, 1, 2).flatten(0, 1)  # [B*G,D,h,w]
 
         offsets = self.offsets(query).view(batch, length, self.heads, self.points, 2).transpose(1, 2)
         weights = self.weights(query).view(batch, length, self.heads, self.points).softmax(-1).transpose(1, 2)
+        weights = self.point_dropout(weights)
         position = torch.arange(length, device=x.device)
         centre = torch.stack([position % width, torch.div(position, width, rounding_mode="floor")], -1)  # [N,2]: x, y
-        scale = torch.tensor([width, height], device=x.device, dtype=x.dtype)
-        location = (centre[:, None] + offsets.flatten(0, 1) + 0.5) * (2 / scale) - 1  # [B*G,N,P,2]
+        scale = torch.tensor(
+            [width, height], device=x.device, dtype=x.dtype if x.dtype == torch.float64 else torch.float32
+        )
+        # In float32 under autocast too: half precision cannot tell positions of a large map apart.
+        location = (centre[:, None] + offsets.flatten(0, 1).to(scale.dtype) + 0.5) * (2 / scale) - 1  # [B*G,N,P,2]
 
-        sampled = F.grid_sample(value, location.to(value.dtype), align_corners=False)  # [B*G,D,N,P]
+        sampled = F.grid_sample(value.to(scale.dtype), location, align_corners=False)  # [B*G,D,N,P]
         mixed = (sampled * weights.flatten(0, 1)[:, None]).sum(-1)  # [B*G,D,N]
         output: Tensor = self.output(mixed.view(batch, dim, length).transpose(1, 2))
         return output
@@ -100,14 +109,24 @@ def cycle_consistent(
         token_valid: [B,T] bool.
         token_labels: [B,T] bool, true for foreground.
     """
-    affinity = keys @ query.transpose(-2, -1)  # [B,G,T,N]
-    affinity.masked_fill_(~query_valid[:, None, None], -torch.inf)
-    best_query = affinity.argmax(-1, keepdim=True)  # [B,G,T,1]
-    there = query.gather(2, best_query.expand(-1, -1, -1, query.shape[-1]))  # [B,G,T,D]
-    back = there @ keys.transpose(-2, -1)  # [B,G,T,T]
-    best_token = back.masked_fill_(~token_valid[:, None, None], -torch.inf).argmax(-1)  # [B,G,T]
-    labels = token_labels[:, None].expand_as(best_token)
-    return (labels.gather(2, best_token) == labels) & token_valid[:, None]
+    # One head at a time, in float32: the full affinity of all heads would be the largest tensor of the network, and
+    # half-precision similarities tie too often for an argmax.
+    with torch.autocast(query.device.type, enabled=False):
+        heads = zip(query.float().unbind(1), keys.float().unbind(1), strict=True)
+        kept = [_returns_to_its_label(*head, query_valid, token_valid, token_labels) for head in heads]
+    return torch.stack(kept, 1)
+
+
+def _returns_to_its_label(
+    query: Tensor, keys: Tensor, query_valid: Tensor, token_valid: Tensor, labels: Tensor
+) -> Tensor:
+    """One head of `cycle_consistent`: query [B,N,D], keys [B,T,D] -> [B,T] bool."""
+    affinity = keys @ query.transpose(1, 2)  # [B,T,N]
+    best_query = affinity.masked_fill_(~query_valid[:, None], -torch.inf).argmax(-1, keepdim=True)  # [B,T,1]
+    there = query.gather(1, best_query.expand(-1, -1, query.shape[-1]))  # [B,T,D]
+    back = there @ keys.transpose(1, 2)  # [B,T,T]
+    best_token = back.masked_fill_(~token_valid[:, None], -torch.inf).argmax(-1)  # [B,T]
+    return (labels.gather(1, best_token) == labels) & token_valid
 
 
 class CycleCrossAttention(nn.Module):
@@ -118,11 +137,23 @@ class CycleCrossAttention(nn.Module):
         heads: G.
         cycle: mask tokens that are not cycle-consistent.
         dropout: probability of dropout on the attention weights in training.
+        value_dropout: probability of dropout on the values in training.
+        cycle_dropout: share of cycle-inconsistent tokens that training lets through.
     """
 
-    def __init__(self, dim: int, heads: int, cycle: bool, dropout: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        cycle: bool,
+        dropout: float = 0.0,
+        *,
+        value_dropout: float = 0.0,
+        cycle_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.heads, self.cycle, self.dropout = heads, cycle, dropout
+        self.heads, self.cycle, self.dropout, self.cycle_dropout = heads, cycle, dropout, cycle_dropout
+        self.value_dropout = nn.Dropout(value_dropout)
         self.query = nn.Linear(dim, dim, bias=False)
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)
@@ -134,11 +165,17 @@ class CycleCrossAttention(nn.Module):
             layer(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, source in ((self.query, x), (self.key, tokens), (self.value, tokens))
         )
-        keep = token_valid[:, None].expand(-1, self.heads, -1)
+        keep = exists = token_valid[:, None].expand(-1, self.heads, -1)
         if self.cycle:
             keep = cycle_consistent(query, key, valid, token_valid, token_labels)
+            if self.training and self.cycle_dropout:
+                keep = keep | (exists & (torch.rand(keep.shape, device=keep.device) < self.cycle_dropout))
         mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=keep[:, :, None], dropout_p=self.dropout if self.training else 0.0
+            query,
+            key,
+            self.value_dropout(value),
+            attn_mask=keep[:, :, None],
+            dropout_p=self.dropout if self.training else 0.0,
         )
         # A support without a single usable token (everything ignored) has nothing to add; softmax over nothing is NaN.
         mixed = torch.where(keep.any(-1)[:, :, None, None], mixed, 0.0)

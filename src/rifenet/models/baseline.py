@@ -18,7 +18,7 @@ from rifenet.config import ModelConfig
 from rifenet.models.backbones import Backbone
 from rifenet.models.masks import soft_masks
 from rifenet.models.prototypes import masked_average
-from rifenet.models.structures import check_support
+from rifenet.models.structures import check_query, check_support
 
 
 class PrototypeContext(NamedTuple):
@@ -51,20 +51,23 @@ class Prototype(nn.Module):
         """The backbone stages it compares, chosen once on base classes (docs/experiments.md) and fixed here."""
         return (5, 6, 7) if backbone.startswith("efficientnet") else (3, 4)
 
-    def encode_support(self, images: Tensor, support_masks: Tensor, valid: Tensor | None = None) -> PrototypeContext:
+    def encode_support(
+        self, support_images: Tensor, support_masks: Tensor, support_valid: Tensor | None = None
+    ) -> PrototypeContext:
         """Images [B,K,3,H,W], masks [B,K,H,W] (0, 1, 255), valid [B,K,H,W] bool -> the two prototypes."""
-        check_support(images, support_masks)
-        features = self._features(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-        soft = soft_masks(support_masks, valid, (features.shape[-2], features.shape[-1]))
+        check_support(support_images, support_masks, support_valid)
+        features = self._features(support_images.flatten(0, 1)).unflatten(0, support_images.shape[:2])
+        soft = soft_masks(support_masks, support_valid, (features.shape[-2], features.shape[-1]))
         weights = torch.stack([(1 - soft.foreground - soft.void).clamp(min=0), soft.foreground], 2)  # [B,K,2,h,w]
         # All shots are one long image: a shot with a larger object weighs more, as in the definition.
         long = features.transpose(1, 2).flatten(2, 3)  # [B,D,K*h,w]
         prototypes = [masked_average(long, weights[:, :, label].flatten(1, 2)) for label in (0, 1)]
         return PrototypeContext(F.normalize(torch.stack(prototypes, 1), dim=2))
 
-    def encode_query(self, images: Tensor, valid: Tensor | None = None) -> PrototypeFeatures:
-        """Images [B,3,H,W] -> unit-length features; `valid` has no influence, each position stands alone."""
-        return PrototypeFeatures(F.normalize(self._features(images), dim=1))
+    def encode_query(self, query_images: Tensor, query_valid: Tensor | None = None) -> PrototypeFeatures:
+        """Images [B,3,H,W] -> unit-length features; `query_valid` has no influence, each position stands alone."""
+        check_query(query_images, query_valid)
+        return PrototypeFeatures(F.normalize(self._features(query_images), dim=1))
 
     def decode(self, features: PrototypeFeatures, context: PrototypeContext) -> Tensor:
         """Logits [B,2,h,w]: 0, and the difference of the two cosines, in [-2,2]."""

@@ -26,7 +26,8 @@ def prior_mask(high: Tensor, valid: Tensor, keys: Tensor, keys_valid: Tensor) ->
     """
     batch, _, height, width = high.shape
     shots = keys.shape[1]
-    similarity = high.flatten(2).transpose(1, 2) @ keys.flatten(1, 2).transpose(1, 2)  # [B,N,K*P]
+    with torch.autocast(high.device.type, enabled=False):  # training must see the prior that evaluation sees
+        similarity = high.flatten(2).transpose(1, 2) @ keys.flatten(1, 2).transpose(1, 2)  # [B,N,K*P]
     similarity = similarity.masked_fill(~keys_valid.flatten(1)[:, None], 0.0)
     best = similarity.unflatten(2, (shots, -1)).amax(3).clamp(min=0)  # [B,N,K]
     real = valid.flatten(1)[..., None]  # [B,N,1]

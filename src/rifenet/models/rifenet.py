@@ -34,6 +34,7 @@ from rifenet.models.structures import (
     QueryFeatures,
     RiFeNetOutput,
     SupportContext,
+    check_query,
     check_support,
     match_batches,
 )
@@ -75,31 +76,39 @@ class RiFeNet(nn.Module):
             cycle=config.cycle,
             dropout=config.dropout,
             attention_dropout=config.attention_dropout,
+            point_dropout=config.point_dropout,
+            value_dropout=config.value_dropout,
+            cycle_dropout=config.cycle_dropout,
         )
         self.activated_projection = nn.Sequential(nn.Conv2d(dim, dim, 1, bias=False), nn.ReLU(inplace=True))
         self.residual = Residual(dim)
         self.head = Head(dim, config.head_dropout)
         self.auxiliary = AuxiliarySupportHead(dim, config.head_dropout) if config.aux else None
 
-    def encode_support(self, images: Images, support_masks: Tensor, valid: Tensor | None = None) -> SupportContext:
+    def encode_support(
+        self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None
+    ) -> SupportContext:
         """Learns a class from K annotated images; the order of the shots does not matter.
 
         Args:
-            images: [B,K,3,H,W] RGB in [0,1], or their `Features`.
+            support_images: [B,K,3,H,W] RGB in [0,1], or their `Features`.
             support_masks: [B,K,H,W], 1 foreground, 0 background, 255 ignore.
-            valid: real pixels [B,K,H,W] bool; None: all.
-        """
-        check_support(images, support_masks)
-        (features,) = self._extract([images])
-        return self._support(features, support_masks, valid)[0]
+            support_valid: real pixels [B,K,H,W] bool; None: all.
 
-    def encode_query(self, images: Images, valid: Tensor | None = None) -> QueryFeatures:
+        Raises ValueError for shapes that do not fit.
+        """
+        check_support(support_images, support_masks, support_valid)
+        (features,) = self._extract([support_images])
+        return self._support(features, support_masks, support_valid)[0]
+
+    def encode_query(self, query_images: Images, query_valid: Tensor | None = None) -> QueryFeatures:
         """Encodes images [B,3,H,W] (RGB in [0,1], or their `Features`), once for any number of classes.
 
-        `valid` [B,H,W] bool marks real pixels; None: all.
+        `query_valid` [B,H,W] bool marks real pixels; None: all. Raises ValueError for shapes that do not fit.
         """
-        (features,) = self._extract([images])
-        return self._query(features, valid)
+        check_query(query_images, query_valid)
+        (features,) = self._extract([query_images])
+        return self._query(features, query_valid)
 
     def decode(self, features: QueryFeatures, context: SupportContext) -> Tensor:
         """Segments: logits [B,2,h,w] (background, foreground).
@@ -155,7 +164,8 @@ class RiFeNet(nn.Module):
             unlabeled_valid: [B,U,H,W] bool, for both views.
             mutual: keep a graph through the weak view too (method.md 12, row 2).
         """
-        check_support(support_images, support_masks)
+        check_support(support_images, support_masks, support_valid)
+        check_query(query_images, query_valid)
         images = [support_images, query_images]
         if unlabeled_weak is not None:
             assert unlabeled_strong is not None, "unlabeled images come in pairs of a weak and a strong view"
@@ -261,7 +271,7 @@ class RiFeNet(nn.Module):
         if self.training and self.config.random_tokens:
             choose = masks.choose_randomly
             low, high = (0.6, 4.0) if shots == 1 else (0.6, 1.4)
-            slots = 2 * int(slots / 2 * (low + (high - low) * torch.rand(()).item()))
+            slots = max(2, 2 * int(slots / 2 * (low + (high - low) * torch.rand(()).item())))
         counts = masks.balanced_counts(foreground, background, slots)
         return masks.fill_slots(choose(foreground, counts[0]) | choose(background, counts[1]), slots)
 

@@ -56,7 +56,7 @@ class RiFeNetOutput(NamedTuple):
     unlabeled_valid: Tensor | None = None  # [B,U,h,w] bool
 
 
-def check_support(images: Images, support_masks: Tensor) -> None:
+def check_support(images: Images, support_masks: Tensor, valid: Tensor | None) -> None:
     """Raises ValueError where supports and masks do not belong together (public entry of a model)."""
     shape = images.mid.shape[:2] if isinstance(images, Features) else images.shape[:2]
     if isinstance(images, Tensor) and (images.dim() != 5 or images.shape[2] != 3):
@@ -71,6 +71,23 @@ def check_support(images: Images, support_masks: Tensor) -> None:
         raise ValueError(
             f"Expected support masks of the images' size {tuple(images.shape[-2:])}, "
             f"but got {tuple(support_masks.shape[-2:])}. Resize the masks with nearest neighbour."
+        )
+    _check_valid("support", valid, support_masks.shape)
+
+
+def check_query(images: Images, valid: Tensor | None) -> None:
+    """Raises ValueError where a query and its valid mask do not belong together (public entry of a model)."""
+    if isinstance(images, Features):
+        return  # their image size is not known here
+    if images.dim() != 4 or images.shape[1] != 3:
+        raise ValueError(f"Expected query images as [B,3,H,W], but got {tuple(images.shape)}. Add the missing axis.")
+    _check_valid("query", valid, images.shape[:1] + images.shape[2:])
+
+
+def _check_valid(branch: str, valid: Tensor | None, shape: tuple[int, ...]) -> None:
+    if valid is not None and valid.shape != shape:
+        raise ValueError(
+            f"Expected {branch}_valid as {tuple(shape)}, one for each pixel, but got {tuple(valid.shape)}."
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import lightning_fabric
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from rifenet.config import Config
 from rifenet.data.episodes import TrainingEpisodes
 from rifenet.data.index import ImageIndex
-from rifenet.data.sampling import Episode, EpisodePool, evaluation_episodes, split_holdout
+from rifenet.data.sampling import Episode, EpisodePool, split_holdout
 from rifenet.models import RiFeNet
 from rifenet.training.features import CachedEpisodes, FeatureCache
 
@@ -24,7 +24,7 @@ class Split:
     pool: EpisodePool
     heldout: ImageIndex
     heldout_episodes: list[Episode]
-    classes: tuple[int, ...]
+    heldout_classes: tuple[int, ...]
     notes: list[str]
     """What a user should know of the data before the run: classes left out, classes that borrow unlabeled images."""
 
@@ -45,24 +45,22 @@ def base_split(config: Config, index: ImageIndex) -> Split:
         sampling=data.sampling,
     )
     episodes: list[Episode] = []
+    heldout_classes: tuple[int, ...] = ()
     if data.holdout:
-        with warnings.catch_warnings():
-            # The slice is small and may well lack a class; the pool's own notes say what training lacks.
-            warnings.simplefilter("ignore", UserWarning)
-            episodes = evaluation_episodes(
-                heldout,
-                base,
-                shots=data.shots,
-                seed=config.train.seed,
-                episodes=config.train.validate_episodes,
-                min_area=data.min_area,
-            )
-    return Split(pool, heldout, episodes, base, _notes(pool, len(heldout)))
+        # Classes by the root of their images: in list order a frequent class would be most of the episodes.
+        drawn = EpisodePool(heldout, base, shots=data.shots, min_area=data.min_area, sampling="root")
+        heldout_classes = drawn.classes
+        episodes = [drawn.episode(config.train.seed, number) for number in range(config.train.validate_episodes)]
+    return Split(pool, heldout, episodes, heldout_classes, _notes(pool, len(heldout), heldout_classes))
 
 
-def _notes(pool: EpisodePool, heldout: int) -> list[str]:
-    names = ", ".join(pool.index.class_name(class_id) for class_id in pool.classes)
-    notes = [f"training on {len(pool.index)} images, {heldout} more held out, of the base classes {names}"]
+def _notes(pool: EpisodePool, heldout: int, heldout_classes: tuple[int, ...]) -> list[str]:
+    def names(classes: Sequence[int]) -> str:
+        return ", ".join(pool.index.class_name(class_id) for class_id in classes)
+
+    notes = [f"training on {len(pool.index)} images of the base classes {names(pool.classes)}"]
+    if heldout:
+        notes.append(f"selecting the checkpoint on {heldout} more images, of {names(heldout_classes)}")
     if pool.left_out:
         notes.append("left out: " + "; ".join(f"{name} ({reason})" for name, reason in pool.left_out))
     if pool.unlabeled and pool.borrowing:

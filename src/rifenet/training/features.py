@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
@@ -31,6 +34,19 @@ from rifenet.data.sampling import EpisodePool
 from rifenet.data.transforms import IGNORE, resize_and_pad, resize_mask, strong_view, to_float, view_rng, weak_view
 from rifenet.models import Features, RiFeNet
 
+FORMAT = 1
+BACKBONE_FIELDS = (
+    "backbone",
+    "stride",
+    "deep_stages",
+    "stem",
+    "stride_on",
+    "width",
+    "normalization",
+    "low",
+    "mid",
+    "high",
+)
 PADDING = 254  # in cached labels: not a real pixel; 255 stays a real pixel to ignore
 
 
@@ -82,8 +98,14 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
 class FeatureCache:
     """The views' features of one image index, as memory-mapped arrays."""
 
-    def __init__(self, folder: Path, features: NDArray[np.float16], labels: NDArray[np.uint8]) -> None:
-        self.folder, self.features, self.labels = folder, features, labels
+    def __init__(self, folder: Path, features_shape: tuple[int, ...], labels_shape: tuple[int, ...]) -> None:
+        self.folder, self.shapes = folder, (features_shape, labels_shape)
+        self.features: NDArray[np.float16] = np.memmap(folder / "features.f16", np.float16, "r", shape=features_shape)
+        self.labels: NDArray[np.uint8] = np.memmap(folder / "labels.u8", np.uint8, "r", shape=labels_shape)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Loader processes open the files themselves: a pickled memory map carries all its content.
+        return FeatureCache, (self.folder, *self.shapes)
 
     @classmethod
     def build(
@@ -93,9 +115,9 @@ class FeatureCache:
         backbone = model.backbone
         grid = backbone.grid(data.image_size, data.image_size)
         content = {
-            "backbone": backbone_hash(model),
-            "stages": [backbone.used_stages, backbone.stride, grid],
-            "images": index.hash,
+            "format": FORMAT,
+            "backbone": [backbone_hash(model), *(getattr(model.config, name) for name in BACKBONE_FIELDS), grid],
+            "images": [index.hash, _files_digest(index)],
             "views": [data.cache_views, strong, seed, data.image_size],
             "augmentation": [data.scale_min, data.scale_max, data.rotate, data.blur, data.flip],
         }
@@ -103,23 +125,23 @@ class FeatureCache:
         folder = Path(data.cache_dir) / name
         folder.mkdir(parents=True, exist_ok=True)
         count, views, kinds, size = len(index.records), data.cache_views, 1 + strong, data.image_size
-        features = _map(folder / "features.f16", np.float16, (count, views, kinds, sum(backbone.used_channels), *grid))
-        labels = _map(folder / "labels.u8", np.uint8, (count, views, size, size))
+        shapes = (count, views, kinds, sum(backbone.used_channels), *grid), (count, views, size, size)
         done_file = folder / "done.json"
-        done = json.loads(done_file.read_text())["done"] if done_file.is_file() else 0
-        if done < count:
+        with FileLock(folder / "lock"):  # two runs that start together must not fill one cache at once
+            done = json.loads(done_file.read_text())["done"] if done_file.is_file() else 0
+            features = _map(folder / "features.f16", np.float16, shapes[0], done)
+            labels = _map(folder / "labels.u8", np.uint8, shapes[1], done)
             dataset = ViewDataset(index, data, strong, seed)
             for number, views_of_image in _remaining(dataset, done, data.workers):
                 images = views_of_image["images"].to(device)
-                stages = backbone.stages(images.flatten(0, 1))
-                packed = torch.cat(stages, 1).unflatten(0, (views, kinds))
+                packed = torch.cat(backbone.stages(images.flatten(0, 1)), 1).unflatten(0, (views, kinds))
                 features[number] = packed.cpu().numpy().astype(np.float16)
                 labels[number] = views_of_image["labels"].numpy()
                 if (number + 1) % 50 == 0 or number + 1 == count:
                     features.flush()
                     labels.flush()
                     write_text(done_file, json.dumps({"done": number + 1, **content}))
-        return cls(folder, features, labels)
+        return cls(folder, *shapes)
 
 
 class CachedEpisodes(Dataset[dict[str, Any]]):
@@ -173,12 +195,30 @@ def unpack(model: RiFeNet, packed: Tensor) -> Features:
     return Features(*(level.unflatten(0, packed.shape[:-3]) for level in features))
 
 
-def _map(path: Path, kind: type, shape: tuple[int, ...]) -> Any:
-    mode = "r+" if path.is_file() else "w+"
-    return np.memmap(path, dtype=kind, mode=mode, shape=shape)  # type: ignore[call-overload]
+def _map(path: Path, kind: type, shape: tuple[int, ...], done: int) -> Any:
+    """A writable array of `shape`, new unless `done`. Raises OSError where the disk has no room for all of it."""
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    if not done:
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                # Room for all of it now, as an error: a sparse map that meets a full disk later kills the process.
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+    elif not path.is_file() or path.stat().st_size != size:
+        raise ValueError(f"Expected {path} with {size} bytes, as its done.json says. Remove the folder {path.parent}.")
+    return np.memmap(path, dtype=kind, mode="r+", shape=shape)
+
+
+def _files_digest(index: ImageIndex) -> str:
+    """Changes with any image or mask file, by size and time."""
+    stats = [path.stat() for record in index.records for path in (record.image_path, record.mask_path)]
+    return hashlib.sha256(json.dumps([[stat.st_size, stat.st_mtime_ns] for stat in stats]).encode()).hexdigest()
 
 
 def _remaining(dataset: ViewDataset, done: int, workers: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
     numbers = range(done, len(dataset))
     loader = DataLoader(dataset, batch_size=None, sampler=list(numbers), num_workers=workers)
+    if not numbers:
+        return iter(())
     return zip(numbers, track(loader, "Computing frozen features", len(numbers)), strict=True)

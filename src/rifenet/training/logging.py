@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rifenet.checkpoint import write_text
+
 
 class RunLog:
     """Use as a context manager. `start` is the first step to come; later lines of an interrupted run are dropped."""
@@ -18,7 +20,7 @@ class RunLog:
         self.path = folder / "metrics.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         kept = [line for line in self._lines() if json.loads(line)["step"] <= start]
-        self.path.write_text("".join(kept), encoding="utf-8")
+        write_text(self.path, "".join(kept))
         self.console = Console(stderr=True, quiet=quiet)
         self.progress = Progress(
             TextColumn("step"),
@@ -29,7 +31,7 @@ class RunLog:
             console=self.console,
         )
         self.task = self.progress.add_task("train", total=steps, completed=start, figures="")
-        self.writer = _tensorboard(folder) if tensorboard else None
+        self.writer = _tensorboard(folder, start) if tensorboard else None
 
     def __enter__(self) -> RunLog:
         self.progress.start()
@@ -59,7 +61,8 @@ class RunLog:
             best = ", the best so far" if values["best"] else ""
             self.console.print(f"step {step}: held-out base mIoU {100 * values['heldout_miou']:.1f}{best}")
         if self.writer is not None:
-            for name, value in values.items():
+            numbers = {f"lr/{number}": rate for number, rate in enumerate(values.get("lr", []))}
+            for name, value in {**values, **numbers}.items():
                 if isinstance(value, int | float):
                     self.writer.add_scalar(name, value, step)
 
@@ -75,9 +78,9 @@ class RunLog:
         return [line for line in lines if line.endswith("}\n")]
 
 
-def _tensorboard(folder: Path) -> Any:
+def _tensorboard(folder: Path, start: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError("TensorBoard curves need an extra: pip install 'rifenet[tensorboard]'.") from error
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)

@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import lightning_fabric
 import torch
 from torch import Tensor, nn
 
@@ -21,12 +20,13 @@ from rifenet.checkpoint import write_atomically
 from rifenet.config import Config, TrainConfig, save_config
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.sources import open_dataset
+from rifenet.distributed import launch
 from rifenet.models import RiFeNet, RiFeNetOutput, build_model, upsample
 from rifenet.training.episodes import base_split, step_batches, training_episodes
 from rifenet.training.features import unpack
 from rifenet.training.logging import RunLog
 from rifenet.training.optim import build_optimizers, learning_rates, set_learning_rates
-from rifenet.training.selection import MODEL_FILE, finish, select
+from rifenet.training.selection import MODEL_FILE, finish, finished, select
 from rifenet.training.state import load_state, save_state
 
 
@@ -63,8 +63,12 @@ class _Run:
             raise ValueError(
                 f"Expected model.kind rifenet for training, but got {config.model.kind}: nothing to train."
             )
+        if not config.model.pretrained:
+            raise ValueError("Expected model.pretrained for training: a random frozen backbone teaches nothing.")
         self.config, self.settings, self.folder = config, settings, Path(settings.out)
-        self.fabric = launch_fabric(settings)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self.fabric = launch(settings.device, devices=settings.devices, precision=settings.precision)
         if settings.batch_size % self.fabric.world_size:
             raise ValueError(
                 f"Expected train.batch_size to be a multiple of the {self.fabric.world_size} ranks, "
@@ -77,16 +81,17 @@ class _Run:
         assert isinstance(model, RiFeNet)
         self.model = model
         self.optimizers = build_optimizers(model, settings)
-        fresh: dict[str, Any] = {"step": 0, "best_miou": -1.0, "best_step": 0}
-        self.progress = load_state(self.folder, config, model, self.optimizers) or fresh
         self.wrapped, *self.prepared = self.fabric.setup(model, *self.optimizers)
+        # After the model moved: optimizers put restored state on their parameters' device, and nothing moves it later.
+        content = {"images": self.split.pool.index.hash, "cached": bool(config.data.cache_dir)}
+        fresh: dict[str, Any] = {"step": 0, "best_miou": -1.0, "best_step": 0, **content}
+        self.progress = load_state(self.folder, config, model, self.optimizers, content) or fresh
         self.wrapped.train()
         self.episodes = training_episodes(config, self.split, model, self.fabric)
         self.log = None
         if self.fabric.is_global_zero:
             write_atomically(self.folder / "config.yaml", lambda file: save_config(config, file))
             self.log = RunLog(self.folder, self.progress["step"], settings.steps, tensorboard=settings.tensorboard)
-        self.started = self.progress["step"]
         self.since, self.episodes_since = time.perf_counter(), 0
 
     def announce(self) -> None:
@@ -111,6 +116,7 @@ class _Run:
         self.fabric.backward(loss)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         norm = nn.utils.clip_grad_norm_(trained, settings.clip)
+        _check_finite({"gradient": norm}, number, batch["episode"], self.split.pool, settings.seed)
         for optimizer in self.prepared:
             optimizer.step()
         self.progress["step"] += 1
@@ -141,27 +147,9 @@ class _Run:
 
     def finish(self) -> None:
         """Calibrates the kept model of a finished run and writes its card."""
-        if self.log and self.started < self.progress["step"] == self.settings.steps:
-            finish(self.config, self.split, self.folder)
+        if self.log and self.progress["step"] == self.settings.steps and not finished(self.folder):
+            finish(self.config, self.split, self.folder, self.fabric.device)
             self.log.say(f"finished: {self.folder / MODEL_FILE}, of step {self.progress['best_step']}")
-
-
-def launch_fabric(settings: TrainConfig) -> lightning_fabric.Fabric:
-    """Device, precision and ranks; under torchrun or Slurm the launcher's environment decides the ranks."""
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    precision = settings.precision
-    if precision == "auto":
-        on_cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
-        # bfloat16 gains on CUDA; on CPUs without matrix units it is slower than float32.
-        precision = "bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported() else "32-true"
-    fabric = lightning_fabric.Fabric(
-        accelerator=settings.device,
-        devices=settings.devices,
-        precision=precision,  # type: ignore[arg-type]  # our names are a part of its
-    )
-    fabric.launch()
-    return fabric
 
 
 def loss_terms(
@@ -203,10 +191,14 @@ def loss_terms(
 
 
 def _without_unused_parts(config: Config) -> Config:
-    # A head that no loss reaches would train on nothing but weight decay, and stall data-parallel wrappers.
-    if config.train.w_aux == 0 and config.model.aux:
-        return dataclasses.replace(config, model=dataclasses.replace(config.model, aux=False))
-    return config
+    # A head that no loss reaches would train on nothing but weight decay, and stall data-parallel wrappers; views that
+    # no loss looks at would only cost time.
+    model, settings = config.model, config.train
+    if settings.w_aux == 0:
+        model = dataclasses.replace(model, aux=False)
+    if settings.beta == 0:
+        settings = dataclasses.replace(settings, unlabeled=0)
+    return dataclasses.replace(config, model=model, train=settings)
 
 
 def _check_finite(terms: dict[str, Tensor], step: int, episodes: Tensor, pool: EpisodePool, seed: int) -> None:
@@ -215,10 +207,11 @@ def _check_finite(terms: dict[str, Tensor], step: int, episodes: Tensor, pool: E
         return
     files = "; ".join(", ".join(pool.episode_files(seed, number)) for number in episodes.tolist())
     raise NonFiniteLoss(
-        f"The loss term {' and '.join(bad)} is not finite at step {step}; the last saved state is kept. "
+        f"Expected finite losses and gradients, but {' and '.join(bad)} is not finite at step {step}; the last saved "
+        "state is kept. "
         f"Lower the rates, or look at the episodes' files: {files}."
     )
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
-    return (seed * 1_000_003 + step) * 65_537 + rank
+    return ((seed * 1_000_003 + step) * 65_537 + rank) % 2**63

@@ -44,8 +44,6 @@ def set_learning_rates(optimizers: list[Optimizer], rates: list[float]) -> None:
 
 
 def _decay_groups(parameters: dict[str, nn.Parameter], decay: float) -> list[dict[str, object]]:
-    # One-dimensional parameters are biases and LayerNorm scales.
-    return [
-        {"params": [p for p in parameters.values() if p.dim() > 1], "weight_decay": decay},
-        {"params": [p for p in parameters.values() if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+    biases = [parameter for name, parameter in parameters.items() if name.endswith("bias")]
+    others = [parameter for name, parameter in parameters.items() if not name.endswith("bias")]
+    return [{"params": others, "weight_decay": decay}, {"params": biases, "weight_decay": 0.0}]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning_fabric
+import torch
 
 from rifenet.checkpoint import read_model, save_model, write_text
 from rifenet.config import Config
@@ -18,6 +19,7 @@ from rifenet.training.episodes import Split
 from rifenet.training.logging import RunLog
 
 MODEL_FILE = "model.safetensors"
+CARD_FILE = "card.md"
 
 
 def select(
@@ -33,7 +35,7 @@ def select(
     miou = float("nan")
     if split.heldout_episodes:
         counts = score_episodes(model, split.heldout, split.heldout_episodes, config.data.image_size, fabric=fabric)
-        meter = IoUMeter(split.classes)
+        meter = IoUMeter(split.heldout_classes)
         meter.update(counts, [episode.class_id for episode in split.heldout_episodes])
         miou = meter.compute()["miou"]
     better = not split.heldout_episodes or miou > progress["best_miou"]
@@ -63,11 +65,17 @@ def run_metadata(config: Config, split: Split, progress: dict[str, Any]) -> dict
     }
 
 
-def finish(config: Config, split: Split, folder: Path) -> None:
+def finished(folder: Path) -> bool:
+    """Whether `finish` has run for the model that the folder holds."""
+    card = folder / CARD_FILE
+    return card.is_file() and card.stat().st_mtime >= (folder / MODEL_FILE).stat().st_mtime
+
+
+def finish(config: Config, split: Split, folder: Path, device: torch.device) -> None:
     """Fits the kept model's confidence on the held-out base images; writes `card.md` from what it says of itself."""
-    model = read_model(folder / MODEL_FILE)
+    model = read_model(folder / MODEL_FILE).to(device)
     facts = dict(model.metadata)
-    if split.heldout_episodes:
+    if split.heldout_episodes and len(split.heldout_classes) > 1:
         size, seed = config.data.image_size, config.train.seed
         statistics, present = presence_pairs(model, split.heldout, split.heldout_episodes, size, seed)
         facts["calibration"] = fit_calibration(statistics, present)
@@ -85,4 +93,4 @@ def finish(config: Config, split: Split, folder: Path) -> None:
         "",
     ]
     lines += [f"- {name.replace('_', ' ')}: {json.dumps(value)}" for name, value in facts.items()]
-    write_text(folder / "card.md", "\n".join(lines) + "\n")
+    write_text(folder / CARD_FILE, "\n".join(lines) + "\n")

@@ -42,10 +42,13 @@ def save_state(
     write_text(folder / "state.json", text)
 
 
-def load_state(folder: Path, config: Config, model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Any] | None:
+def load_state(
+    folder: Path, config: Config, model: nn.Module, optimizers: list[Optimizer], content: dict[str, Any]
+) -> dict[str, Any] | None:
     """Restores what `save_state` wrote and returns its progress, or None where the run folder has no state.
 
-    Raises ValueError where the state cannot be read or belongs to another config.
+    Raises ValueError where the state cannot be read, or belongs to another config or to other `content` (entries of the
+    progress that must not change, such as the hash of the images).
     """
     path = folder / STATE_FILE
     if not path.is_file():
@@ -59,6 +62,13 @@ def load_state(folder: Path, config: Config, model: nn.Module, optimizers: list[
             f"Expected a resumable state in {path}, but it cannot be read ({error}). Remove it."
         ) from error
     _check_config(folder, header["config"], to_dict(config))
+    progress: dict[str, Any] = header["progress"]
+    for name, value in content.items():
+        if progress.get(name) != value:
+            raise ValueError(
+                f"Expected the run in {folder} to go on with the same {name}, but {progress.get(name)} became {value}. "
+                "Give another --train.out, or remove the folder to start again."
+            )
     own = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     model.load_state_dict({**model.state_dict(), **own})
     for number, optimizer in enumerate(optimizers):
@@ -68,7 +78,6 @@ def load_state(folder: Path, config: Config, model: nn.Module, optimizers: list[
                 index, key = name.split(".", 3)[2:]
                 state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    progress: dict[str, Any] = header["progress"]
     return progress
 
 

@@ -1,0 +1,42 @@
+"""Devices, precision and ranks, through lightning-fabric: one process, several on this machine, torchrun or Slurm."""
+
+from __future__ import annotations
+
+import os
+
+import lightning_fabric
+import torch
+
+
+def launched_ranks() -> tuple[int, int] | None:
+    """Processes a node and nodes that torchrun or Slurm started; None where this process was started alone."""
+    world = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
+    if world == 1:
+        return None
+    nodes = world // int(os.environ.get("LOCAL_WORLD_SIZE") or world // int(os.environ.get("SLURM_NNODES") or 1))
+    return world // nodes, nodes
+
+
+def launch(device: str = "auto", *, devices: int = 1, precision: str = "32-true") -> lightning_fabric.Fabric:
+    """Starts, or joins, the process group.
+
+    Args:
+        device: auto, cpu, cuda or mps.
+        devices: processes on this machine; a launcher's own count goes first.
+        precision: auto, 32-true or bf16-mixed. auto: bfloat16 on CUDA devices that compute in it, float32 elsewhere,
+            as CPUs without matrix units are slower in bfloat16.
+    """
+    if precision == "auto":
+        on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+        native = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16-mixed" if native else "32-true"
+    devices, nodes = launched_ranks() or (devices, 1)
+    fabric = lightning_fabric.Fabric(
+        accelerator=device,
+        devices=devices,
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        precision=precision,  # type: ignore[arg-type]  # our names are a part of its
+    )
+    fabric.launch()
+    return fabric

@@ -1,0 +1,54 @@
+"""Calibrated presence: the fit against an independent optimiser, and pairs on rendered photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rendered import make_voc
+from scipy.optimize import minimize
+
+from rifenet.data.sampling import absent_query, evaluation_episodes
+from rifenet.data.sources import open_dataset
+from rifenet.evaluation.presence import confidence, fit_calibration, presence_pairs
+from rifenet.metrics import auroc, expected_calibration_error
+from rifenet.models import build_model
+
+
+def test_the_fit_is_the_maximum_of_the_penalised_likelihood() -> None:
+    rng = np.random.default_rng(0)
+    statistics = rng.uniform(0, 1, 300)
+    present = rng.uniform(size=300) < 1 / (1 + np.exp(-(6 * statistics - 4)))
+
+    def loss(weights: np.ndarray) -> float:
+        logits = weights[0] * statistics + weights[1]
+        return float(np.logaddexp(0, logits).sum() - logits[present].sum() + (weights**2).sum() / 200)
+
+    best = minimize(loss, np.zeros(2), method="BFGS", options={"gtol": 1e-9}).x
+    fitted = fit_calibration(statistics, present)
+    np.testing.assert_allclose([fitted["a"], fitted["b"]], best, atol=1e-3)
+    assert expected_calibration_error(confidence(statistics, fitted), present) < 0.08
+
+
+def test_groups_that_do_not_overlap_stay_finite_and_one_group_is_refused() -> None:
+    statistics, present = np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, False, True, True])
+    fitted = fit_calibration(statistics, present)
+    assert np.isfinite(list(fitted.values())).all()
+    assert (confidence(statistics, fitted) > 0.5).tolist() == present.tolist()
+    with pytest.raises(ValueError, match="only one kind"):
+        fit_calibration(statistics, np.ones(4, dtype=bool))
+
+
+def test_pairs_on_rendered_photos(tmp_path: Path) -> None:
+    index = open_dataset("pascal", make_voc(tmp_path, class_ids=(6, 7, 8), per_class=4, mixed=0))
+    episodes = evaluation_episodes(index, (6, 7, 8), shots=1, seed=0, episodes=9, min_area=500)
+    for position, episode in enumerate(episodes):
+        other = absent_query(index, episode.class_id, 0, position)
+        assert episode.class_id not in index.records[other].areas
+        assert other == absent_query(index, episode.class_id, 0, position)
+    model = build_model(kind="prototype", backbone="efficientnet_lite0", stride=16).eval()
+    statistics, present = presence_pairs(model, index, episodes, 97, seed=0)
+    assert present.sum() == len(present) / 2 == 9
+    assert ((statistics >= 0) & (statistics <= 1)).all()
+    assert auroc(statistics, present) > 0.5  # objects of one class share colour and shape here
