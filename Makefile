@@ -25,8 +25,8 @@ test-slow: $(VENV)/.installed-dev ## the slow tests
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed-dev ## style, format and types
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed ## times and memory on this machine, written to bench.json

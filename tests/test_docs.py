@@ -26,11 +26,10 @@ SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "eva
 
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
-DOTTED = re.compile(r"(?<![\w/.-])rifenet(?:\.[A-Za-z_]\w*)+")
-TEST_FILE = re.compile(r"(?<![\w/])tests/[\w/]+\.py")
-SETTING = re.compile(
-    r"(--)?(data|model|train|eval)\.(?!(?:json|md|py|safetensors|txt|yaml)$)([a-z_]+)(?:(?(1)[= ]|: ?)(.+))?"
-)
+SUFFIXES = r"(?:json|md|py|safetensors|txt|yaml)"
+DOTTED = re.compile(rf"(?<![\w/.-])rifenet(?!\.{SUFFIXES}\b)(?:\.[A-Za-z_]\w*)+")
+OWN_FILE = re.compile(r"(?<![\w/])(?:tests/[\w/]+\.py|configs/[\w/]+\.yaml)")
+SETTING = re.compile(rf"(--)?(data|model|train|eval)\.(?!{SUFFIXES}$)([a-z_]+)(?:(?(1)[= ]|: ?)(.+))?")
 SHELL = ("sh", "bash", "shell", "console", "")
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:rifenet |make |torchrun .*-m rifenet |\S*python3? .*-m rifenet )")
 
@@ -94,8 +93,8 @@ def wrong_names(text: str) -> list[str]:
 
 
 def wrong_links(text: str, folder: Path) -> list[str]:
-    """Links to nothing, to a test or name that is not in the file, and named test files that are not there."""
-    wrong = [f"{name}: no such file" for name in TEST_FILE.findall(text) if not (ROOT / name).is_file()]
+    """Links to nothing, to a test or name that is not in the file, and named tests or configs that are not there."""
+    wrong = [f"{name}: no such file" for name in OWN_FILE.findall(text) if not (ROOT / name).is_file()]
     for label, target in LINK.findall(prose(text)):
         if re.match(r"\w+:", target):
             continue
@@ -261,6 +260,7 @@ def test_unknown_names_are_found(text: str, complaint: str) -> None:
         ("[test_nothing](tests/test_docs.py)", "no test test_nothing"),
         ("[`rifenet.losses.dice`](src/rifenet/metrics.py)", "not in this file"),
         ("tests/test_nothing.py", "no such file"),
+        ("`configs/nothing.yaml`", "no such file"),
     ],
 )
 def test_dead_links_are_found(text: str, complaint: str) -> None:

@@ -42,7 +42,7 @@ def peak_memory(
     else:
         work = Workload(case.load(), case, device, threads)
         context = work.learn()
-        step = partial(work.query, context, max(1, *classes))
+        step = partial(work.query, context, max((1, *classes)))
     for _ in range(2):
         step()
     on_device = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None

@@ -95,7 +95,6 @@ def _quiet_progress(items: Iterable[int], total: int, label: str) -> Iterator[in
 
 def _print_tables(bench: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.markup import escape
 
     console, machine = Console(), bench["machine"]
     processor = f"{machine['cpu']} ({machine['cores']} cores, {machine['threads']} threads)"
@@ -103,7 +102,8 @@ def _print_tables(bench: dict[str, Any]) -> None:
     console.print(f"{processor}{device}, torch {machine['torch']}", markup=False, highlight=False)
     for case in bench["cases"]:
         console.print()
-        console.print(_times(case, f"{escape(_title(case))}, {escape(case['weights'])} weights"))
+        console.print(f"{_title(case)}, {case['weights']} weights", markup=False, highlight=False)
+        console.print(_times(case))
         for what, peak in case["peak_memory_mib"].items():
             parts = [f"{name} {value:.0f} MiB" for name, value in peak.items() if value is not None]
             console.print(f"peak memory, {what.replace('_', ' ')}: {', '.join(parts) or 'not known here'}")
@@ -123,32 +123,30 @@ def _label(name: str) -> str:
     return ("    " if within else "  " if part else "") + (part or whole).replace("_", " ")
 
 
-def _times(case: dict[str, Any], title: str) -> Any:
-    from rich.table import Table
-
-    table = Table("", "median ms", "quartiles ms", "units", title=title, title_justify="left", box=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
+def _times(case: dict[str, Any]) -> Any:
+    table = _table("median ms", "quartiles ms", "units")
     for name, figure in case["figures"].items():
         quartiles = f"{1000 * figure['q1']:.2f} - {1000 * figure['q3']:.2f}"
         table.add_row(_label(name), f"{1000 * figure['median']:.2f}", quartiles, f"{figure['units']:.3f}")
     return table
 
 
-def _print_comparison(against: dict[str, Any], console: Any) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+def _table(*columns: str) -> Any:
+    from rich.table import Column, Table
 
+    return Table("", *(Column(name, justify="right") for name in columns), box=None)
+
+
+def _print_comparison(against: dict[str, Any], console: Any) -> None:
     console.print(f"Here over {against['file']}; under 1 is faster here.", markup=False, highlight=False)
     for name, (here, there) in against["differs"].items():
         console.print(f"  differs: {name} {here} here, {there} there", markup=False, highlight=False)
     if not against["cases"]:
         console.print("No case is in both: the model, size, shots and batch must be the same.")
     for case in against["cases"]:
-        table = Table("", "seconds", "units", title=escape(_title(case)), title_justify="left", box=None)
-        for column in table.columns[1:]:
-            column.justify = "right"
+        table = _table("seconds", "units")
         for name, ratio in case["ratios"].items():
             table.add_row(_label(name), f"{ratio['seconds']:.3f}", f"{ratio['units']:.3f}")
         console.print()
+        console.print(_title(case), markup=False, highlight=False)
         console.print(table)

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     sections = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "eval": EvalConfig}
     for name, section in sections.items():
         parser.add_class_arguments(section, name)
-    arguments = parser.instantiate_classes(parser.parse_args(argv))
+    arguments = parser.instantiate(parser.parse_args(argv))
     config = Config(**{name: arguments[name] for name in sections})
 
     from rifenet.training import train

@@ -48,6 +48,9 @@ class ModelConfig:
     """Backbone stages of the mid features; empty: the default (ResNet 2, 3; EfficientNet-Lite 3, 5)."""
     high: tuple[int, ...] = ()
     """Backbone stages of the high features; empty: the default (ResNet 4; EfficientNet-Lite 7)."""
+    evidence: bool = False
+    """Beyond the paper: similarities to foreground and background at every stage of the high features, and the
+    training-free score, as further input and as an anchor of the logits."""
     embed_dim: int = 256
     """C: channels of the method's own layers."""
     use_global: bool = True

@@ -24,6 +24,7 @@ from rifenet.models import masks
 from rifenet.models.activation import FeatureActivation
 from rifenet.models.auxiliary import AuxiliarySupportHead
 from rifenet.models.backbones import Backbone, Features
+from rifenet.models.evidence import Evidence
 from rifenet.models.head import Head, Residual, projection
 from rifenet.models.interaction import QueryInteraction, SupportInteraction
 from rifenet.models.prior import prior_mask
@@ -61,9 +62,13 @@ class RiFeNet(nn.Module):
                 backbone.low_channels, config.local_dim, config.local_grid, config.local_refine, config.proj_dropout
             )
         # Without cross-attention nothing reads support tokens, and there are none.
+        self.evidence = Evidence(backbone.high_stage_channels) if config.evidence else None
         self.support_interaction = SupportInteraction(dim) if config.cross_attention and config.layers else None
         self.query_interaction = QueryInteraction(
-            dim, dim if config.use_global else 0, self.local_prototype.size if self.local_prototype else 0
+            dim,
+            dim if config.use_global else 0,
+            self.local_prototype.size if self.local_prototype else 0,
+            self.evidence.size if self.evidence else 0,
         )
         self.activation = FeatureActivation(
             dim,
@@ -131,9 +136,19 @@ class RiFeNet(nn.Module):
             if local is None:
                 local = self.local_prototype(features.local, prior, features.valid)
             constants.append(local)
-        merged = self.query_interaction(features.projected, prior, constants)
+        channels = prior
+        if self.evidence is not None:
+            keys = (context.background_keys, context.prior_keys)
+            evidence = self.evidence(
+                features.high, keys, (context.background_valid, context.prior_valid), context.anchors
+            )
+            channels = torch.cat([prior, evidence.to(prior.dtype)], 1)
+        merged = self.query_interaction(features.projected, channels, constants)
         activated = self.activation(merged, features.valid, context.tokens, context.token_valid, context.token_labels)
         logits = self.head(self.residual(self.activated_projection(activated)))
+        if self.evidence is not None:
+            push = self.evidence.anchor * evidence[:, -1:]
+            logits = logits + torch.cat([-push, push], 1)
         return Decoded(logits, activated, local, prior)
 
     def forward(
@@ -248,9 +263,17 @@ class RiFeNet(nn.Module):
         on_grid = _grid_valid(valid, (batch, shots, height, width), support_masks.device)
         projected = self.support_projection(features.mid.flatten(0, 1)).unflatten(0, (batch, shots))
         own = masked_average(projected, soft.foreground)  # [B,K,C]
-        keys, keys_valid = self._prior_keys(features.high, soft.foreground, shots)
+        keys, keys_valid = self._keys(features.high, soft.foreground > 0)
+        background = (1 - soft.foreground - soft.void).clamp(min=0) * on_grid.float()
+        if self.evidence is not None:
+            other_keys, other_valid = self._keys(features.high, background > 0.5)
+            anchors = self.evidence.prototypes(features.high, soft.foreground, background)
+        else:
+            other_keys, other_valid, anchors = keys[:, :, :0], keys_valid[:, :, :0], keys[:, 0, :0]
         tokens, labels, tokens_valid = self._tokens(projected, own, masks.token_labels(soft, on_grid))
-        return SupportContext(own.mean(1), tokens, labels, tokens_valid, keys, keys_valid), projected
+        return SupportContext(
+            own.mean(1), tokens, labels, tokens_valid, keys, keys_valid, other_keys, other_valid, anchors
+        ), projected
 
     def _tokens(self, projected: Tensor, own: Tensor, labels: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Support tokens [B,T,C], which are foreground and which exist, both [B,T] bool."""
@@ -275,11 +298,11 @@ class RiFeNet(nn.Module):
         counts = masks.balanced_counts(foreground, background, slots)
         return masks.fill_slots(choose(foreground, counts[0]) | choose(background, counts[1]), slots)
 
-    def _prior_keys(self, high: Tensor, weight: Tensor, shots: int) -> tuple[Tensor, Tensor]:
-        """Unit-length high features [B,K,P,D] of positions with foreground weight, and which exist [B,K,P]."""
-        batch = high.shape[0]
+    def _keys(self, high: Tensor, of_label: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit-length high features [B,K,P,D] of positions of_label [B,K,h,w] bool, and which exist [B,K,P] bool."""
+        batch, shots = high.shape[:2]
         cap = max(self.config.max_prior_keys // shots, 1)
-        candidates = (weight > 0).flatten(0, 1).flatten(1)
+        candidates = of_label.flatten(0, 1).flatten(1)
         chosen = masks.choose_evenly(candidates, torch.full((batch * shots,), cap, device=high.device))
         slots = masks.fill_slots(chosen, cap)
         keys = masks.gather_positions(high.flatten(0, 1).flatten(2).transpose(1, 2).float(), slots.positions)

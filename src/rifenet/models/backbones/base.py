@@ -49,6 +49,7 @@ class Backbone(nn.Module):
         stride: pixels between neighbouring features, 8 or 16.
         used_stages, used_channels: stages that some level uses, ascending, and their channels.
         low_channels, mid_channels, high_channels: channels of the three features.
+        high_stage_channels: channels of each stage in the high feature, in its order.
     """
 
     mean: Tensor
@@ -69,6 +70,7 @@ class Backbone(nn.Module):
         self.used_channels = tuple(stage_channels[stage - 1] for stage in self.used_stages)
         widths = dict(zip(self.used_stages, self.used_channels, strict=True))
         self.low_channels, self.mid_channels, self.high_channels = (sum(widths[s] for s in stages) for stages in levels)
+        self.high_stage_channels = tuple(widths[stage] for stage in levels.high)
         self._bgr = normalization.bgr
         self.register_buffer("mean", torch.tensor(normalization.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(normalization.deviation).view(3, 1, 1), persistent=False)
