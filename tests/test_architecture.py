@@ -58,11 +58,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "data.episodes": (*DATA, "data.index", "data.sources", "data.sampling"),
     # Models: leaves, what is built of them, the networks.
     "models.masks": (),
-    "models.prior": (),
+    "models.prior": ("models.masks",),
     "models.prototypes": (),
     "models.attention": (),
     "models.head": (),
-    "models.evidence": (),
+    "models.matching": ("models.masks",),
     "models.backbones": ("models.backbones.*",),
     "models.backbones.*": ("models.backbones.*",),
     "models.structures": ("models.backbones",),

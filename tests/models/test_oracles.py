@@ -230,9 +230,7 @@ def test_deformable_attention(grid: tuple[int, int]) -> None:
         weights |= {f"{theirs}_w": _numpy(layer.weight), f"{theirs}_b": _numpy(layer.bias)}
     got = module(query, x, valid, grid)
     for b in range(2):
-        expected = slow_attention.deformable(
-            _numpy(query[b]), _numpy(x[b]), *grid, _numpy(valid[b]), 2, 3, weights
-        )
+        expected = slow_attention.deformable(_numpy(query[b]), _numpy(x[b]), *grid, _numpy(valid[b]), 2, 3, weights)
         np.testing.assert_allclose(_numpy(got[b]), expected, **CLOSE)
 
 

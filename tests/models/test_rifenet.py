@@ -35,7 +35,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no layer": {"layers": 0},
     "one layer": {"layers": 1},
     "no auxiliary head": {"aux": False},
-    "evidence": {"evidence": True, "high": (5, 7)},
+    "fallback": {"fallback": True, "high": (5, 7)},
     "guide self": {"guide": "self"},
     "guide none": {"guide": "none"},
     "resnet50, half width": {"backbone": "resnet50", "width": 0.125, "stride": 8},

@@ -48,9 +48,11 @@ class ModelConfig:
     """Backbone stages of the mid features; empty: the default (ResNet 2, 3; EfficientNet-Lite 3, 5)."""
     high: tuple[int, ...] = ()
     """Backbone stages of the high features; empty: the default (ResNet 4; EfficientNet-Lite 7)."""
-    evidence: bool = False
-    """Beyond the paper: similarities to foreground and background at every stage of the high features, and the
-    training-free score, as further input and as an anchor of the logits."""
+    fallback: bool = False
+    """Beyond the paper, at test time: segment a class by the training-free score where the network cannot segment the
+    class's own supports about as well as that score does."""
+    fallback_margin: float = 0.1
+    """How much lower the network's IoU on the supports may be before the fallback takes over."""
     embed_dim: int = 256
     """C: channels of the method's own layers."""
     use_global: bool = True

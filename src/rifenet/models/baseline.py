@@ -2,8 +2,7 @@
 
 Shapes: B batch, K shots, D channels, H W image size, h w feature size.
 
-Features of fixed backbone stages, each of unit length per position, concatenated; one foreground and one background
-prototype by masked average over all shots; score = cosine to the foreground minus cosine to the background.
+The matching itself is in `models.matching`; here are the stages it compares, and the three methods.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rifenet.config import ModelConfig
 from rifenet.models.backbones import Backbone
 from rifenet.models.masks import soft_masks
-from rifenet.models.prototypes import masked_average
+from rifenet.models.matching import matching_features, matching_prototypes, matching_score
 from rifenet.models.structures import check_query, check_support
 
 
@@ -58,26 +56,20 @@ class Prototype(nn.Module):
         check_support(support_images, support_masks, support_valid)
         features = self._features(support_images.flatten(0, 1)).unflatten(0, support_images.shape[:2])
         soft = soft_masks(support_masks, support_valid, (features.shape[-2], features.shape[-1]))
-        weights = torch.stack([(1 - soft.foreground - soft.void).clamp(min=0), soft.foreground], 2)  # [B,K,2,h,w]
-        # All shots are one long image: a shot with a larger object weighs more, as in the definition.
-        long = features.transpose(1, 2).flatten(2, 3)  # [B,D,K*h,w]
-        prototypes = [masked_average(long, weights[:, :, label].flatten(1, 2)) for label in (0, 1)]
-        return PrototypeContext(F.normalize(torch.stack(prototypes, 1), dim=2))
+        return PrototypeContext(matching_prototypes(features, soft.foreground, soft.void))
 
     def encode_query(self, query_images: Tensor, query_valid: Tensor | None = None) -> PrototypeFeatures:
         """Images [B,3,H,W] -> unit-length features; `query_valid` has no influence, each position stands alone."""
         check_query(query_images, query_valid)
-        return PrototypeFeatures(F.normalize(self._features(query_images), dim=1))
+        return PrototypeFeatures(self._features(query_images))
 
     def decode(self, features: PrototypeFeatures, context: PrototypeContext) -> Tensor:
         """Logits [B,2,h,w]: 0, and the difference of the two cosines, in [-2,2]."""
-        cosine = torch.einsum("bdhw,bld->blhw", *_expand(features.features, context.prototypes))
-        score = cosine[:, 1:] - cosine[:, :1]
+        score = matching_score(*_expand(features.features, context.prototypes))
         return torch.cat([torch.zeros_like(score), score], 1)
 
     def _features(self, images: Tensor) -> Tensor:
-        stages = self.backbone.stages(images)
-        return torch.cat([F.normalize(stage.float(), dim=1) for stage in stages], 1)
+        return matching_features(self.backbone.stages(images), dim=1)
 
 
 def _expand(features: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,18 +20,17 @@ class QueryInteraction(nn.Module):
         dim: C.
         global_size: C, or 0 without the global prototype.
         local_size: L, or 0 without the local prototype.
-        evidence_size: channels that follow the prior mask, see `ModelConfig.evidence`.
     """
 
-    def __init__(self, dim: int, global_size: int, local_size: int, evidence_size: int = 0) -> None:
+    def __init__(self, dim: int, global_size: int, local_size: int) -> None:
         super().__init__()
-        self.parts = (dim, global_size + local_size, 1 + evidence_size)
+        self.parts = (dim, global_size + local_size, 1)
         self.merge = nn.Conv2d(sum(self.parts), dim, 1, bias=False)
 
     def forward(self, projected: Tensor, prior: Tensor, constants: list[Tensor]) -> Tensor:
-        """Merges projected [B,C,h,w], prior [B,1,h,w] (with evidence: more channels) and the prototypes in use (global, then local), each [B,*]."""
+        """Merges projected [B,C,h,w], prior [B,1,h,w] and the prototypes in use (global, then local), each [B,*]."""
         on_map, constant, on_prior = self.merge.weight.split(self.parts, dim=1)
-        merged = F.conv2d(projected, on_map) + F.conv2d(prior, on_prior)
+        merged = F.conv2d(projected, on_map) + prior * on_prior[:, 0]
         if constants:
             merged = merged + F.linear(torch.cat(constants, 1), constant[:, :, 0, 0])[..., None, None]
         return merged.relu()

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TRAINING_SPREAD = ((0.6, 4.0), (0.6, 1.4))  # of the number of tokens: for one shot, for more (method.md 8)
+
 
 class SoftMasks(NamedTuple):
     """Masks on the feature grid, both [B,K,h,w] in [0,1]."""
@@ -105,6 +107,22 @@ def fill_slots(chosen: Tensor, slots: int) -> Slots:
     order = torch.arange(positions, device=chosen.device)
     index = torch.where(chosen, positions - order, -order).topk(slots, dim=1).indices
     return Slots(index, chosen.gather(1, index))
+
+
+def choose_tokens(
+    foreground: Tensor, background: Tensor, slots: int, *, spread: tuple[float, float] | None = None
+) -> Slots:
+    """Support tokens of both labels, [B,M] bool each, from the union of the shots (method.md 8).
+
+    Evenly spaced; or at random, with the number of slots scaled by a random factor within `spread`, for training.
+    """
+    choose = choose_evenly
+    if spread is not None:
+        choose = choose_randomly
+        low, high = spread
+        slots = max(2, 2 * int(slots / 2 * (low + (high - low) * torch.rand(()).item())))
+    counts = balanced_counts(foreground, background, slots)
+    return fill_slots(choose(foreground, counts[0]) | choose(background, counts[1]), slots)
 
 
 def gather_positions(values: Tensor, index: Tensor) -> Tensor:

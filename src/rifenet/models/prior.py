@@ -6,9 +6,31 @@ Shapes: B batch, K shots, P keys a shot, D channels of the high features, h w fe
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from rifenet.models.masks import choose_evenly, fill_slots, gather_positions
+
 EPS = 1e-7
+
+
+def choose_keys(high: Tensor, of_label: Tensor, cap: int) -> tuple[Tensor, Tensor]:
+    """Keys of the prior: unit-length high features of a label's positions, evenly chosen down to `cap`.
+
+    Args:
+        high: high features of the supports, [B,K,D,h,w].
+        of_label: positions to choose from, [B,K,h,w] bool.
+        cap: keys a shot, at most (P is the smaller of `cap` and h*w).
+
+    Returns:
+        Keys [B,K,P,D], and which of them exist, [B,K,P] bool.
+    """
+    batch, shots = high.shape[:2]
+    candidates = of_label.flatten(0, 1).flatten(1)
+    chosen = choose_evenly(candidates, torch.full((batch * shots,), cap, device=high.device))
+    slots = fill_slots(chosen, cap)
+    keys = gather_positions(high.flatten(0, 1).flatten(2).transpose(1, 2).float(), slots.positions)
+    return F.normalize(keys, dim=-1).unflatten(0, (batch, shots)), slots.valid.unflatten(0, (batch, shots))
 
 
 def prior_mask(high: Tensor, valid: Tensor, keys: Tensor, keys_valid: Tensor) -> Tensor:

@@ -24,10 +24,10 @@ from rifenet.models import masks
 from rifenet.models.activation import FeatureActivation
 from rifenet.models.auxiliary import AuxiliarySupportHead
 from rifenet.models.backbones import Backbone, Features
-from rifenet.models.evidence import Evidence
 from rifenet.models.head import Head, Residual, projection
 from rifenet.models.interaction import QueryInteraction, SupportInteraction
-from rifenet.models.prior import prior_mask
+from rifenet.models.matching import Fallback
+from rifenet.models.prior import choose_keys, prior_mask
 from rifenet.models.prototypes import LocalPrototype, masked_average
 from rifenet.models.structures import (
     Decoded,
@@ -38,6 +38,11 @@ from rifenet.models.structures import (
     check_query,
     check_support,
     match_batches,
+)
+
+ACTIVATION_OPTIONS = (
+    *("heads", "points", "ffn_ratio", "self_attention", "cross_attention", "cycle"),
+    *("dropout", "attention_dropout", "point_dropout", "value_dropout", "cycle_dropout"),
 )
 
 
@@ -62,29 +67,17 @@ class RiFeNet(nn.Module):
                 backbone.low_channels, config.local_dim, config.local_grid, config.local_refine, config.proj_dropout
             )
         # Without cross-attention nothing reads support tokens, and there are none.
-        self.evidence = Evidence(backbone.high_stage_channels) if config.evidence else None
+        self.fallback = None
+        if config.fallback:
+            self.fallback = Fallback(backbone.high_stage_channels, config.fallback_margin)
         self.support_interaction = SupportInteraction(dim) if config.cross_attention and config.layers else None
         self.query_interaction = QueryInteraction(
             dim,
             dim if config.use_global else 0,
             self.local_prototype.size if self.local_prototype else 0,
-            self.evidence.size if self.evidence else 0,
         )
-        self.activation = FeatureActivation(
-            dim,
-            config.layers,
-            heads=config.heads,
-            points=config.points,
-            ffn_ratio=config.ffn_ratio,
-            self_attention=config.self_attention,
-            cross_attention=config.cross_attention,
-            cycle=config.cycle,
-            dropout=config.dropout,
-            attention_dropout=config.attention_dropout,
-            point_dropout=config.point_dropout,
-            value_dropout=config.value_dropout,
-            cycle_dropout=config.cycle_dropout,
-        )
+        options = {name: getattr(config, name) for name in ACTIVATION_OPTIONS}
+        self.activation = FeatureActivation(dim, config.layers, **options)
         self.activated_projection = nn.Sequential(nn.Conv2d(dim, dim, 1, bias=False), nn.ReLU(inplace=True))
         self.residual = Residual(dim)
         self.head = Head(dim, config.head_dropout)
@@ -104,7 +97,8 @@ class RiFeNet(nn.Module):
         """
         check_support(support_images, support_masks, support_valid)
         (features,) = self._extract([support_images])
-        return self._support(features, support_masks, support_valid)[0]
+        context = self._support(features, support_masks, support_valid)[0]
+        return self._checked(context, features, support_masks, support_valid)
 
     def encode_query(self, query_images: Images, query_valid: Tensor | None = None) -> QueryFeatures:
         """Encodes images [B,3,H,W] (RGB in [0,1], or their `Features`), once for any number of classes.
@@ -120,7 +114,12 @@ class RiFeNet(nn.Module):
 
         One context may meet many queries and one query many contexts: a batch of 1 on either side is expanded.
         """
-        return self.decode_all(features, context).logits
+        logits = self.decode_all(features, context).logits
+        if self.fallback is None:
+            return logits
+        features, context = match_batches(features, context)
+        instead = self.fallback.logits(features.high, context.anchors).to(logits.dtype)
+        return torch.where(context.trusted[:, None, None, None], logits, instead)
 
     def decode_all(self, features: QueryFeatures, context: SupportContext, guide: Tensor | None = None) -> Decoded:
         """`decode` with the prior, the local prototype and the activated features.
@@ -136,19 +135,9 @@ class RiFeNet(nn.Module):
             if local is None:
                 local = self.local_prototype(features.local, prior, features.valid)
             constants.append(local)
-        channels = prior
-        if self.evidence is not None:
-            keys = (context.background_keys, context.prior_keys)
-            evidence = self.evidence(
-                features.high, keys, (context.background_valid, context.prior_valid), context.anchors
-            )
-            channels = torch.cat([prior, evidence.to(prior.dtype)], 1)
-        merged = self.query_interaction(features.projected, channels, constants)
+        merged = self.query_interaction(features.projected, prior, constants)
         activated = self.activation(merged, features.valid, context.tokens, context.token_valid, context.token_labels)
         logits = self.head(self.residual(self.activated_projection(activated)))
-        if self.evidence is not None:
-            push = self.evidence.anchor * evidence[:, -1:]
-            logits = logits + torch.cat([-push, push], 1)
         return Decoded(logits, activated, local, prior)
 
     def forward(
@@ -263,17 +252,14 @@ class RiFeNet(nn.Module):
         on_grid = _grid_valid(valid, (batch, shots, height, width), support_masks.device)
         projected = self.support_projection(features.mid.flatten(0, 1)).unflatten(0, (batch, shots))
         own = masked_average(projected, soft.foreground)  # [B,K,C]
-        keys, keys_valid = self._keys(features.high, soft.foreground > 0)
-        background = (1 - soft.foreground - soft.void).clamp(min=0) * on_grid.float()
-        if self.evidence is not None:
-            other_keys, other_valid = self._keys(features.high, background > 0.5)
-            anchors = self.evidence.prototypes(features.high, soft.foreground, background)
-        else:
-            other_keys, other_valid, anchors = keys[:, :, :0], keys_valid[:, :, :0], keys[:, 0, :0]
+        cap = max(self.config.max_prior_keys // shots, 1)
+        keys, keys_valid = choose_keys(features.high, soft.foreground > 0, cap)
+        anchors, trusted = keys[:, 0, :0], torch.ones(batch, dtype=torch.bool, device=keys.device)
+        if self.fallback is not None:
+            anchors = self.fallback.prototypes(features.high, soft)
         tokens, labels, tokens_valid = self._tokens(projected, own, masks.token_labels(soft, on_grid))
-        return SupportContext(
-            own.mean(1), tokens, labels, tokens_valid, keys, keys_valid, other_keys, other_valid, anchors
-        ), projected
+        context = SupportContext(own.mean(1), tokens, labels, tokens_valid, keys, keys_valid, anchors, trusted)
+        return context, projected
 
     def _tokens(self, projected: Tensor, own: Tensor, labels: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Support tokens [B,T,C], which are foreground and which exist, both [B,T] bool."""
@@ -284,29 +270,28 @@ class RiFeNet(nn.Module):
         merged = self.support_interaction(projected.flatten(0, 1), own.flatten(0, 1)).unflatten(0, (batch, shots))
         flat = merged.permute(0, 1, 3, 4, 2).flatten(1, 3)  # [B,K*N,C]
         foreground, background = labels[0].flatten(1), labels[1].flatten(1)
-        slots = self._choose_tokens(foreground, background, shots)
+        slots = masks.choose_tokens(
+            foreground,
+            background,
+            min(2 * self.config.tokens_per_label * shots, self.config.max_support_tokens),
+            spread=masks.TRAINING_SPREAD[shots > 1] if self.training and self.config.random_tokens else None,
+        )
         return masks.gather_positions(flat, slots.positions), foreground.gather(1, slots.positions), slots.valid
 
-    def _choose_tokens(self, foreground: Tensor, background: Tensor, shots: int) -> masks.Slots:
-        """Support tokens of both labels from the union of the shots (method.md 8)."""
-        slots = min(2 * self.config.tokens_per_label * shots, self.config.max_support_tokens)
-        choose = masks.choose_evenly
-        if self.training and self.config.random_tokens:
-            choose = masks.choose_randomly
-            low, high = (0.6, 4.0) if shots == 1 else (0.6, 1.4)
-            slots = max(2, 2 * int(slots / 2 * (low + (high - low) * torch.rand(()).item())))
-        counts = masks.balanced_counts(foreground, background, slots)
-        return masks.fill_slots(choose(foreground, counts[0]) | choose(background, counts[1]), slots)
-
-    def _keys(self, high: Tensor, of_label: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit-length high features [B,K,P,D] of positions of_label [B,K,h,w] bool, and which exist [B,K,P] bool."""
-        batch, shots = high.shape[:2]
-        cap = max(self.config.max_prior_keys // shots, 1)
-        candidates = of_label.flatten(0, 1).flatten(1)
-        chosen = masks.choose_evenly(candidates, torch.full((batch * shots,), cap, device=high.device))
-        slots = masks.fill_slots(chosen, cap)
-        keys = masks.gather_positions(high.flatten(0, 1).flatten(2).transpose(1, 2).float(), slots.positions)
-        return F.normalize(keys, dim=-1).unflatten(0, (batch, shots)), slots.valid.unflatten(0, (batch, shots))
+    def _checked(
+        self, context: SupportContext, features: Features, support_masks: Tensor, valid: Tensor | None
+    ) -> SupportContext:
+        """The context, trusting the network only with classes whose own supports it segments well enough."""
+        if self.fallback is None:
+            return context
+        shots = support_masks.shape[1]
+        supports = self._query(
+            Features(*(level.flatten(0, 1) for level in features)), None if valid is None else valid.flatten(0, 1)
+        )
+        repeated = SupportContext(*(field.repeat_interleave(shots, 0) for field in context))
+        soft = masks.soft_masks(support_masks, valid, (features.mid.shape[-2], features.mid.shape[-1]))
+        logits = self.decode_all(supports, repeated).logits
+        return context._replace(trusted=self.fallback.trusts(logits, supports.high, repeated.anchors, soft))
 
 
 def _unsqueeze(valid: Tensor | None) -> Tensor | None:

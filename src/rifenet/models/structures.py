@@ -25,9 +25,8 @@ class SupportContext(NamedTuple):
     token_valid: Tensor  # [B,T] bool
     prior_keys: Tensor  # unit-length high features of the foreground, [B,K,P,D]
     prior_valid: Tensor  # [B,K,P] bool
-    background_keys: Tensor  # like prior_keys, of the background; no key without evidence
-    background_valid: Tensor
-    anchors: Tensor  # background and foreground prototype of the high features, [B,2,D]; [B,0,D] without evidence
+    anchors: Tensor  # background and foreground prototypes of training-free matching, [B,2,D]; [B,0,D] without fallback
+    trusted: Tensor  # whether the network, not the fallback, segments the class, [B] bool
 
 
 class QueryFeatures(NamedTuple):
