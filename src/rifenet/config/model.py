@@ -51,7 +51,7 @@ class ModelConfig:
     fallback: bool = False
     """Beyond the paper, at test time: segment a class by the training-free score where the network cannot segment the
     class's own supports about as well as that score does."""
-    fallback_margin: float = 0.1
+    fallback_margin: float = 0.2
     """How much lower the network's IoU on the supports may be before the fallback takes over."""
     embed_dim: int = 256
     """C: channels of the method's own layers."""

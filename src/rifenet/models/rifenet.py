@@ -181,7 +181,9 @@ class RiFeNet(nn.Module):
         output = RiFeNetOutput(decoded.logits, decoded.prior)
         if query_masks is not None and self.auxiliary is not None:
             weight = masks.soft_masks(
-                query_masks[:, None], _unsqueeze(query_valid), (query.valid.shape[1], query.valid.shape[2])
+                query_masks[:, None],
+                None if query_valid is None else query_valid[:, None],
+                (query.valid.shape[1], query.valid.shape[2]),
             ).foreground
             output = output._replace(
                 aux_logits=self.auxiliary(decoded.activated, query.projected, weight[:, 0], projected)
@@ -284,18 +286,12 @@ class RiFeNet(nn.Module):
         """The context, trusting the network only with classes whose own supports it segments well enough."""
         if self.fallback is None:
             return context
-        shots = support_masks.shape[1]
-        supports = self._query(
-            Features(*(level.flatten(0, 1) for level in features)), None if valid is None else valid.flatten(0, 1)
-        )
-        repeated = SupportContext(*(field.repeat_interleave(shots, 0) for field in context))
+        flat = Features(*(level.flatten(0, 1) for level in features))
+        supports = self._query(flat, None if valid is None else valid.flatten(0, 1))
+        repeated = SupportContext(*(field.repeat_interleave(support_masks.shape[1], 0) for field in context))
         soft = masks.soft_masks(support_masks, valid, (features.mid.shape[-2], features.mid.shape[-1]))
         logits = self.decode_all(supports, repeated).logits
         return context._replace(trusted=self.fallback.trusts(logits, supports.high, repeated.anchors, soft))
-
-
-def _unsqueeze(valid: Tensor | None) -> Tensor | None:
-    return None if valid is None else valid[:, None]
 
 
 def _grid_valid(valid: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor:
