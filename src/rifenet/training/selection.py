@@ -20,6 +20,7 @@ from rifenet.training.logging import RunLog
 
 MODEL_FILE = "model.safetensors"
 CARD_FILE = "card.md"
+LEAST_AUROC = 0.75  # of presence on held-out images, for a calibration to be kept
 
 
 def select(
@@ -72,19 +73,22 @@ def finished(folder: Path) -> bool:
 
 
 def finish(config: Config, split: Split, folder: Path, device: torch.device) -> None:
-    """Fits the kept model's confidence on the held-out base images; writes `card.md` from what it says of itself."""
+    """Measures, and where that is worth it calibrates, presence on the held-out base images; writes `card.md`."""
     model = read_model(folder / MODEL_FILE).to(device)
     facts = dict(model.metadata)
     if split.heldout_episodes and len(split.heldout_classes) > 1:
         size, seed = config.data.image_size, config.train.seed
         statistics, present = presence_pairs(model, split.heldout, split.heldout_episodes, size, seed)
-        facts["calibration"] = fit_calibration(statistics, present)
-        calibrated = confidence(statistics, facts["calibration"])
+        fitted = fit_calibration(statistics, present)
+        separation = auroc(statistics, present)
         facts["presence_on_heldout_base"] = {
             "pairs": len(split.heldout_episodes),
-            "auroc": auroc(statistics, present),
-            "expected_calibration_error": expected_calibration_error(calibrated, present),
+            "auroc": separation,
+            "expected_calibration_error": expected_calibration_error(confidence(statistics, fitted), present),
         }
+        # A map of a statistic that hardly tells present from absent would drop classes at random.
+        if separation >= LEAST_AUROC:
+            facts["calibration"] = fitted
         save_model(model, folder / MODEL_FILE, facts)
     lines = [
         f"# Model card: {facts['name']}",
