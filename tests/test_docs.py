@@ -103,7 +103,9 @@ def wrong_links(text: str, folder: Path) -> list[str]:
         if path is not None and not path.exists():
             wrong.append(f"{target}: no such file")
             continue
-        content = text if path is None else path.read_text(encoding="utf-8") if path.is_file() else ""
+        content = text if path is None else ""
+        if path is not None and path.suffix in (".md", ".py"):
+            content = path.read_text(encoding="utf-8")
         if anchor and anchor not in map(slug, re.findall(r"^#+ (.+)$", prose(content), re.MULTILINE)):
             wrong.append(f"{target}: no such heading")
         label = label.strip("`")

@@ -338,9 +338,7 @@ def test_the_command_trains_from_a_file_and_overrides(voc: Path, tmp_path: Path)
     assert main(command) == 0
     assert load_config(tmp_path / "run" / "config.yaml").model.mid == (3, 5, 6)
     assert main([*command, "--train.beta", "-1"]) != 0
-    with pytest.raises(SystemExit) as wrong:
-        main(["train", "--train.no_such_field", "1"])
-    assert wrong.value.code == 2
+    assert main(["train", "--train.no_such_field", "1"]) == 2
 
 
 @pytest.mark.parametrize("optimizer", ["paper", "adamw"])
