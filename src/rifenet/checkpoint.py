@@ -133,6 +133,8 @@ def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
     config: ModelConfig = from_dict(ModelConfig, header["config"], f"the header of {path}")
     config = dataclasses.replace(config, weights=weights or config.weights)
     ships_backbone = any(name.startswith("backbone.") for name in state)
+    if weights and ships_backbone:
+        raise ValueError(f"Expected no backbone file for {path}, which holds its own, but got {weights}. Leave it out.")
     model = build_model(dataclasses.replace(config, pretrained=False) if ships_backbone else config)
     complete = {**model.state_dict(), **{name: value.float() for name, value in state.items()}}
     expected = set(model.state_dict()) if ships_backbone else set(trained_state(model))

@@ -106,6 +106,7 @@ def test_warnings_are_one_plain_line(line: list[str], tmp_path: Path, capsys: py
         (["--episodes", "0"], "Expected eval.episodes to be at least 1, but got 0"),
         (["--seeds", "3,3"], "Expected different seeds"),
         (["--device", "mps"], "Expected a mps device"),
+        (["--weights", "file.pth"], "which holds its own, but got file.pth"),
     ],
 )
 def test_failure_is_one_sentence_and_exit_1(
@@ -126,7 +127,6 @@ def test_failure_is_one_sentence_and_exit_1(
         ["--protocol", "hsnet"],
         ["--model", "prototype"],
         ["--backbone", "resnet18"],
-        ["--weights", "file.pth"],
         ["--model", "prototype", "--backbone", "resnet18", "--baseline"],
     ],
 )
