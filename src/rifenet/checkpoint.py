@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rifenet.config import ModelConfig, from_dict, to_dict
+from rifenet.files import write_atomically
 from rifenet.models import Prototype, RiFeNet, build_model
 
 FORMAT = 1
@@ -39,32 +38,6 @@ def state_hash(state: dict[str, Tensor]) -> str:
 def backbone_hash(model: nn.Module) -> str:
     """Hash of the model's frozen backbone (parameters and batch-norm statistics)."""
     return state_hash(_without_counters(model.backbone.state_dict()))  # type: ignore[union-attr]
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Calls `write` on a temporary neighbour of `path`, then puts it in place; on any error the old file stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        write(temporary)
-        temporary.chmod(mode)  # safetensors makes files that only their owner may read
-        os.replace(temporary, path)
-    except SafetensorError as error:
-        # safetensors reports a full disk as its own error; users and callers expect an OSError.
-        raise OSError(f"Could not write {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
-
-    def write(file: Path) -> None:
-        file.write_text(text, encoding="utf-8")
-
-    write_atomically(path, write)
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

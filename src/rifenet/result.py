@@ -23,7 +23,7 @@ from PIL import Image
 
 from rifenet import visualize
 from rifenet.data.transforms import Placement, restore
-from rifenet.storage import write_atomically
+from rifenet.files import write_bytes
 
 PRESENT = 0.5  # a class is judged present from this confidence on
 
@@ -134,9 +134,9 @@ class Result:
         }
         files = {key: paths[key].name for key in ("mask", "overlay")}
         text = json.dumps({**self.to_dict(), "files": files, **(facts or {})}, indent=1)
-        write_atomically(paths["mask"], _encoded(visualize.mask_image(self.mask), "PNG"))
-        write_atomically(paths["overlay"], _encoded(self.overlay(), "JPEG", quality=90))
-        write_atomically(paths["json"], f"{text}\n".encode())
+        write_bytes(paths["mask"], _encoded(visualize.mask_image(self.mask), "PNG"))
+        write_bytes(paths["overlay"], _encoded(self.overlay(), "JPEG", quality=90))
+        write_bytes(paths["json"], f"{text}\n".encode())
         return paths
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rifenet.engines import Context, Engine
+from rifenet.files import write_bytes
 
 FORMAT = "rifenet-classes"
 VERSION = 1
@@ -53,17 +52,6 @@ class LearnedClass:
     inputs: Shots | None = None
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file that is complete or not there: on any error an older file of that name stays as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")  # short, because the name itself may be at the limit
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) -> None:
     """Writes classes for `read_classes`. Raises OSError where the disk is full; an older file then stays."""
     tensors = {
@@ -80,7 +68,7 @@ def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) ->
         "shots": [known.shots for known in classes],
         "checksum": _checksum(tensors),
     }
-    write_atomically(path, save(tensors, {FORMAT: json.dumps(header)}))
+    write_bytes(path, save(tensors, {FORMAT: json.dumps(header)}))
 
 
 def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:

@@ -37,9 +37,9 @@ def main(argv: list[str]) -> int:
     if other is not None:
         bench["against"] = {"file": Path(arguments.against).name, **compare(bench, other)}
     if arguments.out is not None:
-        from rifenet.storage import write_atomically
+        from rifenet.files import write_bytes
 
-        write_atomically(Path(arguments.out), (json.dumps(bench, indent=1) + "\n").encode())
+        write_bytes(Path(arguments.out), (json.dumps(bench, indent=1) + "\n").encode())
     if arguments.json:
         print_json(bench)
     else:

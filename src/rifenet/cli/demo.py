@@ -68,8 +68,8 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
 
     from rifenet.engines.torch import TorchEngine
+    from rifenet.files import write_bytes
     from rifenet.segmenter import Segmenter
-    from rifenet.storage import write_atomically
 
     started = time.perf_counter()
     engine = TorchEngine.load(arguments.model, device=arguments.device, threads=arguments.threads)
@@ -105,8 +105,8 @@ def main(argv: list[str]) -> int:
     }
     out = Path(arguments.out)
     page = visualize.render(report(outcome, examples, queries, results["model"], truths))
-    write_atomically(out / "report.html", page.encode())
-    write_atomically(out / "result.json", json.dumps(outcome, indent=1).encode())
+    write_bytes(out / "report.html", page.encode())
+    write_bytes(out / "result.json", json.dumps(outcome, indent=1).encode())
     if arguments.json:
         print_json(outcome)
     else:

@@ -116,7 +116,7 @@ def _digest(path: str) -> str:
 
 def _claim(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
     """Makes sure that `out` is empty or holds results of the same settings, and writes its manifest."""
-    from rifenet.storage import write_atomically
+    from rifenet.files import write_bytes
 
     if not overwrite and out.exists() and any(out.iterdir()):
         known = _read_json(out / MANIFEST)
@@ -130,7 +130,7 @@ def _claim(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
                 f"Expected {out} to hold results of these classes, model and options, but it holds others."
                 " Choose another --out, or add --overwrite."
             )
-    write_atomically(out / MANIFEST, json.dumps({"settings": settings, "finished": False}, indent=1).encode())
+    write_bytes(out / MANIFEST, json.dumps({"settings": settings, "finished": False}, indent=1).encode())
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -144,7 +144,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def _run(
     segmenter: Segmenter, queries: dict[Path, str], out: Path, settings: dict[str, Any], arguments: argparse.Namespace
 ) -> int:
-    from rifenet.storage import write_atomically
+    from rifenet.files import write_bytes
 
     run = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     records = {photo: known for photo, name in queries.items() if (known := _done(out, name, photo, run))}
@@ -174,7 +174,7 @@ def _run(
         "results": [{**records[photo], "json": f"{queries[photo]}.json"} for photo in queries if photo in records],
         "failed": [{"query": query, "reason": reason} for query, reason in failed.items()],
     }
-    write_atomically(out / MANIFEST, json.dumps(manifest, indent=1).encode())
+    write_bytes(out / MANIFEST, json.dumps(manifest, indent=1).encode())
     if arguments.json:
         print_json(manifest)
     else:

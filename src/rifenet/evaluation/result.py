@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rifenet.files import write_text
 from rifenet.metrics import Interval, IoUMeter, bootstrap_difference, bootstrap_miou, class_iou, seed_interval
 
 FORMAT = 1
@@ -139,14 +139,7 @@ def unpack_counts(result: dict[str, Any]) -> EpisodeCounts:
 
 def write_result(result: dict[str, Any], path: str | Path) -> None:
     """Writes `result` as JSON; a killed or failed write leaves the file that was there before, or none."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(Path(path), json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
 def read_result(path: str | Path) -> dict[str, Any]:

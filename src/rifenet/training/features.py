@@ -26,12 +26,13 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rifenet.checkpoint import backbone_hash, write_text
+from rifenet.checkpoint import backbone_hash
 from rifenet.config import DataConfig
 from rifenet.data.episodes import binary_mask, load_pair
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.transforms import IGNORE, resize_and_pad, resize_mask, strong_view, to_float, view_rng, weak_view
+from rifenet.files import write_text
 from rifenet.models import Features, RiFeNet
 
 FORMAT = 1

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rifenet.checkpoint import write_text
+from rifenet.files import write_text
 
 
 class RunLog:

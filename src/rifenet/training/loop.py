@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from rifenet import losses
-from rifenet.checkpoint import write_atomically
 from rifenet.config import Config, TrainConfig, save_config
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.sources import open_dataset
 from rifenet.distributed import launch
+from rifenet.files import write_atomically
 from rifenet.models import RiFeNet, RiFeNetOutput, build_model, upsample
 from rifenet.training.episodes import base_split, step_batches, training_episodes
 from rifenet.training.features import unpack

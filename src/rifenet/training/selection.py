@@ -9,10 +9,11 @@ from typing import Any
 import lightning_fabric
 import torch
 
-from rifenet.checkpoint import read_model, save_model, write_text
+from rifenet.checkpoint import read_model, save_model
 from rifenet.config import Config
 from rifenet.evaluation.presence import confidence, fit_calibration, presence_pairs
 from rifenet.evaluation.scoring import score_episodes
+from rifenet.files import write_text
 from rifenet.metrics import IoUMeter, auroc, expected_calibration_error
 from rifenet.models import RiFeNet
 from rifenet.training.episodes import Split

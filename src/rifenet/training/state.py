@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rifenet.checkpoint import trained_state, write_atomically, write_text
+from rifenet.checkpoint import trained_state
 from rifenet.config import Config, to_dict
+from rifenet.files import write_atomically, write_text
 
 STATE_FILE = "state.safetensors"
 # What may change between two starts of one run without changing what it computes.

@@ -1,0 +1,37 @@
+"""Files that are complete or not there: a killed or failed write leaves the older file of that name as it was."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls `write` on a temporary neighbour of `path`, then puts that in place. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")  # short, because the name itself may be at the limit
+    try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        write(temporary)
+        temporary.chmod(mode)  # safetensors makes files that only their owner may read
+        os.replace(temporary, path)
+    except SafetensorError as error:
+        # safetensors reports a full disk as its own error; users and callers expect an OSError.
+        raise OSError(f"Could not write {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` atomically."""
+    write_atomically(path, lambda file: file.write_bytes(data))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` in UTF-8, atomically."""
+    write_bytes(path, text.encode())
