@@ -3,14 +3,18 @@
 Shapes: B batch, K shots, U unlabeled images, H W image size, h w feature size.
 
     L = L_query + w_aux * L_aux + beta * L_self
+
+and, where the evidence head is on (beyond the paper), `+ L_evidence + L_crossed`.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-7
+IGNORE = 255
 
 
 def dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -34,7 +38,7 @@ def dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 def mask_dice(logits: Tensor, mask: Tensor) -> Tensor:
     """Dice of logits [B,2,H,W] against masks [B,H,W] (1 foreground, 0 background, 255 in no sum)."""
     target = torch.stack([mask == 0, mask == 1], 1).to(logits.dtype)
-    return dice(logits.sigmoid(), target, (mask != 255).to(logits.dtype))
+    return dice(logits.sigmoid(), target, (mask != IGNORE).to(logits.dtype))
 
 
 def pseudo_label(logits: Tensor, *, hard: bool, confidence: float) -> tuple[Tensor, Tensor]:
@@ -75,7 +79,27 @@ def consistency(
     return teach(strong, weak)
 
 
+def mask_evidence(logits: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy plus Dice of the foreground alone, for masks that may show no foreground at all.
+
+    Args:
+        logits: [B,2,H,W]; the foreground's probability is the softmax of the two.
+        mask: [B,H,W], 1 foreground, 0 background, 255 in no sum.
+
+    Returns:
+        A scalar: mean over the images of the mean cross-entropy over their pixels and of
+        `1 - (2*sum(p*t) + 1) / (sum(p^2) + sum(t^2) + 1)`, which without foreground asks for no prediction.
+    """
+    weight, target = (mask != IGNORE).to(logits.dtype), (mask == 1).to(logits.dtype)
+    difference = logits[:, 1] - logits[:, 0]
+    entropy = F.binary_cross_entropy_with_logits(difference, target, weight, reduction="none").sum((1, 2))
+    probability = difference.sigmoid() * weight
+    overlap = (probability * target).sum((1, 2))
+    size = probability.square().sum((1, 2)) + target.sum((1, 2))
+    return (entropy / weight.sum((1, 2)).clamp(min=1) + 1 - (2 * overlap + 1) / (size + 1)).mean()
+
+
 def total(terms: dict[str, Tensor], w_aux: float, beta: float) -> Tensor:
-    """L_query + w_aux * L_aux + beta * L_self of the terms present (`query`, `aux`, `self`)."""
-    weights = {"query": 1.0, "aux": w_aux, "self": beta}
+    """L_query + w_aux * L_aux + beta * L_self, and `evidence` and `crossed`, of the terms present."""
+    weights = {"query": 1.0, "aux": w_aux, "self": beta, "evidence": 1.0, "crossed": 1.0}
     return torch.stack([weights[name] * value for name, value in terms.items()]).sum()

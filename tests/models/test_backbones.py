@@ -71,7 +71,7 @@ def reference_stages(backbone: Backbone, images: Tensor, **options: str) -> list
 )
 def test_features_lie_on_the_grid_at_any_size(options: dict[str, Any], size: tuple[int, int]) -> None:
     backbone = build_backbone(**options)
-    low, mid, high = features = backbone(torch.rand(1, 3, *size))
+    low, mid, high, _ = features = backbone(torch.rand(1, 3, *size))
     assert isinstance(features, Features)
     assert {tuple(level.shape[2:]) for level in features} == {backbone.grid(*size)}
     channels = (backbone.low_channels, backbone.mid_channels, backbone.high_channels)
@@ -227,11 +227,32 @@ def test_levels_concatenate_their_stages_in_order() -> None:
     stages = backbone.stages(images)
     assert [tuple(stage.shape) for stage in stages] == [(2, c, 5, 6) for c in backbone.used_channels]
     second, third, fifth, sixth = stages
-    low, mid, high = backbone(images)
+    low, mid, high, fine = backbone(images)
+    assert fine.shape[1] == 0
     assert torch.equal(low, second)
     assert torch.equal(mid, torch.cat([fifth, third], 1))
     assert torch.equal(high, torch.cat([third, fifth, sixth], 1))
-    assert all(torch.equal(a, b) for a, b in zip(backbone.assemble(stages), (low, mid, high), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(backbone.assemble(stages), (low, mid, high, fine), strict=True))
+
+
+@pytest.mark.parametrize(("name", "stage"), [("efficientnet_lite0", 2), ("resnet18", 1)])
+def test_the_fine_feature_keeps_its_resolution(name: str, stage: int) -> None:
+    backbone, plain = (filled(name=name, stride=16, fine=fine) for fine in (stage, 0))
+    images = torch.rand(2, 3, 97, 65)
+    *levels, fine = backbone(images)
+    assert fine.shape == (2, backbone.fine_channels, 25, 17)
+    kept = [
+        features
+        for number, features in enumerate(backbone._run((images - backbone.mean) / backbone.deviation), 1)
+        if number == stage
+    ]
+    assert torch.equal(fine, kept[0])
+    assert all(torch.equal(a, b) for a, b in zip(levels, plain(images)[:3], strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(backbone.assemble(backbone.stages(images)), (*levels, fine), strict=True)
+    )
+    with pytest.raises(ValueError, match="Expected fine to be 0 or a stage"):
+        build_backbone(name, fine=9)
 
 
 @pytest.mark.parametrize("name", LITE_CHANNELS)
@@ -291,7 +312,7 @@ def test_autocast_leaves_float32() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         features = backbone(images)
     assert {level.dtype for level in features} == {torch.float32}
-    for level, exact in zip(features, backbone(images), strict=True):
+    for level, exact in zip(features[:3], backbone(images)[:3], strict=True):
         assert torch.cosine_similarity(level.flatten(), exact.flatten(), dim=0) > 0.99
 
 
@@ -302,7 +323,7 @@ def test_random_weights_follow_the_seed_and_keep_the_scale() -> None:
         first = build_backbone(name)
         torch.manual_seed(5)
         assert all(torch.equal(a, b) for a, b in zip(first(images), build_backbone(name)(images), strict=True))
-        assert all(0.1 < level.std() < 100 for level in first(images))
+        assert all(0.1 < level.std() < 100 for level in first(images)[:3])
 
 
 @pytest.mark.parametrize(

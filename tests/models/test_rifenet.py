@@ -35,7 +35,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no layer": {"layers": 0},
     "one layer": {"layers": 1},
     "no auxiliary head": {"aux": False},
-    "fallback": {"fallback": True, "high": (5, 7)},
+    "evidence": {"evidence": True, "evidence_dim": 32, "high": (5, 7)},
     "guide self": {"guide": "self"},
     "guide none": {"guide": "none"},
     "resnet50, half width": {"backbone": "resnet50", "width": 0.125, "stride": 8},
@@ -48,6 +48,9 @@ def _model(seed: int = 0, **fields: Any) -> RiFeNet:
     model = build_model(**{**SMALL, **fields})
     assert isinstance(model, RiFeNet)
     _enliven(model.backbone)
+    for parameter in model.parameters():
+        if parameter.dim() == 4 and not parameter.any():  # a layer that starts at zero passes no gradient on
+            torch.nn.init.normal_(parameter, std=0.1)
     return model
 
 
@@ -89,7 +92,7 @@ def _run(model: RiFeNet, episode: dict[str, Tensor], **options: Any) -> RiFeNetO
 
 
 def _sum(output: RiFeNetOutput) -> Tensor:
-    logits = [output.logits, output.aux_logits, output.weak_logits, output.strong_logits]
+    logits = [output.logits, output.aux_logits, output.weak_logits, output.strong_logits, *(output.evidence or ())]
     return torch.stack([part.square().mean() for part in logits if part is not None]).sum()
 
 
@@ -303,7 +306,7 @@ def test_token_labels_belong_to_their_tokens() -> None:
     levels = [torch.zeros(1, 2, count, *grid) for count in channels]
     levels[1][:, :, 0] = painted.float()
     levels[2][:] = 1.0
-    context = model.encode_support(Features(*levels), labels)
+    context = model.encode_support(Features(*levels, levels[0][:, :, :0]), labels)
     assert torch.equal(context.tokens[..., 0][context.token_valid] > 0.5, context.token_labels[context.token_valid])
 
 

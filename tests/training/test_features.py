@@ -52,7 +52,7 @@ def test_the_plain_view_is_what_the_backbone_gives(model: RiFeNet, index: ImageI
         photo, _ = load_pair(index, image)
         pixels, valid, _ = resize_and_pad(photo, 65)
         direct = model.backbone(torch.from_numpy(np.round(pixels * 255) / 255).float()[None])
-        cached = unpack(model, torch.from_numpy(np.array(cache.features[image, 0, :1])))
+        cached = unpack(model, torch.from_numpy(np.array(cache.features[image, 0, :1])), 65)
         for ours, theirs in zip(cached, direct, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=5e-3)  # float16 on disk
         mirrored = cache.labels[image, 1][:, ::-1]

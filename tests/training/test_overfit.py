@@ -50,9 +50,11 @@ def test_one_real_episode_is_learned_in_150_steps() -> None:
         "support_valid": support[2][None, None],
         "query_masks": query[1][None],
         "query_valid": query[2][None],
+        "class_id": torch.tensor([1]),
     }
     # The backbone is frozen, so its features are computed once.
-    packed = [torch.cat(model.backbone.stages(photo[0][None]), 1) for photo in (support, query)]
+    stages = [model.backbone.stages(photo[0][None]) for photo in (support, query)]
+    packed = [torch.cat([stage.flatten(1) for stage in each], 1).half() for each in stages]
     batch |= {"support_images": packed[0][:, None], "query_images": packed[1]}
     settings = TrainConfig(optimizer="adamw", lr=2e-3, steps=150, warmup=10)
     optimizers = build_optimizers(model, settings)

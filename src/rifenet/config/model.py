@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from rifenet.config.checks import expect, one_of
 
@@ -48,11 +49,17 @@ class ModelConfig:
     """Backbone stages of the mid features; empty: the default (ResNet 2, 3; EfficientNet-Lite 3, 5)."""
     high: tuple[int, ...] = ()
     """Backbone stages of the high features; empty: the default (ResNet 4; EfficientNet-Lite 7)."""
-    fallback: bool = False
-    """Beyond the paper, at test time: segment a class by the training-free score where the network cannot segment the
-    class's own supports about as well as that score does."""
-    fallback_margin: float = 0.2
-    """How much lower the network's IoU on the supports may be before the fallback takes over."""
+    evidence: bool = False
+    """Beyond the paper: a head that segments by the similarity of high features, which the network assists
+    (rifenet.models.evidence); its logits are then the model's."""
+    evidence_dim: int = 64
+    """Channels of the evidence head, a multiple of 32."""
+    max_evidence_keys: int = 2205
+    """Cap on the evidence head's support positions over all shots."""
+    assist_dropout: float = 0.5
+    """Training only: share of queries that the evidence head segments without the network's features."""
+    fine: int = 0
+    """Backbone stage, at its own resolution, by which the evidence head places edges; 0: the one of stride 4."""
     embed_dim: int = 256
     """C: channels of the method's own layers."""
     use_global: bool = True
@@ -106,6 +113,11 @@ class ModelConfig:
     head_dropout: float = 0.1
     """Channel dropout in the head."""
 
+    @property
+    def evidence_options(self) -> dict[str, Any]:
+        """Options of the evidence head under its own names."""
+        return {"dim": self.evidence_dim, "assist_dropout": self.assist_dropout}
+
     def __post_init__(self) -> None:
         one_of("model.kind", self.kind, ("rifenet", "prototype"))
         one_of("model.backbone", self.backbone, BACKBONES)
@@ -138,9 +150,17 @@ class ModelConfig:
             "max_prior_keys",
         ):
             expect(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        expect(
+            self.evidence_dim > 0 and self.evidence_dim % 32 == 0,
+            "model.evidence_dim",
+            self.evidence_dim,
+            "a positive multiple of 32",
+        )
+        expect(self.fine >= 0, "model.fine", self.fine, "0 or a stage")
+        expect(self.max_evidence_keys >= 2, "model.max_evidence_keys", self.max_evidence_keys, "at least 2")
         expect(self.max_support_tokens >= 2, "model.max_support_tokens", self.max_support_tokens, "at least 2")
         for name in (
             *("proj_dropout", "dropout", "attention_dropout", "point_dropout", "value_dropout", "cycle_dropout"),
-            "head_dropout",
+            *("head_dropout", "assist_dropout"),
         ):
             expect(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "a probability in [0,1)")

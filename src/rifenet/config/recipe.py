@@ -108,6 +108,9 @@ class TrainConfig:
     """Weight of the self-supervised loss."""
     w_aux: float = 1.0
     """Weight of the auxiliary support loss."""
+    crossed: float = 0.0
+    """Evidence head only: share of the queries that are also segmented for another episode's class, which they may not
+    show; it learns to find nothing."""
     pseudo_labels: str = "weak_to_strong"
     """weak_to_strong, or mutual: the mean of both directions."""
     hard_labels: bool = False
@@ -153,6 +156,7 @@ class TrainConfig:
             raise ValueError(
                 "Expected train.warmup only with train.optimizer adamw: the paper's recipe has none. Leave it out."
             )
+        expect(0 <= self.crossed <= 1, "train.crossed", self.crossed, "a share in [0,1]")
         expect(0 <= self.momentum < 1, "train.momentum", self.momentum, "in [0,1)")
         expect(self.poly_power > 0, "train.poly_power", self.poly_power, "above 0")
         one_of("train.pseudo_labels", self.pseudo_labels, PSEUDO_LABELS)

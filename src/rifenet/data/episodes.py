@@ -104,9 +104,9 @@ def load_episode(index: ImageIndex, episode: Episode, size: int, *, views: Views
 
     query_images float32 [3,S,S] in [0,1], query_masks uint8 [S,S] (0, 1, 255), query_valid bool [S,S]; support_images
     [K,3,S,S], support_masks [K,S,S], support_valid [K,S,S]; class_id. Without `views` (evaluation): resized and padded,
-    and also placement and query_mask_original, the binary mask at its own size. With `views` (training): varied, and
-    where there are unlabeled images also unlabeled_weak and unlabeled_strong [U,3,S,S], two views of one geometry, and
-    unlabeled_valid [U,S,S].
+    and also placement and query_mask_original, the binary mask at its own size. With `views` (training): varied, with
+    query_labels uint8 [S,S], the query's index mask, and where there are unlabeled images also unlabeled_weak and
+    unlabeled_strong [U,3,S,S], two views of one geometry, and unlabeled_valid [U,S,S].
     """
     loaded = []
     arrays: dict[str, Any] = {"class_id": episode.class_id}
@@ -120,6 +120,8 @@ def load_episode(index: ImageIndex, episode: Episode, size: int, *, views: Views
         else:
             view, labels, valid = views.weak(photo, mask, position, (episode.class_id,))
             pixels = to_float(view)
+            if position == 0:
+                arrays["query_labels"] = labels
         loaded.append((pixels, binary_mask(labels, episode.class_id), valid))
     arrays["query_images"], arrays["query_masks"], arrays["query_valid"] = loaded[0]
     for name, parts in zip(("images", "masks", "valid"), zip(*loaded[1:], strict=True), strict=True):

@@ -45,9 +45,17 @@ def build_model(config: ModelConfig | None = None, **fields: Any) -> RiFeNet | P
         width=config.width,
         normalization=config.normalization,
         **levels,
+        fine=_fine_stage(config),
     )
     if config.pretrained:
         load_backbone_weights(backbone, config.weights or imagenet_weights(config.backbone))
     model: nn.Module = Prototype(config, backbone) if config.kind == "prototype" else RiFeNet(config, backbone)
     assert isinstance(model, RiFeNet | Prototype)
     return model
+
+
+def _fine_stage(config: ModelConfig) -> int:
+    """Stage of the fine features: only the evidence head reads them; by default the one of stride 4."""
+    if not config.evidence or config.kind == "prototype":
+        return 0
+    return config.fine or (2 if config.backbone.startswith("efficientnet") else 1)

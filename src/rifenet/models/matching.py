@@ -1,4 +1,4 @@
-"""Training-free matching (protocols.md 5): the `prototype` baseline's score, which is also RiFeNet's fallback.
+"""Training-free matching (protocols.md 5): the `prototype` baseline's score.
 
 Shapes: B batch, K shots, D channels of several backbone stages one after the other, h w feature size.
 
@@ -11,8 +11,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from rifenet.models.masks import SoftMasks
 
 
 def matching_features(stages: tuple[Tensor, ...] | list[Tensor], dim: int) -> Tensor:
@@ -39,55 +37,3 @@ def matching_score(features: Tensor, prototypes: Tensor) -> Tensor:
     with torch.autocast(features.device.type, enabled=False):
         cosine = torch.einsum("bdhw,bld->blhw", features, prototypes)
     return cosine[:, 1:] - cosine[:, :1]
-
-
-class Fallback:
-    """Training-free matching in the network's place, for a class that the network does not find (beyond the paper).
-
-    A network trained on few classes learns them too, and a class far from them is often not found at all, not even on
-    the photos that it was learned from. That shows before any query is seen (docs/experiments.md).
-
-    Args:
-        channels: channels of each stage in the high features, in their order.
-        margin: how much lower the network's IoU on the supports may be than the matching's.
-    """
-
-    SCALE = 20.0
-    """Scores of 0.1 are typical; so scaled, they are about as sure as the network's logits."""
-
-    def __init__(self, channels: tuple[int, ...], margin: float) -> None:
-        self.channels, self.margin = channels, margin
-
-    def prototypes(self, high: Tensor, soft: SoftMasks) -> Tensor:
-        """Prototypes [B,2,D] of supports high [B,K,D,h,w]."""
-        features = matching_features(high.split(self.channels, dim=2), dim=2)
-        return matching_prototypes(features, soft.foreground, soft.void)
-
-    def logits(self, high: Tensor, prototypes: Tensor) -> Tensor:
-        """Logits [B,2,h,w] of queries high [B,D,h,w]."""
-        score = self.SCALE * matching_score(matching_features(high.split(self.channels, dim=1), dim=1), prototypes)
-        return torch.cat([-score, score], 1)
-
-    def trusts(self, logits: Tensor, high: Tensor, prototypes: Tensor, soft: SoftMasks) -> Tensor:
-        """Whether the network segments the supports about as well as the matching or better, [B] bool.
-
-        Args:
-            logits: the network's, of the supports, [B*K,2,h,w].
-            high: high features of the supports, [B*K,D,h,w].
-            prototypes: [B*K,2,D].
-            soft: the supports' masks, [B,K,h,w].
-        """
-        shape = soft.foreground.shape[:2]
-        network, matching = (
-            overlap((values[:, 1] > values[:, 0]).unflatten(0, shape), soft)
-            for values in (logits, self.logits(high, prototypes))
-        )
-        return network >= matching - self.margin
-
-
-def overlap(found: Tensor, soft: SoftMasks) -> Tensor:
-    """Mean IoU [B] over the shots of found [B,K,h,w] bool with soft masks; ignored pixels and padding are left out."""
-    background = (1 - soft.foreground - soft.void).clamp(min=0)
-    intersection = (found * soft.foreground).sum((-2, -1))
-    union = soft.foreground.sum((-2, -1)) + (found * background).sum((-2, -1))
-    return (intersection / union.clamp(min=1e-7)).mean(1)

@@ -24,9 +24,9 @@ from rifenet.models import masks
 from rifenet.models.activation import FeatureActivation
 from rifenet.models.auxiliary import AuxiliarySupportHead
 from rifenet.models.backbones import Backbone, Features
+from rifenet.models.evidence import EvidenceHead, EvidenceKeys, EvidenceLogits, support_keys
 from rifenet.models.head import Head, Residual, projection
 from rifenet.models.interaction import QueryInteraction, SupportInteraction
-from rifenet.models.matching import Fallback
 from rifenet.models.prior import choose_keys, prior_mask
 from rifenet.models.prototypes import LocalPrototype, masked_average
 from rifenet.models.structures import (
@@ -67,9 +67,6 @@ class RiFeNet(nn.Module):
                 backbone.low_channels, config.local_dim, config.local_grid, config.local_refine, config.proj_dropout
             )
         # Without cross-attention nothing reads support tokens, and there are none.
-        self.fallback = None
-        if config.fallback:
-            self.fallback = Fallback(backbone.high_stage_channels, config.fallback_margin)
         self.support_interaction = SupportInteraction(dim) if config.cross_attention and config.layers else None
         self.query_interaction = QueryInteraction(
             dim,
@@ -82,6 +79,10 @@ class RiFeNet(nn.Module):
         self.residual = Residual(dim)
         self.head = Head(dim, config.head_dropout)
         self.auxiliary = AuxiliarySupportHead(dim, config.head_dropout) if config.aux else None
+        self.evidence = None
+        if config.evidence:
+            stages, fine, options = backbone.high_stage_channels, backbone.fine_channels, config.evidence_options
+            self.evidence = EvidenceHead(stages, dim, fine, **options)
 
     def encode_support(
         self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None
@@ -97,8 +98,7 @@ class RiFeNet(nn.Module):
         """
         check_support(support_images, support_masks, support_valid)
         (features,) = self._extract([support_images])
-        context = self._support(features, support_masks, support_valid)[0]
-        return self._checked(context, features, support_masks, support_valid)
+        return self._support(features, support_masks, support_valid)[0]
 
     def encode_query(self, query_images: Images, query_valid: Tensor | None = None) -> QueryFeatures:
         """Encodes images [B,3,H,W] (RGB in [0,1], or their `Features`), once for any number of classes.
@@ -110,16 +110,12 @@ class RiFeNet(nn.Module):
         return self._query(features, query_valid)
 
     def decode(self, features: QueryFeatures, context: SupportContext) -> Tensor:
-        """Segments: logits [B,2,h,w] (background, foreground).
+        """Segments: logits [B,2,h,w] (background, foreground), or [B,2,f,g] of the evidence head where there is one.
 
         One context may meet many queries and one query many contexts: a batch of 1 on either side is expanded.
         """
-        logits = self.decode_all(features, context).logits
-        if self.fallback is None:
-            return logits
-        features, context = match_batches(features, context)
-        instead = self.fallback.logits(features.high, context.anchors).to(logits.dtype)
-        return torch.where(context.trusted[:, None, None, None], logits, instead)
+        decoded = self.decode_all(features, context)
+        return decoded.logits if self.evidence is None else self._evidence(features, context, decoded).fine
 
     def decode_all(self, features: QueryFeatures, context: SupportContext, guide: Tensor | None = None) -> Decoded:
         """`decode` with the prior, the local prototype and the activated features.
@@ -137,8 +133,15 @@ class RiFeNet(nn.Module):
             constants.append(local)
         merged = self.query_interaction(features.projected, prior, constants)
         activated = self.activation(merged, features.valid, context.tokens, context.token_valid, context.token_labels)
-        logits = self.head(self.residual(self.activated_projection(activated)))
-        return Decoded(logits, activated, local, prior)
+        last = self.residual(self.activated_projection(activated))
+        return Decoded(self.head(last), activated, last, local, prior)
+
+    def _evidence(self, features: QueryFeatures, context: SupportContext, decoded: Decoded) -> EvidenceLogits:
+        assert self.evidence is not None
+        features, context = match_batches(features, context)
+        keys = EvidenceKeys(context.evidence_keys, context.evidence_weights, context.evidence_means)
+        logits: EvidenceLogits = self.evidence(features.high, features.valid, features.fine, keys, decoded.features)
+        return logits
 
     def forward(
         self,
@@ -153,6 +156,7 @@ class RiFeNet(nn.Module):
         unlabeled_strong: Images | None = None,
         unlabeled_valid: Tensor | None = None,
         mutual: bool = False,
+        crossed: int = 0,
     ) -> RiFeNetOutput:
         """All branches; every image goes through the backbone in one batch, without graph.
 
@@ -167,6 +171,8 @@ class RiFeNet(nn.Module):
             unlabeled_strong: the strong views, in the same order.
             unlabeled_valid: [B,U,H,W] bool, for both views.
             mutual: keep a graph through the weak view too (method.md 12, row 2).
+            crossed: so many first queries are also segmented by the evidence head for the next episode's class, which
+                they may not show.
         """
         check_support(support_images, support_masks, support_valid)
         check_query(query_images, query_valid)
@@ -179,6 +185,12 @@ class RiFeNet(nn.Module):
         query = self._query(features[1], query_valid)
         decoded = self.decode_all(query, context)
         output = RiFeNetOutput(decoded.logits, decoded.prior)
+        if self.evidence is not None:
+            output = output._replace(evidence=self._evidence(query, context, decoded))
+            if crossed:
+                shown = QueryFeatures(*(field[:crossed] for field in query))
+                others = SupportContext(*(field.roll(-1, 0)[:crossed] for field in context))
+                output = output._replace(crossed=self._evidence(shown, others, self.decode_all(shown, others)))
         if query_masks is not None and self.auxiliary is not None:
             weight = masks.soft_masks(
                 query_masks[:, None],
@@ -242,6 +254,7 @@ class RiFeNet(nn.Module):
             local=reduced,
             projected=self.query_projection(features.mid),
             high=F.normalize(features.high.float(), dim=1),
+            fine=features.fine,
             valid=on_grid,
         )
 
@@ -256,11 +269,11 @@ class RiFeNet(nn.Module):
         own = masked_average(projected, soft.foreground)  # [B,K,C]
         cap = max(self.config.max_prior_keys // shots, 1)
         keys, keys_valid = choose_keys(features.high, soft.foreground > 0, cap)
-        anchors, trusted = keys[:, 0, :0], torch.ones(batch, dtype=torch.bool, device=keys.device)
-        if self.fallback is not None:
-            anchors = self.fallback.prototypes(features.high, soft)
+        evidence = EvidenceKeys(*[own[:, :0]] * 3)
+        if self.evidence is not None:
+            evidence = support_keys(features.high, soft, self.evidence.channels, self.config.max_evidence_keys)
         tokens, labels, tokens_valid = self._tokens(projected, own, masks.token_labels(soft, on_grid))
-        context = SupportContext(own.mean(1), tokens, labels, tokens_valid, keys, keys_valid, anchors, trusted)
+        context = SupportContext(own.mean(1), tokens, labels, tokens_valid, keys, keys_valid, *evidence)
         return context, projected
 
     def _tokens(self, projected: Tensor, own: Tensor, labels: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -279,19 +292,6 @@ class RiFeNet(nn.Module):
             spread=masks.TRAINING_SPREAD[shots > 1] if self.training and self.config.random_tokens else None,
         )
         return masks.gather_positions(flat, slots.positions), foreground.gather(1, slots.positions), slots.valid
-
-    def _checked(
-        self, context: SupportContext, features: Features, support_masks: Tensor, valid: Tensor | None
-    ) -> SupportContext:
-        """The context, trusting the network only with classes whose own supports it segments well enough."""
-        if self.fallback is None:
-            return context
-        flat = Features(*(level.flatten(0, 1) for level in features))
-        supports = self._query(flat, None if valid is None else valid.flatten(0, 1))
-        repeated = SupportContext(*(field.repeat_interleave(support_masks.shape[1], 0) for field in context))
-        soft = masks.soft_masks(support_masks, valid, (features.mid.shape[-2], features.mid.shape[-1]))
-        logits = self.decode_all(supports, repeated).logits
-        return context._replace(trusted=self.fallback.trusts(logits, supports.high, repeated.anchors, soft))
 
 
 def _grid_valid(valid: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor:

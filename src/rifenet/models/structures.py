@@ -1,7 +1,7 @@
 """What the network passes around: named tuples of tensors, batch first in every field.
 
 Shapes: B batch, K shots, U unlabeled images, C embed dim, c local dim, D channels of the high features, h w feature
-size, T support tokens, P prior keys a shot, L size of the local prototype.
+size, T support tokens, P prior keys a shot, L size of the local prototype, E keys of the evidence head.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rifenet.models.backbones import Features
+from rifenet.models.evidence import EvidenceLogits
 
 Images = Tensor | Features
 """Images [...,3,H,W], RGB in [0,1], or the backbone's features of them with the same leading dimensions."""
@@ -25,8 +26,10 @@ class SupportContext(NamedTuple):
     token_valid: Tensor  # [B,T] bool
     prior_keys: Tensor  # unit-length high features of the foreground, [B,K,P,D]
     prior_valid: Tensor  # [B,K,P] bool
-    anchors: Tensor  # background and foreground prototypes of training-free matching, [B,2,D]; [B,0,D] without fallback
-    trusted: Tensor  # whether the network, not the fallback, segments the class, [B] bool
+    # Of the evidence head (`EvidenceKeys`); E = 0 without one.
+    evidence_keys: Tensor  # [B,E,D]
+    evidence_weights: Tensor  # [B,2,E]
+    evidence_means: Tensor  # [B,2,D]
 
 
 class QueryFeatures(NamedTuple):
@@ -35,6 +38,7 @@ class QueryFeatures(NamedTuple):
     local: Tensor  # reduced low features, [B,c,h,w]; [B,0,h,w] without the local prototype
     projected: Tensor  # [B,C,h,w]
     high: Tensor  # unit length, [B,D,h,w]
+    fine: Tensor  # fine features, [B,F,f,g]; F = 0 without the evidence head
     valid: Tensor  # [B,h,w] bool
 
 
@@ -43,6 +47,7 @@ class Decoded(NamedTuple):
 
     logits: Tensor
     activated: Tensor  # [B,C,h,w]
+    features: Tensor  # what the head classifies, [B,C,h,w]
     local: Tensor | None  # local prototype, [B,L]
     prior: Tensor  # [B,1,h,w]
 
@@ -56,6 +61,8 @@ class RiFeNetOutput(NamedTuple):
     weak_logits: Tensor | None = None  # [B,U,2,h,w]
     strong_logits: Tensor | None = None  # [B,U,2,h,w]
     unlabeled_valid: Tensor | None = None  # [B,U,h,w] bool
+    evidence: EvidenceLogits | None = None  # of the evidence head, for the query
+    crossed: EvidenceLogits | None = None  # the same, of the first queries with the next episode's class
 
 
 def check_support(images: Images, support_masks: Tensor, valid: Tensor | None) -> None:

@@ -4,8 +4,8 @@ Each image has V views: the plain one, its mirror image, then weak views (method
 on, each view has a strong partner. A folder is named by everything that its content depends on, so it can never be
 stale, and it is filled image by image, so a killed build goes on where it stopped.
 
-Arrays: features float16 [images, V, 1 or 2, C, h, w] (all used stages one after the other) and labels uint8
-[images, V, S, S].
+Arrays: features float16 [images, V, 1 or 2, L] (what the backbone's `stages` returns, flattened, one after the other)
+and labels uint8 [images, V, S, S].
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from rifenet.data.transforms import IGNORE, resize_and_pad, resize_mask, strong_
 from rifenet.files import write_text
 from rifenet.models import Features, RiFeNet
 
-FORMAT = 1
+FORMAT = 2
 BACKBONE_FIELDS = (
     "backbone",
     "stride",
@@ -117,7 +117,11 @@ class FeatureCache:
         grid = backbone.grid(data.image_size, data.image_size)
         content = {
             "format": FORMAT,
-            "backbone": [backbone_hash(model), *(getattr(model.config, name) for name in BACKBONE_FIELDS), grid],
+            "backbone": [
+                backbone_hash(model),
+                *(getattr(model.config, name) for name in BACKBONE_FIELDS),
+                *(grid, backbone.levels.fine),
+            ],
             "images": [index.hash, _files_digest(index)],
             "views": [data.cache_views, strong, seed, data.image_size],
             "augmentation": [data.scale_min, data.scale_max, data.rotate, data.blur, data.flip],
@@ -126,30 +130,33 @@ class FeatureCache:
         folder = Path(data.cache_dir) / name
         folder.mkdir(parents=True, exist_ok=True)
         count, views, kinds, size = len(index.records), data.cache_views, 1 + strong, data.image_size
-        shapes = (count, views, kinds, sum(backbone.used_channels), *grid), (count, views, size, size)
         done_file = folder / "done.json"
         with FileLock(folder / "lock"):  # two runs that start together must not fill one cache at once
-            done = json.loads(done_file.read_text())["done"] if done_file.is_file() else 0
+            progress = json.loads(done_file.read_text()) if done_file.is_file() else {"done": 0}
+            done = progress["done"]
+            length = progress.get("length") or _packed_length(model, size, device)
+            shapes = (count, views, kinds, length), (count, views, size, size)
             features = _map(folder / "features.f16", np.float16, shapes[0], done)
             labels = _map(folder / "labels.u8", np.uint8, shapes[1], done)
             dataset = ViewDataset(index, data, strong, seed)
             for number, views_of_image in _remaining(dataset, done, data.workers):
                 images = views_of_image["images"].to(device)
-                packed = torch.cat(backbone.stages(images.flatten(0, 1)), 1).unflatten(0, (views, kinds))
+                stages = [stage.flatten(1) for stage in backbone.stages(images.flatten(0, 1))]
+                packed = torch.cat(stages, 1).unflatten(0, (views, kinds))
                 features[number] = packed.cpu().numpy().astype(np.float16)
                 labels[number] = views_of_image["labels"].numpy()
                 if (number + 1) % 50 == 0 or number + 1 == count:
                     features.flush()
                     labels.flush()
-                    write_text(done_file, json.dumps({"done": number + 1, **content}))
+                    write_text(done_file, json.dumps({"done": number + 1, "length": length, **content}))
         return cls(folder, *shapes)
 
 
 class CachedEpisodes(Dataset[dict[str, Any]]):
     """Training episodes out of a cache.
 
-    Item i has the keys of `TrainingEpisodes`, with packed features [C,h,w] float16 in place of images; a view of each
-    image is drawn by (seed, i).
+    Item i has the keys of `TrainingEpisodes`, with packed features [L] float16 in place of images; a view of each image
+    is drawn by (seed, i).
     """
 
     def __init__(self, pool: EpisodePool, cache: FeatureCache, seed: int, length: int) -> None:
@@ -168,9 +175,10 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
         supports, unlabeled = views[1 : 1 + len(episode.supports)], views[1 + len(episode.supports) :]
         masks, valid = zip(*(self._mask(view, episode.class_id) for view in views[: 1 + len(supports)]), strict=True)
         item = {
-            "query_images": self.cache.features[views[0]][0],
+            "query_images": np.array(self.cache.features[views[0]][0]),
             "query_masks": masks[0],
             "query_valid": valid[0],
+            "query_labels": np.where(valid[0], self.cache.labels[views[0]], IGNORE).astype(np.uint8),
             "support_images": np.stack([self.cache.features[view][0] for view in supports]),
             "support_masks": np.stack(masks[1:]),
             "support_valid": np.stack(valid[1:]),
@@ -189,11 +197,22 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
         return binary_mask(np.where(valid, labels, IGNORE).astype(np.uint8), class_id), valid
 
 
-def unpack(model: RiFeNet, packed: Tensor) -> Features:
-    """Packed features [...,C,h,w] as the model's `Features`, float32, leading dimensions kept."""
-    flat = packed.flatten(0, -4).float() if packed.dim() > 4 else packed.float()
-    features = model.backbone.assemble(flat.split(list(model.backbone.used_channels), dim=1))
-    return Features(*(level.unflatten(0, packed.shape[:-3]) for level in features))
+def unpack(model: RiFeNet, packed: Tensor, size: int) -> Features:
+    """Packed features [...,L] of images of `size` pixels as the model's float32 `Features`, leading dimensions kept."""
+    backbone = model.backbone
+    shapes = [(channels, *backbone.grid(size, size)) for channels in backbone.used_channels]
+    if backbone.fine_channels:
+        # What is left is the fine feature; a square image has a square one.
+        left = packed.shape[-1] - sum(map(math.prod, shapes))
+        side = math.isqrt(left // backbone.fine_channels)
+        shapes.append((backbone.fine_channels, side, side))
+    parts = packed.flatten(0, -2).float().split([math.prod(shape) for shape in shapes], dim=1)
+    features = backbone.assemble([part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)])
+    return Features(*(level.unflatten(0, packed.shape[:-1]) for level in features))
+
+
+def _packed_length(model: RiFeNet, size: int, device: torch.device) -> int:
+    return sum(stage.numel() for stage in model.backbone.stages(torch.zeros(1, 3, size, size, device=device)))
 
 
 def _map(path: Path, kind: type, shape: tuple[int, ...], done: int) -> Any:

@@ -159,8 +159,8 @@ def loss_terms(
     images = {}
     for name in ("support_images", "query_images", "unlabeled_weak", "unlabeled_strong"):
         if name in batch:
-            packed = batch[name].shape[-3] != 3
-            images[name] = unpack(model, batch[name]) if packed else batch[name]
+            packed = batch[name].dtype == torch.float16
+            images[name] = unpack(model, batch[name], batch["query_masks"].shape[-1]) if packed else batch[name]
     mutual = settings.pseudo_labels == "mutual"
     output: RiFeNetOutput = wrapped(
         images.pop("support_images"),
@@ -171,6 +171,7 @@ def loss_terms(
         query_masks=batch["query_masks"],
         unlabeled_valid=batch.get("unlabeled_valid"),
         mutual=mutual,
+        crossed=round(settings.crossed * len(batch["class_id"])),
         **images,
     )
     size = (batch["query_masks"].shape[-2], batch["query_masks"].shape[-1])
@@ -187,6 +188,16 @@ def loss_terms(
             hard=settings.hard_labels,
             confidence=settings.confidence,
         )
+    if output.evidence is not None:
+        fine, coarse = (
+            losses.mask_evidence(upsample(each.float(), size), batch["query_masks"]) for each in output.evidence
+        )
+        terms["evidence"] = fine + coarse / 2
+    if output.crossed is not None:
+        count = len(output.crossed.fine)
+        labels, asked = batch["query_labels"][:count], batch["class_id"].roll(-1)[:count, None, None]
+        target = torch.where(labels == losses.IGNORE, losses.IGNORE, (labels == asked).to(labels.dtype))
+        terms["crossed"] = losses.mask_evidence(upsample(output.crossed.fine.float(), size), target)
     return terms
 
 

@@ -25,6 +25,7 @@ def build_backbone(
     low: tuple[int, ...] = (),
     mid: tuple[int, ...] = (),
     high: tuple[int, ...] = (),
+    fine: int = 0,
 ) -> Backbone:
     """Frozen backbone with random weights.
 
@@ -39,6 +40,7 @@ def build_backbone(
         low: stages of the low features; empty takes the family's (ResNet 2, EfficientNet-Lite 3).
         mid: stages of the mid features; empty takes the family's (ResNet 2, 3; EfficientNet-Lite 3, 5).
         high: stages of the high features; empty takes the family's (ResNet 4, EfficientNet-Lite 7).
+        fine: stage of the fine features, at its own resolution; 0 takes none.
 
     Raises:
         ValueError: an unknown name or option, or a ResNet option for an EfficientNet-Lite.
@@ -49,7 +51,7 @@ def build_backbone(
     _one_of("stem", stem, ("plain", "deep", "caffe"))
     _one_of("stride_on", stride_on, ("conv1", "conv2"))
     _one_of("normalization", normalization, tuple(NORMALIZATIONS))
-    levels = Levels(tuple(low), tuple(mid), tuple(high))
+    levels = Levels(tuple(low), tuple(mid), tuple(high), fine)
     dilate = deep_stages == "dilate"
     if name in BLOCKS:
         return ResNet(

@@ -18,11 +18,15 @@ from torch import Tensor, nn
 
 
 class Features(NamedTuple):
-    """Three levels of one image batch, each `[B, C, h, w]` on the same grid, in the images' float type."""
+    """Three levels of one image batch, each `[B, C, h, w]` on the same grid, in the images' float type.
+
+    `fine` is a fourth at its own resolution, `[B, F, f, g]`, for a head that places edges; F is 0 where none is used.
+    """
 
     low: Tensor
     mid: Tensor
     high: Tensor
+    fine: Tensor
 
 
 class Normalization(NamedTuple):
@@ -34,11 +38,12 @@ class Normalization(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """Stage numbers that the three features concatenate, in the order given."""
+    """Stage numbers that the features concatenate, in the order given; `fine` is one stage, or 0 for none."""
 
     low: tuple[int, ...]
     mid: tuple[int, ...]
     high: tuple[int, ...]
+    fine: int = 0
 
 
 class Backbone(nn.Module):
@@ -50,6 +55,7 @@ class Backbone(nn.Module):
         used_stages, used_channels: stages that some level uses, ascending, and their channels.
         low_channels, mid_channels, high_channels: channels of the three features.
         high_stage_channels: channels of each stage in the high feature, in its order.
+        fine_channels: channels of the fine feature, 0 without one.
     """
 
     mean: Tensor
@@ -60,16 +66,24 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         last = len(stage_channels)
-        for level, stages in zip(Levels._fields, levels, strict=True):
+        grid_levels = {"low": levels.low, "mid": levels.mid, "high": levels.high}
+        for level, stages in grid_levels.items():
             if not stages or len(set(stages)) < len(stages) or not all(1 <= stage <= last for stage in stages):
                 raise ValueError(f"Expected {level} to be distinct stages of {name}, 1 to {last}, but got {stages}.")
+        if not 0 <= levels.fine <= max(map(max, grid_levels.values())):
+            raise ValueError(
+                f"Expected fine to be 0 or a stage of {name} up to the last used one, but got {levels.fine}."
+            )
         self.name = name
         self.stride = stride
         self.levels = levels
-        self.used_stages = tuple(sorted({stage for stages in levels for stage in stages}))
+        self.used_stages = tuple(sorted({stage for stages in grid_levels.values() for stage in stages}))
         self.used_channels = tuple(stage_channels[stage - 1] for stage in self.used_stages)
         widths = dict(zip(self.used_stages, self.used_channels, strict=True))
-        self.low_channels, self.mid_channels, self.high_channels = (sum(widths[s] for s in stages) for stages in levels)
+        self.low_channels, self.mid_channels, self.high_channels = (
+            sum(widths[s] for s in stages) for stages in grid_levels.values()
+        )
+        self.fine_channels = stage_channels[levels.fine - 1] if levels.fine else 0
         self.high_stage_channels = tuple(widths[stage] for stage in levels.high)
         self._bgr = normalization.bgr
         self.register_buffer("mean", torch.tensor(normalization.mean).view(3, 1, 1), persistent=False)
@@ -108,7 +122,8 @@ class Backbone(nn.Module):
     def stages(self, images: Tensor) -> tuple[Tensor, ...]:
         """Features of `used_stages`, ascending, each `[B, C, *grid(H, W)]` in the images' float type.
 
-        Stages finer or coarser than the grid are resized to it. What `assemble` needs, and what a feature cache stores.
+        Stages finer or coarser than the grid are resized to it. Behind them the fine feature, where one is used, at its
+        own resolution. What `assemble` needs, and what a feature cache stores.
 
         Args:
             images: `[B, 3, H, W]` float RGB in [0,1].
@@ -123,19 +138,25 @@ class Backbone(nn.Module):
             )
         grid = self.grid(images.shape[-2], images.shape[-1])
         normalized = ((images.flip(1) if self._bgr else images) - self.mean) / self.deviation
-        kept = []
+        kept, fine = [], []
         for stage, features in enumerate(self._run(normalized), start=1):
+            if stage == self.levels.fine:
+                fine.append(features.to(images.dtype))
             if stage in self.used_stages:
                 if features.shape[-2:] != grid:
                     features = F.interpolate(features, size=grid, mode="bilinear", align_corners=True)
                 kept.append(features.to(images.dtype))  # autocast computes in bfloat16; what follows expects float32
-        return tuple(kept)
+        return (*kept, *fine)
 
     @torch.no_grad()
     def assemble(self, stages: Sequence[Tensor]) -> Features:
-        """The three features from what `stages` returned."""
-        by_number = dict(zip(self.used_stages, stages, strict=True))
-        return Features(*(_concatenate([by_number[number] for number in level]) for level in self.levels))
+        """The features from what `stages` returned."""
+        by_number = dict(zip(self.used_stages, stages, strict=False))
+        low, mid, high = (
+            _concatenate([by_number[number] for number in level])
+            for level in (self.levels.low, self.levels.mid, self.levels.high)
+        )
+        return Features(low, mid, high, stages[-1] if self.levels.fine else low[:, :0])
 
     def forward(self, images: Tensor) -> Features:
         """`images [B, 3, H, W]`, float RGB in [0,1], to `Features` on `grid(H, W)` (method.md 3)."""

@@ -111,7 +111,7 @@ class EfficientNetLite(Backbone):
         super().__init__(
             name,
             stride=stride,
-            levels=Levels(levels.low or (3,), levels.mid or (3, 5), levels.high or (7,)),
+            levels=Levels(levels.low or (3,), levels.mid or (3, 5), levels.high or (7,), levels.fine),
             stage_channels=channels,
             normalization=NORMALIZATION,
         )

@@ -118,7 +118,7 @@ class ResNet(Backbone):
         super().__init__(
             name,
             stride=stride,
-            levels=Levels(levels.low or (2,), levels.mid or (2, 3), levels.high or (4,)),
+            levels=Levels(levels.low or (2,), levels.mid or (2, 3), levels.high or (4,), levels.fine),
             stage_channels=[base * 2**i * expansion for i in range(4)],
             normalization=NORMALIZATIONS[normalization],
         )

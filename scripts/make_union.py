@@ -1,0 +1,123 @@
+"""Makes the training set of the bundled model, a custom dataset, out of voc-mini and coco-mini.
+
+    python scripts/make_union.py --voc VOC2012 --voc-list balanced --coco coco --out union
+
+Photos of both with one index mask each, of COCO's 80 classes (VOC's 20 are among them), and crops around single
+objects, in which they cover more of the picture. Left out: the program's example photos. `folds.yaml` names the
+classes that the bundled model never sees (fold 0), so that it can be scored on them: the demo's, and every fifth of
+COCO's other classes but person and cat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+VOC_IN_COCO = (
+    *("airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog"),
+    *("horse", "motorcycle", "person", "potted plant", "sheep", "couch", "train", "tv"),
+)
+IGNORE = 255
+LEAST_CROP = 2_500  # pixels of the object
+CROPS_OF_A_CLASS = 60  # from each source
+
+Photo = tuple[str, Path, NDArray[np.uint8]]
+
+
+def coco_photos(root: Path, left_out: set[int]) -> tuple[list[str], Iterator[Photo]]:
+    """Class names in category-id order, and (name, file, mask): larger objects below smaller ones, crowds ignored."""
+    from pycocotools.coco import COCO
+
+    parts = {part: COCO(root / "annotations" / f"instances_{part}2017.json") for part in ("train", "val")}
+    numbers = sorted(parts["train"].cats)
+
+    def photos() -> Iterator[Photo]:
+        for part, coco in parts.items():
+            for image in sorted(set(coco.imgs) - left_out):
+                mask = np.zeros((coco.imgs[image]["height"], coco.imgs[image]["width"]), np.uint8)
+                for annotation in sorted(coco.imgToAnns[image], key=lambda one: (not one["iscrowd"], -one["area"])):
+                    value = IGNORE if annotation["iscrowd"] else numbers.index(annotation["category_id"]) + 1
+                    mask[coco.annToMask(annotation) > 0] = value
+                name = coco.imgs[image]["file_name"]
+                yield f"coco_{Path(name).stem}", root / f"{part}2017" / name, mask
+
+    return [parts["train"].cats[number]["name"] for number in numbers], photos()
+
+
+def voc_photos(root: Path, list_name: str, classes: list[str]) -> Iterator[Photo]:
+    """(name, file, mask) of the list, classes numbered as in COCO."""
+    numbers = np.arange(256, dtype=np.uint8)
+    numbers[1:21] = [classes.index(name) + 1 for name in VOC_IN_COCO]
+    for name in (root / "ImageSets" / "Segmentation" / f"{list_name}.txt").read_text().split():
+        mask = np.asarray(Image.open(root / "SegmentationClassAug" / f"{name}.png"))
+        yield f"voc_{name}", root / "JPEGImages" / f"{name}.jpg", numbers[mask]
+
+
+def crops(mask: NDArray[np.uint8], rng: random.Random, seen: Counter[int]) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes (left, top, right, bottom) around the two largest objects of each class, 1.25 to 2.2 times as large."""
+    height, width = mask.shape
+    for value in sorted(set(np.unique(mask).tolist()) - {0, IGNORE}):
+        parts, _ = ndimage.label(mask == value)
+        sizes = np.bincount(parts.ravel())[1:]
+        for part in np.argsort(-sizes, kind="stable")[:2]:
+            if sizes[part] < LEAST_CROP or seen[value] >= CROPS_OF_A_CLASS:
+                continue
+            rows, columns = np.nonzero(parts == part + 1)
+            spans = [(int(axis.min()), int(axis.max()) + 1) for axis in (rows, columns)]
+            side = max(end - start for start, end in spans) * rng.uniform(1.25, 2.2)
+            box = []
+            for (start, end), limit in zip(spans, (height, width), strict=True):
+                length = min(limit, max(side * rng.uniform(0.8, 1.0), (end - start) * 1.1))
+                shifted = (start + end - length) / 2 + rng.uniform(-0.5, 0.5) * (length - (end - start))
+                first = int(min(max(shifted, 0), limit - length))
+                box.append((first, int(first + length)))
+            (top, bottom), (left, right) = box
+            if (bottom - top) * (right - left) <= 0.8 * height * width:
+                seen[value] += 1
+                yield left, top, right, bottom
+
+
+def main() -> None:
+    """Writes images/, masks/, classes.txt and folds.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--voc", type=Path, required=True)
+    parser.add_argument("--voc-list", default="balanced")
+    parser.add_argument("--coco", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    examples = json.loads((files("rifenet") / "examples" / "examples.json").read_text())
+    classes, photos = coco_photos(options.coco, {photo["coco_id"] for photo in examples["photos"]})
+    for folder in ("images", "masks"):
+        (options.out / folder).mkdir(parents=True, exist_ok=True)
+    rng = random.Random(0)
+
+    def save(name: str, picture: Image.Image, mask: NDArray[np.uint8]) -> None:
+        picture.save(options.out / "images" / f"{name}.jpg", quality=95)
+        Image.fromarray(mask).save(options.out / "masks" / f"{name}.png")
+
+    for source in (photos, voc_photos(options.voc, options.voc_list, classes)):
+        seen: Counter[int] = Counter()
+        for name, path, mask in source:
+            picture = Image.open(path).convert("RGB")
+            save(name, picture, mask)
+            for number, (left, top, right, bottom) in enumerate(crops(mask, rng, seen)):
+                save(f"{name}_{number}", picture.crop((left, top, right, bottom)), mask[top:bottom, left:right])
+    (options.out / "classes.txt").write_text("\n".join(classes) + "\n")
+    others = [name for name in classes if name not in examples["classes"]]
+    unseen = sorted({*examples["classes"], *(name for name in others[4::5] if name != "person")}, key=classes.index)
+    (options.out / "folds.yaml").write_text(json.dumps({0: unseen}).replace('"0"', "0") + "\n")
+    print(f"{len(list((options.out / 'images').iterdir()))} pictures; never seen in fold 0: {', '.join(unseen)}")
+
+
+if __name__ == "__main__":
+    main()

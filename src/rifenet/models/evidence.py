@@ -1,0 +1,244 @@
+"""Evidence head (beyond the paper): segments by how similar the query is to the support, not by what it shows.
+
+A network that sees the semantic features of a dozen classes learns those classes, and loses others
+(docs/experiments.md). This head sees similarities only, which mean the same for every class: of each query position to
+the support's foreground and background, stage by stage; of the query's positions among each other; and, after a first
+estimate, to the query's own foreground and background. It starts as the training-free score (`models.matching`) and
+learns to correct it. RiFeNet's activated features assist it; training leaves them out of a share of the episodes, so
+that it never depends on them. Fine backbone features place the edges, at their own resolution.
+
+Shapes: B batch, K shots, S stages, D their channels together, E support keys, N = h*w positions, M similarity maps,
+c the head's channels, h w feature size, f g size of the fine features.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rifenet.models import masks
+from rifenet.models.masks import SoftMasks
+
+VOTE_TEMPERATURE = 20.0
+ANCHOR_SCALE = 20.0  # matching scores of 0.1 are typical; so scaled, they are about as sure as trained logits
+GROUPS = 8
+HEADS = 4
+EPS = 1e-12
+PADDING = -1000.0  # as the cosine of a padded key; not -inf, whose gradient to a sharpness would be NaN
+
+
+class EvidenceKeys(NamedTuple):
+    """What the head keeps of the supports; every field has the batch first."""
+
+    keys: Tensor  # unit length in each stage, [B,E,D]
+    weights: Tensor  # of each key as background and as foreground, [B,2,E] in [0,1]; 0 in empty slots
+    means: Tensor  # masked averages of all positions, background and foreground, [B,2,D]
+
+
+class EvidenceLogits(NamedTuple):
+    """Logits (background, foreground)."""
+
+    fine: Tensor  # [B,2,f,g]
+    coarse: Tensor  # the first estimate, [B,2,h,w]
+
+
+def stage_units(high: Tensor, channels: tuple[int, ...], dim: int) -> Tensor:
+    """High features with each stage's channels (in `dim`) scaled to unit length at each position, same shape."""
+    return torch.cat([F.normalize(stage.float(), dim=dim) for stage in high.split(channels, dim=dim)], dim)
+
+
+def support_keys(high: Tensor, soft: SoftMasks, channels: tuple[int, ...], cap: int) -> EvidenceKeys:
+    """Keys of supports high [B,K,D,h,w]: all positions that are not ignored, or `cap` of them, half of each label."""
+    units = stage_units(high, channels, 2).permute(0, 1, 3, 4, 2).flatten(1, 3)  # [B,K*N,D]
+    foreground = soft.foreground.flatten(1)
+    background = (1 - foreground - soft.void.flatten(1)).clamp(min=0)
+    both = torch.stack([background, foreground], 1)
+    share = both / both.sum(2, keepdim=True).clamp(min=EPS)
+    slots = masks.choose_tokens(foreground > 0, (foreground <= 0) & (background > 0), min(cap, foreground.shape[1]))
+    weights = both.gather(2, slots.positions[:, None].expand(-1, 2, -1)) * slots.valid[:, None]
+    return EvidenceKeys(masks.gather_positions(units, slots.positions), weights, share @ units)
+
+
+def similarity_maps(units: Tensor, keys: EvidenceKeys, channels: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Similarity of query positions to the support's two labels.
+
+    For each stage, and for all of them together where there are several, five maps: the largest cosine to a foreground
+    and to a background key, the cosine to the foreground and to the background mean, and the foreground's share of a
+    vote of all keys, which weighs each by `exp(20 * cosine)` and each label alike.
+
+    Args:
+        units: query features, unit length in each stage, [B,D,h,w].
+        keys: the supports'.
+        channels: channels of each stage.
+
+    Returns:
+        Maps [B,M,h,w], cosines in [-1,1] and shares in [0,1], and the training-free score [B,1,h,w] in [-2,2]: cosine
+        to the foreground mean minus cosine to the background mean, over all stages.
+    """
+    flat = units.flatten(2).transpose(1, 2)
+    parts = list(zip(flat.split(channels, 2), keys.keys.split(channels, 2), keys.means.split(channels, 2), strict=True))
+    cosines = [query @ key.transpose(1, 2) for query, key, _ in parts]  # [B,N,E] each
+    to_means = [query @ F.normalize(mean, dim=2).transpose(1, 2) for query, _, mean in parts]  # [B,N,2] each
+    if len(parts) > 1:
+        # Each stage has unit length, so the cosine of all stages together is the mean of theirs; not so for means.
+        cosines.append(torch.stack(cosines).mean(0))
+        to_means.append(flat @ F.normalize(keys.means, dim=2).transpose(1, 2) / math.sqrt(len(parts)))
+    background, foreground = keys.weights[:, None, 0], keys.weights[:, None, 1]  # [B,1,E]
+    is_foreground = (foreground > 0) & (foreground >= 0.5 * foreground.amax(2, keepdim=True))
+    is_background = background > 0.5
+    share = (keys.weights / keys.weights.sum(2, keepdim=True).clamp(min=EPS)).transpose(1, 2)  # [B,E,2]
+    maps = []
+    for cosine, to_mean in zip(cosines, to_means, strict=True):
+        votes = ((cosine - 1) * VOTE_TEMPERATURE).exp() @ share
+        maps += [
+            cosine.masked_fill(~is_foreground, -1).amax(2),
+            cosine.masked_fill(~is_background, -1).amax(2).clamp(min=0),
+            to_mean[..., 1],
+            to_mean[..., 0],
+            votes[..., 1] / (votes.sum(2) + EPS),
+        ]
+    score = to_means[-1][..., 1:] - to_means[-1][..., :1]
+    grid = units.shape[-2:]
+    return torch.stack(maps, 1).unflatten(2, grid), score.transpose(1, 2).unflatten(2, grid)
+
+
+def _normed(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2 * dilation, dilation=dilation, bias=False)
+    return nn.Sequential(convolution, nn.GroupNorm(GROUPS, outputs))
+
+
+class Block(nn.Module):
+    """ReLU(x + two 3x3 convolutions with group norm): [B,c,h,w] -> [B,c,h,w]."""
+
+    def __init__(self, dim: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.first = _normed(dim, dim, 3, dilation)
+        self.second = _normed(dim, dim, 3, dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps x [B,c,h,w] to [B,c,h,w]."""
+        return (x + self.second(self.first(x).relu())).relu()
+
+
+class AffinityPropagation(nn.Module):
+    """Spreads what is known of a position to those that look alike: attention by the backbone's own cosines.
+
+    Only how sharply each head attends is learned, so that it cannot prefer the looks of any class.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.linspace(math.log(5), math.log(40), HEADS))
+        self.value = nn.Conv2d(dim, dim, 1, bias=False)
+        self.merge = _normed(dim, dim)
+
+    def forward(self, x: Tensor, affinity: Tensor) -> Tensor:
+        """Maps x [B,c,h,w] to [B,c,h,w]; affinity [B,1,N,N], below -1 for keys that are padding."""
+        value = self.value(x).flatten(2).unflatten(1, (HEADS, -1)).transpose(2, 3)  # [B,4,N,c/4]
+        weights = (affinity * self.sharpness.exp()[:, None, None]).softmax(3)
+        spread = (weights @ value).transpose(2, 3).flatten(1, 2).view_as(x)
+        merged: Tensor = self.merge[1](x + self.merge[0](spread))
+        return merged.relu()
+
+
+class FineDecoder(nn.Module):
+    """From the feature grid to the fine features' grid in two steps: [B,c,h,w], [B,F,f,g] -> [B,1,f,g]."""
+
+    def __init__(self, dim: int, fine_channels: int) -> None:
+        super().__init__()
+        self.middle = nn.Sequential(_normed(dim, dim // 2, 3), nn.ReLU(), _normed(dim // 2, dim // 2, 3), nn.ReLU())
+        self.reduce = _normed(fine_channels, GROUPS)
+        self.last = nn.Sequential(
+            _normed(dim // 2 + GROUPS, dim // 4, 3), nn.ReLU(), _normed(dim // 4, dim // 4, 3), nn.ReLU()
+        )
+        self.classify = nn.Conv2d(dim // 4, 1, 1)
+
+    def forward(self, x: Tensor, fine: Tensor) -> Tensor:
+        """Maps x [B,c,h,w] and fine features [B,F,f,g] to a score [B,1,f,g]."""
+        height, width = fine.shape[-2:]
+        x = self.middle(_resize(x, ((height + 1) // 2, (width + 1) // 2)))
+        x = self.last(torch.cat([_resize(x, (height, width)), self.reduce(fine)], 1))
+        score: Tensor = self.classify(x)
+        return score
+
+
+class EvidenceHead(nn.Module):
+    """The head; see the module.
+
+    Args:
+        channels: channels of each stage in the high features, in their order.
+        assist_channels: channels of the network's features that assist.
+        fine_channels: channels of the fine features.
+        dim: c, a multiple of 32.
+        assist_dropout: training only: share of queries that go without the network's features.
+    """
+
+    def __init__(
+        self, channels: tuple[int, ...], assist_channels: int, fine_channels: int, *, dim: int, assist_dropout: float
+    ) -> None:
+        super().__init__()
+        self.channels, self.assist_dropout = channels, assist_dropout
+        levels = len(channels) + (len(channels) > 1)
+        self.enter = _normed(5 * levels, dim)
+        self.spread = nn.ModuleList(AffinityPropagation(dim) for _ in range(2))
+        self.first = Block(dim)
+        self.assist = nn.Conv2d(assist_channels, dim, 1, bias=False)
+        self.estimate = nn.Conv2d(dim, 1, 1)
+        self.enter_own = _normed(dim + 2 * levels + 1, dim)
+        self.second = nn.Sequential(Block(dim, dilation=2), Block(dim))
+        self.decoder = FineDecoder(dim, fine_channels)
+        for last in (self.estimate, self.decoder.classify):  # starts as the training-free score
+            nn.init.zeros_(last.weight)
+            assert last.bias is not None
+            nn.init.zeros_(last.bias)
+
+    def forward(
+        self, high: Tensor, valid: Tensor, fine: Tensor, keys: EvidenceKeys, features: Tensor
+    ) -> EvidenceLogits:
+        """Segments queries.
+
+        Args:
+            high: high features [B,D,h,w]; their length has no influence.
+            valid: real positions [B,h,w] bool.
+            fine: fine features [B,F,f,g].
+            keys: of the class.
+            features: the network's own [B,C,h,w].
+        """
+        real = valid[:, None].to(features.dtype)
+        with torch.autocast(high.device.type, enabled=False):  # training must see the similarities of evaluation
+            units = stage_units(high, self.channels, 1)
+            maps, score = similarity_maps(units, keys, self.channels)
+            flat = units.flatten(2)
+            affinity = (flat.transpose(1, 2) @ flat / len(self.channels))[:, None]
+            affinity = affinity.masked_fill(~valid.flatten(1)[:, None, None], PADDING)
+        x = self.enter((maps * 4 - 2) * real).relu()
+        x = self.first(self.spread[0](x, affinity))
+        assist = self.assist(features)
+        if self.training:
+            assist = assist * (torch.rand(len(x), 1, 1, 1, device=x.device) >= self.assist_dropout)
+        x = x + assist
+        coarse = self.estimate(x) + score * ANCHOR_SCALE
+        x = torch.cat([x, self._own_maps(units, coarse, real), coarse.sigmoid()], 1)
+        x = self.second(self.spread[1](self.enter_own(x).relu(), affinity))
+        refined = self.decoder(x, fine) + _resize(coarse, (fine.shape[-2], fine.shape[-1]))
+        return EvidenceLogits(*(torch.cat([-value, value], 1) / 2 for value in (refined, coarse)))
+
+    def _own_maps(self, units: Tensor, coarse: Tensor, real: Tensor) -> Tensor:
+        """Cosines [B,2*levels,h,w], scaled, to the query's own foreground and background by the first estimate."""
+        probability = coarse.sigmoid()
+        weights = torch.cat([1 - probability, probability], 1).square() * real  # [B,2,h,w]
+        means = torch.einsum("bdhw,blhw->bld", units, weights)  # [B,2,D]
+        parts = list(zip(units.split(self.channels, 1), means.split(self.channels, 2), strict=True))
+        maps = [torch.einsum("bdhw,bld->blhw", unit, F.normalize(mean, dim=2)) for unit, mean in parts]
+        if len(parts) > 1:
+            everything = torch.einsum("bdhw,bld->blhw", units, F.normalize(means, dim=2))
+            maps.append(everything / math.sqrt(len(parts)))
+        return torch.cat(maps, 1) * 4 - 2
+
+
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
