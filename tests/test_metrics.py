@@ -244,3 +244,14 @@ def test_calibration_refuses_what_is_no_confidence() -> None:
         metrics.expected_calibration_error([0.5, 1.5], [True, False])
     with pytest.raises(ValueError, match="one kind"):
         metrics.expected_calibration_error([0.5, 0.6], [True, True], prevalence=0.5)
+
+
+def test_presence_statistic_by_hand() -> None:
+    scores = np.array([[0.5, 0.5], [1.0, 0.0]], dtype=np.float32)
+    assert metrics.presence_statistic(scores) == pytest.approx((0.25 + 0.25 + 1) / 2)
+    assert metrics.presence_statistic(np.zeros((2, 2), np.float32)) == 0.0
+    assert metrics.presence_statistic(np.full((3, 3), 0.25, np.float32)) == pytest.approx(0.25)
+    # A certain object outweighs a doubtful haze many times its size.
+    haze = np.full((40, 40), 0.1, np.float32)
+    haze[:4, :4] = 1.0
+    assert metrics.presence_statistic(haze) == pytest.approx((16 + 1584 * 0.01) / (16 + 158.4), rel=1e-4)

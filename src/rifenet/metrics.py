@@ -163,12 +163,14 @@ def bootstrap_difference(
 
 
 def presence_statistic(scores: NDArray[np.float32]) -> float:
-    """How sure the pixels of a class are, in [0,1]: mean score [H,W] over those above 0.5, and 0 where there is none.
+    """How sure the pixels of a class are, in [0,1]: the mean of the scores, each weighed by itself, `sum(s²) / sum(s)`.
 
-    The raw value behind a class's confidence; a model's calibration maps it to the share of photos that show the class.
+    0 where no pixel has a score. Many doubtful pixels so count little beside a few certain ones, and no threshold
+    decides which count. The raw value behind a class's confidence; a model's calibration maps it to the share of photos
+    that show the class.
     """
-    certain = scores[scores > 0.5]
-    return float(certain.mean()) if certain.size else 0.0
+    total = float(scores.sum(dtype=np.float64))
+    return float(np.square(scores, dtype=np.float64).sum()) / total if total > 0 else 0.0
 
 
 def auroc(scores: Sequence[float] | NDArray[np.floating], present: Sequence[bool] | NDArray[np.bool_]) -> float:

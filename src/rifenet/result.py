@@ -60,10 +60,12 @@ class Result:
         seen = ", ".join(name for name, present in self.present.items() if present) or "no class"
         return f"<Result {self.source or 'of a picture in memory'}: {seen}>"
 
-    @property
+    @cached_property
     def present(self) -> dict[str, bool]:
-        """Whether each class is judged to be in the photo."""
-        return {name: confidence >= PRESENT for name, confidence in self.confidence.items()}
+        """Whether each class is judged to be in the photo; without a calibration, whether it takes any pixel at all."""
+        if self.calibrated:
+            return {name: confidence >= PRESENT for name, confidence in self.confidence.items()}
+        return {name: bool((score > 0.5).any()) for name, score in self.scores.items()}
 
     @cached_property
     def scores(self) -> dict[str, NDArray[np.float32]]:
