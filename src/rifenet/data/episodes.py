@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, default_collate
 
 from rifenet.config import DataConfig
-from rifenet.data.index import ImageIndex, read_mask
+from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import (
     Episode,
     EpisodePool,
@@ -56,17 +56,20 @@ __all__ = [
 _KEPT_AS_LISTS = ("placement", "query_mask_original")
 
 
-def binary_mask(mask: NDArray[np.uint8], class_id: int) -> NDArray[np.uint8]:
-    """1 where the mask holds `class_id`, 255 where it is ignored, else 0."""
-    binary = (mask == class_id).astype(np.uint8)
+def binary_mask(mask: NDArray[np.uint8], value: int) -> NDArray[np.uint8]:
+    """1 where the mask holds `value` (of a class: `ImageRecord.value`), 255 where it is ignored, else 0."""
+    binary = (mask == value).astype(np.uint8)
     binary[mask == IGNORE] = IGNORE
     return binary
 
 
 def load_pair(index: ImageIndex, image: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Photo [H, W, 3] and index mask [H, W] of one record. Raises ValueError or FileNotFoundError naming the file."""
+    """Photo [H, W, 3] and index mask [H, W] of one record, in the numbers of its `value`.
+
+    Raises ValueError or FileNotFoundError naming the file.
+    """
     record = index.records[image]
-    photo, mask = load_image(record.image_path), read_mask(record.mask_path)
+    photo, mask = load_image(record.image_path), record.mask()
     if photo.shape[:2] != (record.height, record.width) or mask.shape != (record.height, record.width):
         raise ValueError(
             f"Expected {record.image_path} and its mask as they were indexed, but a size changed. Start again."
@@ -112,15 +115,16 @@ def load_episode(index: ImageIndex, episode: Episode, size: int, *, views: Views
     arrays: dict[str, Any] = {"class_id": episode.class_id}
     for position, image in enumerate((episode.query, *episode.supports)):
         photo, mask = load_pair(index, image)
+        value = index.records[image].value(episode.class_id)
         if views is None:
             pixels, valid, placement = resize_and_pad(photo, size)
             labels = resize_mask(mask, placement)
             if position == 0:
-                arrays |= {"placement": placement, "query_mask_original": binary_mask(mask, episode.class_id)}
+                arrays |= {"placement": placement, "query_mask_original": binary_mask(mask, value)}
         else:
-            view, labels, valid = views.weak(photo, mask, position, (episode.class_id,))
+            view, labels, valid = views.weak(photo, mask, position, (value,))
             pixels = to_float(view)
-        loaded.append((pixels, binary_mask(labels, episode.class_id), valid))
+        loaded.append((pixels, binary_mask(labels, value), valid))
     arrays["query_images"], arrays["query_masks"], arrays["query_valid"] = loaded[0]
     for name, parts in zip(("images", "masks", "valid"), zip(*loaded[1:], strict=True), strict=True):
         arrays[f"support_{name}"] = np.stack(parts)

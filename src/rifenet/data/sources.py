@@ -6,15 +6,25 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from rifenet.data.folds import PASCAL_FOLDS, VOC_CLASSES, Folds, contiguous_folds
+from rifenet.data.coco import Annotations, open_annotations
+from rifenet.data.folds import PASCAL_FOLDS, VOC_CLASSES, Folds, contiguous_folds, interleaved_folds
+from rifenet.data.fss1000 import open_fss1000
 from rifenet.data.index import Entry, ImageIndex, build_index
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _LISTS = Path("ImageSets") / "Segmentation"
+_COCO_CLASSES = 80
+_FOLDS = {"interleaved": interleaved_folds, "contiguous": contiguous_folds}
 
 
 def open_dataset(
-    dataset: str, root: str | Path, *, list_file: str = "", part: str = "train", progress: bool = True
+    dataset: str,
+    root: str | Path,
+    *,
+    list_file: str = "",
+    part: str = "train",
+    folds: str = "interleaved",
+    progress: bool = True,
 ) -> ImageIndex:
     """Index of the `part` ("train" or "val") of the dataset at `root`; `list_file` names other images to use.
 
@@ -22,22 +32,33 @@ def open_dataset(
     looked up in that order for every image). Without a list file: the root's own `train_aug.txt`; else the field's
     5,953 ids where the root has masks for at least 95% of them; else the root's `train.txt`. For "val": the root's
     `val.txt`, else the field's 1,449 ids.
-    custom: `images/`, `masks/`, `classes.txt`, optional `folds.yaml`. Either part is all images: folds part classes.
+    coco: `annotations/instances_PART*.json`, all that there are, or the json that `list_file` names; images in
+    `train2017/`, `images/train2017/` or `images/`, after the json's name. `folds`: interleaved or contiguous.
+    fss1000: `CLASS/N.jpg` and `CLASS/N.png`; the class lists in `splits.txt` or `list_file`.
+    custom: `images/`, `masks/`, `classes.txt`, or `images/` and `annotations.json`; optional `folds.yaml`. Either part
+    is all images: folds part classes.
 
     Raises FileNotFoundError or ValueError, naming what is missing.
     """
     folder = Path(root).expanduser()
     if part not in ("train", "val"):
         raise ValueError(f"Expected part to be train or val, but got {part!r}.")
+    if folds not in _FOLDS:
+        raise ValueError(f"Expected folds to be interleaved or contiguous, but got {folds!r}.")
     if not str(root) or not folder.is_dir():
         raise FileNotFoundError(
             f"Expected a dataset folder, but {str(root)!r} is none. Give it with --root or data.root."
         )
     if dataset == "pascal":
         return _open_pascal(folder, list_file, part, progress)
+    if dataset == "coco":
+        return _open_coco(folder, list_file, part, folds, progress)
+    if dataset == "fss1000":
+        return open_fss1000(folder, list_file, part, progress)
     if dataset == "custom":
-        return _open_custom(folder, list_file, progress)
-    raise ValueError(f"Expected dataset to be pascal or custom, but got {dataset!r}.")
+        json_file = folder / "annotations.json"
+        return (_open_annotated if json_file.is_file() else _open_custom)(folder, list_file, progress)
+    raise ValueError(f"Expected dataset to be pascal, coco, fss1000 or custom, but got {dataset!r}.")
 
 
 def _open_pascal(root: Path, list_file: str, part: str, progress: bool) -> ImageIndex:
@@ -105,11 +126,98 @@ def _read_list(path: Path) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _open_coco(root: Path, list_file: str, part: str, folds: str, progress: bool) -> ImageIndex:
+    named = list_file if list_file.endswith(".json") else ""
+    paths = [root / named] if named else sorted((root / "annotations").glob(f"instances_{part}*.json"))
+    if not paths:
+        raise FileNotFoundError(f"Expected {root / 'annotations' / f'instances_{part}*.json'}, but there is none.")
+    annotations = [open_annotations(path, progress=progress) for path in paths]
+    found: dict[int, Annotations] = {}
+    for source in annotations:
+        if source.class_names != annotations[0].class_names or len(source.class_names) != _COCO_CLASSES:
+            raise ValueError(
+                f"Expected COCO's {_COCO_CLASSES} categories in {source.path}, but got {len(source.class_names)}: "
+                f"{', '.join(source.class_names)}. Other annotations are read as a custom dataset."
+            )
+        if twice := next((picture for picture in source.pictures if picture.image_id in found), None):
+            raise ValueError(
+                f"Expected each image in one file, but {found[twice.image_id].path.name} and {source.path.name} both"
+                f" have image {twice.image_id}. Name one of them as the list file."
+            )
+        found.update(dict.fromkeys((picture.image_id for picture in source.pictures), source))
+    entries, bad = _annotated(annotations, root, "" if named else list_file)
+    return build_index(
+        entries,
+        annotations[0].class_names,
+        _FOLDS[folds](_COCO_CLASSES),
+        root=root,
+        dataset="coco",
+        list_name=list_file or ", ".join(path.name for path in paths),
+        bad_files=bad,
+        progress=progress,
+    )
+
+
+def _annotated(
+    annotations: Sequence[Annotations], root: Path, list_file: str
+) -> tuple[list[Entry], list[tuple[str, str]]]:
+    """Entries of the pictures that the files (and the list, where one is given) name, and what is left out."""
+    entries: dict[str, Entry] = {}
+    bad: list[tuple[str, str]] = []
+    for source in annotations:
+        year = source.path.stem.removeprefix("instances_")
+        folders = [root / year, root / "images" / year, root / "images", root]
+        folders = [folder for folder in folders if folder.is_dir()]
+        bad += source.bad_files
+        for picture in source.pictures:
+            paths = [folder / picture.file_name for folder in folders]
+            path = next((path for path in paths if path.is_file()), paths[0])
+            if picture.name in entries:
+                bad.append((picture.file_name, f"Expected each file name once, but it is also in {source.path.name}."))
+            entries.setdefault(picture.name, Entry(picture.name, path, source.mask_path(picture), picture.palette))
+    if not list_file:
+        return list(entries.values()), bad
+    names = _read_list(_list_path(root, list_file))
+    missing = [name for name in names if name not in entries]
+    return [entries[name] for name in names if name in entries], [
+        (name, dict(bad).get(name, "Expected an annotated image of this name, but there is none.")) for name in missing
+    ]
+
+
+def _open_annotated(root: Path, list_file: str, progress: bool) -> ImageIndex:
+    """A custom dataset with `annotations.json` in place of `masks/` and `classes.txt`."""
+    path = root / "annotations.json"
+    if (root / "masks").is_dir():
+        raise ValueError(f"Expected masks/ or annotations.json in {root}, but it has both. Move one away.")
+    if not (root / "images").is_dir():
+        raise FileNotFoundError(f"Expected the folder {root / 'images'} beside annotations.json.")
+    annotations = open_annotations(path, progress=progress)
+    entries, bad = _annotated([annotations], root, list_file)
+    if not list_file:
+        listed = {Path(name).name for name in (*(picture.file_name for picture in annotations.pictures), *dict(bad))}
+        bad += [
+            (image.name, f"Expected the picture in {path.name}, but it is not there.")
+            for image in sorted((root / "images").iterdir())
+            if image.suffix.lower() in IMAGE_SUFFIXES and image.name not in listed and not image.name.startswith(".")
+        ]
+    return build_index(
+        entries,
+        annotations.class_names,
+        _read_folds(root / "folds.yaml", annotations.class_names),
+        root=root,
+        dataset="custom",
+        list_name=list_file or path.name,
+        bad_files=bad,
+        progress=progress,
+    )
+
+
 def _open_custom(root: Path, list_file: str, progress: bool) -> ImageIndex:
     for needed in ("images", "masks"):
         if not (root / needed).is_dir():
             raise FileNotFoundError(
-                f"Expected the folder {root / needed}. A custom dataset has images/, masks/ and classes.txt."
+                f"Expected the folder {root / needed}. A custom dataset has images/, masks/ and classes.txt, or images/"
+                " and annotations.json."
             )
     class_names = _read_classes(root / "classes.txt")
     folds = _read_folds(root / "folds.yaml", class_names)

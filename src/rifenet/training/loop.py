@@ -74,7 +74,8 @@ class _Run:
                 f"Expected train.batch_size to be a multiple of the {self.fabric.world_size} ranks, "
                 f"but got {settings.batch_size}."
             )
-        index = open_dataset(config.data.dataset, config.data.root, list_file=config.data.list_file)
+        data = config.data
+        index = open_dataset(data.dataset, data.root, list_file=data.list_file, folds=data.folds)
         self.split = base_split(config, index)
         torch.manual_seed(settings.seed)
         model = build_model(config.model)
