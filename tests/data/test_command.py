@@ -44,7 +44,7 @@ def test_index_as_json(custom_root: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_pairs_of_an_image_and_a_class_with_and_without_the_area_filter(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """VOC's counting rule on masks painted by hand: one pair for each class that an image shows, ignored pixels none."""
+    """VOC's counting rule on masks painted by hand: one pair for each class in an image, none for 255."""
     root = tmp_path / "VOC2012"
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)

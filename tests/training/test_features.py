@@ -93,9 +93,9 @@ def test_episodes_out_of_the_cache(model: RiFeNet, index: ImageIndex, tmp_path: 
 
 def test_drawn_masks_have_their_own_numbers(model: RiFeNet, tmp_path: Path) -> None:
     """COCO's masks hold places in each picture's palette: an episode out of the cache still shows its class."""
-    root = make_coco(tmp_path / "coco", class_ids=(1, 21, 80), per_class=2, mixed=3)
+    root = make_coco(tmp_path / "coco", class_ids=(1, 2, 6, 21, 80), per_class=2, mixed=5)
     index = open_dataset("coco", root, progress=False)
-    pool = EpisodePool(index, (1, 21, 80), shots=1, unlabeled=1, min_area=300)
+    pool = EpisodePool(index, (1, 2, 6, 21, 80), shots=1, unlabeled=1, min_area=300)
     episodes = CachedEpisodes(pool, _build(model, index, _data(tmp_path / "cache")), seed=0, length=30)
     seen = set()
     for number in range(30):

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 from array import array
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -23,7 +24,8 @@ from filelock import FileLock
 from PIL import Image
 
 from rifenet.data.cache import cache_folder
-from rifenet.data.index import in_threads
+from rifenet.data.image_lists import list_path, read_list
+from rifenet.data.index import Entry, in_threads
 from rifenet.data.outlines import draw_mask
 from rifenet.files import write_atomically, write_text
 
@@ -89,6 +91,32 @@ def open_annotations(path: Path, *, progress: bool = True) -> Annotations:
         raise OSError(
             f"Expected to keep the masks of {path} in {folder}, but got: {error}. Set RIFENET_CACHE to another folder."
         ) from error
+
+
+def annotated_entries(
+    annotations: Sequence[Annotations], root: Path, list_file: str
+) -> tuple[list[Entry], list[tuple[str, str]]]:
+    """Entries of the pictures that the files (and the list, where one is given) name, and what is left out."""
+    entries: dict[str, Entry] = {}
+    bad: list[tuple[str, str]] = []
+    for source in annotations:
+        year = source.path.stem.removeprefix("instances_")
+        folders = [root / year, root / "images" / year, root / "images", root]
+        folders = [folder for folder in folders if folder.is_dir()]
+        bad += source.bad_files
+        for picture in source.pictures:
+            paths = [folder / picture.file_name for folder in folders]
+            path = next((path for path in paths if path.is_file()), paths[0])
+            if picture.name in entries:
+                bad.append((picture.file_name, f"Expected each file name once, but it is also in {source.path.name}."))
+            entries.setdefault(picture.name, Entry(picture.name, path, source.mask_path(picture), picture.palette))
+    if not list_file:
+        return list(entries.values()), bad
+    names = read_list(list_path(root, list_file))
+    missing = [name for name in names if name not in entries]
+    return [entries[name] for name in names if name in entries], [
+        (name, dict(bad).get(name, "Expected an annotated image of this name, but there is none.")) for name in missing
+    ]
 
 
 def _stored(path: Path, folder: Path) -> Annotations | None:

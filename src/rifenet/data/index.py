@@ -81,6 +81,8 @@ class ImageIndex:
     """Which list of images this is."""
     bad_files: tuple[tuple[str, str], ...] = ()
     """(file, reason) of everything that the list names and that was left out."""
+    listed: frozenset[tuple[str, int]] = frozenset()
+    """The only (image name, class id) that queries and supports come from; empty where that is every one."""
     trainable: tuple[int, ...] = ()
     """The only class ids that any fold may train on; empty where that is every class that the fold does not test."""
 
@@ -89,8 +91,13 @@ class ImageIndex:
 
     @cached_property
     def hash(self) -> str:
-        """Hex digest of classes, names, sizes and areas: equal for the same images and masks in any folder."""
+        """Hex digest of classes, names, sizes and areas: equal for the same images and masks in any folder.
+
+        COCO's kind of folds and a list of pairs are options, so they count too.
+        """
         content: list[Any] = [self.dataset, self.class_names]
+        content += [self.folds] if self.dataset == "coco" else []
+        content += [sorted(self.listed)] if self.listed else []
         content += [[item.name, item.height, item.width, sorted(item.areas.items())] for item in self.records]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -121,6 +128,7 @@ class ImageIndex:
             for position, record in enumerate(self.records)
             for class_id in wanted
             if record.areas.get(class_id, 0) >= min_area
+            if not self.listed or (record.name, class_id) in self.listed
         ]
 
     def images_of(self, class_id: int, min_area: int = 1) -> list[int]:
@@ -194,7 +202,8 @@ def build_index(
     if not records:
         reason = f"none of {len(bad)} could be used. The first, {bad[0][0]}: {bad[0][1]}" if bad else "there are none."
         raise ValueError(f"Expected images with masks in {root}, but {reason}")
-    return ImageIndex(tuple(records), tuple(class_names), folds, root, dataset, list_name, tuple(bad), tuple(trainable))
+    kept = (tuple(records), tuple(class_names), folds, root, dataset, list_name, tuple(bad))
+    return ImageIndex(*kept, trainable=tuple(trainable))
 
 
 def in_threads(work: Callable[[Any], Any], items: Sequence[Any], label: str, progress: bool) -> Iterator[Any]:
