@@ -176,6 +176,13 @@ def test_lists_choose_images(root: Path) -> None:
     index = opened(root, list_file="mine.txt")
     assert [record.name for record in index.records] == [names[3], names[1]]
     assert index.bad_files == (("unknown", "Expected an annotated image of this name, but there is none."),)
+    change(root, lambda content: content["annotations"][0].update(segmentation=[]))
+    (root / "mine.txt").write_text(f"{names[0]}\n{names[1]}\n")
+    index = opened(root, list_file="mine.txt")
+    assert [record.name for record in index.records] == [names[1]]
+    ((name, reason),) = index.bad_files
+    assert name == names[0]
+    assert reason.startswith("Annotation 1: ")
 
 
 def test_every_bad_row_is_named_and_the_rest_goes_on(root: Path) -> None:

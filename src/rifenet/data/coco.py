@@ -31,7 +31,7 @@ from rifenet.files import write_atomically, write_text
 
 FORMAT = 1
 _MOST_PIXELS = 2**28
-_MOST_CLASSES = 254  # of one picture: 0 and 255 have meanings of their own
+_MOST_CLASSES = 253  # of one picture: 0 and 255 have meanings of their own, and 254 has one in the feature cache
 
 
 class Picture(NamedTuple):
@@ -113,10 +113,10 @@ def annotated_entries(
     if not list_file:
         return list(entries.values()), bad
     names = read_list(list_path(root, list_file))
-    missing = [name for name in names if name not in entries]
-    return [entries[name] for name in names if name in entries], [
-        (name, dict(bad).get(name, "Expected an annotated image of this name, but there is none.")) for name in missing
-    ]
+    reasons = {PurePosixPath(file).stem: reason for file, reason in bad}
+    unknown = "Expected an annotated image of this name, but there is none."
+    missing = [(name, reasons.get(name, unknown)) for name in names if name not in entries]
+    return [entries[name] for name in names if name in entries], missing
 
 
 def _stored(path: Path, folder: Path) -> Annotations | None:
