@@ -21,8 +21,10 @@ def _one_thread() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("data") and not os.environ.get("RIFENET_VOC_MINI"):
-        pytest.skip("Set RIFENET_VOC_MINI to a folder in VOC layout to run the tests on real data.")
+    if marker := item.get_closest_marker("data"):
+        name = marker.args[0] if marker.args else "RIFENET_VOC_MINI"
+        if not os.environ.get(name):
+            pytest.skip(f"Set {name} to the dataset's folder to run the tests on real data.")
     if item.get_closest_marker("gpu"):
         import torch
 

@@ -6,8 +6,11 @@ same arguments give the same files, byte for byte.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,4 +120,64 @@ def make_custom(
     if folds is not None:
         lines = [f"{fold}: [{', '.join(names)}]" for fold, names in folds.items()]
         (root / "folds.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """COCO's uncompressed run lengths, column after column, of zeros first: written from the format's definition."""
+    runs = [(bool(value), len(list(same))) for value, same in groupby(mask.T.ravel().tolist())]
+    counts = [count for _, count in runs]
+    return {"size": list(mask.shape), "counts": [0, *counts] if runs[0][0] else counts}
+
+
+def coco_categories() -> list[dict[str, Any]]:
+    """80 categories with gaps in their ids, as COCO's, and not in order."""
+    named = [{"id": class_id + class_id // 8, "name": f"thing {class_id}"} for class_id in range(1, 81)]
+    return named[40:] + named[:40]
+
+
+def make_coco(
+    root: Path, *, class_ids: Sequence[int], per_class: int = 3, mixed: int = 2, seed: int = 0, year: int = 2017
+) -> Path:
+    """COCO's layout at `root`: train2017/, val2017/, annotations/instances_{train,val}2017.json; other photos in each.
+
+    Objects are run lengths, and the ring of 255 around them is a crowd of the first class, so that `masks/NAME.npy`,
+    the rendered masks, are what has to come out.
+    """
+    (root / "annotations").mkdir(parents=True)
+    (root / "masks").mkdir()
+    for number, part in enumerate(("train", "val")):
+        (root / f"{part}{year}").mkdir()
+        images, annotations = [], []
+        for i, (photo, mask) in enumerate(_scenes(class_ids, per_class, mixed, seed + number)):
+            image_id = 1000 * (number + 1) + 7 * i
+            name = f"{image_id:012d}"
+            Image.fromarray(photo).save(root / f"{part}{year}" / f"{name}.jpg", quality=92)
+            np.save(root / "masks" / f"{name}.npy", mask)
+            height, width = mask.shape
+            images.append({"id": image_id, "file_name": f"{name}.jpg", "width": width, "height": height})
+            shown = [label for label in np.unique(mask).tolist() if label not in (0, 255)]
+            for label in (255, *shown):
+                class_id = shown[0] if label == 255 else label
+                annotation = {"id": len(annotations) + 1, "image_id": image_id, "iscrowd": int(label == 255)}
+                annotation |= {"category_id": class_id + class_id // 8, "segmentation": run_lengths(mask == label)}
+                annotations.append(annotation)
+        content = {"images": images, "annotations": annotations, "categories": coco_categories()}
+        (root / "annotations" / f"instances_{part}{year}.json").write_text(json.dumps(content))
+    return root
+
+
+def make_fss(root: Path, lists: Mapping[str, Sequence[str]], *, per_class: int = 3, size: int = 96) -> Path:
+    """FSS-1000's layout at `root`: CLASS/N.jpg, CLASS/N.png (white on black, RGB, soft edges) and splits.txt."""
+    root.mkdir(parents=True, exist_ok=True)
+    names = [name for listed in lists.values() for name in listed]
+    for class_id, name in enumerate(names, start=1):
+        (root / name).mkdir()
+        for i in range(1, per_class + 1):
+            photo, mask = render(((class_id - 1) % 250 + 1,), i, width=size, height=size)
+            Image.fromarray(photo).save(root / name / f"{i}.jpg", quality=92)
+            soft = np.where(mask == 255, 100, np.where(mask == 0, 0, 255)).astype(np.uint8)
+            Image.fromarray(soft).convert("RGB").save(root / name / f"{i}.png")
+    sections = (f"[{part}]\n" + "".join(f"{name}\n" for name in listed) for part, listed in lists.items())
+    (root / "splits.txt").write_text("\n".join(sections), encoding="utf-8")
     return root

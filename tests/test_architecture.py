@@ -53,8 +53,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "data.folds": (),
     "data.transforms": (),
     # Data, each file above the earlier ones.
-    "data.index": DATA,
-    "data.sources": (*DATA, "data.index"),
+    "data.cache": ("files",),
+    "data.index": (*DATA, "data.cache"),
+    "data.outlines": ("data.transforms",),
+    "data.image_lists": (),
+    "data.coco": ("files", "data.cache", "data.outlines", "data.image_lists", "data.index"),
+    "data.custom": ("data.folds", "data.coco", "data.image_lists", "data.index"),
+    "data.fss1000": ("data.index",),
+    "data.sources": ("data.folds", "data.index", "data.image_lists", "data.coco", "data.custom", "data.fss1000"),
     "data.sampling": (*DATA, "data.index", "data.sources"),
     "data.episodes": (*DATA, "data.index", "data.sources", "data.sampling"),
     # Models: leaves, what is built of them, the networks.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from rendered import make_coco
 
 from rifenet.cli.data import main
 
@@ -37,6 +39,69 @@ def test_index_as_json(custom_root: Path, capsys: pytest.CaptureFixture[str]) ->
     (bad,) = found["bad_files"]
     assert bad["file"] == "broken"
     assert "broken.jpg" in bad["reason"]
+
+
+def test_pairs_of_an_image_and_a_class_with_and_without_the_area_filter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """VOC's counting rule on masks painted by hand: one pair for each class in an image, none for 255."""
+    root = tmp_path / "VOC2012"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    shown = {  # class id -> pixels
+        "2007_000001": {1: 2048, 6: 10},
+        "2007_000002": {1: 2047},
+        "2007_000003": {2: 1, 20: 5000, 255: 3000},
+        "2007_000004": {},
+        "2007_000005": {5: 2048, 10: 4000, 20: 1},
+        "2007_000006": {1: 9000},  # on no list
+    }
+    for name, areas in shown.items():
+        mask = np.zeros((100, 200), np.uint8)
+        mask.flat[: sum(areas.values())] = np.repeat([*areas], [*areas.values()])
+        Image.fromarray(mask).save(root / "SegmentationClass" / f"{name}.png")
+        Image.new("RGB", (200, 100)).save(root / "JPEGImages" / f"{name}.jpg")
+    (root / "ImageSets/Segmentation/val.txt").write_text("\n".join([*shown][:5]))
+    assert main(["index", "--dataset", "pascal", "--root", str(root), "--part", "val", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], found["images_without_class"]) == (5, 1)
+    assert [row["novel_pairs"] for row in found["folds"]] == [2, 1, 0, 1]
+    assert [row["novel_pairs_of_any_area"] for row in found["folds"]] == [4, 2, 0, 2]
+    assert [row["base_pairs_of_any_area"] for row in found["folds"]] == [4, 6, 8, 6]
+    assert [row["images_of_any_area"] for row in found["classes"] if row["images_of_any_area"]] == [2, 1, 1, 1, 1, 2]
+    assert main(["index", "--dataset", "pascal", "--root", str(root), "--part", "val"]) == 0
+    assert "2 of 4" in capsys.readouterr().out
+
+
+def test_coco_and_its_folds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_coco(tmp_path, class_ids=(1, 2, 21), per_class=2, mixed=0)
+    common = ["index", "--dataset", "coco", "--root", str(root), "--json"]
+    for extra, pairs in (
+        ([], [4, 2, 0, 0]),
+        (["--folds", "contiguous"], [4, 2, 0, 0]),
+        (["--part", "val"], [4, 2, 0, 0]),
+    ):
+        assert main([*common, *extra]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [row["novel_pairs_of_any_area"] for row in found["folds"]] == pairs
+        first = "thing 5" if "contiguous" not in extra else "thing 2"
+        assert found["folds"][0]["novel"][1] == first
+    sheet = tmp_path / "sheet.png"
+    arguments = [
+        "show",
+        "--dataset",
+        "coco",
+        "--root",
+        str(root),
+        "--min-area",
+        "100",
+        "--size",
+        "64",
+        "--episodes",
+        "2",
+    ]
+    assert main([*arguments, "--out", str(sheet)]) == 0
+    assert sheet.is_file()
 
 
 @pytest.mark.parametrize("extra", [[], ["--train"]])

@@ -9,6 +9,7 @@ from rifenet.data.folds import (
     VOC_CLASSES,
     base_classes,
     contiguous_folds,
+    interleaved_folds,
     novel_classes,
     pascal_novel,
 )
@@ -51,6 +52,19 @@ def test_contiguous_folds(n_classes: int, expected: tuple[tuple[int, ...], ...])
     assert contiguous_folds(n_classes) == expected
 
 
+@pytest.mark.parametrize(
+    ("n_classes", "expected"),
+    [
+        (8, ((1, 5), (2, 6), (3, 7), (4, 8))),
+        (6, ((1, 5), (2, 6), (3,), (4,))),
+        (3, ((1,), (2,), (3,))),
+    ],
+)
+def test_interleaved_folds(n_classes: int, expected: tuple[tuple[int, ...], ...]) -> None:
+    assert interleaved_folds(n_classes) == expected
+    assert [len(fold) for fold in interleaved_folds(80)] == [20] * 4
+
+
 def test_classes_of_no_fold_are_base() -> None:
     assert base_classes(0, ((2,),), 4) == (1, 3, 4)
 
@@ -64,3 +78,5 @@ def test_no_such_fold(fold: int) -> None:
 def test_no_classes() -> None:
     with pytest.raises(ValueError, match="at least one class"):
         contiguous_folds(0)
+    with pytest.raises(ValueError, match="at least one class"):
+        interleaved_folds(0)

@@ -67,6 +67,25 @@ def test_pascal_lists(small_voc: Path) -> None:
         open_voc(small_voc, list_file="empty.txt")
 
 
+def test_lists_of_pairs(small_voc: Path) -> None:
+    """As the lists of the hsnet family are published: an image and one class a line, and no other pair counts."""
+    before = open_voc(small_voc)
+    shown = {record.name: next(iter(record.areas)) for record in before.records}
+    lines = [f"{name}__{shown[name]:02d}" for name in ("2007_000004", "2007_000000")] + ["2007_000001__19"]
+    (small_voc / "pairs.txt").write_text("\n".join(lines) + "\n")
+    index = open_voc(small_voc, list_file="pairs.txt")
+    assert names(index) == ["2007_000004", "2007_000000", "2007_000001"]
+    assert index.pairs(range(1, 21)) == [(0, shown["2007_000004"]), (1, shown["2007_000000"])]
+    assert index.bad_files == (("2007_000001__19", "Expected the class in the image's mask, but it is not there."),)
+    (small_voc / "images.txt").write_text("\n".join(names(index)))
+    assert index.hash != open_voc(small_voc, list_file="images.txt").hash
+    without = index.without_classes([shown["2007_000001"]])  # what an image shows counts there, listed or not
+    assert "2007_000001" not in names(without)
+    (small_voc / "pairs.txt").write_text("2007_000004__01\n2007_000000\n")
+    with pytest.raises(ValueError, match=r"images or pairs .* both"):
+        open_voc(small_voc, list_file="pairs.txt")
+
+
 def test_the_fields_list_stands_in_where_the_root_has_none(small_voc: Path) -> None:
     field = (files("rifenet.data") / "lists" / "pascal_train.txt").read_text().split()
     for folder, suffix in (("JPEGImages", ".jpg"), ("SegmentationClassAug", ".png")):
@@ -152,8 +171,8 @@ def test_wrong_roots(small_voc: Path, tmp_path: Path) -> None:
         open_voc(small_voc)
     with pytest.raises(FileNotFoundError, match=r"images/, masks/ and classes\.txt"):
         open_dataset("custom", small_voc)
-    with pytest.raises(ValueError, match="pascal or custom, but got 'coco'"):
-        open_dataset("coco", small_voc)
+    with pytest.raises(ValueError, match="pascal, coco, fss1000 or custom, but got 'ade'"):
+        open_dataset("ade", small_voc)
     with pytest.raises(ValueError, match="train or val, but got 'test'"):
         open_voc(small_voc, part="test")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rendered import make_voc
+from rendered import make_coco, make_voc
 from tiny_disk import tiny_disk
 
 from rifenet.config import DataConfig
@@ -89,6 +89,24 @@ def test_episodes_out_of_the_cache(model: RiFeNet, index: ImageIndex, tmp_path: 
         assert any(np.array_equal(mask, item["query_masks"]) for mask in masks)
     with pytest.raises(IndexError):
         episodes[20]
+
+
+def test_drawn_masks_have_their_own_numbers(model: RiFeNet, tmp_path: Path) -> None:
+    """COCO's masks hold places in each picture's palette: an episode out of the cache still shows its class."""
+    root = make_coco(tmp_path / "coco", class_ids=(1, 2, 6, 21, 80), per_class=2, mixed=5)
+    index = open_dataset("coco", root, progress=False)
+    pool = EpisodePool(index, (1, 2, 6, 21, 80), shots=1, unlabeled=1, min_area=300)
+    episodes = CachedEpisodes(pool, _build(model, index, _data(tmp_path / "cache")), seed=0, length=30)
+    seen = set()
+    for number in range(30):
+        drawn, item = pool.episode(0, number), episodes[number]
+        record = index.records[drawn.query]
+        rendered = np.load(root / "masks" / f"{record.name}.npy")
+        share = (item["query_masks"] == 1).sum() / item["query_valid"].sum()
+        assert share == pytest.approx((rendered == drawn.class_id).mean(), rel=0.25)
+        assert (item["support_masks"] == 1).any()
+        seen.add(record.value(drawn.class_id))
+    assert seen == {1, 2}
 
 
 def test_a_stopped_build_goes_on_and_a_finished_one_is_not_repeated(

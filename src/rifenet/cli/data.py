@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, print_json
+from rifenet.config import DATASETS, FOLDS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,16 +26,17 @@ def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     from rifenet.data.sources import open_dataset
 
-    index = open_dataset(options.dataset, options.root, list_file=options.list, part=options.part)
+    index = open_dataset(options.dataset, options.root, list_file=options.list, part=options.part, folds=options.folds)
     return _index(index, options) if options.action == "index" else _show(index, options)
 
 
 def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--dataset", choices=("pascal", "custom"), required=True, help="layout of the dataset")
+    shared.add_argument("--dataset", choices=DATASETS, required=True, help="layout of the dataset")
     shared.add_argument("--root", required=True, help="folder of the dataset")
     shared.add_argument("--list", default="", metavar="FILE", help="text file of image names to use instead of its own")
     shared.add_argument("--part", choices=("train", "val"), default="train", help="which of its lists (default: train)")
+    shared.add_argument("--folds", choices=FOLDS, default=FOLDS[0], help="coco: how classes are parted")
     shared.add_argument(
         "--min-area", type=int, default=2048, metavar="PX", help="a class counts in an image from so many pixels on"
     )
@@ -70,9 +72,14 @@ def summary(index: ImageIndex, min_area: int) -> dict[str, Any]:
         "hash": index.hash,
         "min_area": min_area,
         "images": len(index),
-        "images_without_class": sum(not record.areas for record in index.records),
+        "images_without_class": sum(not any(record.areas.values()) for record in index.records),
         "classes": [
-            {"id": class_id, "name": index.class_name(class_id), "images": len(found)}
+            {
+                "id": class_id,
+                "name": index.class_name(class_id),
+                "images": len(found),
+                "images_of_any_area": len(index.images_of(class_id)),
+            }
             for class_id, found in images.items()
         ],
         "folds": [
@@ -80,7 +87,9 @@ def summary(index: ImageIndex, min_area: int) -> dict[str, Any]:
                 "fold": fold,
                 "novel": [index.class_name(class_id) for class_id in novel],
                 "novel_pairs": sum(len(images[class_id]) for class_id in novel),
+                "novel_pairs_of_any_area": len(index.pairs(novel)),
                 "base_pairs": sum(len(images[class_id]) for class_id in index.base_classes(fold)),
+                "base_pairs_of_any_area": len(index.pairs(index.base_classes(fold))),
                 "images_without_novel": len(index.without_classes(novel)),
             }
             for fold, novel in enumerate(index.folds)
@@ -102,15 +111,18 @@ def _index(index: ImageIndex, options: argparse.Namespace) -> int:
         f"{found['root']} ({found['list']}): {found['images']:,} images,"
         f" {found['images_without_class']:,} of them without any class"
     )
-    classes = Table("id", "class", f"images with {options.min_area:,} px or more")
+    enough = f"{options.min_area:,} px or more"
+    classes = Table("id", "class", f"images with {enough}", "of any area")
     for row in found["classes"]:
-        classes.add_row(str(row["id"]), row["name"], f"{row['images']:,}")
+        classes.add_row(str(row["id"]), row["name"], f"{row['images']:,}", f"{row['images_of_any_area']:,}")
     folds = Table("fold", "novel classes", "novel pairs", "base pairs", "images without novel classes")
     for row in found["folds"]:
-        numbers = (f"{row[key]:,}" for key in ("novel_pairs", "base_pairs", "images_without_novel"))
-        folds.add_row(str(row["fold"]), ", ".join(row["novel"]), *numbers)
+        pairs = (f"{row[key]:,} of {row[f'{key}_of_any_area']:,}" for key in ("novel_pairs", "base_pairs"))
+        more = [f"and {len(row['novel']) - 20} more"] if len(row["novel"]) > 20 else []
+        folds.add_row(str(row["fold"]), ", ".join(row["novel"][:20] + more), *pairs, f"{row['images_without_novel']:,}")
     console.print(classes)
     console.print(folds)
+    console.print(f"Pairs of an image and a class: with {enough}, of those of any area.")
     console.print(f"{len(found['bad_files']):,} files left out" + (":" if found["bad_files"] else "."))
     for row in found["bad_files"]:
         console.print(f"  {row['file']}: {row['reason']}", soft_wrap=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, print_json
-from rifenet.config import BACKBONES, DATASETS, Config, DataConfig, EvalConfig
+from rifenet.config import BACKBONES, DATASETS, FOLDS, Config, DataConfig, EvalConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -41,8 +41,11 @@ def main(argv: list[str]) -> int:
     leads = fabric is None or fabric.is_global_zero
     model = _load(options)
     watched = leads and sys.stderr.isatty()
-    index = open_dataset(options.dataset, options.root, list_file=options.list_file, part="val", progress=watched)
     config = _config(options, getattr(model, "metadata", {}).get("image_size"))
+    data = config.data
+    index = open_dataset(
+        data.dataset, data.root, list_file=data.list_file, part="val", folds=data.folds, progress=watched
+    )
     runs: dict[Path, tuple[Any, str]] = {options.out: (model, options.name)}
     if options.baseline:
         runs[options.out.with_name(f"{options.out.stem}-prototype.json")] = (_baseline(model), "")
@@ -76,6 +79,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--root", required=True, metavar="DIR", help="folder of the dataset")
     add("--list-file", default="", metavar="FILE", help="image names to use instead of the dataset's own test list")
     add("--fold", type=int, default=data.fold, help="fold whose novel classes are scored (default: %(default)s)")
+    add("--folds", choices=FOLDS, default=data.folds, help="coco: how classes are parted (default: %(default)s)")
     add("--shots", type=int, default=data.shots, metavar="K", help="support images an episode (default: %(default)s)")
     add("--protocol", choices=("pfenet",), default=rules.protocol, help="default: %(default)s")
     add("--episodes", type=int, default=rules.episodes, metavar="N", help="episodes a seed (default: %(default)s)")
@@ -109,6 +113,7 @@ def _config(options: argparse.Namespace, model_size: int | None) -> Config:
         dataset=options.dataset,
         root=options.root,
         list_file=options.list_file,
+        folds=options.folds,
         fold=options.fold,
         shots=options.shots,
         image_size=options.image_size or model_size or DataConfig().image_size,

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.config.model import BACKBONES, GUIDES, ModelConfig
-from rifenet.config.recipe import DATASETS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig
+from rifenet.config.recipe import DATASETS, FOLDS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig
 
 __all__ = [
     "BACKBONES",
     "DATASETS",
+    "FOLDS",
     "GUIDES",
     "PSEUDO_LABELS",
     "Config",

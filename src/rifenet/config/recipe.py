@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from rifenet.config.checks import expect, one_of
 
-DATASETS = ("pascal", "custom")
+DATASETS = ("pascal", "coco", "fss1000", "custom")
+FOLDS = ("interleaved", "contiguous")
 PSEUDO_LABELS = ("weak_to_strong", "mutual")
 
 
@@ -15,11 +16,14 @@ class DataConfig:
     """Where the pictures are, which fold and shots, and how views are made (method.md 11)."""
 
     dataset: str = "pascal"
-    """Kind of dataset: pascal or custom."""
+    """Kind of dataset: pascal, coco, fss1000 or custom."""
     root: str = ""
     """Folder of the dataset."""
     list_file: str = ""
-    """Text file of image ids to use instead of the dataset's own list (pascal: relative to root or absolute)."""
+    """Text file of image ids to use instead of the dataset's own list (pascal: relative to root or absolute); coco: or
+    the json to read; fss1000: the file of class lists."""
+    folds: str = "interleaved"
+    """coco only, which classes fold i tests: interleaved (i+1, i+5, ...: COCO-20i) or contiguous (20i+1 .. 20i+20)."""
     fold: int = 0
     """Fold whose classes are novel."""
     shots: int = 1
@@ -57,6 +61,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         one_of("data.dataset", self.dataset, DATASETS)
+        one_of("data.folds", self.folds, FOLDS)
         expect(self.fold >= 0, "data.fold", self.fold, "0 or more")
         expect(1 <= self.shots <= 20, "data.shots", self.shots, "between 1 and 20")
         expect(self.image_size >= 32, "data.image_size", self.image_size, "at least 32 px")

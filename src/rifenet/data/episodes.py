@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, default_collate
 
 from rifenet.config import DataConfig
-from rifenet.data.index import ImageIndex, read_mask
+from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import (
     Episode,
     EpisodePool,
@@ -56,17 +56,20 @@ __all__ = [
 _KEPT_AS_LISTS = ("placement", "query_mask_original")
 
 
-def binary_mask(mask: NDArray[np.uint8], class_id: int) -> NDArray[np.uint8]:
-    """1 where the mask holds `class_id`, 255 where it is ignored, else 0."""
-    binary = (mask == class_id).astype(np.uint8)
+def binary_mask(mask: NDArray[np.uint8], value: int) -> NDArray[np.uint8]:
+    """1 where the mask holds `value` (of a class: `ImageRecord.value`), 255 where it is ignored, else 0."""
+    binary = (mask == value).astype(np.uint8)
     binary[mask == IGNORE] = IGNORE
     return binary
 
 
 def load_pair(index: ImageIndex, image: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Photo [H, W, 3] and index mask [H, W] of one record. Raises ValueError or FileNotFoundError naming the file."""
+    """Photo [H, W, 3] and index mask [H, W] of one record, in the numbers of its `value`.
+
+    Raises ValueError or FileNotFoundError naming the file.
+    """
     record = index.records[image]
-    photo, mask = load_image(record.image_path), read_mask(record.mask_path)
+    photo, mask = load_image(record.image_path), record.mask()
     if photo.shape[:2] != (record.height, record.width) or mask.shape != (record.height, record.width):
         raise ValueError(
             f"Expected {record.image_path} and its mask as they were indexed, but a size changed. Start again."
@@ -99,30 +102,33 @@ class Views:
         )
 
 
-def load_episode(index: ImageIndex, episode: Episode, size: int, *, views: Views | None = None) -> dict[str, Any]:
+def load_episode(
+    index: ImageIndex, episode: Episode, size: int, *, views: Views | None = None, other_class: int | None = None
+) -> dict[str, Any]:
     """The arrays of one episode, as the network takes them (S = size).
 
     query_images float32 [3,S,S] in [0,1], query_masks uint8 [S,S] (0, 1, 255), query_valid bool [S,S]; support_images
     [K,3,S,S], support_masks [K,S,S], support_valid [K,S,S]; class_id. Without `views` (evaluation): resized and padded,
-    and also placement and query_mask_original, the binary mask at its own size. With `views` (training): varied, with
-    query_labels uint8 [S,S], the query's index mask, and where there are unlabeled images also unlabeled_weak and
-    unlabeled_strong [U,3,S,S], two views of one geometry, and unlabeled_valid [U,S,S].
+    and also placement and query_mask_original, the binary mask at its own size. With `views` (training): varied, and
+    where there are unlabeled images also unlabeled_weak and unlabeled_strong [U,3,S,S], two views of one geometry, and
+    unlabeled_valid [U,S,S]; with `other_class` also crossed_masks [S,S], the query's mask of that class.
     """
     loaded = []
     arrays: dict[str, Any] = {"class_id": episode.class_id}
     for position, image in enumerate((episode.query, *episode.supports)):
         photo, mask = load_pair(index, image)
+        value = index.records[image].value(episode.class_id)
         if views is None:
             pixels, valid, placement = resize_and_pad(photo, size)
             labels = resize_mask(mask, placement)
             if position == 0:
-                arrays |= {"placement": placement, "query_mask_original": binary_mask(mask, episode.class_id)}
+                arrays |= {"placement": placement, "query_mask_original": binary_mask(mask, value)}
         else:
-            view, labels, valid = views.weak(photo, mask, position, (episode.class_id,))
+            view, labels, valid = views.weak(photo, mask, position, (value,))
             pixels = to_float(view)
-            if position == 0:
-                arrays["query_labels"] = labels
-        loaded.append((pixels, binary_mask(labels, episode.class_id), valid))
+            if position == 0 and other_class is not None:
+                arrays["crossed_masks"] = binary_mask(labels, index.records[image].value(other_class))
+        loaded.append((pixels, binary_mask(labels, value), valid))
     arrays["query_images"], arrays["query_masks"], arrays["query_valid"] = loaded[0]
     for name, parts in zip(("images", "masks", "valid"), zip(*loaded[1:], strict=True), strict=True):
         arrays[f"support_{name}"] = np.stack(parts)
@@ -142,7 +148,10 @@ def _load_unlabeled(index: ImageIndex, episode: Episode, views: Views) -> dict[s
 
 
 class TrainingEpisodes(Dataset[dict[str, Any]]):
-    """Item j is training episode `start + j`, whatever worker loads it; its views are seeded by (seed, start + j)."""
+    """Item j is training episode `start + j`, whatever worker loads it; its views are seeded by (seed, start + j).
+
+    Its crossed_masks are for the class of the episode that follows.
+    """
 
     def __init__(self, pool: EpisodePool, config: DataConfig, *, seed: int, episodes: int, start: int = 0) -> None:
         self.pool, self.config, self.seed, self.start, self.episodes = pool, config, seed, start, episodes
@@ -155,7 +164,9 @@ class TrainingEpisodes(Dataset[dict[str, Any]]):
             raise IndexError(j)
         i = self.start + j
         views = Views(self.config, (self.seed, i))
-        arrays = load_episode(self.pool.index, self.pool.episode(self.seed, i), self.config.image_size, views=views)
+        episode, following = (self.pool.episode(self.seed, number) for number in (i, i + 1))
+        size = self.config.image_size
+        arrays = load_episode(self.pool.index, episode, size, views=views, other_class=following.class_id)
         return arrays | {"episode": i}
 
 

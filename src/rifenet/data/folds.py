@@ -43,6 +43,13 @@ def contiguous_folds(n_classes: int, k: int = 4) -> Folds:
     return tuple(tuple(range(low + 1, high + 1)) for low, high in pairwise(bounds))
 
 
+def interleaved_folds(n_classes: int, k: int = 4) -> Folds:
+    """Deals class ids 1..n_classes to k folds in turn: fold i has i+1, i+1+k, ... (COCO-20i in the field's order)."""
+    if n_classes < 1 or k < 1:
+        raise ValueError(f"Expected at least one class and one fold, but got {n_classes} classes and {k} folds.")
+    return tuple(tuple(range(fold + 1, n_classes + 1, k)) for fold in range(min(k, n_classes)))
+
+
 PASCAL_FOLDS: Folds = contiguous_folds(len(VOC_CLASSES))
 
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rifenet.data.cache import cache_folder, read_scans, write_scans
 from rifenet.data.folds import Folds, base_classes, novel_classes
 from rifenet.data.transforms import IGNORE, load_image, load_mask
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 _EXIF_ORIENTATION = 0x0112
 
 
@@ -36,11 +35,18 @@ class Entry(NamedTuple):
     name: str
     image_path: Path
     mask_path: Path
+    palette: tuple[int, ...] = ()
+    """Class ids that mask values 1, 2, ... stand for; empty where the values are the class ids themselves."""
+    bright: bool = False
+    """The mask shows one class, bright on dark: grey 128 and more is value 1, and nothing is ignored."""
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One usable image: upright size in pixels, and the mask's area in pixels of every class that it shows."""
+    """One usable image: upright size in pixels, and the mask's area in pixels of every class that it shows.
+
+    An area of 0 belongs to a class that is in the image without a pixel of its own: a crowd, or wholly covered.
+    """
 
     name: str
     image_path: Path
@@ -48,6 +54,18 @@ class ImageRecord:
     height: int
     width: int
     areas: dict[int, int]
+    palette: tuple[int, ...] = ()
+    bright: bool = False
+
+    def value(self, class_id: int) -> int:
+        """The number that stands for `class_id` in the mask; -1, which no mask holds, where it cannot be there."""
+        if not self.palette:
+            return class_id
+        return self.palette.index(class_id) + 1 if class_id in self.palette else -1
+
+    def mask(self) -> NDArray[np.uint8]:
+        """Index mask, uint8 [H, W], in the numbers of `value`. Raises FileNotFoundError or ValueError."""
+        return read_mask(self.mask_path, bright=self.bright)
 
 
 @dataclass(frozen=True)
@@ -63,14 +81,23 @@ class ImageIndex:
     """Which list of images this is."""
     bad_files: tuple[tuple[str, str], ...] = ()
     """(file, reason) of everything that the list names and that was left out."""
+    listed: frozenset[tuple[str, int]] = frozenset()
+    """The only (image name, class id) that queries and supports come from; empty where that is every one."""
+    trainable: tuple[int, ...] = ()
+    """The only class ids that any fold may train on; empty where that is every class that the fold does not test."""
 
     def __len__(self) -> int:
         return len(self.records)
 
     @cached_property
     def hash(self) -> str:
-        """Hex digest of classes, names, sizes and areas: equal for the same images and masks in any folder."""
+        """Hex digest of classes, names, sizes and areas: equal for the same images and masks in any folder.
+
+        COCO's kind of folds and a list of pairs are options, so they count too.
+        """
         content: list[Any] = [self.dataset, self.class_names]
+        content += [self.folds] if self.dataset == "coco" else []
+        content += [sorted(self.listed)] if self.listed else []
         content += [[item.name, item.height, item.width, sorted(item.areas.items())] for item in self.records]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -90,7 +117,8 @@ class ImageIndex:
 
     def base_classes(self, fold: int) -> tuple[int, ...]:
         """Class ids that `fold` may train on."""
-        return base_classes(fold, self.folds, len(self.class_names))
+        base = base_classes(fold, self.folds, len(self.class_names))
+        return tuple(class_id for class_id in base if class_id in self.trainable) if self.trainable else base
 
     def pairs(self, class_ids: Collection[int], min_area: int = 1) -> list[tuple[int, int]]:
         """(record index, class id) wherever one of `class_ids` covers at least `min_area` pixels, in list order."""
@@ -100,6 +128,7 @@ class ImageIndex:
             for position, record in enumerate(self.records)
             for class_id in wanted
             if record.areas.get(class_id, 0) >= min_area
+            if not self.listed or (record.name, class_id) in self.listed
         ]
 
     def images_of(self, class_id: int, min_area: int = 1) -> list[int]:
@@ -115,8 +144,13 @@ class ImageIndex:
         return replace(self, records=tuple(records))
 
 
-def read_mask(path: Path) -> NDArray[np.uint8]:
-    """Index mask of a record, uint8 [H, W]: a picture, or SBD's own `.mat`. Raises FileNotFoundError or ValueError."""
+def read_mask(path: Path, *, bright: bool = False) -> NDArray[np.uint8]:
+    """Index mask in a file, uint8 [H, W]: a picture, or SBD's own `.mat`; `bright`: 1 from grey 128 on, else 0.
+
+    Raises FileNotFoundError or ValueError.
+    """
+    if bright:
+        return (load_image(path).max(axis=2) >= 128).astype(np.uint8)
     if path.suffix != ".mat":
         return load_mask(path)
     if not path.is_file():
@@ -142,6 +176,7 @@ def build_index(
     dataset: str,
     list_name: str,
     bad_files: Sequence[tuple[str, str]] = (),
+    trainable: Sequence[int] = (),
     progress: bool = True,
 ) -> ImageIndex:
     """Scans every entry, or takes the cached scan. `bad_files`: what the reader itself had to leave out.
@@ -150,40 +185,44 @@ def build_index(
     """
     fingerprint = _fingerprint(entries, class_names)
     cache = _cache_file(root, dataset, list_name)
-    scans = _read_cache(cache, fingerprint)
+    scans = read_scans(cache, fingerprint)
     if scans is None or len(scans) != len(entries):
-        scans = _scan_all(entries, len(class_names), progress)
-        _write_cache(cache, fingerprint, scans)
+        label = f"Indexing {len(entries):,} images"
+        scans = list(in_threads(lambda entry: _scan(entry, len(class_names)), entries, label, progress))
+        write_scans(cache, fingerprint, scans)
     records, bad = [], list(bad_files)
     for entry, scan in zip(entries, scans, strict=True):
         if isinstance(scan, str):
             bad.append((entry.name, scan))
         else:
-            height, width, areas = scan
-            records.append(ImageRecord(*entry, height, width, {int(label): area for label, area in areas.items()}))
+            height, width, counts = scan
+            areas = {int(label): area for label, area in counts.items()}
+            name, image, mask, palette, bright = entry
+            records.append(ImageRecord(name, image, mask, height, width, areas, palette, bright))
     if not records:
         reason = f"none of {len(bad)} could be used. The first, {bad[0][0]}: {bad[0][1]}" if bad else "there are none."
         raise ValueError(f"Expected images with masks in {root}, but {reason}")
-    return ImageIndex(tuple(records), tuple(class_names), folds, root, dataset, list_name, tuple(bad))
+    kept = (tuple(records), tuple(class_names), folds, root, dataset, list_name, tuple(bad))
+    return ImageIndex(*kept, trainable=tuple(trainable))
 
 
-def _scan_all(entries: Sequence[Entry], n_classes: int, progress: bool) -> list[Any]:
+def in_threads(work: Callable[[Any], Any], items: Sequence[Any], label: str, progress: bool) -> Iterator[Any]:
+    """`work` of every item, in order; with a bar on a terminal's stderr."""
     from rich.console import Console
     from rich.progress import track
 
     with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
-        scans = pool.map(lambda entry: _scan(entry, n_classes), entries)
-        label = f"Indexing {len(entries):,} images"
+        done = pool.map(work, items)
         console = Console(stderr=True)
         hidden = not (progress and console.is_terminal)
-        return list(track(scans, label, total=len(entries), console=console, transient=True, disable=hidden))
+        yield from track(done, label, total=len(items), console=console, transient=True, disable=hidden)
 
 
 def _scan(entry: Entry, n_classes: int) -> Any:
     """[height, width, areas by class id as text] of a usable entry, or the reason why it is not (JSON values)."""
     try:
         height, width = _check_image(entry.image_path)
-        mask = read_mask(entry.mask_path)
+        mask = read_mask(entry.mask_path, bright=entry.bright)
     except (ValueError, OSError) as error:
         return str(error)
     if mask.shape != (height, width):
@@ -193,9 +232,13 @@ def _scan(entry: Entry, n_classes: int) -> Any:
         )
     counts = np.bincount(mask.ravel(), minlength=256)
     counts[[0, IGNORE]] = 0
-    labels = np.flatnonzero(counts)
-    if len(labels) and labels[-1] > n_classes:
-        return f"Expected labels 0..{n_classes} and 255 in {entry.mask_path}, but it holds {labels[-1]}."
+    labels, highest = np.flatnonzero(counts), len(entry.palette) or n_classes
+    if len(labels) and labels[-1] > highest:
+        return f"Expected labels 0..{highest} and 255 in {entry.mask_path}, but it holds {labels[-1]}."
+    if entry.bright and not len(labels):
+        return f"Expected an object in {entry.mask_path}, at grey 128 or more, but it is dark everywhere."
+    if entry.palette:
+        return [height, width, {str(label): int(counts[i]) for i, label in enumerate(entry.palette, start=1)}]
     return [height, width, {str(label): int(counts[label]) for label in labels}]
 
 
@@ -233,33 +276,10 @@ def _fingerprint(entries: Sequence[Entry], class_names: Sequence[str]) -> str:
             except OSError:
                 state = "missing"
             digest.update(f"{entry.name}\0{path}\0{state}\0".encode(errors="surrogateescape"))
+        digest.update(f"{entry.palette}{entry.bright}".encode())
     return digest.hexdigest()
 
 
 def _cache_file(root: Path, dataset: str, list_name: str) -> Path:
-    """Where the scan of this dataset and list is kept: RIFENET_CACHE, else the user's cache folder."""
-    folder = os.environ.get("RIFENET_CACHE") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if folder.startswith("~"):  # a user without a home folder, as in some containers
-        folder = tempfile.gettempdir()
     key = hashlib.sha256(f"{dataset}\0{root.resolve()}\0{list_name}".encode(errors="surrogateescape")).hexdigest()[:24]
-    return Path(folder) / "rifenet" / f"index-{key}.json"
-
-
-def _read_cache(path: Path, fingerprint: str) -> list[Any] | None:
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return stored["scans"] if stored["fingerprint"] == fingerprint else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _write_cache(path: Path, fingerprint: str, scans: list[Any]) -> None:
-    text = json.dumps({"fingerprint": fingerprint, "scans": scans})
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, path)
-    except OSError:  # a read-only or full disk costs the next start its speed, nothing else
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
+    return cache_folder() / f"index-{key}.json"

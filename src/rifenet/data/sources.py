@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from rifenet.data.folds import PASCAL_FOLDS, VOC_CLASSES, Folds, contiguous_folds
+from rifenet.data.coco import Annotations, annotated_entries, open_annotations
+from rifenet.data.custom import open_custom
+from rifenet.data.folds import PASCAL_FOLDS, VOC_CLASSES, contiguous_folds, interleaved_folds
+from rifenet.data.fss1000 import open_fss1000
+from rifenet.data.image_lists import list_path, read_list, read_pairs
 from rifenet.data.index import Entry, ImageIndex, build_index
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _LISTS = Path("ImageSets") / "Segmentation"
+_COCO_CLASSES = 80
+_FOLDS = {"interleaved": interleaved_folds, "contiguous": contiguous_folds}
 
 
 def open_dataset(
-    dataset: str, root: str | Path, *, list_file: str = "", part: str = "train", progress: bool = True
+    dataset: str,
+    root: str | Path,
+    *,
+    list_file: str = "",
+    part: str = "train",
+    folds: str = "interleaved",
+    progress: bool = True,
 ) -> ImageIndex:
     """Index of the `part` ("train" or "val") of the dataset at `root`; `list_file` names other images to use.
 
@@ -22,22 +33,32 @@ def open_dataset(
     looked up in that order for every image). Without a list file: the root's own `train_aug.txt`; else the field's
     5,953 ids where the root has masks for at least 95% of them; else the root's `train.txt`. For "val": the root's
     `val.txt`, else the field's 1,449 ids.
-    custom: `images/`, `masks/`, `classes.txt`, optional `folds.yaml`. Either part is all images: folds part classes.
+    coco: `annotations/instances_PART*.json`, all that there are, or the json that `list_file` names; images in
+    `train2017/`, `images/train2017/` or `images/`, after the json's name. `folds`: interleaved or contiguous.
+    fss1000: `CLASS/N.jpg` and `CLASS/N.png`; the class lists in `splits.txt` or `list_file`.
+    custom: `images/`, `masks/`, `classes.txt`, or `images/` and `annotations.json`; optional `folds.yaml`. Either part
+    is all images: folds part classes.
 
     Raises FileNotFoundError or ValueError, naming what is missing.
     """
     folder = Path(root).expanduser()
     if part not in ("train", "val"):
         raise ValueError(f"Expected part to be train or val, but got {part!r}.")
+    if folds not in _FOLDS:
+        raise ValueError(f"Expected folds to be interleaved or contiguous, but got {folds!r}.")
     if not str(root) or not folder.is_dir():
         raise FileNotFoundError(
             f"Expected a dataset folder, but {str(root)!r} is none. Give it with --root or data.root."
         )
     if dataset == "pascal":
         return _open_pascal(folder, list_file, part, progress)
+    if dataset == "coco":
+        return _open_coco(folder, list_file, part, folds, progress)
+    if dataset == "fss1000":
+        return open_fss1000(folder, list_file, part, progress)
     if dataset == "custom":
-        return _open_custom(folder, list_file, progress)
-    raise ValueError(f"Expected dataset to be pascal or custom, but got {dataset!r}.")
+        return open_custom(folder, list_file, progress)
+    raise ValueError(f"Expected dataset to be pascal, coco, fss1000 or custom, but got {dataset!r}.")
 
 
 def _open_pascal(root: Path, list_file: str, part: str, progress: bool) -> ImageIndex:
@@ -55,11 +76,20 @@ def _open_pascal(root: Path, list_file: str, part: str, progress: bool) -> Image
         for path in folder.iterdir():
             if path.suffix == suffix:
                 masks.setdefault(path.stem, path)
+    pairs = read_pairs(list_path(root, list_file)) if list_file else {}
     names, list_name = _pascal_names(root, list_file, part, masks)
+    names = list(dict.fromkeys(name for name, _ in pairs)) or names
     entries = [Entry(name, images / f"{name}.jpg", masks.get(name, mask_folders[0] / f"{name}.png")) for name in names]
-    return build_index(
+    index = build_index(
         entries, VOC_CLASSES, PASCAL_FOLDS, root=root, dataset="pascal", list_name=list_name, progress=progress
     )
+    areas = {record.name: record.areas for record in index.records}
+    bad = [
+        (f"{name}__{class_id:02d}", "Expected the class in the image's mask, but it is not there.")
+        for name, class_id in pairs
+        if class_id not in areas.get(name, (class_id,))
+    ]
+    return replace(index, listed=frozenset(pairs), bad_files=(*index.bad_files, *bad))
 
 
 def _first_folder(root: Path, *names: str) -> Path:
@@ -76,106 +106,44 @@ def _first_folder(root: Path, *names: str) -> Path:
 def _pascal_names(root: Path, list_file: str, part: str, masks: dict[str, Path]) -> tuple[list[str], str]:
     """Image ids of the list that `open_dataset` describes, and the list's name."""
     if list_file:
-        return _read_list(_list_path(root, list_file)), list_file
+        return read_list(list_path(root, list_file)), list_file
     shipped = files("rifenet.data") / "lists" / f"pascal_{part}.txt"
     field = shipped.read_text(encoding="utf-8").split()
     complete = sum(name in masks for name in field) >= 0.95 * len(field)
     own = ["val"] if part == "val" else ["train_aug", "trainaug"] if complete else ["train_aug", "trainaug", "train"]
     for path in (folder / f"{name}.txt" for name in own for folder in (root / _LISTS, root)):
         if path.is_file():
-            return _read_list(path), path.relative_to(root).as_posix()
+            return read_list(path), path.relative_to(root).as_posix()
     return field, f"rifenet's own pascal_{part}.txt"
 
 
-def _list_path(root: Path, list_file: str) -> Path:
-    candidates = [root / list_file, root / _LISTS / list_file, root / _LISTS / f"{list_file}.txt"]
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"Expected a list of image names at {candidates[0]}, but there is none.")
-
-
-def _read_list(path: Path) -> list[str]:
-    """Image names of a list, one a line; also `JPEGImages/ID.jpg SegmentationClassAug/ID.png`, as published."""
-    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
-    paths = (Path(line.split()[0] if "/" in line else line) for line in lines if line)
-    names = [path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name for path in paths]
-    if not names:
-        raise ValueError(f"Expected image names in {path}, one a line, but the list is empty.")
-    return list(dict.fromkeys(names))
-
-
-def _open_custom(root: Path, list_file: str, progress: bool) -> ImageIndex:
-    for needed in ("images", "masks"):
-        if not (root / needed).is_dir():
-            raise FileNotFoundError(
-                f"Expected the folder {root / needed}. A custom dataset has images/, masks/ and classes.txt."
+def _open_coco(root: Path, list_file: str, part: str, folds: str, progress: bool) -> ImageIndex:
+    named = list_file if list_file.endswith(".json") else ""
+    paths = [root / named] if named else sorted((root / "annotations").glob(f"instances_{part}*.json"))
+    if not paths:
+        raise FileNotFoundError(f"Expected {root / 'annotations' / f'instances_{part}*.json'}, but there is none.")
+    annotations = [open_annotations(path, progress=progress) for path in paths]
+    found: dict[int, Annotations] = {}
+    for source in annotations:
+        if source.class_names != annotations[0].class_names or len(source.class_names) != _COCO_CLASSES:
+            raise ValueError(
+                f"Expected COCO's {_COCO_CLASSES} categories in {source.path}, but got {len(source.class_names)}: "
+                f"{', '.join(source.class_names)}. Other annotations are read as a custom dataset."
             )
-    class_names = _read_classes(root / "classes.txt")
-    folds = _read_folds(root / "folds.yaml", class_names)
-    images: dict[str, Path] = {}
-    bad = []
-    for path in sorted((root / "images").iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-            if path.stem in images:
-                bad.append((path.name, f"Expected one image of each name, but {images[path.stem].name} has it too."))
-            images.setdefault(path.stem, path)
-    masks = {path.stem: path for path in sorted((root / "masks").iterdir()) if path.suffix.lower() == ".png"}
-    names = _read_list(_list_path(root, list_file)) if list_file else list(images)
-    if not list_file:
-        bad += [
-            (masks[name].name, "Expected an image of the same name in images/.") for name in masks if name not in images
-        ]
-    entries = [
-        Entry(name, images.get(name, root / "images" / f"{name}.jpg"), masks.get(name, root / "masks" / f"{name}.png"))
-        for name in names
-    ]
+        if twice := next((picture for picture in source.pictures if picture.image_id in found), None):
+            raise ValueError(
+                f"Expected each image in one file, but {found[twice.image_id].path.name} and {source.path.name} both"
+                f" have image {twice.image_id}. Name one of them as the list file."
+            )
+        found.update(dict.fromkeys((picture.image_id for picture in source.pictures), source))
+    entries, bad = annotated_entries(annotations, root, "" if named else list_file)
     return build_index(
         entries,
-        class_names,
-        folds,
+        annotations[0].class_names,
+        _FOLDS[folds](_COCO_CLASSES),
         root=root,
-        dataset="custom",
-        list_name=list_file or "all images",
+        dataset="coco",
+        list_name=list_file or ", ".join(path.name for path in paths),
         bad_files=bad,
         progress=progress,
     )
-
-
-def _read_classes(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected {path} with one class name a line (line i names mask value i), but there is none."
-        )
-    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
-    if not names or not all(names) or len(set(names)) < len(names) or len(names) > 254:
-        raise ValueError(
-            f"Expected 1 to 254 different class names in {path}, one a line without gaps, but got {names}."
-        )
-    return tuple(names)
-
-
-def _read_folds(path: Path, class_names: Sequence[str]) -> Folds:
-    """Folds that the user wrote as `{0: [names], 1: [names]}`; without the file, 4 contiguous ones."""
-    if not path.is_file():
-        return contiguous_folds(len(class_names))
-    import yaml
-
-    text = path.read_text(encoding="utf-8-sig")
-    try:
-        written = yaml.safe_load(text)
-    except yaml.YAMLError:
-        written = None
-    numbered = isinstance(written, dict) and written and set(written) == set(range(len(written)))
-    if not numbered or not all(isinstance(names, list) for names in written.values()):
-        raise ValueError(f"Expected {path} to read like {{0: [names], 1: [names]}}, but it reads {text!r}.")
-    folds = [written[fold] for fold in range(len(written))]
-    listed = [str(name) for fold in folds for name in fold]
-    unknown = sorted(set(listed) - set(class_names))
-    if unknown:
-        raise ValueError(
-            f"Expected known classes in {path}, but got {', '.join(unknown)}. Known: {', '.join(class_names)}."
-        )
-    if len(set(listed)) < len(listed) or not all(folds):
-        raise ValueError(f"Expected each class in at most one fold and no empty fold in {path}, but got {written}.")
-    return tuple(tuple(class_names.index(str(name)) + 1 for name in fold) for fold in folds)

@@ -71,6 +71,7 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
     def _view(
         self, image: NDArray[np.uint8], mask: NDArray[np.uint8], number: int, view: int
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        record = self.index.records[number]
         rng = view_rng(self.seed, number, view)
         size = self.data.image_size
         if view < 2:
@@ -90,7 +91,7 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
                 rotate=self.data.rotate,
                 blur=self.data.blur,
                 flip=self.data.flip,
-                keep=self.index.records[number].areas,
+                keep=map(record.value, record.areas),
             )
         partners = [pixels, strong_view(pixels, rng, valid)] if self.strong else [pixels]
         return np.stack([to_float(partner) for partner in partners]), np.where(valid, labels, PADDING).astype(np.uint8)
@@ -178,7 +179,7 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
             "query_images": np.array(self.cache.features[views[0]][0]),
             "query_masks": masks[0],
             "query_valid": valid[0],
-            "query_labels": np.where(valid[0], self.cache.labels[views[0]], IGNORE).astype(np.uint8),
+            "crossed_masks": self._mask(views[0], self.pool.episode(self.seed, number + 1).class_id)[0],
             "support_images": np.stack([self.cache.features[view][0] for view in supports]),
             "support_masks": np.stack(masks[1:]),
             "support_valid": np.stack(valid[1:]),
@@ -194,7 +195,8 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
     def _mask(self, view: tuple[int, int], class_id: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         labels = np.asarray(self.cache.labels[view])
         valid = labels != PADDING
-        return binary_mask(np.where(valid, labels, IGNORE).astype(np.uint8), class_id), valid
+        value = self.pool.index.records[view[0]].value(class_id)
+        return binary_mask(np.where(valid, labels, IGNORE).astype(np.uint8), value), valid
 
 
 def unpack(model: RiFeNet, packed: Tensor, size: int) -> Features:

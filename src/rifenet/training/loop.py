@@ -74,7 +74,8 @@ class _Run:
                 f"Expected train.batch_size to be a multiple of the {self.fabric.world_size} ranks, "
                 f"but got {settings.batch_size}."
             )
-        index = open_dataset(config.data.dataset, config.data.root, list_file=config.data.list_file)
+        data = config.data
+        index = open_dataset(data.dataset, data.root, list_file=data.list_file, folds=data.folds)
         self.split = base_split(config, index)
         torch.manual_seed(settings.seed)
         model = build_model(config.model)
@@ -171,7 +172,7 @@ def loss_terms(
         query_masks=batch["query_masks"],
         unlabeled_valid=batch.get("unlabeled_valid"),
         mutual=mutual,
-        crossed=round(settings.crossed * len(batch["class_id"])),
+        crossed=min(round(settings.crossed * len(batch["class_id"])), len(batch["class_id"]) - 1),
         **images,
     )
     size = (batch["query_masks"].shape[-2], batch["query_masks"].shape[-1])
@@ -194,10 +195,8 @@ def loss_terms(
         )
         terms["evidence"] = fine + coarse / 2
     if output.crossed is not None:
-        count = len(output.crossed.fine)
-        labels, asked = batch["query_labels"][:count], batch["class_id"].roll(-1)[:count, None, None]
-        target = torch.where(labels == losses.IGNORE, losses.IGNORE, (labels == asked).to(labels.dtype))
-        terms["crossed"] = losses.mask_evidence(upsample(output.crossed.fine.float(), size), target)
+        logits = upsample(output.crossed.fine.float(), size)
+        terms["crossed"] = losses.mask_evidence(logits, batch["crossed_masks"][: len(logits)])
     return terms
 
 
