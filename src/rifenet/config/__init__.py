@@ -13,18 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.config.model import BACKBONES, GUIDES, ModelConfig
+from rifenet.config.protocols import PROTOCOLS, default_episodes
 from rifenet.config.recipe import DATASETS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig
 
 __all__ = [
     "BACKBONES",
     "DATASETS",
     "GUIDES",
+    "PROTOCOLS",
     "PSEUDO_LABELS",
     "Config",
     "DataConfig",
     "EvalConfig",
     "ModelConfig",
     "TrainConfig",
+    "default_episodes",
     "from_dict",
     "load_config",
     "save_config",
