@@ -236,6 +236,10 @@ def episodes_from_json(index: ImageIndex, text: str) -> list[Episode]:
         ]
     except KeyError as error:
         raise ValueError(f"Expected episodes over images of this dataset, but {error} is missing.") from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(
+            "Expected each episode to name its class, its query and a list of supports, but one does not."
+        ) from error
 
 
 def split_holdout(index: ImageIndex, share: float, seed: int) -> tuple[ImageIndex, ImageIndex]:

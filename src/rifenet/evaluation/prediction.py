@@ -5,8 +5,9 @@ Decisions:
   aligned, as the network's own grid), and for scoring at the original size cropped and resized by `restore`, without an
   offset.
 - Features sit on every 8th, 16th or 32nd pixel, so the corners are aligned only where a side is a multiple of that plus
-  1. hsnet's 400 px are not: masks and scores would be up to 15 px off at the far edges. So the network sees the squashed
-  picture with its last row and column repeated up to the next such side, and what is there is cut off before scoring.
+  1. 400 px, the input of `hsnet`, are not: masks and scores would be up to 15 px off at the far edges. So the network
+  sees the squashed picture with its last row and column repeated up to the next such side, 417 px, and what it says of
+  the repeated pixels is cut off before scoring.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ PFENET = Rules()
 
 def extended(one: dict[str, Tensor]) -> dict[str, Tensor]:
     """One squashed episode with its last row and column repeated to a side on the grid; new mask pixels are ignored."""
-    extra = _extended_side(one["query_images"].shape[-1]) - one["query_images"].shape[-1]
+    extra = extended_side(one["query_images"].shape[-1]) - one["query_images"].shape[-1]
     edges = (0, extra, 0, extra)
     result = {}
     for key, value in one.items():
@@ -53,7 +54,8 @@ def extended(one: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _extended_side(size: int) -> int:
+def extended_side(size: int) -> int:
+    """The side of the network's input for a squashed picture of `size` px: the next multiple of 32, plus 1."""
     return size + (1 - size) % _GRID
 
 
@@ -65,7 +67,7 @@ def predicted_mask(logits: Tensor, placement: Placement, rules: Rules = PFENET) 
     difference = (logits[:, 1:] - logits[:, :1]).float()
     if not bool(torch.isfinite(difference).all()):
         raise ValueError("Expected finite logits, but the model gave NaN or infinity. Check its weights.")
-    side = _extended_side(placement.size) if rules.squashed else placement.size
+    side = extended_side(placement.size) if rules.squashed else placement.size
     square = F.interpolate(difference, (side, side), mode="bilinear", align_corners=True)[0, 0].cpu().numpy()
     scores = square[: placement.size, : placement.size]
     return ((restore(scores, placement) if rules.original_size else scores) > 0).astype(np.uint8)
