@@ -124,7 +124,7 @@ def test_failure_is_one_sentence_and_exit_1(
     "change",
     [
         ["--seeds", "0,x"],
-        ["--protocol", "hsnet"],
+        ["--protocol", "other"],
         ["--model", "prototype"],
         ["--backbone", "resnet18"],
         ["--model", "prototype", "--backbone", "resnet18", "--baseline"],

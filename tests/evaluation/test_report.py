@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from evaluation.test_result import counted, result
 
-from rifenet.evaluation.report import PASCAL_5I, VOC_MINI, report, setting_label
+from rifenet.evaluation.report import report
 from rifenet.evaluation.result import names_hash, write_result
+from rifenet.evaluation.settings import PASCAL_5I, VOC_MINI, setting_label
 
 PASCAL = {
     "name": "pascal",
@@ -97,7 +98,7 @@ def test_table_has_each_figure_with_its_source_and_the_prototype_last(tmp_path: 
     base = scored(tmp_path / "base.json", kind="prototype")
     model = scored(tmp_path / "model.json", better=900)
     text = report([base, model], tmp_path)
-    heading, ours, prototype = table(text, f"## {VOC_MINI}, 1-shot")
+    heading, ours, prototype = table(text, f"## {VOC_MINI}, pfenet, 1-shot")
     assert heading == ["model", "fold 1", "FB-IoU"]
     assert ours == ["rifenet, 473 px", f"{percent(model)} [2]", percent(model, "fb_iou")]
     assert prototype == ["prototype, 473 px", f"{percent(base)} [1]", percent(base, "fb_iou")]
@@ -144,11 +145,11 @@ def test_published_figures_only_beside_the_real_protocol(tmp_path: Path) -> None
 
 def test_published_rows_keep_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Counts of 24 episodes stand for 1,000, which only the label looks at.
-    monkeypatch.setattr("rifenet.evaluation.report._PUBLISHED_EPISODES", 24)
+    monkeypatch.setattr("rifenet.evaluation.settings._PUBLISHED_EPISODES", 24)
     paths = [scored(tmp_path / f"{fold}.json", fold=fold, dataset=PASCAL) for fold in (0, 1)]
     text = report([*paths, scored(tmp_path / "mini.json")])
-    assert text.count("## PASCAL-5i, 1-shot") == 1
-    heading, *rows = table(text, "## PASCAL-5i, 1-shot")
+    assert text.count("## PASCAL-5i, pfenet, 1-shot") == 1
+    heading, *rows = table(text, "## PASCAL-5i, pfenet, 1-shot")
     assert heading == ["model", "fold 0", "fold 1", "fold 2", "fold 3", "mean", "FB-IoU"]
     assert rows[0][3:] == ["–"] * 4
     paper = next(row for row in rows if row[0].startswith("published: RiFeNet (AAAI 2024), ResNet-50"))
@@ -187,8 +188,8 @@ def test_settings_never_share_a_table(tmp_path: Path) -> None:
     ]
     text = report(paths)
     assert len(re.findall(r"^## (?!Sources)", text, re.MULTILINE)) == 4
-    assert "## custom dataset `photos`, 1-shot" in text
-    assert f"## {VOC_MINI}, 5-shot" in text
+    assert "## custom dataset `photos`, pfenet, 1-shot" in text
+    assert f"## {VOC_MINI}, pfenet, 5-shot" in text
 
 
 def test_marks_for_absent_and_already_seen_classes(tmp_path: Path) -> None:
