@@ -14,6 +14,7 @@ from rifenet.config import Config, DataConfig, EvalConfig
 from rifenet.data.index import ImageIndex
 from rifenet.evaluation.lists import EpisodeList, read_episodes, write_episodes
 from rifenet.evaluation.protocol import drawn_episodes, evaluate, settled
+from rifenet.evaluation.settings import setting_sentence
 
 
 @pytest.fixture
@@ -86,7 +87,9 @@ def test_other_episodes_are_named_in_the_record(index: ImageIndex, file: Path) -
     assert (listed.seeds, [len(run) for run in listed.runs]) == ((0,), [7])
     result = evaluate(ColourModel(), index, config(), listed=listed)
     assert result["protocol"]["episode_list"] == "episodes.json"
-    assert result["protocol"]["query_order"] == "as listed"
+    assert result["protocol"]["query_order"] == result["protocol"]["min_area_of"] == "as listed"
+    assert "those of `episodes.json`" in setting_sentence(result)
+    assert "classes of at least" not in setting_sentence(result)  # no filter was applied to them
     assert sum(row["episodes"][0] for row in result["per_class"]) == 7
     assert str(file.parent) not in json.dumps(result)
 

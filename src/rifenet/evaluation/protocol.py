@@ -194,7 +194,8 @@ def _record(index: ImageIndex, config: Config, listed: EpisodeList | None) -> di
         }
     record = {"name": rules.protocol, "min_area": data.min_area, "absent_as_zero": rules.absent_as_zero, **words}
     if listed is not None and not _own(index, config, listed):
-        record |= {"query_order": "as listed", "supports": "as listed", "episode_list": listed.name}
+        record |= dict.fromkeys(("query_order", "supports", "min_area_of"), "as listed")
+        record["episode_list"] = listed.name
     return record
 
 

@@ -46,14 +46,16 @@ def setting_sentence(result: dict[str, Any]) -> str:
     """Protocol, episodes, filters and data in one sentence."""
     rules, dataset = result["protocol"], result["dataset"]
     seeds = ", ".join(map(str, result["seeds"]))
-    if rules["name"] == "pfenet":
-        how = f"classes of at least {rules['min_area']:,} px in the mask as stored; scored at the original size"
-    else:
-        how = "; ".join(rules[part] for part in ("min_area_of", "resize"))
-        how += f"; scored at {rules['scored_at']}; queries: {rules['query_order']}"
-        how += f"; shots: {rules['k_shot']}" if result["shots"] > 1 else ""
     if "episode_list" in rules:
-        how += f"; the episodes are those of `{rules['episode_list']}`, not the protocol's own"
+        which = f"those of `{rules['episode_list']}`, whatever the protocol would have drawn"
+    elif rules["name"] == "pfenet":
+        which = f"classes of at least {rules['min_area']:,} px in the mask as stored"
+    else:
+        which = f"{rules['min_area_of']}; queries: {rules['query_order']}"
+    how = f"{which}; scored at the original size"
+    if rules["name"] != "pfenet":
+        how = f"{which}; {rules['resize']}; scored at {rules['scored_at']}"
+        how += f"; shots: {rules['k_shot']}" if result["shots"] > 1 else ""
     return (
         f"Protocol `{rules['name']}`: {result['episodes']:,} episodes for each of the seeds {seeds}; {how}; "
         f"{dataset['images']:,} images (`{dataset['list']}`, dataset hash `{dataset['hash'][:12]}`)."
