@@ -51,6 +51,7 @@ def test_a_training_item(index: ImageIndex) -> None:
         "unlabeled_weak": ((2, 3, SIZE, SIZE), np.float32),
         "unlabeled_strong": ((2, 3, SIZE, SIZE), np.float32),
         "unlabeled_valid": ((2, SIZE, SIZE), bool),
+        "crossed_masks": ((SIZE, SIZE), np.uint8),
     }
     assert item.keys() - shapes.keys() == {"class_id", "episode"}
     assert item["episode"] == 5

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from rendered import make_voc, save_mask
 
 from rifenet.data.folds import contiguous_folds
 from rifenet.data.index import ImageIndex, ImageRecord
@@ -161,7 +166,7 @@ def test_evaluation_names_the_classes_it_leaves_out(index: ImageIndex) -> None:
     assert {episode.class_id for episode in episodes} == {1}
     with pytest.raises(ValueError, match="at least 3 images to evaluate, but got none: emu"):
         evaluation_episodes(index, (5,), shots=2, seed=0, episodes=1)
-    with pytest.raises(ValueError, match="one of pfenet, but got 'other'"):
+    with pytest.raises(ValueError, match="one of pfenet, hsnet, but got 'other'"):
         evaluation_episodes(index, (1,), shots=1, seed=0, episodes=1, protocol="other")
 
 
@@ -170,6 +175,81 @@ def test_the_area_filter(index: ImageIndex) -> None:
     assert len(queries) == 10
     with_small = {e.query for e in evaluation_episodes(index, (2,), shots=1, seed=0, episodes=100, min_area=100)}
     assert len(with_small) == 20
+
+
+def test_hsnet_goes_through_all_pairs_in_list_order_whatever_their_area(index: ImageIndex) -> None:
+    pairs = index.pairs((1, 2, 3, 4), 1)
+    assert len(pairs) == 20 + 20 + 10 + 10 + 4 + 4  # also the ten small bees, and the ten ants of 50 px beside a cow
+    episodes = evaluation_episodes(index, (1, 2, 3, 4), shots=3, seed=0, episodes=150, min_area=2048, protocol="hsnet")
+    assert len(episodes) == 150
+    assert [(episode.query, episode.class_id) for episode in episodes] == [pairs[i % len(pairs)] for i in range(150)]
+    for episode in episodes:
+        assert len({episode.query, *episode.supports}) == 4
+        assert all(episode.class_id in index.records[image].areas for image in episode.supports)
+    drawn = Counter(image for episode in episodes if episode.class_id == 2 for image in episode.supports)
+    assert any(index.records[image].areas[2] == 100 for image in drawn)
+
+
+def coco(index: ImageIndex) -> ImageIndex:
+    return dataclasses.replace(index, dataset="coco")
+
+
+def test_hsnet_on_coco_draws_the_class_then_the_image(index: ImageIndex) -> None:
+    episodes = evaluation_episodes(coco(index), (1, 3, 4), shots=2, seed=0, episodes=3000, protocol="hsnet")
+    classes = Counter(episode.class_id for episode in episodes)
+    # Uniform over classes of 30, 14 and 4 images: 1,000 each, give or take four standard deviations of 26.
+    assert all(abs(classes[class_id] - 1000) < 105 for class_id in (1, 3, 4))
+    for class_id, images in ((1, 30), (4, 4)):
+        own = [episode for episode in episodes if episode.class_id == class_id]
+        for drawn, each in ((Counter(e.query for e in own), 1), (Counter(i for e in own for i in e.supports), 2)):
+            assert set(drawn) == set(index.images_of(class_id))
+            expected = each * len(own) / images
+            assert all(abs(count - expected) < 4.5 * expected**0.5 for count in drawn.values())
+    assert all(len({episode.query, *episode.supports}) == 3 for episode in episodes)
+
+
+@pytest.mark.parametrize("make", [lambda index: index, coco], ids=["pairs", "coco"])
+def test_hsnet_episodes_depend_on_seed_and_position_only(index: ImageIndex, make) -> None:
+    drawn = partial(evaluation_episodes, make(index), shots=2, protocol="hsnet")
+    long = drawn((1, 2, 3), seed=5, episodes=90)
+    assert drawn((3, 2, 1), seed=5, episodes=7) == long[:7]
+    assert drawn((1, 2, 3), seed=6, episodes=90) != long
+    assert drawn((1, 2, 3), seed=5, episodes=90, min_area=9) == long
+
+
+def test_hsnet_lists_are_the_same_on_every_machine(index: ImageIndex) -> None:
+    """Golden digest, as above."""
+    lists = [
+        evaluation_episodes(made, (1, 2, 3), shots=2, seed=3, episodes=50, protocol="hsnet")
+        for made in (index, coco(index))
+    ]
+    digest = hashlib.sha256("".join(episodes_to_json(index, episodes) for episodes in lists).encode()).hexdigest()
+    assert digest == "d6cf550747084ceab0ad40a8959cfc5a3c6a2a87d9a412e920353d0a1ef3d31b"
+
+
+@pytest.mark.filterwarnings("ignore:Classes left out")
+def test_hsnet_pairs_are_counted_on_the_masks(tmp_path: Path) -> None:
+    """The rule behind 346 / 451 / 725 / 346: an image counts for a class with any pixel of it, but not by "ignore"."""
+    root = make_voc(tmp_path, class_ids=(1, 2, 6, 7), per_class=3, mixed=3)
+    masks = sorted((root / "SegmentationClassAug").glob("*.png"))
+    for path, change in zip(masks, ("one pixel", "all ignored", "kept", "kept"), strict=False):
+        mask = np.array(Image.open(path))
+        if change == "one pixel":
+            mask[0, 0] = 6
+        elif change == "all ignored":
+            mask[mask > 0] = 255
+        save_mask(mask, path)
+    index = open_dataset("pascal", root, progress=False)
+    for fold in (0, 1):
+        novel = index.novel_classes(fold)
+        expected = []
+        for path in masks:
+            values = {int(value) for row in np.array(Image.open(path)) for value in row}
+            expected += [(path.stem, class_id) for class_id in novel if class_id in values]
+        episodes = evaluation_episodes(index, novel, shots=1, seed=0, episodes=len(expected) + 1, protocol="hsnet")
+        listed = [(index.records[episode.query].name, episode.class_id) for episode in episodes]
+        assert listed == [*expected, expected[0]]
+        assert len(expected) == 9  # fold 0: 5 + 5 - 1 all ignored; fold 1: 4 + 4 + 1 of one pixel
 
 
 def test_json_goes_by_names(index: ImageIndex) -> None:
@@ -189,6 +269,9 @@ def test_json_of_another_dataset_or_format(index: ImageIndex) -> None:
         episodes_from_json(index.with_records(index.records[1:]), text)
     with pytest.raises(ValueError, match=r"'wasp'\. Known: ant"):
         episodes_from_json(index, text.replace('"ant"', '"wasp"'))
+    for rows in ("[1]", '["ab"]', "7", '[{"class": "ant", "query": "photo0", "supports": null}]'):
+        with pytest.raises(ValueError, match=r"name its class, its query and a list of supports"):
+            episodes_from_json(index, f'{{"format": 1, "episodes": {rows}}}')
     for other in ("[]", '{"format": 2, "episodes": []}', "no json"):
         with pytest.raises(ValueError, match="format 1"):
             episodes_from_json(index, other)

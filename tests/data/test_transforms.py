@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import hsnet as slow
 from rendered import render
 
 from rifenet.data.transforms import (
@@ -14,6 +15,7 @@ from rifenet.data.transforms import (
     resize_and_pad,
     resize_mask,
     restore,
+    squash,
     strong_view,
     to_float,
     view_rng,
@@ -21,6 +23,7 @@ from rifenet.data.transforms import (
 )
 
 SIZES = st.integers(8, 256)
+ODD = st.integers(20, 63).map(lambda half: 2 * half + 1)  # of an odd side no two pixels are equally near to a centre
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
@@ -103,6 +106,56 @@ def test_padding_is_the_mean() -> None:
 def test_restore_refuses_maps_of_another_size() -> None:
     with pytest.raises(ValueError, match="16 x 16"):
         restore(np.zeros((4, 4), np.float32), place(4, 4, 16))
+
+
+@settings(max_examples=40, deadline=None)
+@given(height=st.integers(8, 128), width=st.integers(8, 128), size=st.integers(32, 400))
+def test_squash_there_and_back_leaves_no_offset_on_either_axis(height: int, width: int, size: int) -> None:
+    pixels, valid, placement = squash(2 * coordinates(height, width), size)
+    assert pixels.shape == (3, size, size)
+    assert pixels.dtype == np.float32
+    assert valid.shape == (size, size)
+    assert valid.all()
+    shown = pixels * 255 / 2
+    inner = np.s_[size // 3 : -(size // 3)]
+    for channel, axis, side in ((0, 1, width), (1, 0, height)):
+        line = shown[channel].mean(1 - axis)[inner]
+        positions = np.array([slow.squash_coordinate(value, side, size) for value in line])
+        assert np.abs(positions - np.arange(size)[inner]).max() < 0.5 * max(1, size / side)
+    back = restore(pixels, placement) * 255 / 2
+    assert back.shape == (3, height, width)
+    rows, columns = np.mgrid[0:height, 0:width]
+    for channel, wanted, side in ((0, columns, width), (1, rows, height)):
+        margin = int(np.ceil(2 * max(1, side / size)))
+        far = np.take(np.abs(back[channel] - wanted), range(margin, side - margin), axis=1 - channel)
+        assert far.size == 0 or far.max() < 0.5
+
+
+@settings(max_examples=15, deadline=None)
+@given(height=ODD, width=ODD, size=st.integers(32, 90))
+def test_squashed_masks_are_nearest_and_lie_under_their_image(height: int, width: int, size: int) -> None:
+    pixels, valid, placement = squash(coordinates(height, width), size)
+    mask = grid_labels(height, width)
+    mask[:20, :20] = 255
+    labels = resize_mask(mask, placement)
+    expected = slow.squash_mask(mask, size)
+    met = np.isin(mask, expected)  # a block cut narrow by the border may fall between the centres
+    assert set(np.unique(labels)) == set(np.unique(mask))
+    assert (labels != expected).sum() <= len(np.unique(mask[~met]))
+    real = valid & (labels != 255)
+    _assert_same_place(pixels, labels, real, tolerance=1 + 0.5 * max(height, width) / size)
+
+
+def test_an_object_between_the_samples_keeps_one_squashed_pixel() -> None:
+    mask = np.zeros((500, 2000), np.uint8)
+    mask[250, 1001] = 7
+    labels = resize_mask(mask, squash(np.zeros((500, 2000, 3), np.uint8), 400)[2])
+    assert np.argwhere(labels == 7).tolist() == [[200, 200]]
+
+
+def test_squash_refuses_an_empty_picture() -> None:
+    with pytest.raises(ValueError, match="at least 1 px"):
+        squash(np.zeros((0, 4, 3), np.uint8), 400)
 
 
 @settings(max_examples=40, deadline=None)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,52 @@ def test_json_on_stdout_is_the_result_without_the_packed_counts(
     assert (stored["model"]["name"], stored["model"]["image_size"]) == ("mine", 97)
 
 
+def test_hsnet_takes_its_own_size_and_seed_unless_told_otherwise(
+    line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "result.json"
+    plain = [*line[: line.index("--min-area")], "--protocol", "hsnet", "--episodes", "2"]
+    assert main([*plain, "--out", str(out)]) == 0
+    own = read(out)
+    assert (own["model"]["image_size"], own["seeds"], own["protocol"]["min_area"]) == (400, [0], 1)
+    printed = capsys.readouterr().out
+    assert "custom dataset `scenes`, hsnet, 1-shot, fold 0" in printed
+    told = [*plain, "--seeds", "4,2", "--image-size", "97", "--shots", "2", "--vote", "--original-size"]
+    assert main([*told, "--out", str(out)]) == 0
+    result = read(out)
+    assert (result["model"]["image_size"], result["seeds"], result["shots"]) == (97, [4, 2], 2)
+    assert result["protocol"]["vote"]
+    assert result["protocol"]["original_size"]
+    assert "hsnet at original size with vote, 2-shot" in capsys.readouterr().out
+
+
+def test_counts_of_episodes_and_images_are_printed(
+    line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*line, "--episodes", "15", "--out", str(tmp_path / "result.json")]) == 0
+    printed = capsys.readouterr().out
+    # In list order: leaf and lemon of one image, 4 heather, 4 leaf, 4 lemon, and the first one again.
+    for name, episodes, images in (("leaf", 6, 5), ("lemon", 5, 5), ("heather", 4, 4)):
+        assert re.search(rf"{name} .* {episodes} +│ {images} of {images} ", printed), printed
+    assert "95%" in printed
+
+
+def test_saved_episodes_are_what_another_model_is_scored_on(line: list[str], tmp_path: Path) -> None:
+    saved, first, second = tmp_path / "episodes.json", tmp_path / "first.json", tmp_path / "second.json"
+    assert main([*line, "--shots", "2", "--episodes", "4", "--save-episodes", str(saved), "--out", str(first)]) == 0
+    assert [len(json.loads(saved.read_text())[key]) for key in ("seeds", "episodes")] == [2, 8]
+    other = ["evaluate", "--model", "prototype", "--backbone", "efficientnet_lite0", "--dataset", "custom"]
+    other += ["--root", line[6], "--min-area", "100", "--image-size", "65"]
+    copy = tmp_path / "copy.json"
+    assert main([*other, "--episodes-from", str(saved), "--save-episodes", str(copy), "--out", str(second)]) == 0
+    assert read(first)["episodes_hash"] == read(second)["episodes_hash"]
+    assert read(first)["protocol"] == read(second)["protocol"]
+    assert copy.read_bytes() == saved.read_bytes()
+    text = tmp_path / "tables.md"
+    assert main(["report", str(first), str(second), "--out", str(text)]) == 0
+    assert text.read_text().count("## custom dataset") == 1
+
+
 def test_warnings_are_one_plain_line(line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for image in (Path(line[6]) / "images").glob("heather[123].png"):
         image.unlink()
@@ -120,11 +167,25 @@ def test_failure_is_one_sentence_and_exit_1(
     assert not out.exists()
 
 
+def test_a_list_that_is_not_there_is_one_sentence(
+    line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = line[: line.index("--episodes")]
+    assert main([*words, "--episodes-from", "none.json", "--out", str(tmp_path / "result.json")]) == 1
+    captured = capsys.readouterr()
+    assert "Expected an episode list at none.json" in captured.err
+    assert captured.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "change",
     [
         ["--seeds", "0,x"],
-        ["--protocol", "hsnet"],
+        ["--protocol", "other"],
+        ["--protocol", "hsnet"],  # with --min-area, which it does not have
+        ["--vote"],
+        ["--original-size"],
+        ["--episodes-from", "episodes.json"],  # with --episodes and --seeds, which the file brings
         ["--model", "prototype"],
         ["--backbone", "resnet18"],
         ["--model", "prototype", "--backbone", "resnet18", "--baseline"],
@@ -152,7 +213,7 @@ def test_two_ranks_under_torchrun_score_the_digits_of_one(line: list[str], tmp_p
     command = [*launcher, "-m", "rifenet", *line, "--device", "cpu", "--out", str(together)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("mIoU") == 1  # one rank speaks for all
+    assert done.stdout.count("FB-IoU") == 1  # one rank speaks for all
     first, second = read(alone), read(together)
     assert (first["environment"]["ranks"], second["environment"]["ranks"]) == (1, 2)
     assert {name: first[name] for name in SAME} == {name: second[name] for name in SAME}

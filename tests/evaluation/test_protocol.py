@@ -269,11 +269,12 @@ def test_unusable_requests_are_refused_in_a_sentence(index: ImageIndex) -> None:
 
 def test_model_trained_on_a_novel_class_is_named(index: ImageIndex) -> None:
     model = ColourModel()
-    model.metadata = {"name": "leaker", "classes_trained_on": ["apple", "lemon"]}
+    model.metadata = {"name": "leaker", "classes_trained_on": ["apple", "lemon"], "exclude_novel": False}
     with pytest.warns(UserWarning, match="trained on lemon"):
         result = evaluate(model, index, config())
     assert result["novel_classes_seen"] == ["lemon"]
     assert result["model"]["name"] == "leaker"
+    assert result["model"]["exclude_novel"] is False
     assert evaluate(ColourModel(), index, config(), name="mine")["model"]["name"] == "mine"
 
 
@@ -294,6 +295,7 @@ def test_result_holds_what_the_protocol_asks_for(index: ImageIndex, tmp_path: Pa
     assert machine["rifenet"]
     assert machine["device"] == "cpu"
     assert "git_commit" in machine
+    assert result["model"]["exclude_novel"] is None  # nothing was trained
     assert [run["seed"] for run in result["per_seed"]] == [0, 1]
     assert all(len(row["per_seed"]) == 2 for row in result["per_class"])
     assert result["seconds"] > 0

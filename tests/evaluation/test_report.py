@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from evaluation.test_result import counted, result
 
-from rifenet.evaluation.report import PASCAL_5I, VOC_MINI, report, setting_label
-from rifenet.evaluation.result import names_hash, write_result
+from rifenet.evaluation.report import report
+from rifenet.evaluation.result import compare_results, names_hash, write_result
+from rifenet.evaluation.settings import PASCAL_5I, VOC_MINI, setting_label
 
 PASCAL = {
     "name": "pascal",
@@ -97,7 +98,7 @@ def test_table_has_each_figure_with_its_source_and_the_prototype_last(tmp_path: 
     base = scored(tmp_path / "base.json", kind="prototype")
     model = scored(tmp_path / "model.json", better=900)
     text = report([base, model], tmp_path)
-    heading, ours, prototype = table(text, f"## {VOC_MINI}, 1-shot")
+    heading, ours, prototype = table(text, f"## {VOC_MINI}, pfenet, 1-shot")
     assert heading == ["model", "fold 1", "FB-IoU"]
     assert ours == ["rifenet, 473 px", f"{percent(model)} [2]", percent(model, "fb_iou")]
     assert prototype == ["prototype, 473 px", f"{percent(base)} [1]", percent(base, "fb_iou")]
@@ -144,11 +145,11 @@ def test_published_figures_only_beside_the_real_protocol(tmp_path: Path) -> None
 
 def test_published_rows_keep_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Counts of 24 episodes stand for 1,000, which only the label looks at.
-    monkeypatch.setattr("rifenet.evaluation.report._PUBLISHED_EPISODES", 24)
+    monkeypatch.setattr("rifenet.evaluation.settings._PUBLISHED_EPISODES", 24)
     paths = [scored(tmp_path / f"{fold}.json", fold=fold, dataset=PASCAL) for fold in (0, 1)]
     text = report([*paths, scored(tmp_path / "mini.json")])
-    assert text.count("## PASCAL-5i, 1-shot") == 1
-    heading, *rows = table(text, "## PASCAL-5i, 1-shot")
+    assert text.count("## PASCAL-5i, pfenet, 1-shot") == 1
+    heading, *rows = table(text, "## PASCAL-5i, pfenet, 1-shot")
     assert heading == ["model", "fold 0", "fold 1", "fold 2", "fold 3", "mean", "FB-IoU"]
     assert rows[0][3:] == ["–"] * 4
     paper = next(row for row in rows if row[0].startswith("published: RiFeNet (AAAI 2024), ResNet-50"))
@@ -187,8 +188,95 @@ def test_settings_never_share_a_table(tmp_path: Path) -> None:
     ]
     text = report(paths)
     assert len(re.findall(r"^## (?!Sources)", text, re.MULTILINE)) == 4
-    assert "## custom dataset `photos`, 1-shot" in text
-    assert f"## {VOC_MINI}, 5-shot" in text
+    assert "## custom dataset `photos`, pfenet, 1-shot" in text
+    assert f"## {VOC_MINI}, pfenet, 5-shot" in text
+
+
+HSNET = {
+    **dict.fromkeys(("query_order", "min_area_of", "resize", "k_shot"), "as hsnet has it"),
+    **{"name": "hsnet", "min_area": 1, "absent_as_zero": False, "image_size": 400},
+    **{"scored_at": "network size, 400 x 400 px", "original_size": False, "vote": False},
+}
+
+
+def test_two_protocols_and_their_options_never_share_a_table(tmp_path: Path) -> None:
+    protocols = [
+        None,
+        HSNET,
+        {**HSNET, "original_size": True},
+        {**HSNET, "vote": True},
+        {**HSNET, "episode_list": "theirs.json"},
+        {**HSNET, "image_size": 473},
+    ]
+    paths = [
+        scored(tmp_path / f"{number}.json", **({"protocol": protocol} if protocol else {}))
+        for number, protocol in enumerate(protocols)
+    ]
+    text = report(paths)
+    assert re.findall(r"^## (?!Sources)(.*)", text, re.MULTILINE) == [
+        f"{VOC_MINI}, pfenet, 1-shot",
+        f"{VOC_MINI}, hsnet, 1-shot",
+        f"{VOC_MINI}, hsnet at original size, 1-shot",
+        f"{VOC_MINI}, hsnet with vote, 1-shot",
+        f"{VOC_MINI}, hsnet on listed episodes, 1-shot",
+        f"{VOC_MINI}, hsnet, 1-shot",  # at 473 px
+    ]
+    assert text.count("This is not PASCAL-5i") == len(protocols)
+    assert text.count("scored at network size, 400 x 400 px") == 5
+    assert "those of `theirs.json`" in text
+    with pytest.raises(ValueError, match="protocol differs"):
+        compare_results(*(json.loads(path.read_text()) for path in paths[:2]))
+
+
+@pytest.mark.parametrize(
+    ("change", "label"),
+    [
+        ({}, PASCAL_5I),
+        ({"original_size": True}, PASCAL_5I),
+        ({"image_size": 473}, "PASCAL-5i test images under other rules"),
+        ({"episode_list": "theirs.json"}, "PASCAL-5i test images under other rules"),
+    ],
+)
+def test_figures_published_for_the_other_protocol_stay_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], label: str
+) -> None:
+    monkeypatch.setattr("rifenet.evaluation.settings._PUBLISHED_EPISODES", 24)
+    text = report([scored(tmp_path / "a.json", dataset=PASCAL, protocol={**HSNET, **change})])
+    assert f"## {label}, hsnet" in text
+    assert "published:" not in text
+    assert ("This is not PASCAL-5i" in text) == (label != PASCAL_5I)
+
+
+def test_training_with_and_without_novel_images_are_two_rows(tmp_path: Path) -> None:
+    paths = []
+    for kept in (True, False, None):
+        path = scored(tmp_path / f"{kept}.json")
+        content = json.loads(path.read_text())
+        content["model"]["metadata"] = {} if kept is None else {"exclude_novel": kept}
+        path.write_text(json.dumps(content))
+        paths.append(path)
+    rows = table(report(paths), "## ")[1:4]
+    assert [row[0] for row in rows] == [
+        "rifenet, 473 px, exclude_novel on",
+        "rifenet, 473 px, exclude_novel off",
+        "rifenet, 473 px",
+    ]
+
+
+def test_five_seeds_have_mean_deviation_and_both_intervals(tmp_path: Path) -> None:
+    path = scored(tmp_path / "a.json")
+    content = json.loads(path.read_text())
+    counts = counted(runs=5)
+    path.write_text(json.dumps({**content, **result(counts)} | {"config": content["config"]}))
+    score = json.loads(path.read_text())["scores"]["miou"]
+    values = [run["miou"] for run in json.loads(path.read_text())["per_seed"]]
+    deviation = (sum((value - sum(values) / 5) ** 2 for value in values) / 4) ** 0.5
+    row = table(report([path]), "### Intervals")[1]
+    main_row = table(report([path]), "## ")[1]
+    assert main_row[1] == f"{100 * sum(values) / 5:.1f} ± {100 * deviation:.1f} [1]"
+    half = 2.7764 * deviation / 5**0.5  # Student's t for four degrees of freedom
+    assert row[3] == f"{100 * (sum(values) / 5 - half):.1f} to {100 * (sum(values) / 5 + half):.1f}"
+    assert row[4] == "{:.1f} to {:.1f}".format(*(100 * bound for bound in score["interval_bootstrap"]))
 
 
 def test_marks_for_absent_and_already_seen_classes(tmp_path: Path) -> None:

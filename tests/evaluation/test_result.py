@@ -64,6 +64,9 @@ def test_figures_from_plain_sums() -> None:
     assert [row["iou"] for row in found["per_class"]] == pytest.approx(ious.mean(0))
     assert [row["std"] for row in found["per_class"]] == pytest.approx(ious.std(0, ddof=1))
     assert [row["name"] for row in found["per_class"]] == ["bus", "car", "cat"]
+    assert [row["episodes"] for row in found["per_class"]] == [[8, 8, 8]] * 3
+    # Classes 0, 1, 2, 0, ... meet queries 0, 0, 1, 1, 2, 2, ...: a class's episodes 3 apart, so never one query twice.
+    assert [row["queries"] for row in found["per_class"]] == [8, 8, 8]
     assert [run["seed"] for run in found["per_seed"]] == [5, 6, 7]
     assert [run["miou"] for run in found["per_seed"]] == pytest.approx(ious.mean(1))
     score = found["scores"]["miou"]

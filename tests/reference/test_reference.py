@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from . import attention, interaction, losses, metrics, prior, prototypes, resize, tokens
+from . import attention, hsnet, interaction, losses, metrics, prior, prototypes, resize, tokens
 
 LOG3 = math.log(3.0)  # sigmoid(log 3) = 3/4, softmax(log 3, 0) = (3/4, 1/4)
 
@@ -527,3 +527,36 @@ class TestMetrics:
         close(metrics.auroc([0.2, 0.8], [True, False]), 0)
         with pytest.raises(ValueError, match="one positive and one negative"):
             metrics.auroc([0.5], [True])
+
+
+class TestHsnet:
+    def test_squash_takes_what_lies_under_the_centre(self) -> None:
+        # 6 columns to 3: centres at 1, 3, 5 hit columns 1, 3, 5. 2 rows to 3: centres at 1/3, 1, 5/3 hit rows 0, 1, 1.
+        mask = np.array([[0, 1, 2, 3, 4, 5], [10, 11, 12, 13, 14, 255]])
+        assert hsnet.squash_mask(mask, 3).tolist() == [[1, 3, 5], [11, 13, 255], [11, 13, 255]]
+
+    def test_squash_moves_middles_to_middles_and_edges_to_edges(self) -> None:
+        # The middle of 7 pixels is 3, that of 400 is 199.5; the left edge is half a pixel before the first centre.
+        close(hsnet.squash_coordinate(3, 7, 400), 199.5)
+        close(hsnet.squash_coordinate(-0.5, 7, 400), -0.5)
+        close(hsnet.squash_coordinate(6.5, 7, 400), 399.5)
+
+    def test_scores_sit_on_every_second_pixel(self) -> None:
+        # Entries belong to pixels 0 and 2; a network of 2 pixels never sees the far one in full.
+        close(hsnet.network_scores(np.array([[0.0, 2], [4, 6]]), 2, 3), [[0, 1, 2], [2, 3, 4], [4, 5, 6]])
+        close(hsnet.network_scores(np.array([[0.0, 2], [4, 6]]), 2, 2), [[0, 1], [2, 3]])
+
+    def test_counts_meet_at_network_size(self) -> None:
+        # Class 3 is under centre (0, 0), the ignored pixel under (1, 1): three pixels count, one of them is wrong.
+        mask = np.array([[9, 9, 9, 9], [9, 3, 9, 0], [9, 9, 9, 9], [9, 0, 9, 255]])
+        prediction = np.array([[1, 1], [0, 1]])
+        assert hsnet.counts_at_network_size(prediction, mask, 3) == [[1, 2], [1, 2]]
+
+    def test_votes_over_the_most_votes(self) -> None:
+        # Sums 4, 2, 1, 0 of five masks: over the largest, 1, 0.5, 0.25, 0.
+        masks = np.array([[[1, 1, 0, 0]], [[1, 1, 0, 0]], [[1, 0, 1, 0]], [[1, 0, 0, 0]], [[0, 0, 0, 0]]])
+        assert hsnet.vote(masks).tolist() == [[1, 1, 0, 0]]
+
+    def test_one_vote_is_enough_where_none_has_two_and_none_is_not(self) -> None:
+        assert hsnet.vote(np.array([[[1, 0]], [[0, 0]], [[0, 0]]])).tolist() == [[1, 0]]
+        assert hsnet.vote(np.zeros((3, 1, 2))).tolist() == [[0, 0]]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, print_json
-from rifenet.config import BACKBONES, DATASETS, FOLDS, Config, DataConfig, EvalConfig
+from rifenet.config import BACKBONES, DATASETS, FOLDS, PROTOCOLS, Config, DataConfig, EvalConfig, default_episodes
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _EXAMPLE = """examples:
   rifenet evaluate --model runs/fold2 --baseline --dataset pascal --root VOC2012 --fold 2 --out runs/fold2/result.json
+  rifenet evaluate --model runs/fold2 --dataset pascal --root VOC2012 --fold 2 --protocol hsnet --shots 5 --vote
   rifenet evaluate --model prototype --backbone efficientnet_lite2 --dataset custom --root photos --out prototype.json
   torchrun --nproc-per-node 4 -m rifenet evaluate --model runs/fold2 --dataset pascal --root VOC2012 --fold 2"""
 
@@ -32,7 +33,8 @@ def main(argv: list[str]) -> int:
     import torch
 
     from rifenet.data.sources import open_dataset
-    from rifenet.evaluation.protocol import evaluate
+    from rifenet.evaluation.lists import read_episodes, write_episodes
+    from rifenet.evaluation.protocol import drawn_episodes, evaluate, settled
     from rifenet.evaluation.result import write_result
 
     if options.threads:
@@ -41,18 +43,28 @@ def main(argv: list[str]) -> int:
     leads = fabric is None or fabric.is_global_zero
     model = _load(options)
     watched = leads and sys.stderr.isatty()
-    config = _config(options, getattr(model, "metadata", {}).get("image_size"))
-    data = config.data
     index = open_dataset(
-        data.dataset, data.root, list_file=data.list_file, part="val", folds=data.folds, progress=watched
+        options.dataset,
+        options.root,
+        list_file=options.list_file,
+        part="val",
+        folds=options.folds,
+        progress=watched,
     )
+    listed = read_episodes(options.episodes_from, index) if options.episodes_from else None
+    config = settled(_config(options, getattr(model, "metadata", {}).get("image_size")), listed)
+    if options.save_episodes and leads:
+        runs_of_episodes = listed.runs if listed else drawn_episodes(index, config)
+        write_episodes(options.save_episodes, index, config, runs_of_episodes)
     runs: dict[Path, tuple[Any, str]] = {options.out: (model, options.name)}
     if options.baseline:
         runs[options.out.with_name(f"{options.out.stem}-prototype.json")] = (_baseline(model), "")
     printed: list[dict[str, Any]] = []
     for out, (scored, name) in runs.items():
         with _noted_warnings(leads), _bar(config, fabric) as progress:
-            result = evaluate(scored.to(device), index, config, name=name, fabric=fabric, progress=progress)
+            result = evaluate(
+                scored.to(device), index, config, listed=listed, name=name, fabric=fabric, progress=progress
+            )
         if leads:
             write_result(result, out)
             printed.append({"file": str(out), **{key: result[key] for key in result if key != "episode_counts"}})
@@ -80,13 +92,17 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--list-file", default="", metavar="FILE", help="image names to use instead of the dataset's own test list")
     add("--fold", type=int, default=data.fold, help="fold whose novel classes are scored (default: %(default)s)")
     add("--folds", choices=FOLDS, default=data.folds, help="coco: how classes are parted (default: %(default)s)")
-    add("--shots", type=int, default=data.shots, metavar="K", help="support images an episode (default: %(default)s)")
-    add("--protocol", choices=("pfenet",), default=rules.protocol, help="default: %(default)s")
-    add("--episodes", type=int, default=rules.episodes, metavar="N", help="episodes a seed (default: %(default)s)")
-    add("--seeds", type=_seeds, default=rules.seeds, metavar="0,1,...", help="one run of N each (default: 0,1,2,3,4)")
-    add("--min-area", type=int, default=data.min_area, metavar="PX", help="pixels from which on a class counts")
+    add("--shots", type=int, metavar="K", help=f"support images an episode (default: {data.shots})")
+    add("--protocol", choices=tuple(PROTOCOLS), default=rules.protocol, help="default: %(default)s")
+    add("--episodes", type=int, metavar="N", help="episodes a seed (default: 1000; pfenet on COCO: 5000)")
+    add("--seeds", type=_seeds, metavar="0,1,...", help="one run of N each (default: 0,1,2,3,4; hsnet: 0)")
+    add("--min-area", type=int, metavar="PX", help=f"pixels from which on a class counts (default: {data.min_area})")
+    add("--original-size", action="store_true", help="hsnet: score at the original size, not the network's")
+    add("--vote", action="store_true", help="hsnet, K > 1: each shot alone, then a vote, not one pass over all")
+    add("--episodes-from", type=Path, metavar="FILE", help="JSON list of episodes to score instead of the protocol's")
+    add("--save-episodes", type=Path, metavar="FILE", help="write the scored episodes as such a list")
     add("--absent-as-zero", action="store_true", help="count a class without episodes as 0, as published codes do")
-    add("--image-size", type=int, metavar="PX", help="side of the network's input (default: the model's)")
+    add("--image-size", type=int, metavar="PX", help="side of the network's input (default: the model's; hsnet: 400)")
     add("--batch-size", type=int, default=rules.batch_size, help="episodes loaded together; changes no digit")
     add("--workers", type=int, default=rules.workers, help="loader processes; changes no digit")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
@@ -98,6 +114,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         parser.error("--backbone belongs to --model prototype, which needs it")
     if options.model == "prototype" and options.baseline:
         parser.error("--baseline is for a trained model; --model prototype is the baseline itself")
+    if options.protocol == "hsnet" and options.min_area is not None:
+        parser.error("--min-area belongs to --protocol pfenet; hsnet has no area filter")
+    if options.protocol != "hsnet" and (options.original_size or options.vote):
+        parser.error("--original-size and --vote belong to --protocol hsnet")
+    if options.episodes_from and (options.shots, options.episodes, options.seeds) != (None, None, None):
+        parser.error("--episodes-from brings its own shots, episodes and seeds; leave those options out")
     return options
 
 
@@ -109,20 +131,25 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _config(options: argparse.Namespace, model_size: int | None) -> Config:
+    """The options over the protocol's own values."""
+    own = PROTOCOLS[options.protocol]
+    default = DataConfig()
     data = DataConfig(
         dataset=options.dataset,
         root=options.root,
         list_file=options.list_file,
         folds=options.folds,
         fold=options.fold,
-        shots=options.shots,
-        image_size=options.image_size or model_size or DataConfig().image_size,
-        min_area=options.min_area,
+        shots=default.shots if options.shots is None else options.shots,
+        image_size=options.image_size or own.image_size or model_size or default.image_size,
+        min_area=default.min_area if options.min_area is None else options.min_area,
     )
     rules = EvalConfig(
         protocol=options.protocol,
-        episodes=options.episodes,
-        seeds=options.seeds,
+        episodes=default_episodes(options.protocol, options.dataset) if options.episodes is None else options.episodes,
+        seeds=options.seeds or (),
+        original_size=options.original_size,
+        vote=options.vote,
         batch_size=options.batch_size,
         workers=options.workers,
         absent_as_zero=options.absent_as_zero,
@@ -212,21 +239,37 @@ def _print(printed: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from rifenet.evaluation.settings import setting_title
+
     console = Console(highlight=False, markup=False)
-    table = Table("IoU in percent", *(result["model"]["name"] for result in printed))
-    for row, item in enumerate(printed[0]["per_class"]):
+    first = printed[0]
+    console.print(f"{setting_title(first)}, fold {first['fold']}", soft_wrap=True)
+    models = [result["model"]["name"] for result in printed]
+    table = Table("IoU in percent", *models, "episodes a seed", "queries of images")
+    for row, item in enumerate(first["per_class"]):
         ious = [result["per_class"][row]["iou"] for result in printed]
-        table.add_row(item["name"], *("absent" if iou is None else f"{100 * iou:.1f}" for iou in ious))
+        cells = ("absent" if iou is None else f"{100 * iou:.1f}" for iou in ious)
+        table.add_row(item["name"], *cells, _range(item["episodes"]), f"{item['queries']:,} of {item['images']:,}")
     table.add_section()
     for key, title in (("miou", "mIoU"), ("fb_iou", "FB-IoU")):
-        table.add_row(title, *(_plus_minus(result["scores"][key]) for result in printed))
+        table.add_row(title, *(_plus_minus(result["scores"][key]) for result in printed), "", "")
+    for kind, title in (("seeds", "over seeds"), ("bootstrap", "over queries")):
+        intervals = (result["scores"]["miou"][f"interval_{kind}"] for result in printed)
+        cells = ("–" if found is None else f"{100 * found[0]:.1f} to {100 * found[1]:.1f}" for found in intervals)
+        table.add_row(f"mIoU, 95% {title}", *cells, "", "")
     console.print(table)
     for result in printed:
+        kept = {True: "on", False: "off"}.get(result["model"]["exclude_novel"])
         console.print(
             f"{result['file']}: {result['episodes']:,} episodes x {len(result['seeds'])} seeds, "
-            f"{result['episodes_per_second']:.1f} a second",
+            f"{result['episodes_per_second']:.1f} a second" + (f", trained with exclude_novel {kept}" if kept else ""),
             soft_wrap=True,
         )
+
+
+def _range(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _plus_minus(score: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.config.model import BACKBONES, GUIDES, ModelConfig
+from rifenet.config.protocols import PROTOCOLS, default_episodes
 from rifenet.config.recipe import DATASETS, FOLDS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig
 
 __all__ = [
@@ -20,12 +21,14 @@ __all__ = [
     "DATASETS",
     "FOLDS",
     "GUIDES",
+    "PROTOCOLS",
     "PSEUDO_LABELS",
     "Config",
     "DataConfig",
     "EvalConfig",
     "ModelConfig",
     "TrainConfig",
+    "default_episodes",
     "from_dict",
     "load_config",
     "save_config",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rifenet.config.checks import expect, one_of
+from rifenet.config.protocols import EPISODES, PROTOCOLS
 
 DATASETS = ("pascal", "coco", "fss1000", "custom")
 FOLDS = ("interleaved", "contiguous")
@@ -175,11 +176,15 @@ class EvalConfig:
     """How novel classes are scored (protocols.md 3-4)."""
 
     protocol: str = "pfenet"
-    """pfenet: the paper's family."""
-    episodes: int = 1000
+    """pfenet (the paper's family) or hsnet (input squashed, no area filter, scored at network size)."""
+    episodes: int = EPISODES
     """N: episodes scored, exactly."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """One run of N episodes for each seed."""
+    seeds: tuple[int, ...] = ()
+    """One run of N episodes for each seed; empty: the protocol's own, 0 to 4 (pfenet) or 0 (hsnet)."""
+    original_size: bool = False
+    """hsnet: score at the original image size instead of the network's; pfenet always does."""
+    vote: bool = False
+    """hsnet, more than one shot: segment with each shot alone and let the masks vote, instead of one pass over all."""
     batch_size: int = 1
     """Episodes loaded together; changes no digit."""
     workers: int = 0
@@ -188,8 +193,15 @@ class EvalConfig:
     """Count a class without episodes as 0, as the published codes do, instead of leaving it out."""
 
     def __post_init__(self) -> None:
-        one_of("eval.protocol", self.protocol, ("pfenet",))
+        one_of("eval.protocol", self.protocol, tuple(PROTOCOLS))
+        if not self.seeds:
+            object.__setattr__(self, "seeds", PROTOCOLS[self.protocol].seeds)
+        for name in ("original_size", "vote"):
+            if getattr(self, name) and self.protocol != "hsnet":
+                raise ValueError(
+                    f"Expected eval.{name} only with eval.protocol hsnet, but the protocol is {self.protocol}. "
+                    "Leave it out, or choose hsnet."
+                )
         expect(self.episodes >= 1, "eval.episodes", self.episodes, "at least 1")
-        expect(len(self.seeds) >= 1, "eval.seeds", self.seeds, "at least one seed")
         expect(self.batch_size >= 1, "eval.batch_size", self.batch_size, "at least 1")
         expect(self.workers >= 0, "eval.workers", self.workers, "0 or more")

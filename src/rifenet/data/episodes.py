@@ -30,6 +30,7 @@ from rifenet.data.transforms import (
     load_image,
     resize_and_pad,
     resize_mask,
+    squash,
     strong_view,
     to_float,
     view_rng,
@@ -103,15 +104,22 @@ class Views:
 
 
 def load_episode(
-    index: ImageIndex, episode: Episode, size: int, *, views: Views | None = None, other_class: int | None = None
+    index: ImageIndex,
+    episode: Episode,
+    size: int,
+    *,
+    views: Views | None = None,
+    squashed: bool = False,
+    other_class: int | None = None,
 ) -> dict[str, Any]:
     """The arrays of one episode, as the network takes them (S = size).
 
     query_images float32 [3,S,S] in [0,1], query_masks uint8 [S,S] (0, 1, 255), query_valid bool [S,S]; support_images
     [K,3,S,S], support_masks [K,S,S], support_valid [K,S,S]; class_id. Without `views` (evaluation): resized and padded,
-    and also placement and query_mask_original, the binary mask at its own size. With `views` (training): varied, and
-    where there are unlabeled images also unlabeled_weak and unlabeled_strong [U,3,S,S], two views of one geometry, and
-    unlabeled_valid [U,S,S]; with `other_class` also crossed_masks [S,S], the query's mask of that class.
+    or `squashed` to the square, and also placement and query_mask_original, the binary mask at its own size. With
+    `views` (training): varied, and where there are unlabeled images also unlabeled_weak and unlabeled_strong
+    [U,3,S,S], two views of one geometry, and unlabeled_valid [U,S,S]; with `other_class` also crossed_masks [S,S], the
+    query's mask of that class.
     """
     loaded = []
     arrays: dict[str, Any] = {"class_id": episode.class_id}
@@ -119,7 +127,7 @@ def load_episode(
         photo, mask = load_pair(index, image)
         value = index.records[image].value(episode.class_id)
         if views is None:
-            pixels, valid, placement = resize_and_pad(photo, size)
+            pixels, valid, placement = (squash if squashed else resize_and_pad)(photo, size)
             labels = resize_mask(mask, placement)
             if position == 0:
                 arrays |= {"placement": placement, "query_mask_original": binary_mask(mask, value)}
@@ -171,16 +179,16 @@ class TrainingEpisodes(Dataset[dict[str, Any]]):
 
 
 class EvaluationEpisodes(Dataset[dict[str, Any]]):
-    """Item i is episode i of a list, resized and padded, with its original mask; batch it with `collate_evaluation`."""
+    """Item i is episode i of a list, resized and padded or squashed; batch it with `collate_evaluation`."""
 
-    def __init__(self, index: ImageIndex, episodes: Sequence[Episode], size: int) -> None:
-        self.index, self.episodes, self.size = index, episodes, size
+    def __init__(self, index: ImageIndex, episodes: Sequence[Episode], size: int, squashed: bool = False) -> None:
+        self.index, self.episodes, self.size, self.squashed = index, episodes, size, squashed
 
     def __len__(self) -> int:
         return len(self.episodes)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        return load_episode(self.index, self.episodes[i], self.size) | {"episode": i}
+        return load_episode(self.index, self.episodes[i], self.size, squashed=self.squashed) | {"episode": i}
 
 
 def collate_evaluation(items: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Decisions: every choice is a SHA-256 of (purpose, seed, position, ...), so an episode depends on its own position only:
 any worker count, batch size and rank count gives the same list on every machine, and a run resumes anywhere. Training
 draws episodes with replacement; evaluation goes through the (image, class) pairs in list order, which leaves no
-randomness in the queries (protocols.md 3).
+randomness in the queries, but for `hsnet` on COCO, which draws a class and then its image (protocols.md 3).
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from rifenet.config import PROTOCOLS
 from rifenet.data.index import ImageIndex
-
-PROTOCOLS = ("pfenet",)
 
 
 @dataclass(frozen=True)
@@ -154,12 +153,18 @@ def evaluation_episodes(
     min_area: int = 2048,
     protocol: str = "pfenet",
 ) -> list[Episode]:
-    """Exactly `episodes` episodes: (image, class) pairs in list order, cycled; supports drawn by (seed, position).
+    """Exactly `episodes` episodes of a protocol, each a function of (index, classes, shots, seed, position).
+
+    pfenet: (image, class) pairs of at least `min_area` pixels in list order, cycled; supports drawn.
+    hsnet: `min_area` does not count, one pixel of the class is enough. The pairs in list order, cycled; on COCO a
+    class, uniform, then one of its images, uniform. Supports drawn uniformly among the class's other images.
 
     A class with fewer than K + 1 images is named in a UserWarning and left out; ValueError where none is left.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"Expected protocol to be one of {', '.join(PROTOCOLS)}, but got {protocol!r}.")
+    if not PROTOCOLS[protocol].filters_by_area:
+        min_area = 1
     images, left_out = usable_classes(index, class_ids, shots, min_area)
     named = "; ".join(f"{name} ({reason})" for name, reason in left_out)
     if not images:
@@ -167,10 +172,14 @@ def evaluation_episodes(
     if left_out:
         warnings.warn(f"Classes left out of the evaluation: {named}.", stacklevel=2)
     pairs = index.pairs(images, min_area)
+    purpose = "evaluate" if protocol == "pfenet" else protocol
     result = []
     for i in range(episodes):
         query, class_id = pairs[i % len(pairs)]
-        result.append(Episode(class_id, query, _draw_others(images[class_id], shots, (query,), "evaluate", seed, i)))
+        if protocol == "hsnet" and index.dataset == "coco":
+            class_id = sorted(images)[_draw(len(images), purpose, seed, i, "class")]
+            query = images[class_id][_draw(len(images[class_id]), purpose, seed, i, "query")]
+        result.append(Episode(class_id, query, _draw_others(images[class_id], shots, (query,), purpose, seed, i)))
     return result
 
 
@@ -227,6 +236,10 @@ def episodes_from_json(index: ImageIndex, text: str) -> list[Episode]:
         ]
     except KeyError as error:
         raise ValueError(f"Expected episodes over images of this dataset, but {error} is missing.") from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(
+            "Expected each episode to name its class, its query and a list of supports, but one does not."
+        ) from error
 
 
 def split_holdout(index: ImageIndex, share: float, seed: int) -> tuple[ImageIndex, ImageIndex]:

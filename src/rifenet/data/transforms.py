@@ -147,6 +147,13 @@ def resize_and_pad(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.floa
     return pixels, valid, placement
 
 
+def squash(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float32], NDArray[np.bool_], Placement]:
+    """`resize_and_pad` for the `hsnet` protocol: the photo fills the square, its ratio is lost, every pixel is real."""
+    place(image.shape[0], image.shape[1], size)  # refuses empty pictures and sizes
+    pixels = to_float(np.asarray(_resized(image, size, size)))
+    return pixels, np.ones((size, size), bool), Placement(image.shape[0], image.shape[1], size, size, size)
+
+
 def resize_mask(mask: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
     """Mask at the image's placement, uint8 [size, size]: nearest neighbour, padding 255.
 

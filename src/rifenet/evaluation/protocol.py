@@ -1,10 +1,12 @@
-"""The `pfenet` protocol (protocols.md 2-4): exactly N episodes of a fold's novel classes for each seed, scored.
+"""The named protocols (protocols.md 2-4): exactly N episodes of a fold's novel classes for each seed, scored.
 
 How episodes are run is in `scoring`; here is which episodes, by which rules, and what is said about them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import time
 import warnings
@@ -14,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from rifenet.config import Config
+from rifenet.config import PROTOCOLS, Config
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, episodes_to_json, evaluation_episodes
+from rifenet.evaluation.lists import EpisodeList
+from rifenet.evaluation.prediction import Rules, extended_side
 from rifenet.evaluation.provenance import config_record, dataset_record, environment, model_record, peak_memory
 from rifenet.evaluation.result import FORMAT, EpisodeCounts, figures, pack_counts
 from rifenet.evaluation.scoring import Model, device_of, score_episodes
@@ -24,7 +28,7 @@ from rifenet.evaluation.scoring import Model, device_of, score_episodes
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["RULES", "evaluate", "score_episodes"]
+__all__ = ["RULES", "drawn_episodes", "evaluate", "score_episodes", "settled"]
 
 RULES = {
     "query_order": "(image, class) pairs in list order, cycled; the published codes draw a class of each image",
@@ -37,12 +41,15 @@ RULES = {
 }
 """What `pfenet` fixes, in words, for the result file."""
 
+_VOTE = "each shot alone; votes over the most votes in the picture, foreground from 0.5 on"
+
 
 def evaluate(
     model: Model,
     index: ImageIndex,
     config: Config,
     *,
+    listed: EpisodeList | None = None,
     name: str = "",
     fabric: Fabric | None = None,
     progress: Callable[[int], None] | None = None,
@@ -51,18 +58,21 @@ def evaluate(
 
     Of `config` it uses data (fold, shots, image_size, min_area) and eval. A novel class without an episode is named in
     a UserWarning, listed in `absent_classes` and left out of the mean, or counted as 0 with `absent_as_zero`; a novel
-    class on which the model says it was trained is named in a UserWarning and listed in `novel_classes_seen`. `name` is
-    what tables call the model; without it, the model's own name.
+    class on which the model says it was trained is named in a UserWarning and listed in `novel_classes_seen`. `listed`
+    are episodes to score instead of the protocol's own; shots, seeds and N are then theirs. `name` is what tables call
+    the model; without it, the model's own name.
 
     Raises:
-        ValueError: no such fold, a seed given twice, no class with enough images, or logits that are not finite.
+        ValueError: no such fold, a seed given twice, no class with enough images, a listed episode of a class that is
+            not novel, or logits that are not finite.
     """
+    config = settled(config, listed)
     data, rules = config.data, config.eval
     if len(set(rules.seeds)) < len(rules.seeds):
         raise ValueError(f"Expected different seeds, but got {', '.join(map(str, rules.seeds))}. Give each one once.")
     classes = {class_id: index.class_name(class_id) for class_id in index.novel_classes(data.fold)}
-    runs = [_episodes(index, config, seed) for seed in rules.seeds]
-    listed = [episode for run in runs for episode in run]
+    runs = drawn_episodes(index, config) if listed is None else _novel_only(listed, classes, data.fold)
+    episodes = [episode for run in runs for episode in run]
     device = device_of(model)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -70,8 +80,9 @@ def evaluate(
     scored = score_episodes(
         model,
         index,
-        listed,
+        episodes,
         data.image_size,
+        rules=_scoring_rules(config),
         batch_size=rules.batch_size,
         workers=rules.workers,
         fabric=fabric,
@@ -80,18 +91,13 @@ def evaluate(
     seconds = time.perf_counter() - started
     shape = (len(runs), rules.episodes)
     counted = EpisodeCounts(
-        np.array([episode.class_id for episode in listed], dtype=np.int32).reshape(shape),
-        np.array([episode.query for episode in listed], dtype=np.int32).reshape(shape),
+        np.array([episode.class_id for episode in episodes], dtype=np.int32).reshape(shape),
+        np.array([episode.query for episode in episodes], dtype=np.int32).reshape(shape),
         scored.astype(np.int32).reshape(*shape, 2, 2),
     )
     result = {
         "format": FORMAT,
-        "protocol": {
-            "name": rules.protocol,
-            "min_area": data.min_area,
-            "absent_as_zero": rules.absent_as_zero,
-            **RULES,
-        },
+        "protocol": _record(index, config, listed),
         "dataset": dataset_record(index),
         "fold": data.fold,
         "shots": data.shots,
@@ -101,32 +107,103 @@ def evaluate(
         "model": model_record(model, data.image_size, name),
         **figures(counted, classes, rules.seeds, rules.absent_as_zero),
         "seconds": round(seconds, 3),
-        "episodes_per_second": round(len(listed) / seconds, 3),
+        "episodes_per_second": round(len(episodes) / seconds, 3),
         "peak_memory_mib": peak_memory(device),
         "environment": environment(device, fabric.world_size if fabric is not None else 1),
         "config": config_record(model, config),
         "episode_counts": pack_counts(counted),
     }
+    for row in result["per_class"]:
+        row["images"] = len(index.images_of(row["id"], data.min_area))
     seen = result["model"]["metadata"].get("classes_trained_on", ())
     result["novel_classes_seen"] = [class_name for class_name in classes.values() if class_name in seen]
     _warn(result)
     return result
 
 
-def _episodes(index: ImageIndex, config: Config, seed: int) -> list[Episode]:
+def settled(config: Config, listed: EpisodeList | None = None) -> Config:
+    """`config` as the evaluation uses it: without the area filter where the protocol has none; a list's K, N, seeds."""
+    data, rules = config.data, config.eval
+    if not PROTOCOLS[rules.protocol].filters_by_area:
+        data = dataclasses.replace(data, min_area=1)
+    if listed is not None:
+        data = dataclasses.replace(data, shots=listed.shots)
+        rules = dataclasses.replace(rules, seeds=listed.seeds, episodes=len(listed.runs[0]))
+    return dataclasses.replace(config, data=data, eval=rules)
+
+
+def drawn_episodes(index: ImageIndex, config: Config) -> tuple[tuple[Episode, ...], ...]:
+    """The protocol's own episodes: N for each seed. Raises ValueError for no such fold or no class with enough images.
+
+    It names no class that is left out: `evaluate` does, once for all seeds.
+    """
     data, rules = config.data, config.eval
     with warnings.catch_warnings():
-        # It would name the classes that are left out once for each seed; `_warn` names them once.
         warnings.simplefilter("ignore", UserWarning)
-        return evaluation_episodes(
-            index,
-            index.novel_classes(data.fold),
-            shots=data.shots,
-            seed=seed,
-            episodes=rules.episodes,
-            min_area=data.min_area,
-            protocol=rules.protocol,
+        runs = [
+            evaluation_episodes(
+                index,
+                index.novel_classes(data.fold),
+                shots=data.shots,
+                seed=seed,
+                episodes=rules.episodes,
+                min_area=data.min_area,
+                protocol=rules.protocol,
+            )
+            for seed in rules.seeds
+        ]
+    return tuple(map(tuple, runs))
+
+
+def _novel_only(listed: EpisodeList, classes: dict[int, str], fold: int) -> tuple[tuple[Episode, ...], ...]:
+    if not {episode.class_id for run in listed.runs for episode in run} <= classes.keys():
+        raise ValueError(
+            f"Expected episodes of the novel classes of fold {fold} ({', '.join(classes.values())}), but "
+            f"{listed.name} has others. Name the fold that the list was made for with --fold."
         )
+    return listed.runs
+
+
+def _scoring_rules(config: Config) -> Rules:
+    hsnet = config.eval.protocol == "hsnet"
+    return Rules(hsnet, config.eval.original_size or not hsnet, config.eval.vote and config.data.shots > 1)
+
+
+def _record(index: ImageIndex, config: Config, listed: EpisodeList | None) -> dict[str, Any]:
+    """The protocol with every filter and choice, in words; two records differ where figures must not be compared."""
+    data, rules = config.data, config.eval
+    words: dict[str, Any] = dict(RULES)
+    if rules.protocol == "hsnet":
+        scoring, size = _scoring_rules(config), data.image_size
+        square = f"{size} x {size} px"
+        if index.dataset == "coco":
+            words["query_order"] = "class uniform, then one of its images, uniform, drawn by (seed, position)"
+        else:
+            words["query_order"] = "(image, class) pairs in list order, cycled"
+        words |= {
+            "supports": "drawn by (seed, position), uniform among the class's other images",
+            "min_area_of": "no area filter: any pixel of the class in the mask as stored",
+            "resize": f"squashed to {square}, masks by nearest neighbour; the last row and column repeated to "
+            f"{extended_side(size)} px for the network",
+            "scored_at": f"{'original size' if scoring.original_size else f'network size, {square}'}; ignored pixels "
+            "excluded",
+            "k_shot": _VOTE if scoring.vote else RULES["k_shot"],
+            "image_size": size,
+            "original_size": scoring.original_size,
+            "vote": scoring.vote,
+        }
+    record = {"name": rules.protocol, "min_area": data.min_area, "absent_as_zero": rules.absent_as_zero, **words}
+    if listed is not None and not _own(index, config, listed):
+        record |= dict.fromkeys(("query_order", "supports", "min_area_of"), "as listed")
+        record["episode_list"] = listed.name
+    return record
+
+
+def _own(index: ImageIndex, config: Config, listed: EpisodeList) -> bool:
+    """Whether the list holds what the protocol would have drawn, so that its figures may stand beside the others."""
+    with contextlib.suppress(ValueError):  # it would have found no class with enough images
+        return drawn_episodes(index, config) == listed.runs
+    return False
 
 
 def _hash(index: ImageIndex, runs: Sequence[Sequence[Episode]]) -> str:

@@ -21,7 +21,8 @@ from rifenet.evaluation.result import names_hash
 def model_record(model: Any, image_size: int, name: str = "") -> dict[str, Any]:
     """Name, kind, backbone, hash and input size of the scored model, and what its file says of its training.
 
-    `name` replaces the model's own. `checkpoint_hash` is None for a model that never was in a file.
+    `name` replaces the model's own. `exclude_novel` is the filter that training used; None where the file does not say,
+    or nothing was trained. `checkpoint_hash` is None for a model that never was in a file.
     """
     metadata: dict[str, Any] = getattr(model, "metadata", {})
     config = getattr(model, "config", None)
@@ -32,6 +33,7 @@ def model_record(model: Any, image_size: int, name: str = "") -> dict[str, Any]:
         "backbone": backbone,
         "checkpoint_hash": getattr(model, "hash", None),
         "image_size": image_size,
+        "exclude_novel": metadata.get("exclude_novel"),
         "metadata": metadata,
     }
 

@@ -1,9 +1,9 @@
 """Markdown tables from result files, never by hand (protocols.md 6).
 
 Decisions:
-- One table for each setting: dataset, shots, rules, seeds and N. Figures of two settings never share a table.
-- Published figures stand only in the table of the true PASCAL-5i test set, at its original size, under `pfenet`'s own
-  filter and N. Everything else is labelled by what it is.
+- One table for each setting: dataset, shots, rules, seeds and N (`settings`). Two settings never share a table.
+- Published figures stand only in the table of the true PASCAL-5i test set, at its original size, under the filter and N
+  of the protocol that they were published for. Everything else is labelled by what it is.
 - The training-free prototype has a row in every table; where nobody scored it, the row says so.
 - Every figure carries the number of the file that it came from.
 """
@@ -20,14 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rifenet.evaluation.result import compare_results, names_hash, read_result
+from rifenet.evaluation.result import compare_results, read_result
+from rifenet.evaluation.settings import PASCAL_5I, setting_key, setting_label, setting_sentence, setting_title
 from rifenet.metrics import Interval
 
-PASCAL_5I = "PASCAL-5i"
-VOC_MINI = "voc-mini protocol"
-_PASCAL_TEST_IMAGES = 1449
-_PUBLISHED_RULES = {"name": "pfenet", "min_area": 2048}
-_PUBLISHED_EPISODES = 1000
+__all__ = ["report", "setting_label"]
+
 _DASH = "–"
 
 
@@ -52,7 +50,7 @@ def report(paths: Sequence[str | Path], relative_to: str | Path = ".") -> str:
     sources = [Source(number, Path(path), read_result(path)) for number, path in enumerate(paths, start=1)]
     settings: dict[str, list[Source]] = {}
     for source in sources:
-        settings.setdefault(_setting_key(source.result), []).append(source)
+        settings.setdefault(setting_key(source.result), []).append(source)
     lines = [
         "# Results",
         "",
@@ -66,50 +64,19 @@ def report(paths: Sequence[str | Path], relative_to: str | Path = ".") -> str:
     return "\n".join(lines)
 
 
-def setting_label(result: dict[str, Any]) -> str:
-    """What a result's setting is called in print: PASCAL-5i only for the real one."""
-    dataset = result["dataset"]
-    if dataset["name"] != "pascal":
-        return f"{dataset['name']} dataset `{result['config']['data']['root']}`"
-    if _is_pascal_test_set(dataset):
-        rules = {name: result["protocol"][name] for name in _PUBLISHED_RULES}
-        own_rules = rules == _PUBLISHED_RULES and result["episodes"] >= _PUBLISHED_EPISODES
-        return PASCAL_5I if own_rules else "PASCAL-5i test images under other rules"
-    return VOC_MINI if dataset["median_sides"][0] == 320 else "part of PASCAL, not PASCAL-5i"
-
-
-def _is_pascal_test_set(dataset: dict[str, Any]) -> bool:
-    """True for all 1,449 ids of VOC val at their own size (500 px on the longer side, but for a few)."""
-    ids = (files("rifenet.data") / "lists" / "pascal_val.txt").read_text(encoding="utf-8").split()
-    whole = dataset["images"] == _PASCAL_TEST_IMAGES and dataset["names_hash"] == names_hash(ids)
-    return whole and dataset["bad_files"] == 0 and dataset["median_sides"][1] == 500
-
-
-def _setting_key(result: dict[str, Any]) -> str:
-    parts = ("protocol", "shots", "seeds", "episodes")
-    return json.dumps([setting_label(result), result["dataset"]["hash"], *(result[part] for part in parts)])
-
-
 def _section(members: list[Source]) -> list[str]:
     first = members[0].result
-    label, shots, dataset, rules = setting_label(first), first["shots"], first["dataset"], first["protocol"]
+    label, dataset, rules = setting_label(first), first["dataset"], first["protocol"]
     rows = _rows(members)
     folds = list(range(4)) if label == PASCAL_5I else sorted({source.result["fold"] for source in members})
-    seeds = ", ".join(map(str, first["seeds"]))
-    lines = [
-        f"## {label}, {shots}-shot",
-        "",
-        f"Protocol `{rules['name']}`: {first['episodes']:,} episodes for each of the seeds {seeds}; classes of at "
-        f"least {rules['min_area']:,} px in the mask as stored; scored at the original size; {dataset['images']:,} "
-        f"images (`{dataset['list']}`, dataset hash `{dataset['hash'][:12]}`).",
-        "",
-    ]
-    if label == PASCAL_5I:
+    published = [row for row in _published()["rows"] if label == PASCAL_5I and _fits(row, first)]
+    lines = [f"## {setting_title(first)}", "", setting_sentence(first), ""]
+    if published:
         lines += [
             f"Deviation from the published codes, query order: {rules['query_order']}. {_published()['mark']}",
             "",
         ]
-    elif dataset["name"] == "pascal":
+    elif label != PASCAL_5I and dataset["name"] == "pascal":
         lines += ["This is not PASCAL-5i, and no published figure can stand beside it.", ""]
     mean = "mean" if len(folds) > 1 else None
     if mean and label != PASCAL_5I:
@@ -119,10 +86,7 @@ def _section(members: list[Source]) -> list[str]:
     if not any(_is_prototype(source) for source in members):
         blanks = [_DASH] * (len(heading) - 1)
         table.append(["prototype: not scored, run `rifenet evaluate --baseline`", *blanks])
-    if label == PASCAL_5I:
-        table += [
-            _published_cells(row) for row in _published()["rows"] if (row["dataset"], row["shots"]) == ("pascal", shots)
-        ]
+    table += [_published_cells(row) for row in published]
     lines += _table(heading, table)
     lines += _notes(members)
     lines += ["### Intervals", "", *_intervals(rows, members)]
@@ -135,8 +99,11 @@ def _rows(members: Iterable[Source]) -> list[tuple[str, Row]]:
     rows: dict[str, tuple[str, Row]] = {}
     for source in sorted(members, key=_is_prototype):
         model, fold = source.result["model"], source.result["fold"]
-        key = json.dumps([model["name"], model["kind"], model["image_size"], source.result["config"].get("model")])
-        _, row = rows.setdefault(key, (f"{model['name']}, {model['image_size']} px", {}))
+        kept = _filter(source)
+        parts = [model[part] for part in ("name", "kind", "image_size")]
+        key = json.dumps([*parts, kept, source.result["config"].get("model")])
+        label = f"{model['name']}, {model['image_size']} px" + (f", exclude_novel {kept}" if kept != _DASH else "")
+        _, row = rows.setdefault(key, (label, {}))
         if fold in row:
             raise ValueError(
                 f"Expected one result of {model['name']} on fold {fold}, but {row[fold].path} and {source.path} are. "
@@ -144,6 +111,11 @@ def _rows(members: Iterable[Source]) -> list[tuple[str, Row]]:
             )
         row[fold] = source
     return list(rows.values())
+
+
+def _filter(source: Source) -> str:
+    """The filter `exclude_novel` of the model's training: on, off, or a dash where nobody says."""
+    return {True: "on", False: "off"}.get(source.result["model"]["metadata"].get("exclude_novel"), _DASH)
 
 
 def _row_cells(name: str, row: Row, folds: Sequence[int], with_mean: bool) -> list[str]:
@@ -171,6 +143,12 @@ def _mean_cell(row: Row, folds: Sequence[int], figure: str) -> str:
 def _published() -> dict[str, Any]:
     text = (files("rifenet.evaluation") / "published.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
+
+
+def _fits(row: dict[str, Any], result: dict[str, Any]) -> bool:
+    """Whether a published row belongs beside a result: same data and shots, and its family's protocol."""
+    own = (row["dataset"], row["shots"], row.get("protocol", "pfenet"))
+    return bool(own == (result["dataset"]["name"], result["shots"], result["protocol"]["name"]))
 
 
 def _published_cells(row: dict[str, Any]) -> list[str]:

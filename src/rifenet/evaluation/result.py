@@ -82,6 +82,7 @@ def figures(
                 "std": _deviation(present),
                 "per_seed": [None if np.isnan(value) else float(value) for value in ious[:, row]],
                 "episodes": [int(meter.episodes[row]) for meter in meters],
+                "queries": len(np.unique(counted.queries[counted.class_ids == class_id])),
             }
         )
     return {

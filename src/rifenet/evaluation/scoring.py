@@ -7,8 +7,8 @@ Decisions, all of them so that no setting of the machine changes a digit:
 - Episodes run in order of class and query, so a query is encoded once for all its episodes and seeds, and a class's
   supports are found in a small cache; a rank, and a thread of it, takes a contiguous part of that order. Counts are
   whole numbers, put back in place.
-- The mask is `foreground logit > background logit` at the original size: the difference of the two is resized to the
-  network's size (corners aligned, as the network's own grid), then cropped and resized by `restore`, without an offset.
+
+How logits become a mask is in `prediction`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -30,7 +29,7 @@ from torch.utils.data import DataLoader
 from rifenet.data.episodes import EvaluationEpisodes, collate_evaluation
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode
-from rifenet.data.transforms import Placement, restore
+from rifenet.evaluation.prediction import PFENET, Rules, extended, majority, predicted_mask
 from rifenet.metrics import intersection_union
 
 if TYPE_CHECKING:
@@ -71,6 +70,7 @@ def score_episodes(
     episodes: Sequence[Episode],
     size: int,
     *,
+    rules: Rules = PFENET,
     batch_size: int = 1,
     workers: int = 0,
     fabric: Fabric | None = None,
@@ -86,6 +86,7 @@ def score_episodes(
         index: the dataset.
         episodes: what to score.
         size: side S of the square network input, pixels.
+        rules: what the protocol says of input, size and shots.
         batch_size: episodes loaded together.
         workers: loader processes, at least one for each thread where there are any.
         fabric: where several processes share the work; None: this one does it all.
@@ -102,7 +103,9 @@ def score_episodes(
     was_training = model.training
     model.train(False)
     try:
-        counts[positions] = torch.from_numpy(_score_in_threads(model, index, mine, size, batch_size, workers, progress))
+        counts[positions] = torch.from_numpy(
+            _score_in_threads(model, index, mine, size, rules, batch_size, workers, progress)
+        )
     finally:
         model.train(was_training)
     if fabric is not None and ranks > 1:
@@ -118,6 +121,7 @@ def _score_in_threads(
     index: ImageIndex,
     episodes: Sequence[Episode],
     size: int,
+    rules: Rules,
     batch_size: int,
     workers: int,
     progress: Callable[[int], None] | None,
@@ -126,12 +130,15 @@ def _score_in_threads(
     threads = torch.get_num_threads()
     parts = _parts(episodes, max(1, min(threads, len(episodes))) if device_of(model).type == "cpu" else 1)
     # Loader processes start before the threads do: a fork among running threads may inherit a lock that one holds.
-    streams = [iter(_loader(index, part, size, batch_size, -(-workers // len(parts)))) for part in parts]
+    share = -(-workers // len(parts))
+    streams = [
+        iter(_loader(EvaluationEpisodes(index, part, size, rules.squashed), batch_size, share)) for part in parts
+    ]
     stop = threading.Event()
     try:
         with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:
             work = [
-                pool.submit(_score, model, stream, part, _CACHE_BYTES // len(parts), stop, progress)
+                pool.submit(_score, model, stream, part, rules, _CACHE_BYTES // len(parts), stop, progress)
                 for stream, part in zip(streams, parts, strict=True)
             ]
             try:
@@ -148,11 +155,9 @@ def _parts(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
     return [items[part * len(items) // count : (part + 1) * len(items) // count] for part in range(count)]
 
 
-def _loader(
-    index: ImageIndex, episodes: Sequence[Episode], size: int, batch_size: int, workers: int
-) -> DataLoader[dict[str, Any]]:
+def _loader(episodes: EvaluationEpisodes, batch_size: int, workers: int) -> DataLoader[dict[str, Any]]:
     return DataLoader(
-        EvaluationEpisodes(index, episodes, size),
+        episodes,
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=collate_evaluation,
@@ -166,6 +171,7 @@ def _score(
     model: Model,
     batches: Iterator[dict[str, Any]],
     episodes: Sequence[Episode],
+    rules: Rules,
     cache_bytes: int,
     stop: threading.Event,
     progress: Callable[[int], None] | None,
@@ -177,22 +183,34 @@ def _score(
     for batch in batches:
         for item, placement in enumerate(batch["placement"]):
             one = {key: value[item : item + 1] for key, value in batch.items() if isinstance(value, Tensor)}
-            one = {key: value.to(device) for key, value in one.items()}
+            one = {key: value.to(device) for key, value in (extended(one) if rules.squashed else one).items()}
             episode = episodes[done]
             if episode.query != encoded:
                 features, encoded = model.encode_query(one["query_images"], one["query_valid"]), episode.query
-            context = contexts.get((episode.class_id, episode.supports))
-            if context is None:
-                context = model.encode_support(one["support_images"], one["support_masks"], one["support_valid"])
-                contexts.put((episode.class_id, episode.supports), context)
-            mask = predicted_mask(model.decode(features, context), placement)
-            counts[done] = intersection_union(mask, batch["query_mask_original"][item])
+            masks = [
+                predicted_mask(model.decode(features, context), placement, rules)
+                for context in _contexts(model, one, episode, contexts, rules.vote)
+            ]
+            target = batch["query_mask_original"][item] if rules.original_size else batch["query_masks"][item].numpy()
+            counts[done] = intersection_union(majority(masks), target)
             done += 1
             if progress is not None:
                 progress(1)
             if stop.is_set():
                 return counts
     return counts
+
+
+def _contexts(model: Model, one: dict[str, Tensor], episode: Episode, cache: _Contexts, alone: bool) -> Iterator[Any]:
+    """The context of all shots, or that of each shot `alone`; encoded only where the cache does not hold it."""
+    shots = len(episode.supports)
+    for shot in [slice(k, k + 1) for k in range(shots)] if alone else [slice(shots)]:
+        key = (episode.class_id, episode.supports[shot])
+        context = cache.get(key)
+        if context is None:
+            context = model.encode_support(*(one[f"support_{part}"][:, shot] for part in ("images", "masks", "valid")))
+            cache.put(key, context)
+        yield context
 
 
 class _Contexts:
@@ -215,18 +233,6 @@ class _Contexts:
         while self._bytes > self._limit:
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= sum(field.nbytes for field in oldest)
-
-
-def predicted_mask(logits: Tensor, placement: Placement) -> NDArray[np.uint8]:
-    """Mask of one query at its original size, uint8 [H,W] (1 foreground), from logits [1,2,h,w].
-
-    Raises ValueError for logits that are not finite.
-    """
-    difference = (logits[:, 1:] - logits[:, :1]).float()
-    if not bool(torch.isfinite(difference).all()):
-        raise ValueError("Expected finite logits, but the model gave NaN or infinity. Check its weights.")
-    square = F.interpolate(difference, (placement.size, placement.size), mode="bilinear", align_corners=True)
-    return (restore(square[0, 0].cpu().numpy(), placement) > 0).astype(np.uint8)
 
 
 def device_of(model: Model) -> torch.device:

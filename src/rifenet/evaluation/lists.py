@@ -1,0 +1,83 @@
+"""Episode lists as files, so that two programs can be scored on the same episodes (protocols.md 2).
+
+A file is what `episodes_to_json` writes, all runs one after the other in `episodes`, with `seeds`, `protocol`, `fold`
+and `shots` beside it. Only `format` and `episodes` have to be there: a list that another program wrote without `seeds`
+is one run, of seed 0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rifenet.config import Config
+from rifenet.data.index import ImageIndex
+from rifenet.data.sampling import Episode, episodes_from_json, episodes_to_json
+from rifenet.files import write_text
+
+
+class EpisodeList(NamedTuple):
+    """Episodes of R runs of N, and where they come from."""
+
+    name: str
+    """The file's name, for records."""
+    seeds: tuple[int, ...]
+    runs: tuple[tuple[Episode, ...], ...]
+
+    @property
+    def shots(self) -> int:
+        """K of every episode."""
+        return len(self.runs[0][0].supports)
+
+
+def write_episodes(path: Path, index: ImageIndex, config: Config, runs: Sequence[Sequence[Episode]]) -> None:
+    """Writes the runs, one for each of `config.eval.seeds`; a failed write leaves the file that was there before."""
+    content = json.loads(episodes_to_json(index, [episode for run in runs for episode in run]))
+    facts = {"protocol": config.eval.protocol, "fold": config.data.fold, "shots": config.data.shots}
+    facts |= {"seeds": list(config.eval.seeds)}
+    write_text(path, json.dumps({"format": content.pop("format"), **facts, **content}, indent=1) + "\n")
+
+
+def read_episodes(path: Path, index: ImageIndex) -> EpisodeList:
+    """Reads a list over images of `index`.
+
+    Raises FileNotFoundError, or ValueError for a file that is no list, images or classes that the dataset lacks, and
+    episodes that break a rule: supports are distinct, never the query, and every image shows the class.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected an episode list at {path}, but there is none. Write one: --save-episodes.")
+    text = path.read_text(encoding="utf-8", errors="replace")  # bytes that are no text are no list either
+    try:
+        episodes = episodes_from_json(index, text)
+    except ValueError as error:
+        raise ValueError(f"{error} The file is {path}.") from error
+    seeds = json.loads(text).get("seeds", [0])
+    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds) or not seeds:
+        raise ValueError(f"Expected seeds in {path} to be a list of whole numbers, but got {seeds!r}.")
+    if not episodes or len(episodes) % len(seeds):
+        raise ValueError(
+            f"Expected as many episodes for each of the {len(seeds)} seeds in {path}, but got {len(episodes)} in all."
+        )
+    for number, episode in enumerate(episodes):
+        _check(index, episode, len(episodes[0].supports), f"episode {number} of {path}")
+    length = len(episodes) // len(seeds)
+    runs = (tuple(episodes[start : start + length]) for start in range(0, len(episodes), length))
+    return EpisodeList(path.name, tuple(seeds), tuple(runs))
+
+
+def _check(index: ImageIndex, episode: Episode, shots: int, where: str) -> None:
+    if len(episode.supports) != shots or not shots:
+        raise ValueError(
+            f"Expected at least one support and as many in every episode, but {where} has {len(episode.supports)}."
+        )
+    images = (episode.query, *episode.supports)
+    if len(set(images)) < len(images):
+        raise ValueError(f"Expected different images as query and supports, but {where} repeats one.")
+    for image in images:
+        if episode.class_id not in index.records[image].areas:
+            raise ValueError(
+                f"Expected {index.class_name(episode.class_id)} in each image of {where}, but "
+                f"{index.records[image].name} does not show it. Is the list from another dataset?"
+            )

@@ -1,0 +1,83 @@
+"""From an episode's arrays to what the network sees, and from its logits to a mask (protocols.md 3).
+
+Decisions:
+- The mask is `foreground logit > background logit`: the difference of the two is resized to the network's size (corners
+  aligned, as the network's own grid), and for scoring at the original size cropped and resized by `restore`, without an
+  offset.
+- Features sit on every 8th, 16th or 32nd pixel, so the corners are aligned only where a side is a multiple of that plus
+  1. 400 px, the input of `hsnet`, are not: masks and scores would be up to 15 px off at the far edges. So the network
+  sees the squashed picture with its last row and column repeated up to the next such side, 417 px, and what it says of
+  the repeated pixels is cut off before scoring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rifenet.data.transforms import IGNORE, Placement, restore
+
+_GRID = 32  # pixels between the coarsest features of any backbone
+
+
+class Rules(NamedTuple):
+    """How an episode is scored; the defaults are `pfenet`'s."""
+
+    squashed: bool = False
+    """The input is squashed to the square instead of resized and padded."""
+    original_size: bool = True
+    """Prediction and mask meet at the photo's own size instead of the network's."""
+    vote: bool = False
+    """Each shot alone, then `majority`, instead of one pass over all shots."""
+
+
+PFENET = Rules()
+
+
+def extended(one: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One squashed episode with its last row and column repeated to a side on the grid; new mask pixels are ignored."""
+    extra = extended_side(one["query_images"].shape[-1]) - one["query_images"].shape[-1]
+    edges = (0, extra, 0, extra)
+    result = {}
+    for key, value in one.items():
+        if key.endswith("images"):
+            value = F.pad(value.flatten(0, -4), edges, mode="replicate").unflatten(0, value.shape[:-3])
+        elif key.endswith(("masks", "valid")):
+            value = F.pad(value, edges, value=IGNORE if key.endswith("masks") else True)
+        result[key] = value
+    return result
+
+
+def extended_side(size: int) -> int:
+    """The side of the network's input for a squashed picture of `size` px: the next multiple of 32, plus 1."""
+    return size + (1 - size) % _GRID
+
+
+def predicted_mask(logits: Tensor, placement: Placement, rules: Rules = PFENET) -> NDArray[np.uint8]:
+    """Mask of one query, uint8 [H,W] at its original size or [S,S] (1 foreground), from logits [1,2,h,w].
+
+    Raises ValueError for logits that are not finite.
+    """
+    difference = (logits[:, 1:] - logits[:, :1]).float()
+    if not bool(torch.isfinite(difference).all()):
+        raise ValueError("Expected finite logits, but the model gave NaN or infinity. Check its weights.")
+    side = extended_side(placement.size) if rules.squashed else placement.size
+    square = F.interpolate(difference, (side, side), mode="bilinear", align_corners=True)[0, 0].cpu().numpy()
+    scores = square[: placement.size, : placement.size]
+    return ((restore(scores, placement) if rules.original_size else scores) > 0).astype(np.uint8)
+
+
+def majority(masks: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """What K masks [H,W] (1 foreground) vote for, uint8 [H,W], by the rule of the HSNet family.
+
+    A pixel's votes are the masks that have it as foreground. They are divided by the most votes that any pixel of this
+    picture got, not by K, and the pixel is foreground where that is at least 0.5: at least one vote is always needed.
+    """
+    votes = np.sum(masks, axis=0, dtype=np.int64)
+    return ((votes > 0) & (2 * votes >= votes.max())).astype(np.uint8)

@@ -1,0 +1,76 @@
+"""What a result was scored on and how, in print: figures of two settings never stand in one table (protocols.md 3)."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from rifenet.evaluation.result import names_hash
+
+PASCAL_5I = "PASCAL-5i"
+VOC_MINI = "voc-mini protocol"
+_PASCAL_TEST_IMAGES = 1449
+_PUBLISHED_RULES: dict[str, dict[str, Any]] = {
+    "pfenet": {"min_area": 2048},
+    "hsnet": {"min_area": 1, "image_size": 400},
+}
+_PUBLISHED_EPISODES = 1000
+
+
+def setting_key(result: dict[str, Any]) -> str:
+    """Equal for results whose figures may stand in one table."""
+    parts = ("protocol", "shots", "seeds", "episodes")
+    return json.dumps([setting_label(result), result["dataset"]["hash"], *(result[part] for part in parts)])
+
+
+def setting_title(result: dict[str, Any]) -> str:
+    """Data, protocol with its options, and shots: the heading of a table."""
+    rules = result["protocol"]
+    options = {"original_size": " at original size", "vote": " with vote", "episode_list": " on listed episodes"}
+    protocol = rules["name"] + "".join(words for option, words in options.items() if rules.get(option))
+    return f"{setting_label(result)}, {protocol}, {result['shots']}-shot"
+
+
+def setting_label(result: dict[str, Any]) -> str:
+    """What a result's data are called in print: PASCAL-5i only for the real one under a protocol's own rules."""
+    dataset = result["dataset"]
+    if dataset["name"] != "pascal":
+        return f"{dataset['name']} dataset `{result['config']['data']['root']}`"
+    if _is_pascal_test_set(dataset):
+        return PASCAL_5I if _by_published_rules(result) else "PASCAL-5i test images under other rules"
+    return VOC_MINI if dataset["median_sides"][0] == 320 else "part of PASCAL, not PASCAL-5i"
+
+
+def setting_sentence(result: dict[str, Any]) -> str:
+    """Protocol, episodes, filters and data in one sentence."""
+    rules, dataset = result["protocol"], result["dataset"]
+    seeds = ", ".join(map(str, result["seeds"]))
+    if "episode_list" in rules:
+        which = f"those of `{rules['episode_list']}`, whatever the protocol would have drawn"
+    elif rules["name"] == "pfenet":
+        which = f"classes of at least {rules['min_area']:,} px in the mask as stored"
+    else:
+        which = f"{rules['min_area_of']}; queries: {rules['query_order']}"
+    how = f"{which}; scored at the original size"
+    if rules["name"] != "pfenet":
+        how = f"{which}; {rules['resize']}; scored at {rules['scored_at']}"
+        how += f"; shots: {rules['k_shot']}" if result["shots"] > 1 else ""
+    return (
+        f"Protocol `{rules['name']}`: {result['episodes']:,} episodes for each of the seeds {seeds}; {how}; "
+        f"{dataset['images']:,} images (`{dataset['list']}`, dataset hash `{dataset['hash'][:12]}`)."
+    )
+
+
+def _is_pascal_test_set(dataset: dict[str, Any]) -> bool:
+    """True for all 1,449 ids of VOC val at their own size (500 px on the longer side, but for a few)."""
+    ids = (files("rifenet.data") / "lists" / "pascal_val.txt").read_text(encoding="utf-8").split()
+    whole = dataset["images"] == _PASCAL_TEST_IMAGES and dataset["names_hash"] == names_hash(ids)
+    return whole and dataset["bad_files"] == 0 and dataset["median_sides"][1] == 500
+
+
+def _by_published_rules(result: dict[str, Any]) -> bool:
+    rules = result["protocol"]
+    published = _PUBLISHED_RULES[rules["name"]]
+    own = all(rules[name] == value for name, value in published.items()) and "episode_list" not in rules
+    return own and result["episodes"] >= _PUBLISHED_EPISODES
