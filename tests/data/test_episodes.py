@@ -71,6 +71,28 @@ def test_targets_are_binary_and_show_the_class(index: ImageIndex) -> None:
             assert (masks[~valid] == 255).all()
 
 
+def test_the_crossed_mask_is_of_the_class_of_the_episode_that_follows(index: ImageIndex) -> None:
+    dataset = training(index)
+    kinds = set()
+    for i in range(12):
+        item, following = dataset[i], dataset.pool.episode(dataset.seed, i + 1).class_id
+        same = load_episode(
+            index,
+            dataset.pool.episode(dataset.seed, i),
+            SIZE,
+            views=Views(dataset.config, (dataset.seed, i)),
+            other_class=following,
+        )
+        np.testing.assert_array_equal(item["crossed_masks"], same["crossed_masks"])
+        np.testing.assert_array_equal(item["crossed_masks"] == 255, item["query_masks"] == 255)
+        if following == item["class_id"]:
+            np.testing.assert_array_equal(item["crossed_masks"], item["query_masks"])
+        else:
+            assert not ((item["crossed_masks"] == 1) & (item["query_masks"] == 1)).any()
+        kinds.add(following == item["class_id"])
+    assert kinds == {True, False}
+
+
 def test_binary_mask() -> None:
     mask = np.array([[0, 3, 4, 255]], np.uint8)
     assert binary_mask(mask, 3).tolist() == [[0, 1, 0, 255]]
