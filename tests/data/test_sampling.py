@@ -229,7 +229,7 @@ def test_hsnet_lists_are_the_same_on_every_machine(index: ImageIndex) -> None:
 
 @pytest.mark.filterwarnings("ignore:Classes left out")
 def test_hsnet_pairs_are_counted_on_the_masks(tmp_path: Path) -> None:
-    """The rule behind 346 / 451 / 725 / 346: an image counts for a class with any pixel of it, but not by "ignore"."""
+    """hsnet has no area filter: an image counts for a class with any pixel of it, but not by "ignore"."""
     root = make_voc(tmp_path, class_ids=(1, 2, 6, 7), per_class=3, mixed=3)
     masks = sorted((root / "SegmentationClassAug").glob("*.png"))
     for path, change in zip(masks, ("one pixel", "all ignored", "kept", "kept"), strict=False):
