@@ -18,6 +18,7 @@ from rifenet.config.recipe import DATASETS, PSEUDO_LABELS, DataConfig, EvalConfi
 __all__ = [
     "BACKBONES",
     "DATASETS",
+    "FREE",
     "GUIDES",
     "PSEUDO_LABELS",
     "Config",
@@ -25,11 +26,19 @@ __all__ = [
     "EvalConfig",
     "ModelConfig",
     "TrainConfig",
+    "effective",
     "from_dict",
     "load_config",
     "save_config",
     "to_dict",
 ]
+
+FREE = {
+    "data": {"root", "workers", "cache_dir"},
+    "train": {"out", "log_every", "save_every", "device", "devices", "threads", "tensorboard"},
+    "eval": {"batch_size", "workers"},
+}
+"""Options, by section, that may change without changing what a run computes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +49,20 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+def effective(config: Config) -> Config:
+    """`config` without parts that its losses never reach, as training takes it.
+
+    A head that no loss reaches would train on nothing but weight decay, and stall data-parallel wrappers; views that no
+    loss looks at would only cost time.
+    """
+    model, settings = config.model, config.train
+    if settings.w_aux == 0:
+        model = dataclasses.replace(model, aux=False)
+    if settings.beta == 0:
+        settings = dataclasses.replace(settings, unlabeled=0)
+    return dataclasses.replace(config, model=model, train=settings)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
