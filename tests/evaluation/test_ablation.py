@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rifenet.cli.main import main
 from rifenet.config import Config, DataConfig, ModelConfig, TrainConfig, load_config, save_config
 from rifenet.evaluation.ablation import run_grid
 from rifenet.evaluation.grid import Grid, plan, read_grid, run_config, run_name
+from rifenet.training.state import save_state
 
 ROOT = Path(__file__).parents[2]
 GRIDS = sorted((ROOT / "configs" / "grids").glob("*.yaml"))
@@ -205,15 +207,39 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_killed_ablation_goes_on_and_writes_the_table_of_an_unbroken_one(
-    line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def _kill(line: list[str]) -> None:
     source = os.pathsep.join(filter(None, (str(ROOT / "src"), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", KILLED, *line], env=environment, capture_output=True, text=True, timeout=300
     )
-    assert killed.returncode == 9, killed.stderr
+    assert done.returncode == 9, done.stderr
+
+
+def _interrupt(line: list[str]) -> None:
+    saved = []
+
+    def save(*arguments: Any) -> None:
+        save_state(*arguments)
+        saved.append(arguments)
+        if len(saved) == 3:  # the second run, half-way
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rifenet.training.loop.save_state", save)
+        assert main(line) == 130
+
+
+@pytest.mark.parametrize("stop", [_interrupt, pytest.param(_kill, marks=pytest.mark.slow)])
+def test_a_stopped_ablation_goes_on_and_writes_the_table_of_an_unbroken_one(
+    stop: Callable[[list[str]], None],
+    line: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stop(line)
+    capsys.readouterr()
     out = tmp_path / "out"
     assert len(list(out.glob("runs/*/result.json"))) == 1
     assert len(list(out.glob("runs/*/state.safetensors"))) == 2
