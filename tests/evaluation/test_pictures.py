@@ -128,7 +128,7 @@ def test_strips_show_the_episodes_that_were_scored(scenes: ImageIndex, tmp_path:
     changed = {**result, "dataset": {**result["dataset"], "hash": "0" * 64}}
     with pytest.raises(ValueError, match="Expected the images of dataset hash 000000000000"):
         strip_sections(model, scenes, changed, "run", folder, tmp_path)
-    with pytest.raises(ValueError, match="seed 5 draws others"):
+    with pytest.raises(ValueError, match="but its seeds draw others"):
         strip_sections(model, scenes, {**result, "seeds": [0, 5]}, "run", folder, tmp_path)
     model.scale.data.neg_()  # another model: it finds everything but the class
     with pytest.raises(ValueError, match=r"Expected IoU .* as recorded .* Give the very model"):

@@ -24,7 +24,7 @@ from rifenet.evaluation.scoring import Model, device_of, score_episodes
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["RULES", "evaluate", "score_episodes"]
+__all__ = ["RULES", "episodes_hash", "evaluate", "score_episodes"]
 
 RULES = {
     "query_order": "(image, class) pairs in list order, cycled; the published codes draw a class of each image",
@@ -97,7 +97,7 @@ def evaluate(
         "shots": data.shots,
         "seeds": list(rules.seeds),
         "episodes": rules.episodes,
-        "episodes_hash": _hash(index, runs),
+        "episodes_hash": episodes_hash(index, runs),
         "model": model_record(model, data.image_size, name),
         **figures(counted, classes, rules.seeds, rules.absent_as_zero),
         "seconds": round(seconds, 3),
@@ -129,7 +129,7 @@ def _episodes(index: ImageIndex, config: Config, seed: int) -> list[Episode]:
         )
 
 
-def _hash(index: ImageIndex, runs: Sequence[Sequence[Episode]]) -> str:
+def episodes_hash(index: ImageIndex, runs: Sequence[Sequence[Episode]]) -> str:
     """Hash of the episode lists by image and class names: equal hashes, paired results."""
     digest = hashlib.sha256()
     for run in runs:

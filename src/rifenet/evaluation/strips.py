@@ -18,6 +18,7 @@ from rifenet.data.episodes import binary_mask, load_episode, load_pair
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, evaluation_episodes
 from rifenet.evaluation.pictures import image
+from rifenet.evaluation.protocol import episodes_hash
 from rifenet.evaluation.result import EpisodeCounts, unpack_counts
 from rifenet.evaluation.scoring import Model, device_of, predicted_mask
 from rifenet.files import write_bytes
@@ -77,7 +78,7 @@ def strip_sections(
             "the folder, and with --list-file the list, that the result was scored on."
         )
     counted = unpack_counts(result)
-    episodes = _episodes(index, result, counted)
+    episodes = _episodes(index, result)
     lines = [f"## Episodes: {result['model']['name']}, fold {result['fold']}, {result['shots']}-shot", ""]
     lines += ["Of each class the best, the median and the worst episode by IoU, over all seeds.", ""]
     for rank in RANKS:
@@ -95,29 +96,27 @@ def strip_sections(
     return lines
 
 
-def _episodes(index: ImageIndex, result: dict[str, Any], counted: EpisodeCounts) -> list[list[Episode]]:
-    data, listed = result["config"]["data"], []
-    for run, seed in enumerate(result["seeds"]):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the report names the absent classes
-            drawn = evaluation_episodes(
+def _episodes(index: ImageIndex, result: dict[str, Any]) -> list[list[Episode]]:
+    """The episodes of each run, drawn again. Raises ValueError unless they are those that were scored."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the report names the absent classes
+        runs = [
+            evaluation_episodes(
                 index,
                 index.novel_classes(result["fold"]),
                 shots=result["shots"],
                 seed=seed,
                 episodes=result["episodes"],
-                min_area=data["min_area"],
+                min_area=result["protocol"]["min_area"],
             )
-        same = [(item.class_id, item.query) for item in drawn] == list(
-            zip(counted.class_ids[run].tolist(), counted.queries[run].tolist(), strict=True)
+            for seed in result["seeds"]
+        ]
+    if episodes_hash(index, runs) != result["episodes_hash"]:
+        raise ValueError(
+            "Expected the episodes that the result was scored on, but its seeds draw others. Score the model again "
+            "with this version."
         )
-        if not same:
-            raise ValueError(
-                f"Expected the episodes that the result was scored on, but seed {seed} draws others. Score the model "
-                "again with this version."
-            )
-        listed.append(drawn)
-    return listed
+    return runs
 
 
 @torch.inference_mode()
