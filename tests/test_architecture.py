@@ -21,7 +21,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "rifenet"
 MAX_LINES = 300
 
-LIGHT = ("config", "data", "data.folds", "data.transforms", "visualize")  # none of these loads torch
+LIGHT = ("config", "data", "data.folds", "data.transforms", "visualize", "plots")  # none of these loads torch
 DATA = ("config", "data", "data.folds", "data.transforms")
 MODELS = ("models", "models.*")
 SERVED = (
@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "files": (),
     "metrics": (),
     "visualize": (),
+    "plots": (),
     "distributed": (),
     "data": (),
     "data.folds": (),
@@ -84,7 +85,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "hub": ("config", *MODELS, "checkpoint"),
     # Programs over them.
     "evaluation": ("evaluation.*",),
-    "evaluation.*": ("files", "config", "data", "data.*", "metrics", "evaluation.*"),
+    "evaluation.*": ("files", "config", "data", "data.*", "metrics", "visualize", "plots", "evaluation.*"),
     "training": ("training.*",),
     "training.*": (
         *("config", "data", "data.*", *MODELS, "losses", "metrics", "visualize", "checkpoint", "hub"),

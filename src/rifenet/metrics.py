@@ -134,7 +134,7 @@ def bootstrap_miou(
         absent_as_zero: as in `miou`; it holds for the classes absent from a sample too.
     """
     values = _resampled_miou(counts, class_ids, classes, groups, samples, absent_as_zero)
-    return _percentiles(values)
+    return percentile_interval(values)
 
 
 def bootstrap_difference(
@@ -159,7 +159,7 @@ def bootstrap_difference(
         raise ValueError(f"Expected counts of the same episodes, but got shapes {counts.shape} and {other.shape}.")
     mine = _resampled_miou(counts, class_ids, classes, groups, samples, absent_as_zero)
     theirs = _resampled_miou(other, class_ids, classes, groups, samples, absent_as_zero)
-    return _percentiles(mine - theirs)
+    return percentile_interval(mine - theirs)
 
 
 def presence_statistic(scores: NDArray[np.float32]) -> float:
@@ -250,18 +250,35 @@ def _resampled_miou(
     absent_as_zero: bool,
 ) -> NDArray[np.float64]:
     """Mean IoU, averaged over runs, of each bootstrap sample, [samples]."""
+    return _mean(resampled_runs(counts, class_ids, classes, groups, samples, absent_as_zero), False)
+
+
+def resampled_runs(
+    counts: NDArray[np.integer],
+    class_ids: NDArray[np.integer],
+    classes: Sequence[int],
+    groups: NDArray[np.integer] | None,
+    samples: int,
+    absent_as_zero: bool,
+    stream: int = 0,
+) -> NDArray[np.float64]:
+    """Mean IoU of each run in each bootstrap sample, [samples, R]; every run of a sample sees the same groups.
+
+    Arguments as in `bootstrap_miou`; `stream` seeds the draw.
+    """
     runs, episodes = class_ids.shape
     units = np.arange(runs * episodes) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
     run = np.repeat(np.arange(runs), episodes)
     foreground = np.zeros((units.max() + 1, runs, len(classes), 2))
     np.add.at(foreground, (units, run, _rows(class_ids.reshape(-1), classes)), counts[..., 1, :].reshape(-1, 2))
     size = len(foreground)
-    draws = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), samples).astype(np.float64)
+    draws = np.random.default_rng(stream).multinomial(size, np.full(size, 1 / size), samples).astype(np.float64)
     # Sums of whole numbers below 2**53 are exact in float64, so the matrix product's order changes no digit.
     sums = (draws @ foreground.reshape(size, -1)).reshape(samples, runs, len(classes), 2)
-    return _mean(_mean(_share(sums[..., 0], sums[..., 1]), absent_as_zero), False)
+    return _mean(_share(sums[..., 0], sums[..., 1]), absent_as_zero)
 
 
-def _percentiles(values: NDArray[np.float64]) -> Interval:
+def percentile_interval(values: NDArray[np.float64]) -> Interval:
+    """The middle 95% of bootstrap samples [samples]; NaN entries, of which there is no figure, are left out."""
     low, high = np.nanpercentile(values, (2.5, 97.5))
     return float(low), float(high)

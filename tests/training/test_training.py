@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from rendered import make_voc
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_disk import tiny_disk
 
@@ -110,6 +111,30 @@ def test_a_finished_run_holds_everything_and_is_not_repeated(voc: Path, tmp_path
     before = (folder / "metrics.jsonl").read_text()
     assert train(config) == progress
     assert (folder / "metrics.jsonl").read_text() == before
+
+
+def test_a_state_older_than_an_option_goes_on_with_its_default(voc: Path, tmp_path: Path) -> None:
+    config = _config(voc, tmp_path / "run")
+    train(config, stop_at=2)
+    path = tmp_path / "run" / STATE_FILE
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["state"])
+    del header["config"]["data"]["cache_strong"]
+    save_file(load_file(path), path, {"state": json.dumps(header)})
+    with pytest.raises(ValueError, match=r"go on with data\.cache_strong = False, but got True"):
+        train(_config(voc, tmp_path / "run", data__cache_strong=True))
+    assert train(config, stop_at=3)["step"] == 3
+
+
+def test_one_held_out_slice_for_all_seeds_where_it_has_its_own(voc: Path, tmp_path: Path) -> None:
+    index = open_dataset("pascal", voc, progress=False)
+
+    def held(seed: int, **data: int) -> set[str]:
+        split = base_split(_config(voc, tmp_path, train__seed=seed, **data), index)
+        return {record.name for record in split.heldout.records}
+
+    assert held(0) != held(1)
+    assert held(0, data__seed=1) == held(7, data__seed=1) == held(1)
 
 
 def test_logged_rates_are_the_true_ones(voc: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = _device(options.device) if fabric is None else fabric.device
+    device = torch_device(options.device) if fabric is None else fabric.device
     leads = fabric is None or fabric.is_global_zero
     model = _load(options)
     watched = leads and sys.stderr.isatty()
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
         runs[options.out.with_name(f"{options.out.stem}-prototype.json")] = (_baseline(model), "")
     printed: list[dict[str, Any]] = []
     for out, (scored, name) in runs.items():
-        with _noted_warnings(leads), _bar(config, fabric) as progress:
+        with noted_warnings(leads), episode_bar(config, fabric) as progress:
             result = evaluate(
                 scored.to(device), index, config, listed=listed, name=name, fabric=fabric, progress=progress
             )
@@ -196,7 +196,7 @@ def _fabric(device: str) -> Fabric | None:
     return launch(device) if launched_ranks() else None
 
 
-def _device(name: str) -> Any:
+def torch_device(name: str) -> Any:
     """The torch device; ValueError where this machine lacks it."""
     import torch
 
@@ -209,7 +209,7 @@ def _device(name: str) -> Any:
 
 
 @contextlib.contextmanager
-def _bar(config: Config, fabric: Fabric | None) -> Iterator[Callable[[int], None] | None]:
+def episode_bar(config: Config, fabric: Fabric | None) -> Iterator[Callable[[int], None] | None]:
     """A progress bar over this rank's share, on the leading rank's terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -226,7 +226,7 @@ def _bar(config: Config, fabric: Fabric | None) -> Iterator[Callable[[int], None
 
 
 @contextlib.contextmanager
-def _noted_warnings(leads: bool) -> Iterator[None]:
+def noted_warnings(leads: bool) -> Iterator[None]:
     """Turns warnings for the user into one plain line each on the leading rank."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

@@ -16,6 +16,7 @@ COMMANDS = {
     "data": ("rifenet.cli.data", "scan a dataset, or show its episodes"),
     "train": ("rifenet.cli.train", "meta-train a model; resumes by itself"),
     "evaluate": ("rifenet.cli.evaluate", "score a model on novel classes"),
+    "ablate": ("rifenet.cli.ablate", "train and score the rows of a grid; one table with paired intervals"),
     "report": ("rifenet.cli.report", "turn results into tables, published figures beside ours"),
     "bench": ("rifenet.cli.bench", "this machine's times and memory, as JSON and a table"),
     "info": ("rifenet.cli.info", "versions, devices and the model's card"),

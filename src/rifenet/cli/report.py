@@ -1,29 +1,86 @@
-"""`rifenet report`: turns result files into Markdown tables, published figures beside ours where they may stand."""
+"""`rifenet report`: result files as Markdown tables and pictures, published figures where they may stand."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+_EXAMPLE = """examples:
+  rifenet report runs/*/result*.json --out results.md
+  rifenet report runs/fold2/result.json --strips runs/fold2 --root VOC2012 --list-file voc_mini --out results.md
+  rifenet report --ablation runs/ablation/*.json --out ablations.md"""
+
 
 def main(argv: list[str]) -> int:
-    """Writes the report and returns 0."""
+    """Writes the report, and its pictures beside it, and returns 0."""
     parser = argparse.ArgumentParser(
         prog="rifenet report",
-        description="Tables from result files: models, the training-free prototype, intervals, classes and sources.",
-        epilog="example: rifenet report runs/*/result*.json --out results.md",
+        description="Tables from result files: models, the training-free prototype, intervals, classes, sources. With "
+        "--out also pictures, in a folder of the report's name: training curves of each result that has its "
+        "metrics.jsonl beside it, bars of ablations, strips of episodes.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("results", nargs="+", type=Path, metavar="result.json", help="files of rifenet evaluate")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="Markdown file to write (default: print it)")
+    add = parser.add_argument
+    add("results", nargs="*", type=Path, metavar="result.json", help="files of rifenet evaluate")
+    add("--ablation", nargs="+", type=Path, default=[], metavar="FILE", help="JSON files of rifenet ablate")
+    add("--strips", nargs="+", default=[], metavar="MODEL", help="show episodes of the results that these models gave")
+    add("--root", metavar="DIR", help="folder of the dataset, for --strips")
+    add("--list-file", default="", metavar="FILE", help="image names that the results were scored on, for --strips")
+    add("--out", type=Path, metavar="FILE", help="Markdown file to write (default: print it)")
     options = parser.parse_args(argv)
+    if not (options.results or options.ablation):
+        parser.error("give result files, --ablation, or both")
+    if options.out is None and (options.ablation or options.strips):
+        parser.error("--ablation and --strips draw pictures and need --out")
+    if bool(options.strips) != bool(options.root):
+        parser.error("--strips and --root belong together")
 
     from rifenet.evaluation.report import report
+    from rifenet.files import write_text
 
     if options.out is None:
         print(report(options.results))
         return 0
-    text = report(options.results, relative_to=options.out.parent)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text, encoding="utf-8")
-    print(f"Wrote {options.out}: {len(options.results)} results.")
+    pictures = _pictures(options)
+    if options.results:
+        write_text(options.out, report(options.results, options.out.parent, pictures))
+    else:
+        write_text(options.out, "\n".join(["# Ablations", "", "Written by `rifenet report`.", "", *pictures]))
+    print(f"Wrote {options.out}: {len(options.results)} results, {len(options.ablation)} ablations.")
     return 0
+
+
+def _pictures(options: argparse.Namespace) -> list[str]:
+    """Lines of the sections with pictures, which are written into a folder beside the report."""
+    from rifenet.evaluation.pictures import ablation_sections, curve_sections
+
+    folder, relative_to = options.out.with_suffix(""), options.out.parent
+    lines = curve_sections(options.results, folder, relative_to)
+    for model in options.strips:
+        lines += _strips(options, model, folder)
+    return lines + ablation_sections(options.ablation, folder, relative_to)
+
+
+def _strips(options: argparse.Namespace, name: str, folder: Path) -> list[str]:
+    from rifenet.data.sources import open_dataset
+    from rifenet.evaluation.result import read_result
+    from rifenet.evaluation.strips import strip_sections
+    from rifenet.hub import load_model
+
+    model = load_model(name)
+    results = {path: read_result(path) for path in options.results}
+    own = {path: result for path, result in results.items() if result["model"]["checkpoint_hash"] == model.hash}
+    if not own:
+        raise ValueError(
+            f"Expected a result of the model {name} (checkpoint {model.hash[:12]}), but none of the result files is. "
+            "Name its file, or score the model with rifenet evaluate."
+        )
+    lines: list[str] = []
+    for path, result in own.items():
+        index = open_dataset(
+            result["dataset"]["name"], options.root, list_file=options.list_file, part="val", progress=False
+        )
+        start = f"{path.resolve().parent.name}-{path.stem}"
+        lines += strip_sections(model, index, result, start, folder, options.out.parent)
+    return lines

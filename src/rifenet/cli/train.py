@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from rifenet.config import Config
+
 PROGRAM = "rifenet train"
 EPILOG = """example:
   rifenet train --config configs/voc_mini_lite2.yaml --data.root VOC2012 --data.fold 2 --train.out runs/fold2
 The same command goes on where it stopped; under torchrun or Slurm it uses every device."""
+SECTIONS = ("data", "model", "train", "eval")
 
 
 def main(argv: list[str]) -> int:
     """Trains, or resumes, and returns 0."""
-    import argparse
-
-    from jsonargparse import ArgumentParser, set_parsing_settings
-
-    from rifenet.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        prog=PROGRAM,
-        description="Meta-train RiFeNet on the base classes of a fold. Rates are the true ones.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = config_parser(
+        PROGRAM, "Meta-train RiFeNet on the base classes of a fold. Rates are the true ones.", EPILOG
     )
-    parser.add_argument("--config", action="config", help="YAML file with data, model, train and eval sections")
-    sections = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "eval": EvalConfig}
-    for name, section in sections.items():
-        parser.add_class_arguments(section, name)
-    arguments = parser.instantiate(parser.parse_args(argv))
-    config = Config(**{name: arguments[name] for name in sections})
+    config = parsed_config(parser, parser.parse_args(argv))
 
     from rifenet.training import train
 
     train(config)
     return 0
+
+
+def config_parser(program: str, description: str, epilog: str) -> ArgumentParser:
+    """A parser of `--config FILE` and of every option by its dotted name."""
+    import argparse
+
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    from rifenet.config import DataConfig, EvalConfig, ModelConfig, TrainConfig
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog=program,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", action="config", help="YAML file with data, model, train and eval sections")
+    for name, section in zip(SECTIONS, (DataConfig, ModelConfig, TrainConfig, EvalConfig), strict=True):
+        parser.add_class_arguments(section, name)
+    return parser
+
+
+def parsed_config(parser: ArgumentParser, arguments: Any) -> Config:
+    """The config that the arguments of a `config_parser` give."""
+    from rifenet.config import Config
+
+    built = parser.instantiate(arguments)
+    return Config(**{name: built[name] for name in SECTIONS})

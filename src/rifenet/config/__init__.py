@@ -20,6 +20,7 @@ __all__ = [
     "BACKBONES",
     "DATASETS",
     "FOLDS",
+    "FREE",
     "GUIDES",
     "PROTOCOLS",
     "PSEUDO_LABELS",
@@ -29,11 +30,19 @@ __all__ = [
     "ModelConfig",
     "TrainConfig",
     "default_episodes",
+    "effective",
     "from_dict",
     "load_config",
     "save_config",
     "to_dict",
 ]
+
+FREE = {
+    "data": {"root", "workers", "cache_dir"},
+    "train": {"out", "log_every", "save_every", "device", "devices", "threads", "tensorboard"},
+    "eval": {"batch_size", "workers"},
+}
+"""Options, by section, that may change without changing what a run computes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +53,20 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+def effective(config: Config) -> Config:
+    """`config` without parts that its losses never reach, as training takes it.
+
+    A head that no loss reaches would train on nothing but weight decay, and stall data-parallel wrappers; views that no
+    loss looks at would only cost time.
+    """
+    model, settings = config.model, config.train
+    if settings.w_aux == 0:
+        model = dataclasses.replace(model, aux=False)
+    if settings.beta == 0:
+        settings = dataclasses.replace(settings, unlabeled=0)
+    return dataclasses.replace(config, model=model, train=settings)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

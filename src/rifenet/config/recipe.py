@@ -52,6 +52,9 @@ class DataConfig:
     """Probability of a horizontal flip in the training views."""
     holdout: float = 0.1
     """Share of the base images kept out of training, on which the checkpoint is selected."""
+    seed: int | None = None
+    """Seed of the held-out slice and of the cached views, so that runs of several train.seed share one cache; null:
+    that of train.seed."""
     workers: int = 0
     """Loader processes."""
     cache_dir: str = ""
@@ -59,6 +62,8 @@ class DataConfig:
     cache_views: int = 4
     """Cached views an image: the plain one, its mirror image, then weak views (scale, rotate, blur and flip as above);
     each has a strong partner where the unlabeled branch is on."""
+    cache_strong: bool = False
+    """Cache the strong partners without the unlabeled branch too, so that runs with and without it share one cache."""
 
     def __post_init__(self) -> None:
         one_of("data.dataset", self.dataset, DATASETS)
@@ -74,6 +79,7 @@ class DataConfig:
         expect(0 <= self.blur <= 1, "data.blur", self.blur, "a probability in [0,1]")
         expect(0 <= self.flip <= 1, "data.flip", self.flip, "a probability in [0,1]")
         expect(0 <= self.holdout < 1, "data.holdout", self.holdout, "a share in [0,1)")
+        expect(self.seed is None or self.seed >= 0, "data.seed", self.seed, "0 or more, or null")
         expect(self.workers >= 0, "data.workers", self.workers, "0 or more")
         expect(self.cache_views >= 1, "data.cache_views", self.cache_views, "at least 1")
 

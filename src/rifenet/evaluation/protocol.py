@@ -28,7 +28,7 @@ from rifenet.evaluation.scoring import Model, device_of, score_episodes
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["RULES", "drawn_episodes", "evaluate", "score_episodes", "settled"]
+__all__ = ["RULES", "drawn_episodes", "episodes_hash", "evaluate", "score_episodes", "settled"]
 
 RULES = {
     "query_order": "(image, class) pairs in list order, cycled; the published codes draw a class of each image",
@@ -103,7 +103,7 @@ def evaluate(
         "shots": data.shots,
         "seeds": list(rules.seeds),
         "episodes": rules.episodes,
-        "episodes_hash": _hash(index, runs),
+        "episodes_hash": episodes_hash(index, runs),
         "model": model_record(model, data.image_size, name),
         **figures(counted, classes, rules.seeds, rules.absent_as_zero),
         "seconds": round(seconds, 3),
@@ -206,7 +206,7 @@ def _own(index: ImageIndex, config: Config, listed: EpisodeList) -> bool:
     return False
 
 
-def _hash(index: ImageIndex, runs: Sequence[Sequence[Episode]]) -> str:
+def episodes_hash(index: ImageIndex, runs: Sequence[Sequence[Episode]]) -> str:
     """Hash of the episode lists by image and class names: equal hashes, paired results."""
     digest = hashlib.sha256()
     for run in runs:

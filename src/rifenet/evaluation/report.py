@@ -40,8 +40,10 @@ class Source(NamedTuple):
 Row = dict[int, Source]  # one model: fold -> its result
 
 
-def report(paths: Sequence[str | Path], relative_to: str | Path = ".") -> str:
+def report(paths: Sequence[str | Path], relative_to: str | Path = ".", extra: Sequence[str] = ()) -> str:
     """The report on result files, as Markdown; links to the files are relative to the folder `relative_to`.
+
+    `extra` are further lines, put before the list of sources.
 
     Raises FileNotFoundError, or ValueError for no file, a file that is no result, or one model twice on one fold.
     """
@@ -60,6 +62,7 @@ def report(paths: Sequence[str | Path], relative_to: str | Path = ".") -> str:
     ]
     for members in settings.values():
         lines += _section(members)
+    lines += extra
     lines += _sources(sources, Path(relative_to))
     return "\n".join(lines)
 
@@ -87,7 +90,7 @@ def _section(members: list[Source]) -> list[str]:
         blanks = [_DASH] * (len(heading) - 1)
         table.append(["prototype: not scored, run `rifenet evaluate --baseline`", *blanks])
     table += [_published_cells(row) for row in published]
-    lines += _table(heading, table)
+    lines += markdown_table(heading, table)
     lines += _notes(members)
     lines += ["### Intervals", "", *_intervals(rows, members)]
     lines += ["### Classes", "", *_classes(rows, members)]
@@ -130,14 +133,14 @@ def _cell(source: Source | None, figure: str) -> str:
         return _DASH
     score = source.result["scores"][figure]
     mark = "†" * bool(source.result["novel_classes_seen"]) + "‡" * bool(source.result["absent_classes"])
-    return f"{_plus_minus(score['mean'], score['std'])}{mark} [{source.number}]"
+    return f"{plus_minus(score['mean'], score['std'])}{mark} [{source.number}]"
 
 
 def _mean_cell(row: Row, folds: Sequence[int], figure: str) -> str:
     if any(fold not in row for fold in folds):
         return _DASH
     runs = np.mean([[run[figure] for run in row[fold].result["per_seed"]] for fold in folds], axis=0)
-    return _plus_minus(float(runs.mean()), float(runs.std(ddof=1)) if len(runs) > 1 else None)
+    return plus_minus(float(runs.mean()), float(runs.std(ddof=1)) if len(runs) > 1 else None)
 
 
 def _published() -> dict[str, Any]:
@@ -173,10 +176,10 @@ def _intervals(rows: Iterable[tuple[str, Row]], members: Sequence[Source]) -> li
     for name, row in rows:
         for fold, source in sorted(row.items()):
             score = source.result["scores"]["miou"]
-            figure = f"{_percent(score['mean'])} [{source.number}]"
-            intervals = [_interval(score["interval_seeds"]), _interval(score["interval_bootstrap"])]
+            figure = f"{percent(score['mean'])} [{source.number}]"
+            intervals = [interval_text(score["interval_seeds"]), interval_text(score["interval_bootstrap"])]
             table.append([name, str(fold), figure, *intervals, _against_prototype(source, members)])
-    return _table(heading, table)
+    return markdown_table(heading, table)
 
 
 def _against_prototype(source: Source, members: Sequence[Source]) -> str:
@@ -189,7 +192,7 @@ def _against_prototype(source: Source, members: Sequence[Source]) -> str:
     if _is_prototype(source) or not same:
         return _DASH
     difference = compare_results(result, same[0].result)
-    return f"{100 * difference.miou:+.1f} {_interval(difference.interval)} [{same[0].number}]"
+    return f"{100 * difference.miou:+.1f} {interval_text(difference.interval)} [{same[0].number}]"
 
 
 def _classes(rows: Sequence[tuple[str, Row]], members: Iterable[Source]) -> list[str]:
@@ -202,9 +205,9 @@ def _classes(rows: Sequence[tuple[str, Row]], members: Iterable[Source]) -> list
         for _, row in rows:
             items = row[fold].result["per_class"] if fold in row else []
             found = next((item for item in items if item["id"] == class_id and item["iou"] is not None), None)
-            cells.append(f"{_plus_minus(found['iou'], found['std'])} [{row[fold].number}]" if found else _DASH)
+            cells.append(f"{plus_minus(found['iou'], found['std'])} [{row[fold].number}]" if found else _DASH)
         table.append([class_name, str(fold), *cells])
-    return _table(["class", "fold", *(name for name, _ in rows)], table)
+    return markdown_table(["class", "fold", *(name for name, _ in rows)], table)
 
 
 def _sources(sources: Iterable[Source], folder: Path) -> list[str]:
@@ -233,25 +236,29 @@ def _sources(sources: Iterable[Source], folder: Path) -> list[str]:
             ]
         )
     note = "Each file holds its whole config, every filter, and the pixel counts of every episode."
-    return ["## Sources", "", note, "", *_table(heading, table)]
+    return ["## Sources", "", note, "", *markdown_table(heading, table)]
 
 
 def _is_prototype(source: Source) -> bool:
     return bool(source.result["model"]["kind"] == "prototype")
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share in percent, one decimal."""
     return f"{100 * share:.1f}"
 
 
-def _plus_minus(mean: float, deviation: float | None) -> str:
-    return _percent(mean) if deviation is None else f"{_percent(mean)} ± {_percent(deviation)}"
+def plus_minus(mean: float, deviation: float | None) -> str:
+    """A mean in percent, with its deviation where there is one."""
+    return percent(mean) if deviation is None else f"{percent(mean)} ± {percent(deviation)}"
 
 
-def _interval(interval: Interval | None) -> str:
+def interval_text(interval: Interval | None) -> str:
+    """An interval in percent, a dash for none."""
     return _DASH if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
-def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def markdown_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, with an empty one below."""
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (heading, *rows)]
     return [lines[0], "|" + "---|" * len(heading), *lines[1:], ""]

@@ -99,12 +99,7 @@ def compare_results(result: dict[str, Any], other: dict[str, Any]) -> Difference
     Raises:
         ValueError: the two were not scored on the same episodes by the same rules.
     """
-    for field in ("episodes_hash", "protocol", "fold", "shots", "seeds"):
-        if result[field] != other[field]:
-            raise ValueError(
-                f"Expected two results on the same episodes, but {field} differs: {result[field]} and {other[field]}. "
-                "Evaluate both models with the same data, fold, shots, seeds and number of episodes."
-            )
+    expect_same_episodes(result, other)
     mine, theirs = unpack_counts(result), unpack_counts(other)
     interval = bootstrap_difference(
         mine.counts,
@@ -115,6 +110,16 @@ def compare_results(result: dict[str, Any], other: dict[str, Any]) -> Difference
         absent_as_zero=result["protocol"]["absent_as_zero"],
     )
     return Difference(result["scores"]["miou"]["mean"] - other["scores"]["miou"]["mean"], interval)
+
+
+def expect_same_episodes(result: dict[str, Any], other: dict[str, Any]) -> None:
+    """Raises ValueError, naming what differs, unless both were scored on the same episodes by the same rules."""
+    for field in ("episodes_hash", "protocol", "fold", "shots", "seeds"):
+        if result[field] != other[field]:
+            raise ValueError(
+                f"Expected two results on the same episodes, but {field} differs: {result[field]} and {other[field]}. "
+                "Evaluate both models with the same data, fold, shots, seeds and number of episodes."
+            )
 
 
 def pack_counts(counted: EpisodeCounts) -> str:

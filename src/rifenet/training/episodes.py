@@ -34,7 +34,7 @@ def base_split(config: Config, index: ImageIndex) -> Split:
     data = config.data
     novel, base = index.novel_classes(data.fold), index.base_classes(data.fold)
     images = index.without_classes(novel) if data.exclude_novel else index
-    training, heldout = split_holdout(images, data.holdout, config.train.seed)
+    training, heldout = split_holdout(images, data.holdout, _data_seed(config))
     pool = EpisodePool(
         training,
         base,
@@ -75,12 +75,16 @@ def training_episodes(
     total = config.train.steps * config.train.batch_size
     if not config.data.cache_dir:
         return TrainingEpisodes(split.pool, config.data, seed=config.train.seed, episodes=total)
-    strong = config.train.unlabeled > 0
+    strong = config.train.unlabeled > 0 or config.data.cache_strong
     with fabric.rank_zero_first():
         cache = FeatureCache.build(
-            model, split.pool.index, config.data, strong=strong, seed=config.train.seed, device=fabric.device
+            model, split.pool.index, config.data, strong=strong, seed=_data_seed(config), device=fabric.device
         )
     return CachedEpisodes(split.pool, cache, config.train.seed, total)
+
+
+def _data_seed(config: Config) -> int:
+    return config.train.seed if config.data.seed is None else config.data.seed
 
 
 def step_batches(

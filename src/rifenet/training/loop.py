@@ -6,7 +6,6 @@ token choice by the step, rates by the step. So a run that was stopped goes on b
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rifenet import losses
-from rifenet.config import Config, TrainConfig, save_config
+from rifenet.config import Config, TrainConfig, effective, save_config
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.sources import open_dataset
 from rifenet.distributed import launch
@@ -43,7 +42,7 @@ def train(config: Config, *, stop_at: int | None = None) -> dict[str, Any]:
         ValueError, FileNotFoundError: a config, data set or earlier state that does not fit, each in a sentence.
         NonFiniteLoss: see there; the last saved state stays.
     """
-    run = _Run(_without_unused_parts(config))
+    run = _Run(effective(config))
     last = config.train.steps if stop_at is None else min(stop_at, config.train.steps)
     with run.log or nullcontext():
         run.announce()
@@ -198,17 +197,6 @@ def loss_terms(
         logits = upsample(output.crossed.fine.float(), size)
         terms["crossed"] = losses.mask_evidence(logits, batch["crossed_masks"][: len(logits)])
     return terms
-
-
-def _without_unused_parts(config: Config) -> Config:
-    # A head that no loss reaches would train on nothing but weight decay, and stall data-parallel wrappers; views that
-    # no loss looks at would only cost time.
-    model, settings = config.model, config.train
-    if settings.w_aux == 0:
-        model = dataclasses.replace(model, aux=False)
-    if settings.beta == 0:
-        settings = dataclasses.replace(settings, unlabeled=0)
-    return dataclasses.replace(config, model=model, train=settings)
 
 
 def _check_finite(terms: dict[str, Tensor], step: int, episodes: Tensor, pool: EpisodePool, seed: int) -> None:

@@ -15,15 +15,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rifenet.checkpoint import trained_state
-from rifenet.config import Config, to_dict
+from rifenet.config import FREE, Config, to_dict
 from rifenet.files import write_atomically, write_text
 
 STATE_FILE = "state.safetensors"
-# What may change between two starts of one run without changing what it computes.
-FREE = {
-    "data": {"root", "workers", "cache_dir"},
-    "train": {"out", "log_every", "save_every", "device", "devices", "threads", "tensorboard"},
-}
 
 
 def save_state(
@@ -83,9 +78,10 @@ def load_state(
 
 
 def _check_config(folder: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
+    defaults = to_dict(Config())
     for section in ("data", "model", "train"):
         for name, value in current[section].items():
-            before = saved[section].get(name)
+            before = saved[section].get(name, defaults[section][name])  # a state may be older than an option
             if name not in FREE.get(section, set()) and before != value:
                 raise ValueError(
                     f"Expected the run in {folder} to go on with {section}.{name} = {before!r}, but got {value!r}. "

@@ -1,0 +1,151 @@
+"""Running a grid: one run folder and one `result.json` for each run, one table that is rewritten after each of them.
+
+    OUT/NAME.md, OUT/NAME.json     the table of the grid NAME.yaml, for people and for programs
+    OUT/runs/foldF-seedS-HASH/     a run of `rifenet train`, and its result.json
+
+Grids in one OUT share their runs. What trains and scores a run is passed in, so nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rifenet.config import FREE, Config, load_config, to_dict
+from rifenet.evaluation.ablation_table import Finished, ablation_markdown, ablation_table, changed, read_table
+from rifenet.evaluation.grid import Grid, Job, identity, plan
+from rifenet.evaluation.result import read_result, write_result
+from rifenet.files import write_text
+
+RESULT_FILE = "result.json"
+CONFIG_FILE = "config.yaml"  # of a run folder
+Failures = dict[str, str]  # folder name of a run -> why it failed
+
+
+def run_grid(
+    grid: Grid, out: str | Path, run: Callable[[Config], dict[str, Any]], say: Callable[[str], None]
+) -> Failures:
+    """Does what is missing of a grid below `out`, and returns the runs that failed, with a sentence each.
+
+    Args:
+        grid: what to run.
+        out: folder of the table and of the runs.
+        run: trains (or resumes) the run of a config in its `train.out`, scores it and returns the result.
+        say: told of each run before and after it, and of each failure.
+
+    Raises:
+        ValueError: the folder holds runs or a table of another config; nothing was run.
+    """
+    out = Path(out)
+    jobs = plan(grid, out)
+    _check_table(grid, jobs, out)
+    finished = {job.folder.name: result for job in jobs if (result := stored_result(job)) is not None}
+    say(f"{grid.title}: {len(jobs)} runs for {len(grid.rows)} rows, {len(finished)} of them finished")
+    failures: Failures = {}
+    _write(grid, jobs, finished, failures, out)
+    waiting = collections.deque(job for job in jobs if job.folder.name not in finished)
+    total, taken_elsewhere, started = len(waiting), 0, time.monotonic()
+    while waiting:
+        job = waiting.popleft()
+        done = total - len(waiting) - 1
+        try:
+            # A run that another process is at is left for later, until nothing else is to do.
+            with FileLock(_lock(job), timeout=-1 if taken_elsewhere > len(waiting) else 0):
+                say(f"run {done + 1} of {total}: {describe(job)}{_remaining(started, done, total)}")
+                result = _once(job, run)
+        except Timeout:
+            waiting.append(job)
+            taken_elsewhere += 1
+            continue
+        except Exception as error:  # one run must not cost the others: it is named in the table and in the exit code
+            failures[job.folder.name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            say(f"failed: {job.folder.name}: {failures[job.folder.name]}")
+        else:
+            finished[job.folder.name] = result
+            say(f"{job.folder.name}: mIoU {100 * result['scores']['miou']['mean']:.1f}")
+        taken_elsewhere = 0
+        _write(grid, jobs, finished, failures, out)
+    return failures
+
+
+def describe(job: Job) -> str:
+    """The rows, the fold and the seed of a run, in words."""
+    rows = list(dict.fromkeys(row for row, _, _ in job.uses))
+    return f"{' = '.join(rows)}; fold {job.config.data.fold}, seed {job.config.train.seed}"
+
+
+def stored_result(job: Job) -> dict[str, Any] | None:
+    """The result that the run's folder holds, or None.
+
+    Raises ValueError where the folder, or the result in it, is of another config.
+    """
+    config_file, result_file = job.folder / CONFIG_FILE, job.folder / RESULT_FILE
+    if config_file.is_file():
+        _expect_same(str(job.folder), identity(load_config(config_file)), identity(job.config))
+    if not result_file.is_file():
+        return None
+    result = read_result(result_file)
+    wanted = {f"eval.{name}": value for name, value in to_dict(job.config.eval).items() if name not in FREE["eval"]}
+    scored = {name: result["config"]["eval"].get(name.removeprefix("eval."), value) for name, value in wanted.items()}
+    _expect_same(str(result_file), scored, wanted)
+    return result
+
+
+def _lock(job: Job) -> Path:
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
+    return job.folder.with_name(f"{job.folder.name}.lock")
+
+
+def _once(job: Job, run: Callable[[Config], dict[str, Any]]) -> dict[str, Any]:
+    """The run's result, made unless another process made it meanwhile."""
+    result = stored_result(job)
+    if result is None:
+        result = run(job.config)
+        write_result(result, job.folder / RESULT_FILE)
+    return result
+
+
+def _check_table(grid: Grid, jobs: Sequence[Job], out: Path) -> None:
+    """Refuses to go on with a table whose rows were something else. New rows, folds and seeds are welcome."""
+    path = out / f"{grid.name}.json"
+    if not path.is_file():
+        return
+    configs = {use: job.config for job in jobs for use in job.uses}
+    before = {row["name"]: row["configs"] for row in read_table(path)["rows"]}
+    for (row, fold, seed), config in configs.items():
+        known = before.get(row, {}).get(f"fold {fold}, seed {seed}")
+        if known is not None:
+            _expect_same(f"row {row} of {path}", known, changed(config))
+
+
+def _expect_same(what: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise ValueError(
+                f"Expected {what} to go on with {name} = {_said(before, name)}, but got {_said(now, name)}. "
+                "Give another --train.out, or remove what is there to start again."
+            )
+
+
+def _said(values: dict[str, Any], name: str) -> str:
+    return repr(values[name]) if name in values else "its default"
+
+
+def _remaining(started: float, done: int, total: int) -> str:
+    if not done:
+        return ""
+    minutes = (time.monotonic() - started) / done * (total - done) / 60
+    return f" (about {minutes:.0f} min to go)"
+
+
+def _write(grid: Grid, jobs: Sequence[Job], finished: Finished, failures: Failures, out: Path) -> None:
+    path = out / f"{grid.name}.json"
+    table = ablation_table(grid, jobs, finished, failures)
+    write_text(path, json.dumps(table, indent=1, allow_nan=False) + "\n")
+    write_text(path.with_suffix(".md"), "\n".join(ablation_markdown(table, path, out)))

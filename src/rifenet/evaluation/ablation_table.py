@@ -1,0 +1,213 @@
+"""The table of an ablation: from the results of its runs to JSON, and from that to Markdown.
+
+The JSON holds all that the Markdown and the bars of `rifenet report` show, so that either is made again without the
+runs. Figures in it are shares in [0,1].
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rifenet.config import Config
+from rifenet.evaluation.grid import PROTOTYPE, Grid, Job, Row, identity
+from rifenet.evaluation.paired import paired_difference
+from rifenet.evaluation.report import interval_text, markdown_table, plus_minus, setting_label
+
+FORMAT = 1
+Finished = dict[str, dict[str, Any]]  # folder name of a run -> its result
+_DASH = "–"
+_SIGNS = {"+": "+", "-": "−", "0": "open"}
+
+
+def ablation_table(grid: Grid, jobs: Sequence[Job], finished: Finished, failures: Mapping[str, str]) -> dict[str, Any]:
+    """The content of a grid's JSON file, of the runs finished so far.
+
+    Raises ValueError where two results of one fold were not scored on the same episodes.
+    """
+    owners = {use: job for job in jobs for use in job.uses}
+    results = {use: finished[job.folder.name] for use, job in owners.items() if job.folder.name in finished}
+    mine = {row.name: {use[1:]: result for use, result in results.items() if use[0] == row.name} for row in grid.rows}
+    rows = []
+    for row in grid.rows:
+        configs = {
+            f"fold {use[1]}, seed {use[2]}": changed(job.config) for use, job in owners.items() if use[0] == row.name
+        }
+        difference = None if row.name == grid.baseline else paired_difference(mine[row.name], mine[grid.baseline])
+        rows.append(
+            {
+                "name": row.name,
+                "overrides": row.overrides,
+                "paper": row.paper,
+                "configs": configs,
+                **_figures(grid, row, mine[row.name]),
+                "difference": None if difference is None else {**difference._asdict(), "sign": difference.sign},
+            }
+        )
+    return {
+        "format": FORMAT,
+        "kind": "ablation",
+        **{name: getattr(grid, name) for name in ("name", "title", "baseline", "folds", "seeds")},
+        "setting": _setting(next(iter(results.values()))) if results else None,
+        "rows": rows,
+        "failures": dict(failures),
+        "sources": [_source(job, finished[job.folder.name]) for job in jobs if job.folder.name in finished],
+    }
+
+
+def read_table(path: str | Path) -> dict[str, Any]:
+    """Reads a grid's JSON file. Raises FileNotFoundError, or ValueError where it is no such file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected the JSON file of an ablation at {path}, but there is none.")
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"Expected {path} to be the table of an ablation, but it is no JSON ({error}).") from error
+    if not isinstance(table, dict) or (table.get("kind"), table.get("format")) != ("ablation", FORMAT):
+        raise ValueError(
+            f"Expected {path} to be the table of an ablation, format {FORMAT}. Run `rifenet ablate` again."
+        )
+    return table
+
+
+def changed(config: Config) -> dict[str, Any]:
+    """Dotted names and values of the options that a run depends on and that are not at their default."""
+    defaults = identity(Config())
+    return {name: value for name, value in identity(config).items() if value != defaults[name]}
+
+
+def ablation_markdown(table: dict[str, Any], path: str | Path, relative_to: str | Path, level: int = 1) -> list[str]:
+    """The table's lines of Markdown, headings from `level` on.
+
+    `path` is the table's JSON file, beside which its runs are; links are relative to the folder `relative_to`.
+    """
+    folds = table["folds"]
+    mean = [f"mean of folds {', '.join(map(str, folds))}"] if len(folds) > 1 else []
+    heading = ["row", *(f"fold {fold}" for fold in folds), *mean]
+    heading += [f"minus {table['baseline']}, paired 95%", "sign", "better in", "runs"]
+    told = any(row["paper"] for row in table["rows"])
+    rows = [[*_cells(row, table, bool(mean)), *([row["paper"] or _DASH] if told else [])] for row in table["rows"]]
+    lines = [f"{'#' * level} Ablation: {table['title']}", "", *_lead(table)]
+    lines += markdown_table([*heading, *(["the paper's words (PASCAL-5i, ResNet-50)"] if told else [])], rows)
+    if told:
+        lines += ["`*`: from a secondary source, not from the paper's own table in reach.", ""]
+    lines += [f"- {name}: failed, {sentence}" for name, sentence in table["failures"].items()]
+    lines += [""] * bool(table["failures"])
+    lines += [f"{'#' * (level + 1)} What each row changes", ""]
+    lines += [f"- {row['name']}: {_overrides(row['overrides'])}" for row in table["rows"]]
+    lines += ["", f"{'#' * (level + 1)} Runs", "", *_runs(table, Path(path).parent, Path(relative_to))]
+    return lines
+
+
+def _figures(grid: Grid, row: Row, results: Mapping[tuple[int, int], dict[str, Any]]) -> dict[str, Any]:
+    folds: dict[str, Any] = {}
+    for fold in grid.folds:
+        by_seed = {
+            seed: results[fold, seed]["scores"]["miou"]["mean"] for seed in grid.seeds if (fold, seed) in results
+        }
+        if by_seed:
+            values = list(by_seed.values())
+            # The prototype is not trained: what stands under each seed is one run.
+            spread = float(np.std(values, ddof=1)) if len(values) > 1 and row.config.model.kind != PROTOTYPE else None
+            folds[str(fold)] = {
+                "mean": float(np.mean(values)),
+                "std": spread,
+                "seeds": {str(k): v for k, v in by_seed.items()},
+            }
+    complete = len(folds) == len(grid.folds)
+    return {
+        "folds": folds,
+        "mean": float(np.mean([fold["mean"] for fold in folds.values()])) if complete else None,
+        "runs": len(results),
+        "wanted": len(grid.folds) * len(grid.seeds),
+    }
+
+
+def _setting(result: dict[str, Any]) -> dict[str, Any]:
+    dataset = result["dataset"]
+    return {
+        "label": setting_label(result),
+        "shots": result["shots"],
+        "protocol": result["protocol"]["name"],
+        "min_area": result["protocol"]["min_area"],
+        "episodes": result["episodes"],
+        "seeds": result["seeds"],
+        "image_size": result["model"]["image_size"],
+        "backbone": result["model"]["backbone"],
+        "images": dataset["images"],
+        "dataset_hash": dataset["hash"],
+    }
+
+
+def _source(job: Job, result: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "rows": list(dict.fromkeys(row for row, _, _ in job.uses)),
+        "fold": result["fold"],
+        "seed": None if job.config.model.kind == PROTOTYPE else job.config.train.seed,
+        "file": f"{job.folder.parent.name}/{job.folder.name}/result.json",
+        "miou": result["scores"]["miou"]["mean"],
+        "checkpoint": result["model"]["checkpoint_hash"],
+        "episodes_hash": result["episodes_hash"],
+        "commit": result["environment"]["git_commit"],
+    }
+
+
+def _lead(table: dict[str, Any]) -> list[str]:
+    setting = table["setting"]
+    if setting is None:
+        return ["No run is finished.", ""]
+    kept = (
+        "" if setting["label"].startswith("PASCAL-5i") else " No published figure can stand in one column with these."
+    )
+    return [
+        f"{setting['label']}, {setting['shots']}-shot: `{setting['backbone']}`, {setting['image_size']} px; "
+        f"{setting['episodes']:,} episodes for each of the evaluation seeds {_listed(setting['seeds'])}, protocol "
+        f"`{setting['protocol']}`, classes of at least {setting['min_area']:,} px in the mask as stored; "
+        f"{setting['images']:,} images, dataset hash `{setting['dataset_hash'][:12]}`; training seeds "
+        f"{_listed(table['seeds'])}.{kept}",
+        "",
+        "mIoU in percent on the fold's novel classes; `±` is the sample standard deviation over training seeds. The "
+        "difference is the mean over folds and seeds, its interval a bootstrap over query images and training seeds, "
+        "paired over identical episodes and equal seeds (`rifenet.evaluation.paired` says what is drawn). Sign: of the "
+        "whole interval; open where it holds 0. Better in: of the pairs of runs of one fold and seed.",
+        "",
+    ]
+
+
+def _cells(row: dict[str, Any], table: dict[str, Any], with_mean: bool) -> list[str]:
+    found = [row["folds"].get(str(fold)) for fold in table["folds"]]
+    cells = [row["name"], *(plus_minus(fold["mean"], fold["std"]) if fold else _DASH for fold in found)]
+    if with_mean:
+        cells.append(_DASH if row["mean"] is None else plus_minus(row["mean"], None))
+    difference = row["difference"]
+    if difference is None:
+        cells += [_DASH] * 3
+    else:
+        cells.append(f"{100 * difference['miou']:+.1f} ({interval_text(difference['interval'])})")
+        cells += [_SIGNS[difference["sign"]], f"{difference['wins']} of {difference['pairs']}"]
+    return [*cells, f"{row['runs']} of {row['wanted']}"]
+
+
+def _overrides(overrides: dict[str, Any]) -> str:
+    return ", ".join(f"`{name}: {json.dumps(value)}`" for name, value in overrides.items()) or "nothing"
+
+
+def _runs(table: dict[str, Any], folder: Path, relative_to: Path) -> list[str]:
+    rows = []
+    for source in table["sources"]:
+        link = Path(os.path.relpath(folder / source["file"], relative_to)).as_posix()
+        seed = _DASH if source["seed"] is None else str(source["seed"])
+        hashes = (source["checkpoint"] or _DASH, source["episodes_hash"], source["commit"] or _DASH)
+        figures = [str(source["fold"]), seed, plus_minus(source["miou"], None), f"[result.json]({link})"]
+        rows.append(["; ".join(source["rows"]), *figures, *(f"`{value[:12]}`" for value in hashes)])
+    return markdown_table(["rows", "fold", "seed", "mIoU", "file", "checkpoint", "episodes", "commit"], rows)
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))

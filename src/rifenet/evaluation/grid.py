@@ -1,0 +1,202 @@
+"""Grids of ablations: a YAML file of named rows, each some overrides of a config, and the runs that they ask for.
+
+    rows: {baseline: {train.unlabeled: 0}, ...}     named rows, each a set of dotted overrides
+    product: [{soft: {...}, hard: {...}}, ...]      further rows: one option of each axis, names joined by ", "
+    baseline: baseline                              the row that the others are compared with
+    folds: [2, 3]                                   and `seeds`: each row is trained once for each pair of them
+    title, set, paper                               optional: a title, overrides of all rows, the paper's words by row
+
+A number may be given as a multiple of the config's own: `train.steps: x2`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rifenet.config import FREE, Config, DataConfig, ModelConfig, TrainConfig, effective, from_dict, to_dict
+
+PROTOTYPE = "prototype"
+_PROTOTYPE_ROW = {"model.kind": PROTOTYPE}
+_KEYS = ("title", "baseline", "folds", "seeds", "set", "rows", "product", "paper")
+_SET_BY_THE_GRID = ("data.fold", "train.seed", "train.out")
+Overrides = dict[str, Any]
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    overrides: Overrides
+    """Dotted names and values, those of the whole grid first."""
+    config: Config
+    paper: str
+    """What the paper says of it, in words; empty where it says nothing."""
+
+
+class Grid(NamedTuple):
+    """What is trained and compared."""
+
+    name: str
+    title: str
+    baseline: str
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    rows: tuple[Row, ...]
+
+
+class Job(NamedTuple):
+    """One training run and its evaluation, and the (row, fold, seed) that it stands for."""
+
+    folder: Path
+    config: Config
+    uses: list[tuple[str, int, int]]
+
+
+def read_grid(path: str | Path, base: Config, *, folds: Sequence[int] = (), seeds: Sequence[int] = ()) -> Grid:
+    """The grid of a YAML file over the config `base`; `folds` and `seeds` replace the file's own.
+
+    The training-free prototype is its last row, whether the file names it or not.
+
+    Raises FileNotFoundError, or ValueError for a file that is no such grid or a row that is no config.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a grid file at {path}, but there is none. configs/grids has some.")
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict) or set(values) - set(_KEYS):
+        got = ", ".join(map(str, set(values) - set(_KEYS))) if isinstance(values, dict) else type(values).__name__
+        raise ValueError(f"Expected only {', '.join(_KEYS)} in {path}, but got {got}.")
+    named = {**_by_text(values.get("rows")), **dict(_product(values.get("product") or ()))}
+    named.setdefault(PROTOTYPE, _PROTOTYPE_ROW)
+    paper, baseline = _by_text(values.get("paper")), str(values.get("baseline"))
+    for name in (*paper, baseline):
+        if name not in named:
+            raise ValueError(f"Expected a row of {path}, but got {name!r}. Its rows: {', '.join(named)}.")
+    rows = []
+    for name, overrides in named.items():
+        shared = {} if overrides == _PROTOTYPE_ROW else values.get("set") or {}
+        own = {**shared, **(overrides or {})}
+        rows.append(Row(name, own, _overridden(base, own, f"{path}, row {name}"), str(paper.get(name, ""))))
+    return Grid(
+        name=path.stem,
+        title=str(values.get("title", path.stem)),
+        baseline=baseline,
+        folds=_numbers(folds or values.get("folds"), f"folds of {path}"),
+        seeds=_numbers(seeds or values.get("seeds"), f"seeds of {path}"),
+        rows=tuple(rows),
+    )
+
+
+def plan(grid: Grid, out: str | Path) -> list[Job]:
+    """The runs of a grid, each once whatever the number of rows that share it, in folders below `out`/runs.
+
+    All rows of the first seed come first, so that the table is whole early.
+    """
+    jobs: dict[str, Job] = {}
+    for seed, fold, row in itertools.product(grid.seeds, grid.folds, grid.rows):
+        config = run_config(row.config, fold, seed)
+        folder = Path(out) / "runs" / run_name(config)
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, out=str(folder)))
+        jobs.setdefault(folder.name, Job(folder, config, [])).uses.append((row.name, fold, seed))
+    return list(jobs.values())
+
+
+def run_config(config: Config, fold: int, seed: int) -> Config:
+    """The run of `config` on a fold with a training seed: options that it never looks at have their defaults.
+
+    So rows that ask for one thing in different words (`train.beta: 0`, `train.unlabeled: 0`) share one run.
+    """
+    config = effective(config)
+    data, model = dataclasses.replace(config.data, fold=fold), config.model
+    train = dataclasses.replace(config.train, seed=seed)
+    if model.kind == PROTOTYPE:  # nothing is trained
+        train = TrainConfig(device=train.device, threads=train.threads)
+    if not model.aux:
+        train = dataclasses.replace(train, w_aux=TrainConfig.w_aux)
+    if not train.unlabeled:
+        unused = ("beta", "pseudo_labels", "hard_labels", "confidence")
+        train = dataclasses.replace(train, **{name: getattr(TrainConfig, name) for name in unused})
+        data = dataclasses.replace(data, unlabeled_source=DataConfig.unlabeled_source)
+    if not (train.unlabeled and model.use_local):
+        model = dataclasses.replace(model, guide=ModelConfig.guide)
+    return dataclasses.replace(config, data=data, model=model, train=train)
+
+
+def run_name(config: Config) -> str:
+    """Folder name of a run: fold, seed, and a hash of all else that its figures depend on.
+
+    Only what differs from the defaults is hashed, so an option that is added later renames no run.
+    """
+    defaults, mine = identity(Config()), identity(config)
+    changed = {name: value for name, value in mine.items() if value != defaults[name]}
+    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
+    seed = "" if config.model.kind == PROTOTYPE else f"-seed{config.train.seed}"
+    return f"fold{config.data.fold}{seed}-{digest}"
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Dotted names and values of every option that a trained model depends on."""
+    plain = to_dict(config)
+    return {
+        f"{section}.{name}": value
+        for section in ("data", "model", "train")
+        for name, value in plain[section].items()
+        if name not in FREE.get(section, ())
+    }
+
+
+def _by_text(values: Mapping[Any, Any] | None) -> dict[str, Any]:
+    return {str(name): value for name, value in (values or {}).items()}
+
+
+def _product(axes: Sequence[Mapping[str, Overrides]]) -> Iterator[tuple[str, Overrides]]:
+    if axes:
+        for chosen in itertools.product(*(axis.items() for axis in axes)):
+            merged = {name: value for _, overrides in chosen for name, value in (overrides or {}).items()}
+            yield ", ".join(str(label) for label, _ in chosen), merged
+
+
+def _numbers(values: Any, what: str) -> tuple[int, ...]:
+    good = isinstance(values, list | tuple) and values and all(type(value) is int and value >= 0 for value in values)
+    if not good or len(set(values)) < len(values):
+        raise ValueError(f"Expected the {what} to be different whole numbers in a list, but got {values!r}.")
+    return tuple(values)
+
+
+def _overridden(base: Config, overrides: Overrides, where: str) -> Config:
+    plain = to_dict(base)
+    for name, value in overrides.items():
+        section, _, field = str(name).partition(".")
+        if field not in plain.get(section, {}):
+            raise ValueError(f"Expected the name of an option in {where}, but got {name!r}. See rifenet train --help.")
+        if name in _SET_BY_THE_GRID:
+            raise ValueError(f"Expected folds and seeds beside the rows, but {where} sets {name}. Leave it out.")
+        plain[section][field] = _value(f"{name} in {where}", value, plain[section][field])
+    config: Config = from_dict(Config, plain, where)
+    data = config.data
+    if not data.exclude_novel and (data.list_file or data.dataset == "custom"):
+        raise ValueError(
+            f"Expected data.exclude_novel in {where}, because the photos of one list are trained on and tested. Leave "
+            "data.list_file empty, so that the dataset's own train and val lists are used."
+        )
+    return config
+
+
+def _value(name: str, value: Any, current: Any) -> Any:
+    """`value` in the type of the option's current one, a multiple of it where it says so. Raises ValueError."""
+    if type(current) in (int, float) and isinstance(value, str) and (found := re.fullmatch(r"x(\d+(\.\d+)?)", value)):
+        return type(current)(current * float(found[1]))
+    if type(current) is float and type(value) is int:
+        return float(value)
+    if current is not None and type(value) is not type(current):
+        raise ValueError(f"Expected {name} to be of type {type(current).__name__}, but got {value!r}.")
+    return value

@@ -1,0 +1,114 @@
+"""Sections of the report that show pictures: training curves and the bars of ablations, from files alone.
+
+Each function writes its pictures into a folder and returns lines of Markdown with links relative to another one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rifenet.evaluation.ablation_table import ablation_markdown, read_table
+from rifenet.files import write_text
+from rifenet.plots import Bar, Panel, Series, bars, curves
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def curve_sections(results: Iterable[Path], folder: Path, relative_to: Path) -> list[str]:
+    """The curves of every run that has its `metrics.jsonl` beside one of its results; no lines where none has."""
+    runs = list(dict.fromkeys(path.parent for path in results if (path.parent / METRICS_FILE).is_file()))
+    if not runs:
+        return []
+    lines = [
+        "## Training",
+        "",
+        "Losses of single steps (thin) and their running mean; held-out mIoU is on base classes.",
+    ]
+    for run in runs:
+        name = run.resolve().name
+        path = folder / f"{name}-curves.svg"
+        write_text(path, training_curves(run / METRICS_FILE, name))
+        log = Path(os.path.relpath(run / METRICS_FILE, relative_to)).as_posix()
+        lines += ["", image(path, f"training curves of {name}", relative_to), "", f"From [{METRICS_FILE}]({log})."]
+    return [*lines, ""]
+
+
+def training_curves(path: Path, name: str) -> str:
+    """SVG of a run's log: loss terms, and mIoU on held-out images of base classes, over steps.
+
+    Raises ValueError for a log without a line of losses, or a line that is no JSON.
+    """
+    try:
+        logged = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise ValueError(
+            f"Expected JSON lines in {path}, but could not read one ({error}). Remove that line."
+        ) from error
+    panels = []
+    for label, fields, factor in (("loss", ("loss", "query", "aux", "self"), 1), ("mIoU", ("heldout_miou",), 100)):
+        drawn = [_series(logged, field, factor) for field in fields]
+        drawn = [series for series in drawn if series.x]
+        if label == "mIoU":
+            best = [line["step"] for line in logged if line.get("best")]
+            mark = (float(best[-1]), f"kept: step {best[-1]}") if best else None
+            panels += [Panel("held-out mIoU, percent", drawn, mark=mark)] * bool(drawn)
+        else:
+            panels += [Panel(label, drawn, smooth=True)] * bool(drawn)
+    return curves(f"Training of {name}", "optimiser steps", panels)
+
+
+def ablation_sections(tables: Sequence[Path], folder: Path, relative_to: Path) -> list[str]:
+    """Bars and table of each ablation, from its JSON file."""
+    lines: list[str] = []
+    for path in tables:
+        table = read_table(path)
+        written = ablation_markdown(table, path, relative_to, level=2)
+        if any(row["difference"] for row in table["rows"]):
+            picture = folder / f"{path.stem}-ablation.svg"
+            write_text(picture, ablation_bars(table))
+            written[2:2] = [image(picture, f"ablation: {table['title']}", relative_to), ""]
+        lines += written
+    return lines
+
+
+def ablation_bars(table: dict[str, Any]) -> str:
+    """SVG of each row's difference to the baseline: mean, paired 95% interval, and each pair of runs.
+
+    Raises ValueError where no row has a difference yet.
+    """
+    baseline = next(row for row in table["rows"] if row["name"] == table["baseline"])
+    rows = [
+        Bar(
+            row["name"],
+            100 * row["difference"]["miou"],
+            (100 * row["difference"]["interval"][0], 100 * row["difference"]["interval"][1]),
+            [100 * value for value in _pairs(row, baseline)],
+        )
+        for row in table["rows"]
+        if row["difference"]
+    ]
+    x_label = f"mIoU minus {table['baseline']}, points: mean, paired 95% interval, one ring for each fold and seed"
+    return bars(f"Ablation: {table['title']}", x_label, rows)
+
+
+def image(path: Path, text: str, relative_to: Path) -> str:
+    """A picture in Markdown."""
+    return f"![{text}]({Path(os.path.relpath(path, relative_to)).as_posix()})"
+
+
+def _series(logged: Iterable[dict[str, Any]], field: str, factor: float) -> Series:
+    points = [(line["step"], factor * line[field]) for line in logged if field in line]
+    return Series(field, [step for step, _ in points], [value for _, value in points])
+
+
+def _pairs(row: dict[str, Any], baseline: dict[str, Any]) -> list[float]:
+    return [
+        value - baseline["folds"][fold]["seeds"][seed]
+        for fold, found in row["folds"].items()
+        for seed, value in found["seeds"].items()
+        if seed in baseline["folds"].get(fold, {"seeds": {}})["seeds"]
+    ]

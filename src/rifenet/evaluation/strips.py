@@ -1,0 +1,152 @@
+"""Strips of scored episodes: the best, the median and the worst of each class, support | query | prediction | truth.
+
+Which episodes is read from the counts in a result file; only these are run again, with the model that the file names.
+"""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from rifenet.data.episodes import binary_mask, load_episode, load_pair
+from rifenet.data.index import ImageIndex
+from rifenet.data.sampling import Episode, evaluation_episodes
+from rifenet.evaluation.pictures import image
+from rifenet.evaluation.prediction import predicted_mask
+from rifenet.evaluation.protocol import episodes_hash
+from rifenet.evaluation.result import EpisodeCounts, unpack_counts
+from rifenet.evaluation.scoring import Model, device_of
+from rifenet.files import write_bytes
+from rifenet.metrics import class_iou, intersection_union
+from rifenet.visualize import contact_sheet, overlay, strip
+
+RANKS = ("best", "median", "worst")
+_HEIGHT = 150  # of a strip's photos, pixels
+_TOLERANCE = 0.02  # of an IoU that is computed again, perhaps by other versions or on another device
+
+
+class Chosen(NamedTuple):
+    """One episode of a result: its run (row of `EpisodeCounts`), position and IoU."""
+
+    run: int
+    position: int
+    iou: float
+
+
+def chosen_episodes(counted: EpisodeCounts, class_id: int) -> dict[str, Chosen]:
+    """The best, median and worst episode of a class by IoU, ties by run and position; none for a class without any."""
+    runs, positions = np.nonzero(counted.class_ids == class_id)
+    ious = class_iou(counted.counts[runs, positions])
+    order = [number for number in np.argsort(-ious, kind="stable") if not np.isnan(ious[number])]
+    if not order:
+        return {}
+    picked = (order[0], order[len(order) // 2], order[-1])
+    return {
+        rank: Chosen(int(runs[number]), int(positions[number]), float(ious[number]))
+        for rank, number in zip(RANKS, picked, strict=True)
+    }
+
+
+def strip_sections(
+    model: Model, index: ImageIndex, result: dict[str, Any], name: str, folder: Path, relative_to: Path
+) -> list[str]:
+    """Writes one JPEG for each rank into `folder` and returns the lines of Markdown that show them.
+
+    Args:
+        model: the scored model, in eval mode.
+        index: the dataset that it was scored on.
+        result: what was scored, with `pfenet`.
+        name: how the pictures' files begin.
+        folder: where they go.
+        relative_to: folder of the Markdown.
+
+    Raises:
+        ValueError: another protocol, other images, other episodes, or an IoU that is not the recorded one.
+    """
+    if result["protocol"]["name"] != "pfenet":
+        raise ValueError(
+            f"Expected a result of the protocol pfenet, but got {result['protocol']['name']}. Leave it out."
+        )
+    if index.hash != result["dataset"]["hash"]:
+        raise ValueError(
+            f"Expected the images of dataset hash {result['dataset']['hash'][:12]}, but got {index.hash[:12]}. Give "
+            "the folder, and with --list-file the list, that the result was scored on."
+        )
+    counted = unpack_counts(result)
+    episodes = _episodes(index, result)
+    lines = [f"## Episodes: {result['model']['name']}, fold {result['fold']}, {result['shots']}-shot", ""]
+    lines += ["Of each class the best, the median and the worst episode by IoU, over all seeds.", ""]
+    for rank in RANKS:
+        strips = []
+        for row in result["per_class"]:
+            chosen = chosen_episodes(counted, row["id"]).get(rank)
+            if chosen is not None:
+                episode = episodes[chosen.run][chosen.position]
+                strips.append(_strip(model, index, episode, result["model"]["image_size"], row["name"], chosen.iou))
+        path = folder / f"{name}-{rank}.jpg"
+        data = BytesIO()
+        contact_sheet(strips).save(data, "JPEG", quality=85)
+        write_bytes(path, data.getvalue())
+        lines += [f"### {rank.capitalize()}", "", image(path, f"{rank} episodes of each class", relative_to), ""]
+    return lines
+
+
+def _episodes(index: ImageIndex, result: dict[str, Any]) -> list[list[Episode]]:
+    """The episodes of each run, drawn again. Raises ValueError unless they are those that were scored."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the report names the absent classes
+        runs = [
+            evaluation_episodes(
+                index,
+                index.novel_classes(result["fold"]),
+                shots=result["shots"],
+                seed=seed,
+                episodes=result["episodes"],
+                min_area=result["protocol"]["min_area"],
+            )
+            for seed in result["seeds"]
+        ]
+    if episodes_hash(index, runs) != result["episodes_hash"]:
+        raise ValueError(
+            "Expected the episodes that the result was scored on, but its seeds draw others. Score the model again "
+            "with this version."
+        )
+    return runs
+
+
+@torch.inference_mode()
+def _strip(
+    model: Model, index: ImageIndex, episode: Episode, size: int, class_name: str, recorded: float
+) -> Image.Image:
+    arrays = load_episode(index, episode, size)
+    device = device_of(model)
+    support, query = (
+        [torch.from_numpy(arrays[f"{branch}_{part}"])[None].to(device) for part in ("images", "masks", "valid")]
+        for branch in ("support", "query")
+    )
+    logits = model.decode(model.encode_query(query[0], query[2]), model.encode_support(*support))
+    mask = predicted_mask(logits, arrays["placement"])
+    truth = arrays["query_mask_original"]
+    iou = float(class_iou(intersection_union(mask, truth)))
+    if abs(iou - recorded) > _TOLERANCE:
+        raise ValueError(
+            f"Expected IoU {recorded:.3f} as recorded for {index.records[episode.query].name}, but the model gives "
+            f"{iou:.3f}. Give the very model that was scored."
+        )
+    shot, shot_mask = load_pair(index, episode.supports[0])
+    photo, _ = load_pair(index, episode.query)
+    more = f" (1 of {len(episode.supports)})" if len(episode.supports) > 1 else ""
+    panels = [
+        overlay(shot, binary_mask(shot_mask, index.records[episode.supports[0]].value(episode.class_id))),
+        Image.fromarray(photo),
+        overlay(photo, mask),
+        overlay(photo, truth),
+    ]
+    captions = [f"support: {class_name}{more}", "query", f"prediction, IoU {100 * iou:.0f}", "truth"]
+    return strip(panels, captions, height=_HEIGHT)

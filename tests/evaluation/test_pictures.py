@@ -1,0 +1,150 @@
+"""Pictures of the report: curves and bars from committed files, strips of the episodes that the counts name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation.scenes import ColourModel, Scene, mixed_scenes, open_scenes, write_dataset
+from evaluation.test_report import scored
+from PIL import Image
+
+from rifenet.cli.main import main
+from rifenet.config import Config, DataConfig, EvalConfig
+from rifenet.data.index import ImageIndex
+from rifenet.evaluation.pictures import ablation_bars, training_curves
+from rifenet.evaluation.protocol import evaluate
+from rifenet.evaluation.result import EpisodeCounts
+from rifenet.evaluation.strips import chosen_episodes, strip_sections
+
+ROOT = Path(__file__).parents[2]
+LOG = [
+    {"step": 10, "loss": 1.5, "query": 1.0, "aux": 0.5},
+    {"step": 20, "loss": 1.0, "query": 0.7, "aux": 0.3},
+    {"step": 20, "heldout_miou": 0.4, "best": True},
+    {"step": 30, "loss": 0.9, "query": 0.6, "aux": 0.3},
+    {"step": 40, "heldout_miou": 0.3, "best": False},
+]
+
+
+def log(path: Path, lines: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_curves_of_a_log(tmp_path: Path) -> None:
+    text = training_curves(log(tmp_path / "metrics.jsonl", LOG), "mine")
+    assert text.count("<polyline") == 2 * 3 + 1  # three terms, thin and smooth; the held-out mIoU
+    assert ">self<" not in text
+    assert ">kept: step 20<" in text
+    assert training_curves(log(tmp_path / "early.jsonl", LOG[:2]), "mine").count("<polyline") == 6
+    with pytest.raises(ValueError, match="Expected points to draw for Training of mine"):
+        training_curves(log(tmp_path / "empty.jsonl", []), "mine")
+
+
+def test_the_committed_log_can_be_drawn() -> None:
+    for path in sorted((ROOT / "docs" / "results").glob("*/metrics.jsonl")):
+        assert "held-out mIoU" in training_curves(path, path.parent.name)
+
+
+def test_the_report_links_curves_and_bars_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    result = scored(tmp_path / "runs" / "result.json")
+    log(tmp_path / "runs" / "metrics.jsonl", LOG)
+    rows = [row("base", 0.4, None), row("more", 0.5, {"miou": 0.1, "interval": [0.05, 0.2], "pairs": 2, "wins": 2})]
+    table = {"format": 1, "kind": "ablation", "title": "parts", "baseline": "base", "folds": [1], "seeds": [0, 1]}
+    table |= {"setting": None, "rows": rows, "failures": {}, "sources": []}
+    (tmp_path / "parts.json").write_text(json.dumps(table))
+    out = tmp_path / "docs" / "results.md"
+    line = ["report", str(result), "--ablation", str(tmp_path / "parts.json"), "--out", str(out)]
+    assert main(line) == 0
+    text = out.read_text()
+    for name in ("runs-curves.svg", "parts-ablation.svg"):
+        assert f"](results/{name})" in text
+        assert (out.parent / "results" / name).read_text().startswith("<svg")
+    assert "[metrics.jsonl](../runs/metrics.jsonl)" in text
+    assert "| more | 50.0 | +10.0 (5.0 to 20.0) | + | 2 of 2 |" in text
+    assert text.index("## Ablation: parts") < text.index("## Sources")
+    bars = ablation_bars(table)
+    assert bars.count("<circle") == 2
+    assert "+10.0 (+5.0 to +20.0)" in bars
+
+    assert main(["report", "--ablation", str(tmp_path / "parts.json"), "--out", str(out)]) == 0
+    assert out.read_text().startswith("# Ablations")
+
+
+def row(name: str, mean: float, difference: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "overrides": {},
+        "paper": "",
+        "folds": {"1": {"mean": mean, "std": None, "seeds": {"0": mean - 0.1, "1": mean + 0.1}}},
+        "mean": mean,
+        "runs": 2,
+        "wanted": 2,
+        "difference": difference and {**difference, "sign": "+"},
+    }
+
+
+def test_best_median_and_worst_by_hand() -> None:
+    class_ids = np.array([[1, 2, 1], [1, 1, 1]], np.int32)
+    counts = np.zeros((2, 3, 2, 2), np.int32)
+    counts[..., 1, 1] = 100
+    counts[0, :, 1, 0] = (50, 99, 20)
+    counts[1, :, 1, 0] = (80, 50, 10)
+    chosen = chosen_episodes(EpisodeCounts(class_ids, class_ids, counts), 1)
+    assert {rank: tuple(item) for rank, item in chosen.items()} == {
+        "best": (1, 0, 0.8),
+        "median": (1, 1, 0.5),
+        "worst": (1, 2, 0.1),
+    }
+    assert chosen_episodes(EpisodeCounts(class_ids, class_ids, counts), 7) == {}
+
+
+@pytest.fixture
+def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageIndex:
+    """The mixed scenes, and one more leaf that only half of is annotated."""
+    monkeypatch.setenv("RIFENET_CACHE", str(tmp_path / "cache"))
+    half = Scene(((2, 0, 0, True), (2, 40, 40, False)))
+    return open_scenes(write_dataset(tmp_path / "scenes", {**mixed_scenes(), "poor leaf": half}))
+
+
+def test_strips_show_the_episodes_that_were_scored(scenes: ImageIndex, tmp_path: Path) -> None:
+    config = Config(
+        data=DataConfig(dataset="custom", fold=0, image_size=64, min_area=100),
+        eval=EvalConfig(episodes=30, seeds=(0, 1)),
+    )
+    model = ColourModel().eval()
+    result = evaluate(model, scenes, config)
+    folder = tmp_path / "docs" / "results"
+    lines = strip_sections(model, scenes, result, "run", folder, tmp_path / "docs")
+    for rank in ("best", "median", "worst"):
+        assert f"![{rank} episodes of each class](results/run-{rank}.jpg)" in lines
+        with Image.open(folder / f"run-{rank}.jpg") as picture:
+            assert picture.height > 3 * 150  # a strip for each of the three classes
+    changed = {**result, "dataset": {**result["dataset"], "hash": "0" * 64}}
+    with pytest.raises(ValueError, match="Expected the images of dataset hash 000000000000"):
+        strip_sections(model, scenes, changed, "run", folder, tmp_path)
+    with pytest.raises(ValueError, match="but its seeds draw others"):
+        strip_sections(model, scenes, {**result, "seeds": [0, 5]}, "run", folder, tmp_path)
+    model.scale.data.neg_()  # another model: it finds everything but the class
+    with pytest.raises(ValueError, match=r"Expected IoU .* as recorded .* Give the very model"):
+        strip_sections(model, scenes, result, "run", folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--ablation", "a.json"], ["r.json", "--strips", "m"], ["r.json", "--strips", "m", "--root", "d"]]
+)
+def test_wrong_usage_of_the_report(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", *words]) == 2
+    assert "usage: rifenet report" in capsys.readouterr().err
+
+
+def test_strips_need_a_result_of_their_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = scored(tmp_path / "result.json")
+    line = ["report", str(result), "--strips", "default", "--root", str(tmp_path), "--out", str(tmp_path / "x.md")]
+    assert main(line) == 1
+    assert "Expected a result of the model default" in capsys.readouterr().err
