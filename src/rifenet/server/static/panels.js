@@ -2,7 +2,7 @@
 
 import { element, find, icon, rgb } from "./dom.js";
 import { resized, tint, whole } from "./labels.js";
-import { classOf, photosOf, pixels, project, selectedPhoto, shotsOf, toSegment } from "./project.js";
+import { classOf, photosOf, pixels, project, selectedPhoto, toSegment } from "./project.js";
 
 const CROSS = "M6 6l12 12M18 6 6 18";
 
@@ -61,9 +61,9 @@ function thumb(photo, act) {
 function noteOf(photo) {
   const painted = project.classes.filter((each) => pixels(photo)[each.id]).map((each) => each.name.trim() || "unnamed");
   if (photo.role === "example") return painted.join(", ") || "not painted";
-  if (photo.status === "running") return "segmenting…";
+  if (photo.status === "running") return "working…";
   if (photo.status === "error") return "failed";
-  if (!photo.result) return "not segmented";
+  if (!photo.result) return "waiting";
   if (photo.result.corrected) return "corrected";
   const found = photo.result.found.filter((each) => each.present && classOf(each.id)).sort((a, b) => b.confidence - a.confidence);
   return found.map((each) => `${classOf(each.id).name.trim()} ${percent(each.confidence)}`).join(", ") || "nothing found";
@@ -110,5 +110,4 @@ export function drawRun(running) {
 }
 
 export const colours = () => Object.fromEntries([...project.classes.map((each) => [each.id, rgb(each.colour)]), [255, [160, 160, 160]]]);
-export const painted = (id) => shotsOf(id).length;
 const percent = (share) => `${Math.round(100 * share)} %`;
