@@ -12,7 +12,7 @@ import requests
 import schemathesis
 import schemathesis.checks as checks
 from colour_engine import ColourEngine
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, reject, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
@@ -31,8 +31,8 @@ PICTURES = st.lists(
 def test_generated_requests(seconds: float) -> None:
     counted: collections.Counter[tuple[str, int]] = collections.Counter()
     with running(create_app(ColourEngine(), limits=Limits(seconds=10))) as address:
-        learned = httpx2.post(
-            f"{address}/api/classes", data={"name": "red"}, files=shot(), headers={"X-Project": "fuzz"}
+        learned = requests.post(
+            f"{address}/api/classes", data={"name": "red"}, files=shot(), headers={"X-Project": "fuzz"}, timeout=30
         )
         assert learned.status_code == 200
         schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
@@ -63,16 +63,17 @@ def _one_round(
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(
-        case=route.as_strategy(generation_mode=modes[number % 2]), pictures=st.lists(PICTURES, min_size=1, max_size=3)
-    )
+    @given(case=route.as_strategy(generation_mode=modes[number % 2]), pictures=PICTURES)
     def ask(case: schemathesis.Case, pictures: list[bytes]) -> None:
         if time.monotonic() > until:
             return
         if number % 2 == 0 and isinstance(case.body, dict):
             response = _with_pictures(f"{address}{case.formatted_path}", case.body, pictures)
         else:
-            response = case.call(timeout=30)
+            try:
+                response = case.call(timeout=30)
+            except TypeError:  # lists of lists and the like, which its HTTP library cannot put into a form
+                reject()
         counted[route.label, response.status_code] += 1
         case.validate_response(
             response,

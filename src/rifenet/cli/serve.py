@@ -7,13 +7,14 @@ import os
 from dataclasses import fields
 
 from rifenet.cli.console import note
-from rifenet.server.limits import Limits
 
 
 def main(argv: list[str]) -> int:
     """Serves until it is stopped; 1 where it cannot start."""
     arguments = _parser().parse_args(argv)
     token = arguments.token or os.environ.get("RIFENET_TOKEN") or None
+    from rifenet.server.limits import Limits
+
     try:
         from rifenet.server.run import check_exposure, serve
     except ModuleNotFoundError as error:
@@ -47,6 +48,8 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from rifenet.server.limits import Limits
+
     parser = argparse.ArgumentParser(
         prog="rifenet serve",
         description="Serves a page on which to annotate a few photos and segment others, and an HTTP API (/docs). To"
