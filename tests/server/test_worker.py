@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
 from colour_engine import ColourEngine
 
+from rifenet.server import answers
 from rifenet.server.app import create_app
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
@@ -157,6 +159,58 @@ def test_an_answer_that_takes_too_long() -> None:
         assert (late.status_code, "within 1 seconds" in late.json()["detail"]) == (503, True)
         engine.go.set()
         assert client.post("/api/segment", files=photo()).status_code == 200
+
+
+def test_classes_are_listed_while_they_change() -> None:
+    """Readers and the model's thread meet in the projects: no reader may see a change by halves."""
+    app = create_app(ColourEngine(), limits=Limits(projects=5))
+    service = app.state.service
+    with running(app) as address, httpx2.Client(base_url=address, timeout=20) as client:
+        seen: list[tuple[int, int]] = []
+        over = threading.Event()
+
+        def read() -> None:
+            while not over.is_set():
+                for id in ("one", "two", "three"):
+                    project = service.projects.find(id)
+                    listed = answers.classes_answer(project).classes
+                    seen.append((len(listed), sum(each.shots for each in listed)))
+                time.sleep(0.0002)
+
+        with ThreadPoolExecutor() as pool:
+            reader = pool.submit(read)
+            for step in range(30):
+                header = {"X-Project": ("one", "two", "three")[step % 3]}
+                assert learn(client, "red", headers=header).status_code == 200
+                if step % 2:
+                    assert client.delete("/api/classes/red", headers=header).status_code == 200
+            over.set()
+            reader.result(20)
+    assert {classes for classes, _ in seen} == {0, 1}
+    assert all(shots >= classes for classes, shots in seen)
+
+
+def test_closing_with_a_full_queue_ends_at_once() -> None:
+    worker, go = Worker(1), threading.Event()
+
+    async def talk() -> list[object]:
+        first = asyncio.ensure_future(worker.run(lambda: go.wait(10), 20, stays))
+        while not worker.busy:
+            await asyncio.sleep(0.01)
+        second = asyncio.ensure_future(worker.run(lambda: 2, 20, stays))
+        while not worker.waiting:
+            await asyncio.sleep(0.01)
+        closing = asyncio.ensure_future(asyncio.to_thread(worker.close))
+        await asyncio.sleep(0.05)
+        go.set()
+        begun = time.monotonic()
+        await closing
+        assert time.monotonic() - begun < 5
+        return await asyncio.gather(first, second, return_exceptions=True)
+
+    first, second = asyncio.run(talk())
+    assert first is True
+    assert getattr(second, "status_code", None) == 503
 
 
 def test_idle_projects_are_dropped_and_make_room() -> None:

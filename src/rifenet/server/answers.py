@@ -96,17 +96,11 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def classes_answer(project: Project | None) -> ClassesAnswer:
     """The classes of a project as they are now."""
-    if project is None or not project.segmenter.classes:
+    if project is None or not (listed := project.listed):
         return ClassesAnswer(project=None, classes=[])
     classes = [
-        ClassAnswer(
-            id=id,
-            name=name,
-            shots=shots,
-            revision=project.revisions[name],
-            colour="#{:02x}{:02x}{:02x}".format(*class_colour(id)),
-        )
-        for id, (name, shots) in enumerate(project.segmenter.shots.items(), 1)
+        ClassAnswer(id=id, colour="#{:02x}{:02x}{:02x}".format(*class_colour(id)), **each._asdict())
+        for id, each in enumerate(listed, 1)
     ]
     return ClassesAnswer(project=project.id, classes=classes)
 

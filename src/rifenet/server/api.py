@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -90,7 +89,7 @@ async def learn(
             _check_number(project, name, service.limits)
             photos, labels = _Pictures(images, read_photo), _Pictures(masks, read_mask)
             project.segmenter.learn(name, photos, labels, replace=replace, white_is_object=white_is_object)
-            project.revisions[name] = secrets.token_hex(6)
+            project.changed(name)
         finally:
             service.projects.drop_if_empty(project)
         return answers.classes_answer(project)
@@ -112,7 +111,7 @@ async def forget(request: Request, service: Shared, name: str, x_project: Projec
         if project is None or name not in project.segmenter.classes:
             raise Problem(404, "Expected the name of a learned class, but the project has none of that name.")
         project.segmenter.forget(name)
-        project.revisions.pop(name, None)
+        project.changed(name)
         service.projects.drop_if_empty(project)
         return answers.classes_answer(project)
 

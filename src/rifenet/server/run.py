@@ -13,7 +13,7 @@ from rifenet.server.guard import LOOPBACK
 from rifenet.server.limits import Limits
 
 MIN_TOKEN = 12
-_CONNECTIONS = 200
+_CONNECTIONS = 100  # each may have one upload on the disk
 
 
 def check_exposure(host: str, token: str | None) -> None:

@@ -115,25 +115,27 @@ class Worker:
         self._thread.join(timeout)
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None or not self._closing.is_set():
-            if job is None:
-                continue
-            if self._closing.is_set():
-                job.done.cancel()
-            if not job.done.set_running_or_notify_cancel():
-                continue
-            self._current = job
-            try:
-                job.check()
-                answer = job.work()
-            except BaseException as error:
-                job.done.set_exception(error)
-            else:
-                job.done.set_result(answer)
-                del answer
-            finally:
-                self._current = None
+        while not (self._closing.is_set() and self._jobs.empty()):
+            job = self._jobs.get()
+            if job is not None:
+                self._run(job)
             del job  # else the last job's pictures stay until the next one comes
+
+    def _run(self, job: Job) -> None:
+        if self._closing.is_set():
+            job.done.cancel()
+        if not job.done.set_running_or_notify_cancel():
+            return
+        self._current = job
+        try:
+            job.check()
+            answer = job.work()
+        except BaseException as error:
+            job.done.set_exception(error)
+        else:
+            job.done.set_result(answer)
+        finally:
+            self._current = None
 
 
 class Watched:

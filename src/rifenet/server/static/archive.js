@@ -3,7 +3,7 @@
 import { rgb } from "./dom.js";
 import { counts, renamed, resized, tint, whole } from "./labels.js";
 import { decodePng, encodePng } from "./png.js";
-import { classOf, photosOf, pixels, project } from "./project.js";
+import { classOf, isBlank, photosOf, project } from "./project.js";
 import { zip } from "./zip.js";
 
 /** The zip as a Blob. Class i of masks is the i-th of the page, from 1. */
@@ -11,7 +11,7 @@ export async function archive(opacity) {
   const numbers = Object.fromEntries(project.classes.map((each, index) => [each.id, index + 1]));
   const palette = Array.from({ length: 256 }, (_, value) => (value === 255 ? [255, 255, 255] : rgb(project.classes[value - 1]?.colour ?? "#000000")));
   const files = [], photos = [], taken = new Set();
-  const queries = photosOf("query").filter((photo) => photo.result || pixels(photo)[0] < photo.labels.data.length);
+  const queries = photosOf("query").filter((photo) => photo.result || !isBlank(photo));
   for (const photo of [...queries, ...photosOf("example")]) {
     const stem = stemOf(photo.name, taken), labels = renamed(await fullLabels(photo), { ...numbers, 255: 255 });
     const paths = { mask: `masks/${stem}.png`, overlay: `overlays/${stem}.jpg` };

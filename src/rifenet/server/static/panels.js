@@ -2,7 +2,7 @@
 
 import { element, find, icon, rgb } from "./dom.js";
 import { resized, tint, whole } from "./labels.js";
-import { classOf, photosOf, pixels, project, selectedPhoto, toSegment } from "./project.js";
+import { classOf, isBlank, photosOf, pixels, project, selectedPhoto, toSegment } from "./project.js";
 
 const CROSS = "M6 6l12 12M18 6 6 18";
 
@@ -63,7 +63,7 @@ function noteOf(photo) {
   if (photo.role === "example") return painted.join(", ") || "not painted";
   if (photo.status === "running") return "working…";
   if (photo.status === "error") return "failed";
-  if (!photo.result) return "waiting";
+  if (!photo.result) return isBlank(photo) ? "waiting" : "painted";
   if (photo.result.corrected) return "corrected";
   const found = photo.result.found.filter((each) => each.present && classOf(each.id)).sort((a, b) => b.confidence - a.confidence);
   return found.map((each) => `${classOf(each.id).name.trim()} ${percent(each.confidence)}`).join(", ") || "nothing found";
@@ -85,7 +85,7 @@ export function drawFacts(act) {
     const how = present ? percent(confidence) : `absent (${percent(confidence)})`;
     parts.push(element("span", { class: present ? "chip" : "chip absent" }, swatch, `${classOf(id).name.trim()} ${how}`));
   }
-  if (photo.role === "query" && pixels(photo)[0] < photo.labels.data.length) {
+  if (photo.role === "query" && !isBlank(photo)) {
     const add = element("button", { id: "make-example", title: "Correct the mask with the tools above, then teach it", onclick: () => act.makeExample(photo) }, "Use as an example");
     parts.push(element("span", { class: "push" }, add));
   } else if (photo.role === "example" && !project.classes.some((each) => pixels(photo)[each.id])) {
@@ -103,7 +103,7 @@ export function drawRun(running) {
   find("#cancel").hidden = !running;
   progress.hidden = !running;
   if (running) Object.assign(progress, { max: running.total, value: running.done });
-  find("#download").disabled = !project.photos.some((photo) => photo.result || pixels(photo)[0] < photo.labels.data.length);
+  find("#download").disabled = !project.photos.some((photo) => photo.result || !isBlank(photo));
   find("#sample").hidden = project.photos.length === 0;
   find("#empty").hidden = Boolean(selectedPhoto());
   find("#sample-here").hidden = project.photos.length > 0;

@@ -9,7 +9,7 @@ import * as store from "./store.js";
 const SIDE = 1280;
 const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#0072b2", "#cc79a7"]; // Okabe and Ito's
 const THUMB = 192;
-const PIXELS = new WeakMap(); // labels -> { version, counts }
+const PIXELS = new WeakMap(); // photo -> { version, counts }
 
 export const project = { classes: [], photos: [], chosen: 0, selected: null };
 
@@ -96,10 +96,12 @@ export const shotsOf = (id) => photosOf("example").filter((photo) => pixels(phot
 export const learnKey = (each) => [each.name.trim(), ...shotsOf(each.id).map((photo) => `${photo.id}:${photo.version}`)].join(" ");
 export const projectKey = () => project.classes.filter((each) => shotsOf(each.id).length).map((each) => `${each.id} ${learnKey(each)}`).join("\n");
 
-/** Queries that have no result by the examples as they are now, and that nobody has corrected. */
+export const isBlank = (photo) => pixels(photo)[0] === photo.labels.data.length;
+
+/** Queries that have no result by the examples as they are now, and that nobody has corrected or painted by hand. */
 export function toSegment() {
   const key = projectKey();
-  return photosOf("query").filter((photo) => !photo.result || (photo.result.key !== key && !photo.result.corrected));
+  return photosOf("query").filter((photo) => (photo.result ? photo.result.key !== key && !photo.result.corrected : isBlank(photo)));
 }
 
 export function workingSize({ width, height }) {
@@ -130,6 +132,7 @@ export const onStoreProblem = (tell) => Object.assign(problems, { onstore: tell 
 
 /** Keeps a photo; what only this page needs (thumb, undo steps) is left out. */
 export async function keep(photo) {
+  if (!project.photos.includes(photo)) return; // removed while the server worked on it
   const { thumb, history, ...rest } = photo;
   await store.savePhoto({ ...rest, order: project.photos.indexOf(photo), status: photo.status === "running" ? "new" : photo.status }).catch(problems.onstore);
 }
