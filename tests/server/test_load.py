@@ -48,7 +48,8 @@ def one_client(address: str, number: int, until: float, seen: list[tuple[str, in
     rng = np.random.default_rng(number)
     bomb = [("images", ("b.png", encoded(np.zeros((1100, 1100), np.uint8))))]
     with httpx2.Client(base_url=address, timeout=30) as client:
-        learn(client)
+        while learn(client).status_code == 503:
+            time.sleep(0.05)
         while time.monotonic() < until:
             what = str(rng.choice(["segment", "png", "learn", "list", "bomb", "text", "other", "many", "missing"]))
             begun = time.monotonic()
