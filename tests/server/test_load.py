@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -18,7 +19,7 @@ import pytest
 
 from rifenet import server
 
-from .conftest import encoded, learn, photo, scene, shot
+from .conftest import encoded, learn, photo, shot
 
 HERE = Path(__file__).parent
 LIMITS = {"file_mb": 1, "megapixels": 1, "files": 3, "queue": 4, "projects": 20, "seconds": 20}
@@ -43,34 +44,31 @@ def resident(pid: int) -> float:
     return int(status.split("VmRSS:")[1].split()[0]) / 1000
 
 
+BOMB = encoded(np.zeros((1100, 1100), np.uint8))
+KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "segment": ("POST", "/api/segment", {"files": photo(width=320, height=240)}),
+    "png": ("POST", "/api/segment", {"files": photo(), "headers": {"Accept": "image/png"}}),
+    "learn": ("POST", "/api/classes", {"data": {"name": "red", "replace": "true"}, "files": shot()}),
+    "list": ("GET", "/api/classes", {}),
+    "bomb": ("POST", "/api/segment", {"files": [("images", ("b.png", BOMB))]}),
+    "text": ("POST", "/api/segment", {"files": [("images", ("a.png", b"text"))]}),
+    "other": ("POST", "/api/segment", {"files": photo(), "headers": {"Origin": "http://evil.example"}}),
+    "many": ("POST", "/api/segment", {"files": photo() * 4}),
+    "missing": ("DELETE", "/api/classes/nobody", {}),
+}
+
+
 def one_client(address: str, number: int, until: float, seen: list[tuple[str, int, float]]) -> None:
     """Asks in turn for good and bad things; `seen` gets (what, status, seconds)."""
     rng = np.random.default_rng(number)
-    bomb = [("images", ("b.png", encoded(np.zeros((1100, 1100), np.uint8))))]
     with httpx2.Client(base_url=address, timeout=30) as client:
         while learn(client).status_code == 503:
             time.sleep(0.05)
         while time.monotonic() < until:
-            what = str(rng.choice(["segment", "png", "learn", "list", "bomb", "text", "other", "many", "missing"]))
+            what = str(rng.choice(list(KINDS)))
+            method, path, content = KINDS[what]
             begun = time.monotonic()
-            if what == "segment":
-                answer = client.post("/api/segment", files=photo(width=320, height=240))
-            elif what == "png":
-                answer = client.post("/api/segment", files=photo(), headers={"Accept": "image/png"})
-            elif what == "learn":
-                answer = client.post("/api/classes", data={"name": "red", "replace": "true"}, files=shot())
-            elif what == "list":
-                answer = client.get("/api/classes")
-            elif what == "bomb":
-                answer = client.post("/api/segment", files=bomb)
-            elif what == "text":
-                answer = client.post("/api/segment", files=[("images", ("a.png", b"text"))])
-            elif what == "other":
-                answer = client.post("/api/segment", files=photo(), headers={"Origin": "http://evil.example"})
-            elif what == "many":
-                answer = client.post("/api/segment", files=[("images", ("a.png", encoded(scene())))] * 4)
-            else:
-                answer = client.delete("/api/classes/nobody")
+            answer = client.request(method, path, **content)
             seen.append((what, answer.status_code, time.monotonic() - begun))
 
 
