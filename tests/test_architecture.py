@@ -125,6 +125,7 @@ EXTRAS = {
     "fastapi": ("server.*",),
     "uvicorn": ("server.*",),
     "starlette": ("server.*",),
+    "pydantic": ("server.*",),
     "onnx": ("export",),
     "onnxscript": ("export",),
     "onnxruntime": ("engines.onnx",),

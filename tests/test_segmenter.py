@@ -134,6 +134,31 @@ def test_learning_a_known_name_adds_shots() -> None:
     np.testing.assert_array_equal(stepwise.segment(query).scores["thing"], at_once.segment(query).scores["thing"])
 
 
+def test_replaced_shots_leave_nothing_of_the_old_and_keep_the_number(segmenter: Segmenter, tmp_path: Path) -> None:
+    green = picture(green=(10, 10, 50, 60))
+    segmenter.save_classes(tmp_path / "both.safetensors")
+    loaded = Segmenter(ColourEngine())
+    loaded.load_classes(tmp_path / "both.safetensors")  # without photos, so that no shot can be added
+    for each in (segmenter, loaded):
+        each.learn("red", [green, green], [mask_of(green, GREEN)] * 2, replace=True)
+        assert each.classes == ["red", "blue"]
+        assert each.shots == {"red": 2, "blue": 1}
+        assert iou(each.segment(green).mask == 1, mask_of(green, GREEN) == 1) > 0.85
+        assert not each.segment(picture(red=(10, 10, 50, 60)), keep_absent=True).mask.any()
+    with pytest.raises(ValueError, match="marks none"):
+        segmenter.learn("red", [green], [mask_of(green, RED)], replace=True)
+    assert segmenter.shots == {"red": 2, "blue": 1}
+    segmenter.learn("new", [green], [mask_of(green, GREEN)], replace=True)
+    assert segmenter.classes == ["red", "blue", "new"]
+
+
+def test_memory_counts_photos_masks_and_what_was_learned(segmenter: Segmenter) -> None:
+    shot, colour = 64 * 64 * (3 * 4 + 1 + 1), 3 * 4
+    assert segmenter.memory() == 2 * (shot + colour)
+    segmenter.forget("blue")
+    assert segmenter.memory() == shot + colour
+
+
 def test_more_than_twenty_shots_are_refused_and_nothing_is_lost(segmenter: Segmenter) -> None:
     image = picture(red=(10, 10, 50, 60))
     before = segmenter.segment(image).mask

@@ -58,8 +58,23 @@ class Segmenter:
         """Names of the learned classes, in the order of their numbers in a mask."""
         return list(self._classes)
 
+    @property
+    def shots(self) -> dict[str, int]:
+        """Number of annotated photos of each class."""
+        return {name: known.shots for name, known in self._classes.items()}
+
+    def memory(self) -> int:
+        """Bytes that the learned classes take, their photos included."""
+        return sum(known.memory() for known in self._classes.values())
+
     def learn(
-        self, name: str, images: Sequence[Source], masks: Sequence[Source], *, white_is_object: bool = False
+        self,
+        name: str,
+        images: Sequence[Source],
+        masks: Sequence[Source],
+        *,
+        replace: bool = False,
+        white_is_object: bool = False,
     ) -> None:
         """Learns a class, or adds shots to a known one (all its shots are then encoded together again).
 
@@ -67,6 +82,7 @@ class Segmenter:
             name: what to call it.
             images: K photos: paths, PIL images or [H,W,3] arrays.
             masks: their masks [H,W]: 0 is background, 255 is ignored, anything else marks the class.
+            replace: these shots take the place of those that a known class has; it keeps its number.
             white_is_object: 255 marks the class too, for black-and-white masks.
 
         Raises:
@@ -83,6 +99,8 @@ class Segmenter:
             )
         if not len(images) == len(masks) > 0:
             raise ValueError(f"Expected a mask for each of 1 to 20 images, but got {len(images)} and {len(masks)}.")
+        if replace:
+            known = None
         if known is not None and known.inputs is None:
             raise ValueError(
                 f"Expected photos of {name!r} to add shots to, but it was loaded from a file, which holds none."
@@ -91,7 +109,7 @@ class Segmenter:
         total = len(images) + (known.shots if known else 0)
         if total > MAX_SHOTS:
             raise ValueError(f"Expected at most {MAX_SHOTS} shots of a class, but {name!r} would have {total}.")
-        if known is None:
+        if name not in self._classes:
             self._check_room([name])
         pairs = zip(images, masks, strict=True)
         shots = [_prepare_shot(name, *pair, self.engine.size, white_is_object) for pair in pairs]

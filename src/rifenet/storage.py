@@ -51,6 +51,10 @@ class LearnedClass:
     context: Context
     inputs: Shots | None = None
 
+    def memory(self) -> int:
+        """Bytes of its arrays."""
+        return sum(array.nbytes for array in (*self.context.values(), *(self.inputs or ())))
+
 
 def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) -> None:
     """Writes classes for `read_classes`. Raises OSError where the disk is full; an older file then stays."""

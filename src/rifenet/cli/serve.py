@@ -1,0 +1,78 @@
+"""`rifenet serve`: the page and the HTTP API."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import fields
+
+from rifenet.cli.console import note
+
+
+def main(argv: list[str]) -> int:
+    """Serves until it is stopped; 1 where it cannot start."""
+    arguments = _parser().parse_args(argv)
+    token = arguments.token or os.environ.get("RIFENET_TOKEN") or None
+    from rifenet.server.limits import Limits
+
+    try:
+        from rifenet.server.run import check_exposure, serve
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"The server needs an extra ({error.name} is missing): pip install 'rifenet[serve]'."
+        ) from error
+
+    limits = Limits(**{bound.name: getattr(arguments, bound.name) for bound in fields(Limits)})
+    check_exposure(arguments.host, token)  # before the model is loaded
+
+    from rifenet.engines.torch import TorchEngine
+
+    engine = TorchEngine.load(arguments.model, device=arguments.device, threads=arguments.threads)
+
+    def ready(address: str) -> None:
+        print(f"rifenet serve: open {address}{'?token=...' if token else ''} (Ctrl+C stops it)", flush=True)
+
+    try:
+        serve(
+            engine,
+            host=arguments.host,
+            port=arguments.port,
+            limits=limits,
+            token=token,
+            names=arguments.name,
+            ready=ready,
+        )
+    except KeyboardInterrupt:
+        note("rifenet serve: stopped.")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from rifenet.server.limits import Limits
+
+    parser = argparse.ArgumentParser(
+        prog="rifenet serve",
+        description="Serves a page on which to annotate a few photos and segment others, and an HTTP API (/docs). To"
+        " this machine only, unless --host and a token say otherwise.",
+        epilog="example: rifenet serve --port 8000",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for a free one (default: 8000)")
+    parser.add_argument(
+        "--model", default="default", help="default (bundled), a run folder, a .safetensors file or hf:owner/name"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    parser.add_argument(
+        "--token",
+        help="what clients must show; required for any host but loopback (or set RIFENET_TOKEN, which no list"
+        " of processes shows)",
+    )
+    parser.add_argument(
+        "--name", action="append", default=[], metavar="HOST", help="a further host name by which the server is called"
+    )
+    group = parser.add_argument_group("limits, with the HTTP status of what is beyond them")
+    for bound in fields(Limits):
+        text = f"{bound.metadata['help']} (default: {bound.default})"
+        group.add_argument(f"--{bound.name.replace('_', '-')}", type=int, default=bound.default, metavar="N", help=text)
+    return parser

@@ -1,0 +1,138 @@
+"""The shapes of the API's answers, which `/openapi.json` and `/docs` describe."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from rifenet.result import Result
+from rifenet.server.problem import Problem
+from rifenet.server.projects import Project
+from rifenet.visualize import class_colour, mask_image
+
+
+class ProblemAnswer(BaseModel):
+    """A refusal."""
+
+    detail: str = Field(description="What was expected, what came, and how to mend it.")
+
+
+class ClassAnswer(BaseModel):
+    """A learned class."""
+
+    id: int = Field(description="Its number in masks.")
+    name: str
+    shots: int = Field(description="Annotated photos it was learned from.")
+    revision: str = Field(description="Changes whenever its shots do.")
+    colour: str = Field(description="Its colour in PNG masks, #rrggbb.")
+
+
+class ClassesAnswer(BaseModel):
+    """The classes of a project."""
+
+    project: str | None = Field(description="The project's name, null where it has no class yet.")
+    classes: list[ClassAnswer]
+
+
+class FoundAnswer(BaseModel):
+    """What one photo says about one class."""
+
+    id: int
+    name: str
+    present: bool = Field(description="Whether it is judged to be in the photo; if not, it is left out of the mask.")
+    confidence: float = Field(description="How likely it is in the photo, 0 to 1.")
+    pixels: int = Field(description="Its pixels in the mask.")
+
+
+class PhotoAnswer(BaseModel):
+    """One segmented photo."""
+
+    name: str
+    width: int
+    height: int
+    calibrated: bool = Field(description="Whether confidences are measured shares; if not, they only rank photos.")
+    classes: list[FoundAnswer]
+    mask: str = Field(description="PNG in base64: one number a pixel, 0 the background, else the class's id.")
+
+
+class SegmentAnswer(BaseModel):
+    """Segmented photos, in the order in which they came."""
+
+    results: list[PhotoAnswer]
+
+
+class HealthAnswer(BaseModel):
+    """How the server is."""
+
+    status: str
+    version: str
+    model: str
+    model_hash: str
+    busy: bool = Field(description="Whether the model works now.")
+    waiting: int = Field(description="Requests that wait for it.")
+    projects: int
+    limits: dict[str, int]
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The refusals of a route, for its description; the first five may meet any request."""
+    meaning = {
+        400: "The body is not what its headers say.",
+        401: "The server asks for a token.",
+        403: "Another site's page, or another host name.",
+        408: "The upload took too long.",
+        413: "Too large, or too many.",
+        404: "There is no such class.",
+        415: "Not a picture of a known type, or no multipart form.",
+        422: "A field is missing or cannot be used.",
+        503: "Busy, full, or too slow; Retry-After says when to try again.",
+    }
+    every = (400, 401, 403, 408, 413)
+    return {status: {"model": ProblemAnswer, "description": meaning[status]} for status in (*every, *statuses)}
+
+
+def classes_answer(project: Project | None) -> ClassesAnswer:
+    """The classes of a project as they are now."""
+    if project is None or not (listed := project.listed):
+        return ClassesAnswer(project=None, classes=[])
+    classes = [
+        ClassAnswer(id=id, colour="#{:02x}{:02x}{:02x}".format(*class_colour(id)), **each._asdict())
+        for id, each in enumerate(listed, 1)
+    ]
+    return ClassesAnswer(project=project.id, classes=classes)
+
+
+def mask_png(result: Result) -> bytes:
+    """The mask as a PNG with a palette."""
+    buffer = io.BytesIO()
+    mask_image(result.mask).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def photo_answer(result: Result, name: str) -> PhotoAnswer:
+    """One result as JSON holds it."""
+    facts = result.to_dict()
+    return PhotoAnswer(
+        name=name,
+        width=facts["width"],
+        height=facts["height"],
+        calibrated=facts["calibrated"],
+        classes=[FoundAnswer(**entry) for entry in facts["classes"]],
+        mask=base64.b64encode(mask_png(result)).decode(),
+    )
+
+
+def wants_png(accept: str, format: str | None) -> bool:
+    """Whether the answer is to be a PNG: as the form's field says, else where Accept names PNG before JSON.
+
+    Raises Problem: 422 for another format.
+    """
+    if format:
+        if format not in ("json", "png"):
+            raise Problem(422, f"Expected format to be json or png, but got {format[:20]!r}. Leave it out for json.")
+        return format == "png"
+    kinds = [part.split(";")[0].strip() for part in accept.lower().split(",")]
+    return "image/png" in kinds and "application/json" not in kinds[: kinds.index("image/png")]

@@ -1,0 +1,171 @@
+"""The routes of the HTTP API, as `interface.md` names them; `/docs` describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, File, Form, Header, Request, Response, UploadFile
+from numpy.typing import NDArray
+from starlette.concurrency import run_in_threadpool
+
+from rifenet import __version__
+from rifenet.server import answers
+from rifenet.server.limits import Limits
+from rifenet.server.problem import Problem
+from rifenet.server.projects import Project
+from rifenet.server.service import PROJECT_COOKIE, Service
+from rifenet.server.uploads import check_files, class_name, file_name, read_mask, read_photo
+
+router = APIRouter(prefix="/api")
+
+_COOKIE_SECONDS = 30 * 86400
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Shared = Annotated[Service, Depends(_service)]
+ProjectName = Annotated[
+    str | None,
+    Header(
+        alias="X-Project",
+        pattern="^[A-Za-z0-9_-]{1,64}$",
+        description="Name of the client's project; browsers have a cookie instead.",
+    ),
+]
+Photos = Annotated[list[UploadFile], File(description="JPEG, PNG, WebP, BMP, GIF or TIFF.")]
+_PNG = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}, "description": "JSON or PNG."}
+
+
+@router.get("/health", responses=answers.problems())
+async def health(service: Shared) -> answers.HealthAnswer:
+    """How the server is, and what it accepts. Needs no token."""
+    return answers.HealthAnswer(
+        status="ok",
+        version=__version__,
+        model=service.engine.name,
+        model_hash=service.engine.hash,
+        busy=service.worker.busy,
+        waiting=service.worker.waiting,
+        projects=len(service.projects),
+        limits=asdict(service.limits),
+    )
+
+
+@router.get("/classes", responses=answers.problems(422))
+async def classes(request: Request, service: Shared, x_project: ProjectName = None) -> answers.ClassesAnswer:
+    """The project's classes."""
+    return answers.classes_answer(service.project_of(request, x_project)[1])
+
+
+@router.post("/classes", responses=answers.problems(415, 422, 503))
+async def learn(
+    request: Request,
+    response: Response,
+    service: Shared,
+    name: Annotated[str, Form(description="What to call the class.")],
+    images: Photos,
+    masks: Annotated[list[UploadFile], File(description="A mask for each photo: 0 background, else the class.")],
+    replace: Annotated[bool, Form(description="Take the place of the class's shots; else add to them.")] = False,
+    white_is_object: Annotated[bool, Form(description="255 marks the class too; else it is ignored.")] = False,
+    x_project: ProjectName = None,
+) -> answers.ClassesAnswer:
+    """Learns a class from annotated photos, or adds shots to one."""
+    called, name = service.project_of(request, x_project)[0], class_name(name)
+    if len(images) != len(masks):
+        raise Problem(422, f"Expected a mask for each photo, but got {len(masks)} for {len(images)}. Send as many.")
+    await run_in_threadpool(check_files, images, service.limits, "photo")
+    await run_in_threadpool(check_files, masks, service.limits, "mask")
+
+    def work() -> answers.ClassesAnswer:
+        service.projects.check_memory(len(images))
+        project = service.projects.open(called)
+        try:
+            _check_number(project, name, service.limits)
+            photos, labels = _Pictures(images, read_photo), _Pictures(masks, read_mask)
+            project.segmenter.learn(name, photos, labels, replace=replace, white_is_object=white_is_object)
+            project.changed(name)
+        finally:
+            service.projects.drop_if_empty(project)
+        return answers.classes_answer(project)
+
+    answer = await service.run(request, work)
+    if x_project is None:
+        response.set_cookie(
+            PROJECT_COOKIE, str(answer.project), httponly=True, samesite="strict", max_age=_COOKIE_SECONDS
+        )
+    return answer
+
+
+@router.delete("/classes/{name}", responses=answers.problems(404, 422, 503))
+async def forget(request: Request, service: Shared, name: str, x_project: ProjectName = None) -> answers.ClassesAnswer:
+    """Forgets a class; later classes move down one number."""
+    project = service.project_of(request, x_project)[1]
+
+    def work() -> answers.ClassesAnswer:
+        if project is None or name not in project.segmenter.classes:
+            raise Problem(404, "Expected the name of a learned class, but the project has none of that name.")
+        project.segmenter.forget(name)
+        project.changed(name)
+        service.projects.drop_if_empty(project)
+        return answers.classes_answer(project)
+
+    return await service.run(request, work)
+
+
+@router.post("/segment", responses={200: _PNG, **answers.problems(415, 422, 503)}, response_model=answers.SegmentAnswer)
+async def segment(
+    request: Request,
+    service: Shared,
+    images: Photos,
+    keep_absent: Annotated[bool, Form(description="Keep classes in the mask that are judged absent.")] = False,
+    format: Annotated[str | None, Form(description="json or png (of one photo); without it, as Accept says.")] = None,
+    x_project: ProjectName = None,
+) -> Any:
+    """Segments photos by all classes of the project at once: JSON, or the mask of one photo as a PNG."""
+    project = service.project_of(request, x_project)[1]
+    png = answers.wants_png(request.headers.get("accept", ""), format)
+    if png and len(images) != 1:
+        raise Problem(422, f"Expected one photo for a PNG, but got {len(images)}. Send them one by one, or take json.")
+    if project is None:
+        raise Problem(422, "Expected a project with a learned class, but there is none. Send POST /api/classes first.")
+    await run_in_threadpool(check_files, images, service.limits, "photo")
+    photos = _Pictures(images, read_photo)
+
+    def work() -> bytes | answers.SegmentAnswer:
+        results = project.segmenter.segment_many(photos, batch_size=1, keep_absent=keep_absent)
+        if png:
+            return answers.mask_png(next(results))
+        named = enumerate(zip(results, images, strict=True), 1)
+        return answers.SegmentAnswer(
+            results=[answers.photo_answer(result, file_name(upload, index)) for index, (result, upload) in named]
+        )
+
+    answer = await service.run(request, work)
+    return Response(answer, media_type="image/png") if isinstance(answer, bytes) else answer
+
+
+class _Pictures(Sequence[NDArray[np.uint8]]):
+    """Uploads that are decoded when asked for, so that one decoded picture is in memory at a time."""
+
+    def __init__(self, uploads: list[UploadFile], read: Callable[[UploadFile, int], NDArray[np.uint8]]) -> None:
+        self._uploads, self._read = uploads, read
+
+    def __len__(self) -> int:
+        return len(self._uploads)
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (self._read(upload, index) for index, upload in enumerate(self._uploads, 1))
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._read(self._uploads[index], index + 1)
+
+
+def _check_number(project: Project, name: str, limits: Limits) -> None:
+    if name not in project.segmenter.classes and len(project.segmenter.classes) >= limits.classes:
+        raise Problem(422, f"Expected at most {limits.classes} classes in a project. Delete one first.")

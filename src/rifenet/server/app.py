@@ -1,0 +1,96 @@
+"""The application: the API, the page and its files, the description, behind the guard."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
+
+from rifenet import __version__
+from rifenet.engines import Engine
+from rifenet.server.api import router as api
+from rifenet.server.guard import LOOPBACK, Guard
+from rifenet.server.limits import Limits
+from rifenet.server.reference import reference_page
+from rifenet.server.service import Service
+from rifenet.server.worker import Stopped
+
+_PACKAGE = files("rifenet")
+_STATIC = str(_PACKAGE / "server" / "static")
+_CLIENT_GONE = 499  # nobody reads it
+
+pages = APIRouter(include_in_schema=False)
+
+
+def create_app(
+    engine: Engine, *, limits: Limits | None = None, token: str | None = None, hosts: Sequence[str] | None = LOOPBACK
+) -> FastAPI:
+    """The application over one model.
+
+    Args:
+        engine: runs the model, one request at a time.
+        limits: None takes the defaults.
+        token: what every request must show; None asks for none.
+        hosts: names in the Host header that are answered; None answers all, which only a token makes safe.
+    """
+    limits = limits or Limits()
+    app = FastAPI(
+        title="rifenet",
+        version=__version__,
+        summary="Few-shot segmentation: learn a class from a few annotated photos, find it in others.",
+        docs_url=None,  # FastAPI's own pages load scripts from another host
+        redoc_url=None,
+        lifespan=_lifespan,
+        exception_handlers={RequestValidationError: _invalid, Stopped: _gone, Exception: _failed},
+    )
+    app.state.service = Service(engine, limits)
+    app.include_router(api)
+    app.include_router(pages)
+    app.mount("/static", StaticFiles(directory=_STATIC))
+    app.mount("/examples", StaticFiles(directory=str(_PACKAGE / "examples")))
+    app.add_middleware(Guard, limits=limits, token=token, hosts=hosts)
+    return app
+
+
+@pages.get("/")
+async def page() -> FileResponse:
+    """The page."""
+    return FileResponse(f"{_STATIC}/index.html")
+
+
+@pages.get("/docs")
+async def docs(request: Request) -> HTMLResponse:
+    """The API's description for people."""
+    return HTMLResponse(reference_page(request.app.openapi()))
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await run_in_threadpool(app.state.service.worker.close)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    """A request that does not have the fields of its route, in one sentence."""
+    assert isinstance(error, RequestValidationError)
+    kind = request.headers.get("content-type", "none")
+    if request.method == "POST" and not kind.lower().startswith("multipart/form-data"):
+        sentence = f"Expected a form (multipart/form-data), but the content type is {kind[:60]}. See /docs."
+        return JSONResponse({"detail": sentence}, 415)
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"][1:]) or "the request"
+    return JSONResponse({"detail": f"Expected another value of {field}: {first['msg']}. See /docs."}, 422)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=_CLIENT_GONE)
+
+
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "The server failed over this request; its log says why. It goes on."}, 500)

@@ -1,0 +1,165 @@
+"""What stands before the application: who may ask, how much they may send, and the headers of every answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import Sequence
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rifenet.server.limits import Limits
+from rifenet.server.problem import Problem
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+TOKEN_COOKIE = "rifenet_token"
+OPEN_PATHS = ("/api/health",)  # answered without the token, for health checks
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:;"
+    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+_ASK = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>rifenet</title>'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    '<link rel="icon" href="/static/icon.svg"><link rel="stylesheet" href="/static/base.css">'
+    '<main class="ask"><h1>rifenet</h1><p>This server asks for its token.</p><form action="/" method="get">'
+    '<label for="token">Token</label><input id="token" name="token" type="password" autocomplete="off" required>'
+    '<button class="primary">Open</button></form></main></html>'
+)
+
+
+class Guard:
+    """ASGI middleware. Refuses foreign hosts, other sites' pages, missing tokens and large or slow bodies."""
+
+    def __init__(self, app: ASGIApp, *, limits: Limits, token: str | None, hosts: Sequence[str] | None) -> None:
+        """`hosts` are the names in the Host header that are answered; None answers all, for servers with a token."""
+        self.app, self.limits, self.token = app, limits, token
+        self.hosts = None if hosts is None else {host.lower() for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        answer = _with_headers(send, scope["path"])
+        try:
+            early = self._judge(scope)
+        except Problem as problem:
+            early = JSONResponse({"detail": problem.detail}, problem.status_code, problem.headers)
+        if early is not None:
+            await early(scope, receive, answer)
+        else:
+            await self.app(scope, _Body(receive, self.limits), answer)
+
+    def _judge(self, scope: Scope) -> Response | None:
+        """An answer in place of the application's. Raises Problem: 401, 403 or 413."""
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if self.hosts is not None and _name_of(host) not in self.hosts:
+            raise Problem(
+                403,
+                f"Expected a request to {' or '.join(sorted(self.hosts))}, but it names another host. Use that name.",
+            )
+        if scope["method"] not in _SAFE:
+            _check_same_site(headers, host)
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or len(length) > 15 or int(length) > self.limits.request_mb * 10**6:
+            raise _too_large(self.limits)
+        if self.token is not None and scope["path"] not in OPEN_PATHS and not scope["path"].startswith("/static/"):
+            return self._ask_for_token(self.token, scope, headers)
+        return None
+
+    def _ask_for_token(self, token: str, scope: Scope, headers: Headers) -> Response | None:
+        secret = _cookie_of(token)
+        bearer = headers.get("authorization", "").removeprefix("Bearer ")
+        cookie = cookie_parser(headers.get("cookie", "")).get(TOKEN_COOKIE, "")
+        if _same(bearer, token) or _same(cookie, secret):
+            return None
+        if scope["path"] == "/":
+            given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+            if not _same(given, token):
+                return HTMLResponse(_ASK, 401)
+            welcome = RedirectResponse("/", 303)
+            welcome.set_cookie(
+                TOKEN_COOKIE, secret, httponly=True, samesite="strict", secure=scope["scheme"] == "https"
+            )
+            return welcome
+        raise Problem(
+            401,
+            "Expected the server's token, but got none or another. Send the header 'Authorization: Bearer TOKEN'.",
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+
+class _Body:
+    """A request's body, with its end in sight: raises Problem (413, 408) within the application that reads it."""
+
+    def __init__(self, receive: Receive, limits: Limits) -> None:
+        self._receive, self._limits = receive, limits
+        self._left, self._deadline, self._complete = limits.request_mb * 10**6, time.monotonic() + limits.seconds, False
+
+    async def __call__(self) -> Message:
+        if self._complete:
+            return await self._receive()  # waits for the client to go
+        try:
+            async with asyncio.timeout(max(0, self._deadline - time.monotonic())):
+                message = await self._receive()
+        except TimeoutError:
+            raise Problem(
+                408, f"Expected the whole request within {self._limits.seconds} seconds, but it took longer. Send less."
+            ) from None
+        self._left -= len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
+        if self._left < 0:
+            raise _too_large(self._limits)
+        return message
+
+
+def _with_headers(send: Send, path: str) -> Send:
+    async def answer(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers.update(_HEADERS)
+            headers["Cache-Control"] = "no-cache" if path.startswith(("/static/", "/examples/")) else "no-store"
+        await send(message)
+
+    return answer
+
+
+def _check_same_site(headers: Headers, host: str) -> None:
+    """Raises Problem: 403 where a browser says that another site's page makes it send this."""
+    site, origin = headers.get("sec-fetch-site", "none"), headers.get("origin")
+    if site not in ("same-origin", "none") or (origin is not None and urlsplit(origin).netloc.lower() != host.lower()):
+        raise Problem(403, "Expected a request from this server's own page, but another page sent it. Open this one.")
+
+
+def _name_of(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _too_large(limits: Limits) -> Problem:
+    return Problem(413, f"Expected a request of at most {limits.request_mb} MB, but it is larger. Send fewer photos.")
+
+
+def _cookie_of(token: str) -> str:
+    return hashlib.sha256(f"rifenet {token}".encode()).hexdigest()
+
+
+def _same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode(), expected.encode())

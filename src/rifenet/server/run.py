@@ -1,0 +1,85 @@
+"""Runs the application on a socket until it is stopped."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+
+import uvicorn
+
+from rifenet.engines import Engine
+from rifenet.server.app import create_app
+from rifenet.server.guard import LOOPBACK
+from rifenet.server.limits import Limits
+
+MIN_TOKEN = 12
+_CONNECTIONS = 100  # each may have one upload on the disk
+
+
+def check_exposure(host: str, token: str | None) -> None:
+    """Raises ValueError where other machines could use the server without a token, or with one that can be guessed."""
+    if token is not None and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable()):
+        raise ValueError(
+            f"Expected a token of at least {MIN_TOKEN} printable ASCII characters. Make one with: python -c"
+            ' "import secrets; print(secrets.token_urlsafe())"'
+        )
+    if host not in LOOPBACK and token is None:
+        raise ValueError(
+            f"Expected a token with --host {host}, because other machines can reach it, but there is none. Set"
+            f" RIFENET_TOKEN or --token, or leave --host out to serve this machine only."
+        )
+
+
+def serve(
+    engine: Engine,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    limits: Limits | None = None,
+    token: str | None = None,
+    names: Sequence[str] = (),
+    ready: Callable[[str], object] = lambda address: None,
+) -> None:
+    """Serves until the process gets SIGINT or SIGTERM.
+
+    Args:
+        engine: runs the model.
+        host: the address to listen on.
+        port: 0 takes a free one.
+        limits: None takes the defaults.
+        token: what every request must show; required where `host` is not loopback.
+        names: further names in the Host header that are answered, e.g. behind a proxy.
+        ready: called with the page's address once connections are accepted.
+
+    Raises:
+        ValueError: a token is missing or weak.
+        OSError: the address is not of this machine, or its port is taken.
+    """
+    check_exposure(host, token)
+    hosts = (*LOOPBACK, *names) if host in LOOPBACK or names else None
+    app = create_app(engine, limits=limits, token=token, hosts=hosts)
+    with _listen(host, port) as listener:
+        address = f"[{host}]" if ":" in host else host
+        ready(f"http://{address}:{listener.getsockname()[1]}/")
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            limit_concurrency=_CONNECTIONS,
+            timeout_keep_alive=10,
+            timeout_graceful_shutdown=3,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise OSError(
+            f"Expected to listen on {host}, port {port}, but cannot: {why}. Choose another --port."
+        ) from error

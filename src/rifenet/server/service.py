@@ -1,0 +1,53 @@
+"""What the routes share: the model's thread, the projects, and how work gets from a request to the thread and back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from rifenet.engines import Engine
+from rifenet.server.limits import Limits
+from rifenet.server.problem import Problem
+from rifenet.server.projects import Project, Projects, checked_id
+from rifenet.server.worker import Watched, Worker
+
+PROJECT_COOKIE = "rifenet_project"
+Answer = TypeVar("Answer")
+
+
+class Service:
+    """One model and its clients. Whatever decodes pictures, uses the model or changes a project is a job (`run`)."""
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        self.engine, self.limits = engine, limits
+        self.worker = Worker(limits.queue)
+        self.projects = Projects(Watched(engine, self.worker.check), limits)
+
+    def project_of(self, request: Request, header: str | None) -> tuple[str | None, Project | None]:
+        """What the client calls its project, and the project, if there is one. Raises Problem: 422."""
+        name = header or request.cookies.get(PROJECT_COOKIE)
+        return (checked_id(name), self.projects.find(name)) if name else (None, None)
+
+    async def run(self, request: Request, work: Callable[[], Answer]) -> Answer:
+        """The answer of `work`, which ends early when the client goes.
+
+        Raises Problem: 422 for what `work` refuses with a ValueError, 503 where there is no time, place or memory.
+        """
+        try:
+            return await self.worker.run(work, self.limits.seconds, _gone(request))
+        except ValueError as error:
+            raise Problem(422, str(error)) from error
+        except MemoryError as error:
+            raise Problem(503, "The server ran out of memory over this request. Send smaller photos.") from error
+
+
+def _gone(request: Request) -> Callable[[], Awaitable[object]]:
+    """Ends when the client goes: once the body has been read, the next message says so."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    return gone

@@ -1,0 +1,286 @@
+// The stage: shows a photo with its labels, and paints on them. Coordinates "at" are in pixels of the labels.
+
+import { clip, cut, join, paste, polygon, stroke, tint, whole } from "./labels.js";
+
+const MAX_STEPS = 60;
+const CLOSE = 12; // px on screen within which a click closes a polygon
+
+export class Editor {
+  /** `changed(photo)` is called after each step of painting, undo and redo. */
+  constructor(canvas, changed) {
+    Object.assign(this, { canvas, changed, tool: "brush", radius: 14, value: 0, colours: {}, opacity: 0.5, shown: true });
+    Object.assign(this, { photo: null, bitmap: null, corners: [], cursor: null, pointers: new Map(), painting: null, pinch: null });
+    this.context = canvas.getContext("2d");
+    this.overlay = document.createElement("canvas");
+    new ResizeObserver(() => this.resize()).observe(canvas);
+    for (const [name, act] of Object.entries({ pointerdown: this.down, pointermove: this.move, pointerup: this.up, pointercancel: this.up, wheel: this.wheel })) {
+      canvas.addEventListener(name, act.bind(this), { passive: false });
+    }
+    canvas.addEventListener("pointerleave", () => { this.cursor = null; this.draw(); });
+    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+  }
+
+  /** Shows a photo; its labels are painted in place. */
+  show(photo, bitmap) {
+    this.bitmap?.close();
+    Object.assign(this, { photo, bitmap, corners: [], painting: null, cursor: null });
+    if (photo) {
+      photo.history ??= { undo: [], redo: [] };
+      [this.overlay.width, this.overlay.height] = [photo.labels.width, photo.labels.height];
+      this.tintAll();
+      this.fit();
+    }
+    this.draw();
+  }
+
+  /** Labels, colours or opacity have changed as a whole. */
+  tintAll() {
+    if (this.photo) this.refresh(whole(this.photo.labels));
+  }
+
+  refresh(box) {
+    const { labels } = this.photo;
+    const around = clip(labels, box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1);
+    if (around) this.overlay.getContext("2d").putImageData(tint(labels, around, this.colours, this.opacity), around[0], around[1]);
+    this.draw();
+  }
+
+  // View: pixels on screen = at * scale + offset.
+
+  resize() {
+    const fitted = this.fitted;
+    const ratio = window.devicePixelRatio || 1;
+    this.canvas.width = Math.max(1, Math.round(this.canvas.clientWidth * ratio));
+    this.canvas.height = Math.max(1, Math.round(this.canvas.clientHeight * ratio));
+    this.ratio = ratio;
+    if (fitted) this.fit();
+    this.draw();
+  }
+
+  fit() {
+    if (!this.photo) return;
+    const { width, height } = this.photo.labels, { clientWidth, clientHeight } = this.canvas;
+    this.scale = Math.min((clientWidth - 24) / width, (clientHeight - 24) / height, 4);
+    this.offset = [(clientWidth - width * this.scale) / 2, (clientHeight - height * this.scale) / 2];
+    this.fitted = true;
+    this.draw();
+  }
+
+  /** Zooms by a factor; the point [x, y] on screen stays where it is. */
+  zoom(factor, point = [this.canvas.clientWidth / 2, this.canvas.clientHeight / 2]) {
+    if (!this.photo) return;
+    const scale = Math.min(40, Math.max(0.05, this.scale * factor));
+    this.offset = this.offset.map((offset, axis) => point[axis] - ((point[axis] - offset) * scale) / this.scale);
+    Object.assign(this, { scale, fitted: false });
+    this.draw();
+  }
+
+  pan(dx, dy) {
+    this.offset = [this.offset[0] + dx, this.offset[1] + dy];
+    this.fitted = false;
+    this.draw();
+  }
+
+  at(point) {
+    return point.map((value, axis) => (value - this.offset[axis]) / this.scale);
+  }
+
+  draw() {
+    if (this.waiting) return;
+    this.waiting = requestAnimationFrame(() => {
+      this.waiting = 0;
+      this.drawNow();
+    });
+  }
+
+  drawNow() {
+    const { context: pen, ratio = 1 } = this;
+    pen.setTransform(1, 0, 0, 1, 0, 0);
+    pen.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    if (!this.photo) return;
+    const { width, height } = this.photo.labels, { scale, offset } = this;
+    pen.setTransform(ratio * scale, 0, 0, ratio * scale, ratio * offset[0], ratio * offset[1]);
+    pen.imageSmoothingEnabled = scale < 3;
+    pen.drawImage(this.bitmap, 0, 0, width, height);
+    if (this.shown) pen.drawImage(this.overlay, 0, 0);
+    if (this.corners.length) this.drawCorners(pen, scale);
+    if (this.cursor && this.tool !== "pan") this.drawCursor(pen, scale);
+  }
+
+  drawCorners(pen, scale) {
+    const line = [...this.corners, ...(this.cursor ? [this.cursor] : [])];
+    for (const [colour, width] of [["#000", 4], ["#fff", 2]]) {
+      pen.beginPath();
+      line.forEach(([x, y], index) => (index ? pen.lineTo(x, y) : pen.moveTo(x, y)));
+      Object.assign(pen, { strokeStyle: colour, lineWidth: width / scale });
+      pen.stroke();
+    }
+    for (const [x, y] of this.corners) {
+      Object.assign(pen, { fillStyle: "#fff", strokeStyle: "#000", lineWidth: 1 / scale });
+      pen.beginPath();
+      pen.arc(x, y, 5 / scale, 0, 7);
+      pen.fill();
+      pen.stroke();
+    }
+  }
+
+  drawCursor(pen, scale) {
+    const radius = this.tool === "polygon" ? 4 / scale : this.radius;
+    for (const [colour, width] of [["rgb(0 0 0 / 70%)", 3], ["#fff", 1.5]]) {
+      pen.beginPath();
+      pen.arc(...this.cursor, radius, 0, 7);
+      Object.assign(pen, { strokeStyle: colour, lineWidth: width / scale });
+      pen.stroke();
+    }
+  }
+
+  // Painting
+
+  get paint() {
+    return this.tool === "eraser" ? 0 : this.value;
+  }
+
+  get canPaint() {
+    return Boolean(this.photo) && this.tool !== "pan" && (this.tool === "eraser" || this.value > 0);
+  }
+
+  begin(at) {
+    this.painting = { before: this.photo.labels.data.slice(), box: null, last: at };
+    this.strokeTo(at);
+  }
+
+  strokeTo(at) {
+    const touched = stroke(this.photo.labels, this.painting.last, at, this.radius, this.paint);
+    this.painting.last = at;
+    this.painting.box = join(this.painting.box, touched);
+    if (touched) this.refresh(touched);
+  }
+
+  /** Ends a stroke: as a step of the history, or undone. */
+  end(keep = true) {
+    const { before, box } = this.painting;
+    this.painting = null;
+    if (!box) return;
+    const old = cut({ ...this.photo.labels, data: before }, box);
+    if (keep) this.record(box, old);
+    else {
+      paste(this.photo.labels, box, old);
+      this.refresh(box);
+    }
+  }
+
+  record(box, before) {
+    const after = cut(this.photo.labels, box);
+    if (after.every((value, index) => value === before[index])) return;
+    const { history } = this.photo;
+    history.undo.push({ box, before, after });
+    if (history.undo.length > MAX_STEPS) history.undo.shift();
+    history.redo = [];
+    this.changed(this.photo);
+  }
+
+  addCorner(at) {
+    const [first] = this.corners;
+    if (this.corners.length > 2 && Math.hypot(first[0] - at[0], first[1] - at[1]) * this.scale < CLOSE) this.close();
+    else this.corners.push(at);
+    this.draw();
+  }
+
+  /** Fills the polygon. */
+  close() {
+    const { labels } = this.photo;
+    if (this.corners.length > 2) {
+      const before = labels.data.slice(), box = polygon(labels, this.corners, this.paint);
+      if (box) {
+        this.refresh(box);
+        this.record(box, cut({ ...labels, data: before }, box));
+      }
+    }
+    this.drop();
+  }
+
+  /** Drops the polygon. */
+  drop() {
+    this.corners = [];
+    this.draw();
+  }
+
+  undo() {
+    if (this.corners.length) this.corners.pop();
+    else this.step("undo", "redo", "before");
+    this.draw();
+  }
+
+  redo() {
+    this.step("redo", "undo", "after");
+  }
+
+  step(from, to, which) {
+    const step = this.photo?.history[from].pop();
+    if (!step || this.painting) return;
+    this.photo.history[to].push(step);
+    paste(this.photo.labels, step.box, step[which]);
+    this.refresh(step.box);
+    this.changed(this.photo);
+  }
+
+  // Pointers: one paints, two move and zoom.
+
+  point(event) {
+    const frame = this.canvas.getBoundingClientRect();
+    return [event.clientX - frame.left, event.clientY - frame.top];
+  }
+
+  down(event) {
+    if (!this.photo) return;
+    event.preventDefault();
+    this.canvas.focus({ preventScroll: true });
+    this.canvas.setPointerCapture(event.pointerId);
+    const point = this.point(event);
+    this.pointers.set(event.pointerId, point);
+    if (this.pointers.size === 2) {
+      if (this.painting) this.end(false);
+      this.pinch = this.spread();
+    } else if (this.pointers.size === 1 && event.button === 0 && this.canPaint) {
+      if (this.tool === "polygon") this.addCorner(this.at(point));
+      else this.begin(this.at(point));
+    }
+  }
+
+  move(event) {
+    if (!this.photo) return;
+    const point = this.point(event), last = this.pointers.get(event.pointerId);
+    this.cursor = event.pointerType === "touch" && !this.painting ? null : this.at(point);
+    if (last) {
+      this.pointers.set(event.pointerId, point);
+      if (this.pinch) this.pinchTo(this.spread());
+      else if (this.painting) {
+        const passed = event.getCoalescedEvents?.() ?? [];
+        for (const each of passed.length ? passed : [event]) this.strokeTo(this.at(this.point(each)));
+      } else if (this.tool === "pan" || event.buttons & 6) this.pan(point[0] - last[0], point[1] - last[1]);
+    }
+    this.draw();
+  }
+
+  up(event) {
+    this.pointers.delete(event.pointerId);
+    if (this.painting) this.end(event.type === "pointerup");
+    if (this.pointers.size < 2) this.pinch = null;
+  }
+
+  spread() {
+    const [a, b] = [...this.pointers.values()];
+    return { middle: [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2], width: Math.hypot(a[0] - b[0], a[1] - b[1]) };
+  }
+
+  pinchTo(now) {
+    this.pan(now.middle[0] - this.pinch.middle[0], now.middle[1] - this.pinch.middle[1]);
+    this.zoom(now.width / Math.max(1, this.pinch.width), now.middle);
+    this.pinch = now;
+  }
+
+  wheel(event) {
+    event.preventDefault();
+    this.zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)), this.point(event));
+  }
+}

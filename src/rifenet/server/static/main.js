@@ -1,0 +1,252 @@
+// The page: wires the project, the stage, the lists and the jobs.
+
+import { archive } from "./archive.js";
+import { find, say } from "./dom.js";
+import { Editor } from "./editor.js";
+import { segment, teach, whatIsMissing } from "./jobs.js";
+import { listen } from "./keys.js";
+import { colours, drawClasses, drawFacts, drawPhotos, drawRun, drawThumb, markChosen } from "./panels.js";
+import * as model from "./project.js";
+import { addSample } from "./sample.js";
+
+const { project } = model;
+const editor = new Editor(find("#canvas"), painted);
+let running = null; // { done, total, abort } while the server works for this page
+
+const act = {
+  choose(id) {
+    project.chosen = editor.value = id;
+    markChosen();
+    model.keepFacts();
+  },
+  rename(id, name) {
+    model.classOf(id).name = name;
+    find(`[data-class="${id}"]`).removeAttribute("aria-invalid");
+    model.keepFacts();
+    refresh({ photos: true });
+  },
+  recolour(id, colour) {
+    model.classOf(id).colour = colour;
+    model.keepFacts();
+    refresh({ photos: true });
+  },
+  removeClass(id) {
+    const { name } = model.classOf(id);
+    if (model.shotsOf(id).length && !confirm(`Delete ${name.trim() || "this class"} and what is painted of it?`)) return;
+    model.removeClass(id);
+    if (!project.classes.length) model.addClass();
+    show(model.selectedPhoto());
+    refresh({ classes: true, photos: true });
+  },
+  open(photo) {
+    show(photo);
+    if (matchMedia("(max-width: 860px)").matches) find("#stage").scrollIntoView({ block: "start" });
+  },
+  async removePhoto(photo) {
+    const selected = project.selected === photo.id;
+    await model.removePhoto(photo);
+    if (selected) await show(null);
+    refresh({ photos: true });
+  },
+  async makeExample(photo) {
+    await model.makeExample(photo);
+    say(`${photo.name} is an example now. Segment again to use it.`);
+    refresh({ photos: true });
+  },
+};
+
+/** Draws what follows from the project, and on demand the lists. */
+function refresh({ classes = false, photos = false } = {}) {
+  editor.colours = colours();
+  editor.value = project.chosen;
+  if (classes) drawClasses(act);
+  if (photos) {
+    drawPhotos(act);
+    editor.tintAll();
+  }
+  drawFacts(act);
+  drawRun(running);
+  const history = model.selectedPhoto()?.history;
+  find("#undo").disabled = !history?.undo.length;
+  find("#redo").disabled = !history?.redo.length;
+}
+
+function painted(photo) {
+  model.touch(photo);
+  drawThumb(photo, act);
+  refresh();
+}
+
+let shows = 0;
+
+async function show(photo) {
+  const turn = ++shows, before = model.selectedPhoto();
+  project.selected = photo?.id ?? null;
+  model.keepFacts();
+  const bitmap = photo && (await model.bitmapOf(photo));
+  if (turn !== shows) return bitmap?.close(); // another photo was chosen meanwhile
+  editor.colours = colours();
+  editor.show(photo, bitmap);
+  refresh();
+  for (const each of [before, photo]) if (each && project.photos.includes(each)) drawThumb(each, act);
+}
+
+async function add(files, role) {
+  const problems = [];
+  let first = null;
+  for (const file of files) {
+    try {
+      first ??= await model.addPhoto(file, file.name, role);
+      if (first.blob !== file) await model.addPhoto(file, file.name, role);
+    } catch (error) {
+      problems.push(error.message);
+    }
+  }
+  if (problems.length) say(problems.join(" "), true);
+  refresh({ photos: true });
+  if (first && (role === "example" || !project.selected)) await show(first);
+}
+
+async function run() {
+  const missing = whatIsMissing();
+  if (missing) {
+    say(missing.text, true);
+    const field = missing.about && find(`[data-class="${missing.about}"]`);
+    field?.setAttribute("aria-invalid", "true");
+    field?.focus();
+    return;
+  }
+  say("");
+  const abort = new AbortController(), todo = model.toSegment();
+  running = { done: 0, total: todo.length, abort };
+  refresh();
+  try {
+    await teach(abort.signal);
+    for (const photo of todo) {
+      if (!project.photos.includes(photo)) continue;
+      await runOne(photo, abort.signal);
+      running.done++;
+      refresh();
+    }
+    const failed = todo.filter((photo) => photo.status === "error").length;
+    if (failed) say(`${failed} of ${todo.length} photos failed. Choose one to see why.`, true);
+  } catch (error) {
+    if (error.name === "AbortError") say("Cancelled. What was segmented stays.");
+    else say(error.message, true);
+  } finally {
+    running = null;
+    refresh();
+  }
+}
+
+async function runOne(photo, signal) {
+  const before = photo.status;
+  photo.status = "running";
+  drawThumb(photo, act);
+  try {
+    await segment(photo, signal);
+  } catch (error) {
+    photo.status = before;
+    if (error.name === "AbortError" || !error.status) throw error;
+    Object.assign(photo, { status: "error", error: error.message });
+    await model.keep(photo);
+  } finally {
+    drawThumb(photo, act);
+  }
+  if (photo.id === project.selected) await show(photo);
+}
+
+async function download() {
+  find("#download").disabled = true;
+  try {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(await archive(editor.opacity));
+    link.download = "rifenet.zip";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  } catch (error) {
+    say(`The zip could not be made: ${error.message}`, true);
+  }
+  refresh();
+}
+
+async function sample(event) {
+  event.target.disabled = true;
+  try {
+    await addSample();
+    await show(model.photosOf("example")[0]);
+    say("Two classes on four examples, and six photos to segment. Press Segment.");
+  } catch (error) {
+    say(`The sample could not be loaded: ${error.message}`, true);
+  }
+  event.target.disabled = false;
+  refresh({ classes: true, photos: true });
+}
+
+async function startOver() {
+  if (project.photos.length && !confirm("Remove all photos, masks and classes from this browser?")) return;
+  running?.abort.abort();
+  await model.startOver();
+  model.addClass();
+  await show(null);
+  say("");
+  refresh({ classes: true, photos: true });
+}
+
+function chooseTool(tool) {
+  editor.tool = tool;
+  editor.drop();
+  find("#canvas").style.cursor = tool === "pan" ? "grab" : "crosshair";
+  document.querySelectorAll("[data-tool]").forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.tool === tool)));
+}
+
+function resizeBrush(value) {
+  const field = find("#size");
+  field.value = value;
+  editor.radius = Number(field.value) / 2;
+  editor.draw();
+}
+
+function showMasks(shown) {
+  find("#shown").checked = editor.shown = shown;
+  editor.draw();
+}
+
+function wire() {
+  const on = (selector, name, handle) => find(selector).addEventListener(name, handle);
+  document.querySelectorAll("[data-tool]").forEach((button) => button.addEventListener("click", () => chooseTool(button.dataset.tool)));
+  on("#size", "input", (event) => resizeBrush(event.target.value));
+  on("#shown", "change", (event) => showMasks(event.target.checked));
+  on("#opacity", "input", (event) => { editor.opacity = event.target.value / 100; editor.tintAll(); });
+  on("#undo", "click", () => { editor.undo(); refresh(); });
+  on("#redo", "click", () => { editor.redo(); refresh(); });
+  on("#zoom-in", "click", () => editor.zoom(1.25));
+  on("#zoom-out", "click", () => editor.zoom(0.8));
+  on("#zoom-fit", "click", () => editor.fit());
+  on("#add-class", "click", () => { model.addClass(); refresh({ classes: true }); find(".class.chosen input[type=text]")?.focus(); });
+  on("#segment", "click", run);
+  on("#cancel", "click", () => running?.abort.abort());
+  on("#download", "click", download);
+  on("#sample", "click", sample);
+  on("#sample-here", "click", sample);
+  on("#reset", "click", startOver);
+  on("#dismiss", "click", () => say(""));
+  for (const role of ["example", "query"]) {
+    const plural = role === "query" ? "queries" : "examples", panel = find(`#${plural}`);
+    on(`#pick-${plural}`, "change", async (event) => { await add([...event.target.files], role); event.target.value = ""; });
+    panel.addEventListener("dragover", () => panel.classList.add("over"));
+    panel.addEventListener("dragleave", () => panel.classList.remove("over"));
+    panel.addEventListener("drop", (event) => { panel.classList.remove("over"); add([...event.dataTransfer.files], role); });
+  }
+  for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault()); // else the page is left
+  listen(editor, { choose: chooseTool, resize: (step) => resizeBrush(Number(find("#size").value) + step), toggle: () => showMasks(!editor.shown) });
+  model.onStoreProblem(() => say("This browser cannot keep your work: its storage is full or switched off. Download it before you leave.", true));
+}
+
+wire();
+await model.restore().catch(() => say("This browser keeps nothing for pages, so your work will not survive a reload.", true));
+if (!project.classes.length) model.addClass();
+resizeBrush(find("#size").value);
+refresh({ classes: true, photos: true });
+await show(model.selectedPhoto());
+document.documentElement.dataset.ready = "true";

@@ -1,0 +1,161 @@
+// The project in this browser: classes, photos with their labels, results. Every change is kept in the store.
+//
+// A class is { id, name, colour, learned }. A photo is { id, role: "example" | "query", name, blob, width, height, labels,
+// version, result, status, error }: labels are at working size, at most SIDE px; version counts their changes.
+
+import { counts, makeLabels } from "./labels.js";
+import * as store from "./store.js";
+
+const SIDE = 1280;
+const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#0072b2", "#cc79a7"]; // Okabe and Ito's
+const THUMB = 192;
+const PIXELS = new WeakMap(); // photo -> { version, counts }
+
+export const project = { classes: [], photos: [], chosen: 0, selected: null };
+
+const newId = () => `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 10)}`;
+
+export const classOf = (id) => project.classes.find((each) => each.id === id);
+export const selectedPhoto = () => project.photos.find((photo) => photo.id === project.selected) ?? null;
+export const photosOf = (role) => project.photos.filter((photo) => photo.role === role);
+
+export function addClass(name = "") {
+  const used = project.classes.map((each) => each.id), id = Array.from({ length: 254 }, (_, i) => i + 1).find((i) => !used.includes(i));
+  if (!id) return null;
+  const colour = COLOURS.find((each) => !project.classes.some((known) => known.colour === each)) ?? COLOURS[(id - 1) % COLOURS.length];
+  project.classes.push({ id, name, colour, learned: null });
+  project.chosen = id;
+  keepFacts();
+  return id;
+}
+
+/** Removes a class, and its pixels from all labels. */
+export function removeClass(id) {
+  project.classes = project.classes.filter((each) => each.id !== id);
+  for (const photo of project.photos) {
+    if (photo.labels?.data.includes(id)) {
+      photo.labels.data = photo.labels.data.map((value) => (value === id ? 0 : value));
+      photo.history = null; // its steps would bring the class back
+      touch(photo);
+    }
+    if (photo.result) {
+      photo.result.found = photo.result.found.filter((each) => each.id !== id);
+      keep(photo);
+    }
+  }
+  if (project.chosen === id) project.chosen = project.classes[0]?.id ?? 0;
+  keepFacts();
+}
+
+/** Adds a picture file. Throws a sentence for a file that this browser cannot show. */
+export async function addPhoto(blob, name, role) {
+  const photo = { id: newId(), role, name, blob, labels: null, version: 0, result: null, status: "new", error: "" };
+  const bitmap = await decode(blob).catch(() => {
+    throw new Error(`${name} is not a picture that this browser can open. Use JPEG, PNG or WebP.`);
+  });
+  Object.assign(photo, { width: bitmap.width, height: bitmap.height });
+  photo.thumb = thumbOf(bitmap);
+  bitmap.close();
+  photo.labels = makeLabels(...workingSize(photo));
+  project.photos.push(photo);
+  await keep(photo);
+  return photo;
+}
+
+export function removePhoto(photo) {
+  project.photos = project.photos.filter((each) => each !== photo);
+  if (project.selected === photo.id) project.selected = null;
+  return store.removePhoto(photo.id);
+}
+
+/** Labels have changed: what was learned from them is out of date. */
+export function touch(photo) {
+  photo.version++;
+  if (photo.result) photo.result.corrected = true;
+  return keep(photo);
+}
+
+/** A segmented photo becomes an example with its labels as they are. */
+export function makeExample(photo) {
+  Object.assign(photo, { role: "example", result: null, status: "new", version: photo.version + 1 });
+  return keep(photo);
+}
+
+/** Pixels of each class in a photo's labels, 255 of them at index 255. */
+export function pixels(photo) {
+  const known = PIXELS.get(photo);
+  if (known?.version === photo.version) return known.counts;
+  const found = counts(photo.labels);
+  PIXELS.set(photo, { version: photo.version, counts: found });
+  return found;
+}
+
+export const shotsOf = (id) => photosOf("example").filter((photo) => pixels(photo)[id] > 0);
+
+/** Says what a class would be learned from now; another text means that it must be learned again. */
+export const learnKey = (each) => [each.name.trim(), ...shotsOf(each.id).map((photo) => `${photo.id}:${photo.version}`)].join(" ");
+export const projectKey = () => project.classes.filter((each) => shotsOf(each.id).length).map((each) => `${each.id} ${learnKey(each)}`).join("\n");
+
+export const isBlank = (photo) => pixels(photo)[0] === photo.labels.data.length;
+
+/** Queries that have no result by the examples as they are now, and that nobody has corrected or painted by hand. */
+export function toSegment() {
+  const key = projectKey();
+  return photosOf("query").filter((photo) => (photo.result ? photo.result.key !== key && !photo.result.corrected : isBlank(photo)));
+}
+
+export function workingSize({ width, height }) {
+  const scale = Math.min(1, SIDE / Math.max(width, height));
+  return [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
+}
+
+/** The photo at working size, upright. */
+export async function bitmapOf(photo) {
+  const [resizeWidth, resizeHeight] = workingSize(photo);
+  return createImageBitmap(photo.blob, { resizeWidth, resizeHeight, resizeQuality: "high", imageOrientation: "from-image" });
+}
+
+const decode = (blob) => createImageBitmap(blob, { imageOrientation: "from-image" });
+
+function thumbOf(bitmap) {
+  const scale = THUMB / Math.max(bitmap.width, bitmap.height), canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(bitmap.width * scale));
+  canvas.height = Math.max(1, Math.round(bitmap.height * scale));
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+const problems = { onstore: () => {} };
+
+/** Calls `tell` where the browser keeps nothing any more, e.g. because its disk is full. */
+export const onStoreProblem = (tell) => Object.assign(problems, { onstore: tell });
+
+/** Keeps a photo; what only this page needs (thumb, undo steps) is left out. */
+export async function keep(photo) {
+  if (!project.photos.includes(photo)) return; // removed while the server worked on it
+  const { thumb, history, ...rest } = photo;
+  await store.savePhoto({ ...rest, order: project.photos.indexOf(photo), status: photo.status === "running" ? "new" : photo.status }).catch(problems.onstore);
+}
+
+export async function keepFacts() {
+  const { classes, chosen, selected } = project;
+  await store.saveFacts({ classes, chosen, selected }).catch(problems.onstore);
+}
+
+/** Brings back what the store holds. */
+export async function restore() {
+  const { photos, facts } = await store.load();
+  Object.assign(project, facts ?? {});
+  for (const photo of photos.sort((a, b) => a.order - b.order)) {
+    const bitmap = await decode(photo.blob).catch(() => null);
+    if (!bitmap) continue;
+    photo.thumb = thumbOf(bitmap);
+    bitmap.close();
+    project.photos.push(photo);
+  }
+}
+
+export async function startOver() {
+  Object.assign(project, { classes: [], photos: [], chosen: 0, selected: null });
+  await store.clear().catch(problems.onstore);
+}

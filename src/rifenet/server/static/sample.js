@@ -1,0 +1,30 @@
+// The sample project: a few of the example photos that ship with the program, two of each class annotated.
+
+import { resized, renamed } from "./labels.js";
+import { decodePng } from "./png.js";
+import { addClass, addPhoto, project, touch, workingSize } from "./project.js";
+
+const CLASSES = ["bear", "pizza"];
+const QUERIES = 3; // of each class
+
+export async function addSample() {
+  const table = await (await fetch("/examples/examples.json")).json();
+  project.classes = project.classes.filter((each) => each.name.trim()); // the row that waits for a name
+  const ids = {};
+  for (const name of CLASSES) ids[name] = project.classes.find((each) => each.name.trim() === name)?.id ?? addClass(name);
+  const named = Object.fromEntries(table.classes.map((name, index) => [index + 1, ids[name] ?? 0]));
+  for (const name of CLASSES) {
+    const photos = table.photos.filter((photo) => photo.classes.length === 1 && photo.classes[0] === name);
+    for (const photo of photos.filter((each) => each.support)) await add(photo, "example", { ...named, 255: 255 });
+    for (const photo of photos.filter((each) => !each.support).slice(0, QUERIES)) await add(photo, "query", null);
+  }
+  project.chosen = ids[CLASSES[0]];
+}
+
+async function add(entry, role, names) {
+  const photo = await addPhoto(await (await fetch(`/examples/${entry.image}`)).blob(), entry.image.split("/").pop(), role);
+  if (!names) return;
+  const truth = await decodePng(new Uint8Array(await (await fetch(`/examples/${entry.mask}`)).arrayBuffer()));
+  photo.labels = { ...resized(renamed(truth, names), ...workingSize(photo)) };
+  await touch(photo);
+}

@@ -1,0 +1,107 @@
+"""Uploaded files and names: bounded, judged by their content and not by what they claim, then decoded."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from fastapi import UploadFile
+from numpy.typing import NDArray
+from PIL import Image
+
+from rifenet.data.transforms import load_image, load_mask
+from rifenet.server.limits import Limits
+from rifenet.server.problem import Problem
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+MAX_NAME = 60
+
+
+def class_name(text: str) -> str:
+    """A class's name: 1 to 60 printable characters that no path, header or page can stumble over.
+
+    Raises Problem: 422.
+    """
+    name = unicodedata.normalize("NFC", text).strip()
+    if not 1 <= len(name) <= MAX_NAME:
+        raise Problem(422, f"Expected a class name of 1 to {MAX_NAME} characters, but it has {len(name)}. Change it.")
+    if not name.isprintable() or set(name) & set('/\\<>"') or not name.strip("."):
+        raise Problem(
+            422, 'Expected a class name of printable characters without / \\ < > ", but got another. Change it.'
+        )
+    return name
+
+
+def file_name(upload: UploadFile, index: int) -> str:
+    """What to call an uploaded file in answers: its last path part, printable and short, or `photo N`."""
+    name = re.split(r"[/\\]", upload.filename or "")[-1]
+    name = "".join(letter for letter in name if letter.isprintable() and letter not in '<>"')[:100].strip()
+    return name if name.strip(".") else f"photo {index}"
+
+
+def check_files(uploads: Sequence[UploadFile], limits: Limits, what: str) -> None:
+    """Looks at number, size, type and pixels, and decodes nothing. `what` is "photo" or "mask".
+
+    Raises Problem: 413 for too many or too large, 415 for another type, 422 for an empty file.
+    """
+    if len(uploads) > limits.files:
+        raise Problem(413, f"Expected at most {limits.files} {what}s in a request, but got {len(uploads)}. Send fewer.")
+    for index, upload in enumerate(uploads, 1):
+        _check_file(upload, f"{what} {file_name(upload, index)}", limits, lossless=what == "mask")
+
+
+def _check_file(upload: UploadFile, name: str, limits: Limits, lossless: bool) -> None:
+    if not upload.size:
+        raise Problem(422, f"Expected a picture, but {name} is empty. Send the file's content.")
+    if upload.size > limits.file_mb * 1e6:
+        raise Problem(
+            413,
+            f"Expected files of at most {limits.file_mb} MB, but {name} has {upload.size / 1e6:.1f}. Make it smaller.",
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the pixels are counted below
+            upload.file.seek(0)
+            picture = Image.open(upload.file, formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise _too_many_pixels(name, limits) from None
+    except Exception:  # Pillow's readers raise OSError, SyntaxError, struct.error and more on bad bytes
+        raise Problem(
+            415, f"Expected a picture ({', '.join(FORMATS)}), but {name} is something else, or damaged. Send another."
+        ) from None
+    if picture.width * picture.height > limits.megapixels * 1e6:
+        raise _too_many_pixels(name, limits)
+    if lossless and picture.format in ("JPEG", "MPO"):
+        raise Problem(415, f"Expected a lossless mask, but {name} is a JPEG, which changes labels. Send a PNG.")
+
+
+def _too_many_pixels(name: str, limits: Limits) -> Problem:
+    return Problem(
+        413, f"Expected pictures of at most {limits.megapixels} million pixels, but {name} has more. Scale it down."
+    )
+
+
+def read_photo(upload: UploadFile, index: int) -> NDArray[np.uint8]:
+    """RGB photo [H,W,3], upright. Raises Problem: 422 for one that cannot be decoded."""
+    try:
+        return load_image(_opened(upload))
+    except ValueError as error:
+        raise Problem(422, f"photo {file_name(upload, index)}: {error}") from error
+
+
+def read_mask(upload: UploadFile, index: int) -> NDArray[np.uint8]:
+    """Index mask [H,W]. Raises Problem: 422 for one that cannot be decoded, or is coloured."""
+    try:
+        return load_mask(_opened(upload))
+    except ValueError as error:
+        raise Problem(422, f"mask {file_name(upload, index)}: {error}") from error
+
+
+def _opened(upload: UploadFile) -> Image.Image:
+    upload.file.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(upload.file, formats=FORMATS)

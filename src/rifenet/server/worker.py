@@ -1,0 +1,163 @@
+"""One thread that uses the model, a bounded queue before it, and jobs that stop when nobody waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rifenet.engines import Context, Engine
+from rifenet.server.problem import Problem
+
+Answer = TypeVar("Answer")
+
+
+class Stopped(Exception):
+    """Ends a job whose client has gone or whose time is over."""
+
+
+@dataclass(eq=False)
+class Job:
+    """Work on its way."""
+
+    work: Callable[[], Any]
+    deadline: float
+    """On `time.monotonic`."""
+    done: Future[Any] = field(default_factory=Future)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def check(self) -> None:
+        """Called between steps: raises `Stopped` once nobody waits for the answer."""
+        if self.stopped.is_set() or time.monotonic() > self.deadline:
+            raise Stopped
+
+
+class Worker:
+    """Runs jobs one after another in a thread of its own, which ends with the process or with `close`."""
+
+    def __init__(self, queue_size: int) -> None:
+        self._jobs: queue.Queue[Job | None] = queue.Queue(queue_size)
+        self._current: Job | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="rifenet-model", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs in the queue, without the one that runs."""
+        return self._jobs.qsize()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs."""
+        return self._current is not None
+
+    def check(self) -> None:
+        """Called from within a job, between its steps: raises `Stopped` once nobody waits for it."""
+        if self._current is not None and threading.current_thread() is self._thread:
+            self._current.check()
+
+    async def run(self, work: Callable[[], Answer], seconds: float, gone: Callable[[], Awaitable[object]]) -> Answer:
+        """The answer of `work`, or its exception.
+
+        Args:
+            work: runs in the worker's thread.
+            seconds: how long to wait for the answer, time in the queue included.
+            gone: ends when the client has gone.
+
+        Raises:
+            Problem: 503 where the queue is full or the time is over.
+            Stopped: the client has gone.
+        """
+        job = Job(work, time.monotonic() + seconds)
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            raise Problem(
+                503, f"The server is busy: {self._jobs.maxsize} requests wait. Try again soon.", {"Retry-After": "2"}
+            ) from None
+        answer, leaving = asyncio.wrap_future(job.done), asyncio.ensure_future(gone())
+        try:
+            await asyncio.wait({answer, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if answer.cancelled():
+                raise Problem(503, "The server is stopping. Send this to the next one.")
+            if answer.done() and not isinstance(answer.exception(), Stopped):
+                return answer.result()
+            if leaving.done():
+                raise Stopped
+            raise Problem(
+                503,
+                f"Expected an answer within {seconds:g} seconds, but it took longer. Send fewer or smaller photos, or"
+                " try again when the server is less busy.",
+                {"Retry-After": "5"},
+            )
+        finally:
+            job.stopped.set()
+            leaving.cancel()
+            answer.cancel()
+
+    def close(self, timeout: float = 10) -> None:
+        """Ends the thread after the job that runs; those that wait get no answer."""
+        self._closing.set()
+        if current := self._current:
+            current.stopped.set()
+        with contextlib.suppress(queue.Full):  # a full queue wakes the thread by itself
+            self._jobs.put_nowait(None)
+        self._thread.join(timeout)
+
+    def _work(self) -> None:
+        while not (self._closing.is_set() and self._jobs.empty()):
+            job = self._jobs.get()
+            if job is not None:
+                self._run(job)
+            del job  # else the last job's pictures stay until the next one comes
+
+    def _run(self, job: Job) -> None:
+        if self._closing.is_set():
+            job.done.cancel()
+        if not job.done.set_running_or_notify_cancel():
+            return
+        self._current = job
+        try:
+            job.check()
+            answer = job.work()
+        except BaseException as error:
+            job.done.set_exception(error)
+        else:
+            job.done.set_result(answer)
+        finally:
+            self._current = None
+
+
+class Watched:
+    """An engine that stops between its steps when nobody waits for the result; see `rifenet.engines.Engine`."""
+
+    def __init__(self, engine: Engine, check: Callable[[], None]) -> None:
+        self._engine, self._check = engine, check
+        self.name, self.hash, self.size, self.calibration = engine.name, engine.hash, engine.size, engine.calibration
+
+    def encode_support(
+        self, images: NDArray[np.float32], masks: NDArray[np.uint8], valid: NDArray[np.bool_]
+    ) -> Context:
+        """Learns a class."""
+        self._check()
+        return self._engine.encode_support(images, masks, valid)
+
+    def encode_query(self, images: NDArray[np.float32], valid: NDArray[np.bool_]) -> Any:
+        """Encodes images."""
+        self._check()
+        return self._engine.encode_query(images, valid)
+
+    def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
+        """Segments one class."""
+        self._check()
+        return self._engine.decode(features, context)

@@ -1,0 +1,114 @@
+"""What the server's tests share: pictures as files, a server over the colour engine, and one with a real port."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+from colour_engine import ColourEngine
+from fastapi import FastAPI
+from numpy.typing import NDArray
+from PIL import Image
+from starlette.testclient import TestClient
+
+from rifenet.engines import Engine
+from rifenet.server.app import create_app
+from rifenet.server.limits import Limits
+
+RED, BLUE = (200, 30, 30), (30, 30, 200)
+
+
+def encoded(array: NDArray[np.uint8], format: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format)
+    return buffer.getvalue()
+
+
+def scene(width: int = 64, height: int = 48) -> NDArray[np.uint8]:
+    """Grey, with a red left quarter and a blue right quarter."""
+    picture = np.full((height, width, 3), 128, np.uint8)
+    picture[:, : width // 4] = RED
+    picture[:, -(width // 4) :] = BLUE
+    return picture
+
+
+def quarter(side: str, width: int = 64, height: int = 48) -> NDArray[np.uint8]:
+    """1 on the left or the right quarter of a scene."""
+    mask = np.zeros((height, width), np.uint8)
+    mask[:, slice(None, width // 4) if side == "left" else slice(-(width // 4), None)] = 1
+    return mask
+
+
+def shot(side: str = "left", **size: int) -> list[tuple[str, tuple[str, bytes]]]:
+    """An annotated scene as the files of a form."""
+    return [("images", ("a.png", encoded(scene(**size)))), ("masks", ("a.png", encoded(quarter(side, **size))))]
+
+
+def photo(name: str = "q.png", **size: int) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("images", (name, encoded(scene(**size))))]
+
+
+def learn(client: Any, name: str = "red", side: str = "left", **options: Any) -> Any:
+    return client.post("/api/classes", data={"name": name}, files=shot(side), **options)
+
+
+@contextlib.contextmanager
+def client_of(engine: Engine | None = None, **limits: int) -> Iterator[TestClient]:
+    """A client of a fresh server with these limits."""
+    app = create_app(engine or ColourEngine(), limits=Limits(**limits))
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        yield client
+
+
+@pytest.fixture
+def client() -> Iterator[TestClient]:
+    with client_of() as made:
+        yield made
+
+
+@contextlib.contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """Address of the application on a free port of this machine, in a thread."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        wait_for(lambda: server.started)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Fails where `condition` does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
+
+
+class SlowEngine(ColourEngine):
+    """Waits in `encode_query` until it is let go; `decoded` counts what comes after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.go, self.decoded = threading.Event(), threading.Event(), 0
+
+    def encode_query(self, images: NDArray[np.float32], valid: NDArray[np.bool_]) -> Any:
+        self.entered.set()
+        assert self.go.wait(30)
+        return super().encode_query(images, valid)
+
+    def decode(self, features: Any, context: Any) -> NDArray[np.float32]:
+        self.decoded += 1
+        return super().decode(features, context)

@@ -1,0 +1,242 @@
+"""One job at a time: a full queue, a late answer and a client that leaves are all dealt with, and work goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import pytest
+from colour_engine import ColourEngine
+
+from rifenet.server import answers
+from rifenet.server.app import create_app
+from rifenet.server.limits import Limits
+from rifenet.server.problem import Problem
+from rifenet.server.projects import Projects, checked_id
+from rifenet.server.worker import Stopped, Worker
+
+from .conftest import SlowEngine, learn, photo, running, wait_for
+
+
+async def stays() -> None:
+    await asyncio.sleep(60)
+
+
+def test_jobs_run_one_after_another_in_one_thread() -> None:
+    worker = Worker(20)
+    inside: list[int] = []
+    threads: set[int] = set()
+
+    def work(number: int) -> int:
+        threads.add(threading.get_ident())
+        inside.append(number)
+        assert len(inside) == 1
+        time.sleep(0.01)
+        inside.remove(number)
+        return number
+
+    async def all_at_once() -> list[int]:
+        return await asyncio.gather(*(worker.run(lambda n=number: work(n), 20, stays) for number in range(8)))
+
+    assert asyncio.run(all_at_once()) == list(range(8))
+    assert len(threads) == 1
+    worker.close()
+
+
+def test_errors_reach_the_caller_and_the_worker_goes_on() -> None:
+    worker = Worker(2)
+
+    def broken() -> None:
+        raise ValueError("no picture")
+
+    with pytest.raises(ValueError, match="no picture"):
+        asyncio.run(worker.run(broken, 5, stays))
+    assert asyncio.run(worker.run(lambda: 7, 5, stays)) == 7
+    assert (worker.busy, worker.waiting) == (False, 0)
+    worker.close()
+
+
+def test_a_job_that_takes_too_long_is_answered_and_stopped() -> None:
+    worker, stopped = Worker(2), threading.Event()
+
+    def endless() -> None:
+        try:
+            while True:
+                worker.check()
+                time.sleep(0.005)
+        except Stopped:
+            stopped.set()
+            raise
+
+    with pytest.raises(Problem, match=r"within 0\.2 seconds") as late:
+        asyncio.run(worker.run(endless, 0.2, stays))
+    assert late.value.status_code == 503
+    assert stopped.wait(5)
+    assert asyncio.run(worker.run(lambda: "next", 5, stays)) == "next"
+    worker.close()
+
+
+def test_closing_stops_what_runs_and_answers_what_waits() -> None:
+    worker, started = Worker(4), threading.Event()
+
+    def endless() -> None:
+        started.set()
+        while True:
+            worker.check()
+            time.sleep(0.005)
+
+    async def talk() -> list[object]:
+        jobs = [asyncio.ensure_future(worker.run(work, 20, stays)) for work in (endless, lambda: 1, lambda: 2)]
+        await asyncio.to_thread(started.wait, 5)
+        await asyncio.to_thread(worker.close)
+        return await asyncio.gather(*jobs, return_exceptions=True)
+
+    answers = asyncio.run(talk())
+    assert [getattr(each, "status_code", None) for each in answers] == [503, 503, 503]
+
+
+def test_a_full_queue_says_so_and_empties_again() -> None:
+    engine = SlowEngine()
+    app = create_app(engine, limits=Limits(queue=2))
+    with running(app) as address, httpx2.Client(base_url=address, timeout=20) as client:
+        assert learn(client).status_code == 200
+        statuses: list[int] = []
+
+        def segment() -> None:
+            cookies = dict(client.cookies)
+            statuses.append(
+                httpx2.post(f"{address}/api/segment", files=photo(), cookies=cookies, timeout=20).status_code
+            )
+
+        threads = [threading.Thread(target=segment) for _ in range(3)]
+        threads[0].start()
+        assert engine.entered.wait(10)
+        for thread in threads[1:]:
+            thread.start()
+        wait_for(lambda: client.get("/api/health").json()["waiting"] == 2)
+        full = client.post("/api/segment", files=photo())
+        assert (full.status_code, full.headers["retry-after"]) == (503, "2")
+        assert "2 requests wait" in full.json()["detail"]
+        engine.go.set()
+        for thread in threads:
+            thread.join(20)
+        assert statuses == [200, 200, 200]
+        assert client.post("/api/segment", files=photo()).status_code == 200
+
+
+def test_a_client_that_leaves_stops_its_job_and_the_one_in_the_queue() -> None:
+    engine = SlowEngine()
+    app = create_app(engine)
+    with running(app) as address, httpx2.Client(base_url=address, timeout=20) as client:
+        learn(client)
+
+        def leave() -> None:
+            with pytest.raises(httpx2.TimeoutException):
+                client.post("/api/segment", files=photo(), timeout=0.5)
+
+        threads = [threading.Thread(target=leave) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        service = app.state.service
+        wait_for(lambda: service.worker._current is None or service.worker._current.stopped.is_set())
+        engine.go.set()
+        wait_for(lambda: not service.worker.busy and not service.worker.waiting)
+        assert engine.decoded == 0  # neither job went on to its next step
+        assert len(engine.encoded_queries) == 1  # and the second did not begin
+        assert client.post("/api/segment", files=photo()).status_code == 200
+
+
+def test_an_answer_that_takes_too_long() -> None:
+    engine = SlowEngine()
+    with running(create_app(engine, limits=Limits(seconds=1))) as address, httpx2.Client(base_url=address) as client:
+        learn(client)
+        late = client.post("/api/segment", files=photo())
+        assert (late.status_code, "within 1 seconds" in late.json()["detail"]) == (503, True)
+        engine.go.set()
+        assert client.post("/api/segment", files=photo()).status_code == 200
+
+
+def test_classes_are_listed_while_they_change() -> None:
+    """Readers and the model's thread meet in the projects: no reader may see a change by halves."""
+    app = create_app(ColourEngine(), limits=Limits(projects=5))
+    service = app.state.service
+    with running(app) as address, httpx2.Client(base_url=address, timeout=20) as client:
+        seen: list[tuple[int, int]] = []
+        over = threading.Event()
+
+        def read() -> None:
+            while not over.is_set():
+                for id in ("one", "two", "three"):
+                    project = service.projects.find(id)
+                    listed = answers.classes_answer(project).classes
+                    seen.append((len(listed), sum(each.shots for each in listed)))
+                time.sleep(0.0002)
+
+        with ThreadPoolExecutor() as pool:
+            reader = pool.submit(read)
+            for step in range(30):
+                header = {"X-Project": ("one", "two", "three")[step % 3]}
+                assert learn(client, "red", headers=header).status_code == 200
+                if step % 2:
+                    assert client.delete("/api/classes/red", headers=header).status_code == 200
+            over.set()
+            reader.result(20)
+    assert {classes for classes, _ in seen} == {0, 1}
+    assert all(shots >= classes for classes, shots in seen)
+
+
+def test_closing_with_a_full_queue_ends_at_once() -> None:
+    worker, go = Worker(1), threading.Event()
+
+    async def talk() -> list[object]:
+        first = asyncio.ensure_future(worker.run(lambda: go.wait(10), 20, stays))
+        while not worker.busy:
+            await asyncio.sleep(0.01)
+        second = asyncio.ensure_future(worker.run(lambda: 2, 20, stays))
+        while not worker.waiting:
+            await asyncio.sleep(0.01)
+        closing = asyncio.ensure_future(asyncio.to_thread(worker.close))
+        await asyncio.sleep(0.05)
+        go.set()
+        begun = time.monotonic()
+        await closing
+        assert time.monotonic() - begun < 5
+        return await asyncio.gather(first, second, return_exceptions=True)
+
+    first, second = asyncio.run(talk())
+    assert first is True
+    assert getattr(second, "status_code", None) == 503
+
+
+def test_idle_projects_are_dropped_and_make_room() -> None:
+    now = [0.0]
+    projects = Projects(ColourEngine(), Limits(projects=2, idle_minutes=10), clock=lambda: now[0])
+    first, second = projects.open("first"), projects.open(None)
+    with pytest.raises(Problem, match="2 projects"):
+        projects.open("third")
+    now[0] = 500
+    assert projects.find(second.id) is second
+    now[0] = 700  # the first has been idle for 700 seconds, the second for 200
+    assert projects.find("first") is None
+    assert projects.open("third") is not first
+    assert projects.find(second.id) is second
+    assert len(projects) == 2
+
+
+def test_names_of_new_projects_cannot_be_guessed() -> None:
+    projects = Projects(ColourEngine(), Limits())
+    ids = {projects.open(None).id for _ in range(50)}
+    assert len(ids) == 50
+    assert min(map(len, ids)) >= 20
+
+
+@pytest.mark.parametrize("id", ["", "a b", "../x", "x" * 65, "ü", "a\n"])
+def test_wrong_names_of_projects(id: str) -> None:
+    with pytest.raises(Problem) as refused:
+        checked_id(id)
+    assert refused.value.status_code == 422
