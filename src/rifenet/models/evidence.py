@@ -7,6 +7,8 @@ estimate, to the query's own foreground and background. It starts as the trainin
 learns to correct it. RiFeNet's activated features assist it; training leaves them out of a share of the episodes, so
 that it never depends on them. Fine backbone features place the edges, at their own resolution.
 
+Padding is no key and in no mean; convolutions and group norms do see it, as zeros at first.
+
 Shapes: B batch, K shots, S stages, D their channels together, E support keys, N = h*w positions, M similarity maps,
 c the head's channels, h w feature size, f g size of the fine features.
 """
@@ -28,6 +30,7 @@ ANCHOR_SCALE = 20.0  # matching scores of 0.1 are typical; so scaled, they are a
 GROUPS = 8
 HEADS = 4
 EPS = 1e-12
+LEAST_VOTE = 1e-30  # far below that of a key of cosine -1
 PADDING = -1000.0  # as the cosine of a padded key; not -inf, whose gradient to a sharpness would be NaN
 
 
@@ -60,7 +63,9 @@ def support_keys(high: Tensor, soft: SoftMasks, channels: tuple[int, ...], cap: 
     share = both / both.sum(2, keepdim=True).clamp(min=EPS)
     slots = masks.choose_tokens(foreground > 0, (foreground <= 0) & (background > 0), min(cap, foreground.shape[1]))
     weights = both.gather(2, slots.positions[:, None].expand(-1, 2, -1)) * slots.valid[:, None]
-    return EvidenceKeys(masks.gather_positions(units, slots.positions), weights, share @ units)
+    with torch.autocast(high.device.type, enabled=False):  # training must see the similarities of evaluation
+        means = share @ units
+    return EvidenceKeys(masks.gather_positions(units, slots.positions), weights, means)
 
 
 def similarity_maps(units: Tensor, keys: EvidenceKeys, channels: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -68,7 +73,8 @@ def similarity_maps(units: Tensor, keys: EvidenceKeys, channels: tuple[int, ...]
 
     For each stage, and for all of them together where there are several, five maps: the largest cosine to a foreground
     and to a background key, the cosine to the foreground and to the background mean, and the foreground's share of a
-    vote of all keys, which weighs each by `exp(20 * cosine)` and each label alike.
+    vote of all keys, which weighs each by `exp(20 * cosine)` and each label alike. A key is a foreground key from half
+    of the largest foreground weight on, a background key above a weight of 0.5; cosines to the latter are clamped at 0.
 
     Args:
         units: query features, unit length in each stage, [B,D,h,w].
@@ -99,7 +105,7 @@ def similarity_maps(units: Tensor, keys: EvidenceKeys, channels: tuple[int, ...]
             cosine.masked_fill(~is_background, -1).amax(2).clamp(min=0),
             to_mean[..., 1],
             to_mean[..., 0],
-            votes[..., 1] / (votes.sum(2) + EPS),
+            votes[..., 1] / votes.sum(2).clamp(min=LEAST_VOTE),
         ]
     score = to_means[-1][..., 1:] - to_means[-1][..., :1]
     grid = units.shape[-2:]

@@ -26,7 +26,7 @@ class SupportContext(NamedTuple):
     token_valid: Tensor  # [B,T] bool
     prior_keys: Tensor  # unit-length high features of the foreground, [B,K,P,D]
     prior_valid: Tensor  # [B,K,P] bool
-    # Of the evidence head (`EvidenceKeys`); E = 0 without one.
+    # Of the evidence head (`EvidenceKeys`); without one all three are empty.
     evidence_keys: Tensor  # [B,E,D]
     evidence_weights: Tensor  # [B,2,E]
     evidence_means: Tensor  # [B,2,D]
