@@ -213,7 +213,7 @@ def test_two_ranks_under_torchrun_score_the_digits_of_one(line: list[str], tmp_p
     command = [*launcher, "-m", "rifenet", *line, "--device", "cpu", "--out", str(together)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("mIoU") == 1  # one rank speaks for all
+    assert done.stdout.count("FB-IoU") == 1  # one rank speaks for all
     first, second = read(alone), read(together)
     assert (first["environment"]["ranks"], second["environment"]["ranks"]) == (1, 2)
     assert {name: first[name] for name in SAME} == {name: second[name] for name in SAME}
