@@ -3,9 +3,9 @@
     python scripts/make_union.py --voc VOC2012 --voc-list balanced --coco coco --out union
 
 Photos of both with one index mask each, of COCO's 80 classes (VOC's 20 are among them), and crops around single
-objects, in which they cover more of the picture. Left out: the program's example photos. `folds.yaml` names the
-classes that the bundled model never sees (fold 0), so that it can be scored on them: the demo's, and every fifth of
-COCO's other classes but person and cat.
+objects (`NAME~0`, `NAME~1`), in which they cover more of the picture. Left out: the program's example photos.
+`folds.yaml` names the classes that the bundled model never sees (fold 0), so that it can be scored on them: the demo's,
+and every fifth of COCO's other classes but person and cat.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def main() -> None:
             picture = Image.open(path).convert("RGB")
             save(name, picture, mask)
             for number, (left, top, right, bottom) in enumerate(crops(mask, rng, seen)):
-                save(f"{name}_{number}", picture.crop((left, top, right, bottom)), mask[top:bottom, left:right])
+                save(f"{name}~{number}", picture.crop((left, top, right, bottom)), mask[top:bottom, left:right])
     (options.out / "classes.txt").write_text("\n".join(classes) + "\n")
     others = [name for name in classes if name not in examples["classes"]]
     unseen = sorted({*examples["classes"], *(name for name in others[4::5] if name != "person")}, key=classes.index)

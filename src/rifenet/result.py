@@ -65,7 +65,8 @@ class Result:
         """Whether each class is judged to be in the photo; without a calibration, whether it takes any pixel at all."""
         if self.calibrated:
             return {name: confidence >= PRESENT for name, confidence in self.confidence.items()}
-        return {name: bool((score > 0.5).any()) for name, score in self.scores.items()}
+        found = (restore(difference, self.placement) > 0 for difference in self.differences)
+        return {name: bool(pixels.any()) for name, pixels in zip(self.classes, found, strict=True)}
 
     @cached_property
     def scores(self) -> dict[str, NDArray[np.float32]]:

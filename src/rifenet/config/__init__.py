@@ -66,6 +66,8 @@ def effective(config: Config) -> Config:
         model = dataclasses.replace(model, aux=False)
     if settings.beta == 0:
         settings = dataclasses.replace(settings, unlabeled=0)
+    if not model.evidence:
+        settings = dataclasses.replace(settings, crossed=0.0)
     return dataclasses.replace(config, model=model, train=settings)
 
 

@@ -122,7 +122,7 @@ class TrainConfig:
     """Weight of the auxiliary support loss."""
     crossed: float = 0.0
     """Evidence head only: share of the queries that are also segmented for another episode's class, which they may not
-    show; it learns to find nothing."""
+    show; it learns to find nothing. At least one of a batch of two and more, on every rank."""
     pseudo_labels: str = "weak_to_strong"
     """weak_to_strong, or mutual: the mean of both directions."""
     hard_labels: bool = False

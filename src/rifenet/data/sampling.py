@@ -243,7 +243,14 @@ def episodes_from_json(index: ImageIndex, text: str) -> list[Episode]:
 
 
 def split_holdout(index: ImageIndex, share: float, seed: int) -> tuple[ImageIndex, ImageIndex]:
-    """(training, held-out) images: the side of an image is a hash of its name, so other images never change it."""
-    held = {record.name for record in index.records if _draw(10**9, "holdout", seed, record.name) < share * 10**9}
+    """(training, held-out) images: the side of an image is a hash of its name, so other images never change it.
+
+    What is named `NAME~...` is a part of the picture `NAME` and stands on its side.
+    """
+
+    def held_out(name: str) -> bool:
+        return _draw(10**9, "holdout", seed, name.partition("~")[0]) < share * 10**9
+
+    held = {record.name for record in index.records if held_out(record.name)}
     train = index.with_records(record for record in index.records if record.name not in held)
     return train, index.with_records(record for record in index.records if record.name in held)

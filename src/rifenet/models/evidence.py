@@ -228,7 +228,9 @@ class EvidenceHead(nn.Module):
             assist = assist * (torch.rand(len(x), 1, 1, 1, device=x.device) >= self.assist_dropout)
         x = x + assist
         coarse = self.estimate(x) + score * ANCHOR_SCALE
-        x = torch.cat([x, self._own_maps(units, coarse, real), coarse.sigmoid()], 1)
+        with torch.autocast(high.device.type, enabled=False):
+            own = self._own_maps(units, coarse.float(), real.float())
+        x = torch.cat([x, own, coarse.sigmoid()], 1)
         x = self.second(self.spread[1](self.enter_own(x).relu(), affinity))
         refined = self.decoder(x, fine) + _resize(coarse, (fine.shape[-2], fine.shape[-1]))
         return EvidenceLogits(*(torch.cat([-value, value], 1) / 2 for value in (refined, coarse)))

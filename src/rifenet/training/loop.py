@@ -74,6 +74,11 @@ class _Run:
                 f"but got {settings.batch_size}."
             )
         data = config.data
+        if 0 < settings.crossed and settings.batch_size < 2 * self.fabric.world_size:
+            raise ValueError(
+                f"Expected at least 2 episodes a rank for train.crossed, but got {settings.batch_size} on "
+                f"{self.fabric.world_size} ranks. Raise train.batch_size, or set train.crossed to 0."
+            )
         index = open_dataset(data.dataset, data.root, list_file=data.list_file, folds=data.folds)
         self.split = base_split(config, index)
         torch.manual_seed(settings.seed)
@@ -171,7 +176,7 @@ def loss_terms(
         query_masks=batch["query_masks"],
         unlabeled_valid=batch.get("unlabeled_valid"),
         mutual=mutual,
-        crossed=min(round(settings.crossed * len(batch["class_id"])), len(batch["class_id"]) - 1),
+        crossed=_crossed(settings.crossed, len(batch["class_id"])),
         **images,
     )
     size = (batch["query_masks"].shape[-2], batch["query_masks"].shape[-1])
@@ -197,6 +202,11 @@ def loss_terms(
         logits = upsample(output.crossed.fine.float(), size)
         terms["crossed"] = losses.mask_evidence(logits, batch["crossed_masks"][: len(logits)])
     return terms
+
+
+def _crossed(share: float, episodes: int) -> int:
+    """How many of a rank's episodes also meet the next one's class: the last has none after it."""
+    return min(max(round(share * episodes), 1), episodes - 1) if share else 0
 
 
 def _check_finite(terms: dict[str, Tensor], step: int, episodes: Tensor, pool: EpisodePool, seed: int) -> None:
