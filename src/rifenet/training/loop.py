@@ -74,7 +74,7 @@ class _Run:
                 f"but got {settings.batch_size}."
             )
         data = config.data
-        if 0 < settings.crossed and settings.batch_size < 2 * self.fabric.world_size:
+        if settings.crossed > 0 and settings.batch_size < 2 * self.fabric.world_size:
             raise ValueError(
                 f"Expected at least 2 episodes a rank for train.crossed, but got {settings.batch_size} on "
                 f"{self.fabric.world_size} ranks. Raise train.batch_size, or set train.crossed to 0."
