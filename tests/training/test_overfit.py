@@ -50,7 +50,6 @@ def test_one_real_episode_is_learned_in_150_steps() -> None:
         "support_valid": support[2][None, None],
         "query_masks": query[1][None],
         "query_valid": query[2][None],
-        "class_id": torch.tensor([1]),
     }
     # The backbone is frozen, so its features are computed once.
     stages = [model.backbone.stages(photo[0][None]) for photo in (support, query)]

@@ -176,7 +176,7 @@ def loss_terms(
         query_masks=batch["query_masks"],
         unlabeled_valid=batch.get("unlabeled_valid"),
         mutual=mutual,
-        crossed=_crossed(settings.crossed, len(batch["class_id"])),
+        crossed=_crossed(settings.crossed, len(batch["query_masks"])),
         **images,
     )
     size = (batch["query_masks"].shape[-2], batch["query_masks"].shape[-1])
