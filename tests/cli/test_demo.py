@@ -35,16 +35,16 @@ def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert page.count("<img ") == supports + 3 * (len(examples) - supports)
     assert "tiny" in page
     assert "In training it saw dog." in page
-    assert demo.FIRST_MODEL not in page  # that is said of the bundled model alone
+    assert demo.BUNDLED_MODEL not in page  # that is said of the bundled model alone
 
 
 def test_the_bundled_model_is_called_a_first_one() -> None:
     model = {"name": "x", "hash": "y", "bundled": True, "classes_trained_on": ["cat"]}
     assert demo.model_notes({"model": model, "classes": [{"name": "dog"}]}) == [
-        demo.FIRST_MODEL,
+        demo.BUNDLED_MODEL,
         "In training it saw none of these classes.",
     ]
-    assert "first" in demo.FIRST_MODEL
+    assert "bundled" in demo.BUNDLED_MODEL
 
 
 def test_scores_are_plain_counts() -> None:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from rifenet.result import Result
     from rifenet.segmenter import Segmenter
 
-FIRST_MODEL = (
-    "This is the bundled model, a first one: small, and trained on few photos. It shows how the program works, not how"
-    " well the method can do."
+BUNDLED_MODEL = (
+    "This is the bundled model: small, and trained on few photos. It shows how the program works, not how well the"
+    " method can do."
 )
 SCORES = ("alone", "together")
 
@@ -213,7 +213,7 @@ def report(
 def model_notes(outcome: dict[str, Any]) -> list[str]:
     """What a reader must know about the model to judge the figures."""
     model = outcome["model"]
-    notes = [FIRST_MODEL] if model["bundled"] else []
+    notes = [BUNDLED_MODEL] if model["bundled"] else []
     if model["classes_trained_on"] is not None:
         seen = [entry["name"] for entry in outcome["classes"] if entry["name"] in model["classes_trained_on"]]
         notes.append(f"In training it saw {', '.join(seen)}." if seen else "In training it saw none of these classes.")
