@@ -18,8 +18,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rifenet.config import FREE, Config, load_config, to_dict
-from rifenet.evaluation.ablation_table import Finished, ablation_markdown, ablation_table, changed, read_table
-from rifenet.evaluation.grid import Grid, Job, identity, plan
+from rifenet.evaluation.ablation_table import Finished, ablation_markdown, ablation_table, read_table
+from rifenet.evaluation.grid import Grid, Job, changed, identity, plan
 from rifenet.evaluation.result import read_result, write_result
 from rifenet.files import write_text
 

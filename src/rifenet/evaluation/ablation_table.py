@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rifenet.config import Config
-from rifenet.evaluation.grid import PROTOTYPE, Grid, Job, Row, identity
+from rifenet.evaluation.grid import PROTOTYPE, Grid, Job, Row, changed
 from rifenet.evaluation.paired import paired_difference
 from rifenet.evaluation.report import interval_text, markdown_table, plus_minus, setting_label
 
@@ -74,12 +73,6 @@ def read_table(path: str | Path) -> dict[str, Any]:
             f"Expected {path} to be the table of an ablation, format {FORMAT}. Run `rifenet ablate` again."
         )
     return table
-
-
-def changed(config: Config) -> dict[str, Any]:
-    """Dotted names and values of the options that a run depends on and that are not at their default."""
-    defaults = identity(Config())
-    return {name: value for name, value in identity(config).items() if value != defaults[name]}
 
 
 def ablation_markdown(table: dict[str, Any], path: str | Path, relative_to: str | Path, level: int = 1) -> list[str]:
