@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import yaml
+from evaluation.test_report import scored
 from filelock import FileLock
 from rendered import make_voc
 
+from rifenet.cli.ablate import train_and_score
 from rifenet.cli.main import main
-from rifenet.config import Config, DataConfig, ModelConfig, TrainConfig, load_config, save_config
+from rifenet.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig, load_config, save_config
 from rifenet.evaluation.ablation import run_grid, stored_result
 from rifenet.evaluation.grid import Grid, plan, read_grid, run_config, run_name
 from rifenet.training.state import save_state
@@ -347,6 +349,50 @@ def test_a_failing_row_is_reported_and_the_others_go_on(
     # What is done stays done; what failed is tried again.
     assert main(line) == 1
     assert "run 1 of 1: broken" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("dataset", "protocol", "own"),
+    [
+        ("coco", "pfenet", (5000, (0, 1, 2, 3, 4), 65)),
+        ("coco", "hsnet", (1000, (0,), 400)),
+        ("pascal", "pfenet", (1000, (0, 1, 2, 3, 4), 65)),
+    ],
+)
+def test_runs_are_scored_by_the_protocols_own_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, protocol: str, own: tuple[Any, ...]
+) -> None:
+    given = []
+
+    def evaluate(model: Any, index: Any, config: Config, **options: Any) -> dict[str, Any]:
+        given.append(config)
+        return {}
+
+    monkeypatch.setattr("rifenet.evaluation.protocol.evaluate", evaluate)
+    monkeypatch.setattr("rifenet.data.sources.open_dataset", lambda *arguments, **options: None)
+    config = Config(
+        data=DataConfig(dataset=dataset, image_size=65),
+        model=ModelConfig(kind="prototype", backbone="resnet18", width=0.25, pretrained=False),
+        eval=EvalConfig(protocol=protocol),
+    )
+    train_and_score(config)
+    rules = given[0].eval
+    assert (rules.episodes, rules.seeds, given[0].data.image_size) == own
+
+
+def test_a_result_goes_on_where_its_rules_are_the_protocols_own_in_other_words(tmp_path: Path) -> None:
+    job = plan(read_grid(written(tmp_path / "grid.yaml"), Config()), tmp_path)[0]
+    own = {"protocol": "pfenet", "episodes": 1000, "seeds": [0, 1, 2, 3, 4], "absent_as_zero": False}
+    config = {"data": {"image_size": 473}, "eval": own}  # older than eval.image_size
+    scored(job.folder / "result.json", config=config)
+    assert stored_result(job) is not None
+    for change, sentence in (
+        ({"eval": {**own, "seeds": [0]}}, r"eval\.seeds = \[0\]"),
+        ({"data": {"image_size": 400}}, r"eval\.image_size = 400, but got 473"),
+    ):
+        scored(job.folder / "result.json", config={**config, **change})
+        with pytest.raises(ValueError, match=sentence):
+            stored_result(job)
 
 
 def test_several_devices_are_refused(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageIndex:
 
 def config(protocol: str = "pfenet", *, shots: int = 2, fold: int = 0, **rules: Any) -> Config:
     data = DataConfig(dataset="custom", shots=shots, image_size=64, min_area=100, fold=fold)
-    return Config(data=data, eval=EvalConfig(protocol=protocol, **{"episodes": 20, "seeds": (3, 5), **rules}))
+    rules = {"episodes": 20, "seeds": (3, 5), "image_size": 64, **rules}
+    return Config(data=data, eval=EvalConfig(protocol=protocol, **rules))
 
 
 @pytest.fixture
