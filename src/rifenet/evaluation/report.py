@@ -75,10 +75,11 @@ def _section(members: list[Source]) -> list[str]:
     published = [row for row in _published()["rows"] if label == PASCAL_5I and _fits(row, first)]
     lines = [f"## {setting_title(first)}", "", setting_sentence(first), ""]
     if published:
-        lines += [
-            f"Deviation from the published codes, query order: {rules['query_order']}. {_published()['mark']}",
-            "",
-        ]
+        # The queries of hsnet are in the published order.
+        order = f"Deviation from the published codes, query order: {rules['query_order']}. " * (
+            rules["name"] == "pfenet"
+        )
+        lines += [f"{order}{_published()['mark']}", ""]
     elif label != PASCAL_5I and dataset["name"] == "pascal":
         lines += ["This is not PASCAL-5i, and no published figure can stand beside it.", ""]
     mean = "mean" if len(folds) > 1 else None
@@ -149,9 +150,11 @@ def _published() -> dict[str, Any]:
 
 
 def _fits(row: dict[str, Any], result: dict[str, Any]) -> bool:
-    """Whether a published row belongs beside a result: same data and shots, and its family's protocol."""
-    own = (row["dataset"], row["shots"], row.get("protocol", "pfenet"))
-    return bool(own == (result["dataset"]["name"], result["shots"], result["protocol"]["name"]))
+    """Whether a published row belongs beside a result: same data and shots, and its own protocol without options."""
+    rules = result["protocol"]
+    own = (row["dataset"], row["shots"], row["protocol"])
+    same = own == (result["dataset"]["name"], result["shots"], rules["name"])
+    return same and not (rules.get("original_size") or rules.get("vote"))
 
 
 def _published_cells(row: dict[str, Any]) -> list[str]:
