@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
@@ -223,7 +224,7 @@ def _sources(sources: Iterable[Source], folder: Path) -> list[str]:
         table.append(
             [
                 f"[{number}]",
-                f"[{path.name}]({Path(os.path.relpath(path, folder)).as_posix()})",
+                f"[{path.name}]({link(path, folder)})",
                 result["model"]["name"],
                 f"`{(result['model']['checkpoint_hash'] or _DASH)[:12]}`",
                 str(result["fold"]),
@@ -244,6 +245,11 @@ def _sources(sources: Iterable[Source], folder: Path) -> list[str]:
 
 def _is_prototype(source: Source) -> bool:
     return bool(source.result["model"]["kind"] == "prototype")
+
+
+def link(path: str | Path, relative_to: str | Path) -> str:
+    """Address of a file in Markdown, from the folder `relative_to`: blanks and brackets would end it, so encoded."""
+    return quote(Path(os.path.relpath(path, relative_to)).as_posix())
 
 
 def percent(share: float) -> str:
