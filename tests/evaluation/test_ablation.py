@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import yaml
+from evaluation.test_report import scored
 from filelock import FileLock
 from rendered import make_voc
 
+from rifenet.cli.ablate import train_and_score
 from rifenet.cli.main import main
-from rifenet.config import Config, DataConfig, ModelConfig, TrainConfig, load_config, save_config
-from rifenet.evaluation.ablation import run_grid
+from rifenet.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig, load_config, save_config
+from rifenet.evaluation.ablation import run_grid, stored_result
 from rifenet.evaluation.grid import Grid, plan, read_grid, run_config, run_name
 from rifenet.training.state import save_state
 
@@ -117,6 +119,32 @@ def test_equal_runs_have_one_name_and_others_another() -> None:
     assert name("model", kind="prototype", seed=1) == name("model", kind="prototype", seed=2)
 
 
+def test_runs_with_and_without_the_feature_cache_are_two() -> None:
+    def name(**data: Any) -> str:
+        return run_name(run_config(Config(data=DataConfig(**data)), 2, 1))
+
+    plain, cached = name(), name(cache_dir="a")
+    assert plain != cached
+    assert name(cache_dir="b") == cached  # it may move
+    assert len({cached, name(cache_dir="a", cache_views=2), name(cache_dir="a", cache_strong=True)}) == 3
+    # Without a cache nothing reads its options, and data.seed draws the held-out slice alone.
+    assert {name(cache_views=2), name(cache_strong=True), name(seed=1)} == {plain}
+    assert name(seed=4) != plain
+    assert name(seed=4, holdout=0.0) == name(holdout=0.0)
+    assert len({cached, name(cache_dir="a", seed=1), name(cache_dir="a", seed=4)}) == 3
+
+
+def test_a_run_folder_does_not_go_on_when_the_cache_is_switched_on_or_off(tmp_path: Path) -> None:
+    job = plan(read_grid(written(tmp_path / "grid.yaml"), Config()), tmp_path)[0]
+    job.folder.mkdir(parents=True)
+    data = dataclasses.replace(job.config.data, cache_dir="cache")
+    save_config(dataclasses.replace(job.config, data=data), job.folder / "config.yaml")
+    with pytest.raises(ValueError, match=r"data\.cache_dir = 'on', but got 'off'"):
+        stored_result(job)
+    save_config(job.config, job.folder / "config.yaml")
+    assert stored_result(job) is None
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -130,11 +158,40 @@ def test_equal_runs_have_one_name_and_others_another() -> None:
         ({"rows": {"plain": {"train.unlabeled": "two"}}}, "train.unlabeled in .* of type int, but got 'two'"),
         ({"rows": {"plain": {"model.aux": 1}}}, "model.aux in .* of type bool, but got 1"),
         ({"rows": {"plain": {"model.guide": "other"}}}, "Expected model.guide to be one of query, self, none"),
+        ({"rows": {"plain": {"data.seed": "one"}}}, "data.seed in .* of type int, but got 'one'"),
+        ({"rows": {"plain": {"model.low": ["a"]}}}, r"model.low in .* list of whole numbers, but got \['a'\]"),
+        ({"rows": {"plain": {"eval.episodes": 9}}}, "row plain sets eval.episodes. One table is scored by one rule"),
+        ({"set": {"eval.protocol": "hsnet"}}, "sets eval.protocol. .*: put it in the config"),
+        *(
+            ({"rows": {"plain": {}, "other": {f"data.{name}": value}}}, f"row other sets data.{name}. One table")
+            for name, value in {
+                **{"shots": 5, "min_area": 1, "list_file": "all", "dataset": "coco"},
+                **{"folds": "contiguous", "root": "elsewhere"},
+            }.items()
+        ),
+        ({"rows": ["plain"]}, r"rows of .* to be a mapping, but got \['plain'\]"),
+        ({"rows": {"plain": "train.unlabeled: 0"}}, "row plain to be a mapping, but got 'train.unlabeled: 0'"),
+        ({"set": [1]}, r"set of .* to be a mapping, but got \[1\]"),
+        ({"paper": "words"}, "paper of .* to be a mapping, but got 'words'"),
+        ({"product": {"soft": {}}}, "product of .* list of axes"),
+        ({"product": ["soft"]}, "each axis of the product of .* mapping, but got 'soft'"),
+        ({"product": [{}]}, "list of axes, each with its options"),
+        ({"product": [{"soft": 3}]}, "option soft in the product of .* mapping, but got 3"),
+        ({"folds": 2}, "folds of .* in a list, but got 2"),
     ],
 )
 def test_a_wrong_grid_is_told_what_is_wrong(tmp_path: Path, content: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         read_grid(written(tmp_path / "grid.yaml", **content), Config())
+
+
+@pytest.mark.parametrize("content", [b"rows: {plain: [", b"rows: {plain: {}}\n\tbaseline: plain", b"\x89PNG\xff\xfe"])
+def test_a_file_that_is_no_yaml_is_told_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"Expected YAML in .*grid\.yaml, but it cannot be read \(.*Mend it") as caught:
+        read_grid(path, Config())
+    assert "\n" not in str(caught.value)
 
 
 def test_images_that_are_tested_are_never_kept_for_training(tmp_path: Path) -> None:
@@ -292,6 +349,50 @@ def test_a_failing_row_is_reported_and_the_others_go_on(
     # What is done stays done; what failed is tried again.
     assert main(line) == 1
     assert "run 1 of 1: broken" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("dataset", "protocol", "own"),
+    [
+        ("coco", "pfenet", (5000, (0, 1, 2, 3, 4), 65)),
+        ("coco", "hsnet", (1000, (0,), 400)),
+        ("pascal", "pfenet", (1000, (0, 1, 2, 3, 4), 65)),
+    ],
+)
+def test_runs_are_scored_by_the_protocols_own_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, protocol: str, own: tuple[Any, ...]
+) -> None:
+    given = []
+
+    def evaluate(model: Any, index: Any, config: Config, **options: Any) -> dict[str, Any]:
+        given.append(config)
+        return {}
+
+    monkeypatch.setattr("rifenet.evaluation.protocol.evaluate", evaluate)
+    monkeypatch.setattr("rifenet.data.sources.open_dataset", lambda *arguments, **options: None)
+    config = Config(
+        data=DataConfig(dataset=dataset, image_size=65),
+        model=ModelConfig(kind="prototype", backbone="resnet18", width=0.25, pretrained=False),
+        eval=EvalConfig(protocol=protocol),
+    )
+    train_and_score(config)
+    rules = given[0].eval
+    assert (rules.episodes, rules.seeds, given[0].data.image_size) == own
+
+
+def test_a_result_goes_on_where_its_rules_are_the_protocols_own_in_other_words(tmp_path: Path) -> None:
+    job = plan(read_grid(written(tmp_path / "grid.yaml"), Config()), tmp_path)[0]
+    own = {"protocol": "pfenet", "episodes": 1000, "seeds": [0, 1, 2, 3, 4], "absent_as_zero": False}
+    config = {"data": {"image_size": 473}, "eval": own}  # older than eval.image_size
+    scored(job.folder / "result.json", config=config)
+    assert stored_result(job) is not None
+    for change, sentence in (
+        ({"eval": {**own, "seeds": [0]}}, r"eval\.seeds = \[0\]"),
+        ({"data": {"image_size": 400}}, r"eval\.image_size = 400, but got 473"),
+    ):
+        scored(job.folder / "result.json", config={**config, **change})
+        with pytest.raises(ValueError, match=sentence):
+            stored_result(job)
 
 
 def test_several_devices_are_refused(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from reference import hsnet as slow
 from rendered import make_custom, render, save_mask
 from torch import Tensor
 
-from rifenet.config import Config, DataConfig, EvalConfig, default_episodes
+from rifenet.config import Config, DataConfig, EvalConfig, resolved
 from rifenet.data.episodes import EvaluationEpisodes, load_episode
 from rifenet.data.index import ImageIndex, read_mask
 from rifenet.data.sampling import Episode
@@ -46,8 +46,8 @@ def index(tmp_path: Path) -> ImageIndex:
 
 
 def config(*, shots: int = 1, image_size: int = 64, **rules: Any) -> Config:
-    data = DataConfig(dataset="custom", shots=shots, image_size=image_size)
-    return Config(data=data, eval=EvalConfig(protocol="hsnet", **{"episodes": 30, **rules}))
+    rules = {"episodes": 30, "image_size": image_size, **rules}
+    return resolved(Config(data=DataConfig(dataset="custom", shots=shots), eval=EvalConfig(protocol="hsnet", **rules)))
 
 
 class Listener(ColourModel):
@@ -74,12 +74,21 @@ class Listener(ColourModel):
 
 
 def test_the_seeds_depend_on_the_protocol_but_never_replace_the_users() -> None:
-    assert EvalConfig().seeds == (0, 1, 2, 3, 4)
-    assert EvalConfig(protocol="hsnet").seeds == (0,)
-    for protocol in ("pfenet", "hsnet"):
-        assert EvalConfig(protocol=protocol, seeds=(7, 8)).seeds == (7, 8)
-    assert [default_episodes("pfenet", dataset) for dataset in ("pascal", "coco", "custom")] == [1000, 5000, 1000]
-    assert [default_episodes("hsnet", dataset) for dataset in ("pascal", "coco")] == [1000, 1000]
+    def own(dataset: str = "pascal", size: int = 257, **rules: Any) -> tuple[Any, ...]:
+        config = resolved(Config(data=DataConfig(dataset=dataset, image_size=size), eval=EvalConfig(**rules)))
+        assert resolved(config) == config
+        assert config.eval.image_size == config.data.image_size
+        return config.eval.episodes, config.eval.seeds, config.data.image_size, config.data.min_area
+
+    five = (0, 1, 2, 3, 4)
+    assert own() == own("custom") == (1000, five, 257, 2048)
+    assert own("coco") == (5000, five, 257, 2048)
+    assert own(protocol="hsnet") == own("coco", protocol="hsnet") == (1000, (0,), 400, 1)
+    for protocol, area in (("pfenet", 2048), ("hsnet", 1)):
+        told = own("coco", protocol=protocol, seeds=(7, 8), episodes=30, image_size=97)
+        assert told == (30, (7, 8), 97, area)
+    # A saved config leaves open what it did not say, so that another protocol's own values can take the place.
+    assert (EvalConfig().seeds, EvalConfig().episodes, EvalConfig().image_size) == ((), None, None)
 
 
 @pytest.mark.parametrize("option", ["vote", "original_size"])

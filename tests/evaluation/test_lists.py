@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageIndex:
 
 def config(protocol: str = "pfenet", *, shots: int = 2, fold: int = 0, **rules: Any) -> Config:
     data = DataConfig(dataset="custom", shots=shots, image_size=64, min_area=100, fold=fold)
-    return Config(data=data, eval=EvalConfig(protocol=protocol, **{"episodes": 20, "seeds": (3, 5), **rules}))
+    rules = {"episodes": 20, "seeds": (3, 5), "image_size": 64, **rules}
+    return Config(data=data, eval=EvalConfig(protocol=protocol, **rules))
 
 
 @pytest.fixture
@@ -128,6 +130,18 @@ def test_what_breaks_a_rule_is_refused_in_a_sentence_that_names_the_file(
     with pytest.raises(ValueError, match=sentence) as caught:
         read_episodes(file, index)
     assert "episodes.json" in str(caught.value)
+
+
+def test_a_class_that_covers_no_pixel_is_not_shown(index: ImageIndex, file: Path) -> None:
+    # As COCO's smallest outlines: the class is annotated, and no pixel is drawn.
+    content = json.loads(file.read_text())["episodes"][0]
+    number = next(number for number, record in enumerate(index.records) if record.name == content["supports"][0])
+    record = index.records[number]
+    class_id = index.class_names.index(content["class"]) + 1
+    emptied = dataclasses.replace(record, areas={**record.areas, class_id: 0})
+    changed = dataclasses.replace(index, records=(*index.records[:number], emptied, *index.records[number + 1 :]))
+    with pytest.raises(ValueError, match=f"but {record.name} does not show it"):
+        read_episodes(file, changed)
 
 
 def test_no_file_and_no_text(index: ImageIndex, tmp_path: Path) -> None:

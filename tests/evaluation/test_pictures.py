@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import torch
 from evaluation.scenes import ColourModel, Scene, mixed_scenes, open_scenes, write_dataset
 from evaluation.test_report import scored
 from PIL import Image
+from rendered import make_coco
 
+from rifenet.checkpoint import save_model
 from rifenet.cli.main import main
 from rifenet.config import Config, DataConfig, EvalConfig
 from rifenet.data.index import ImageIndex
@@ -19,6 +24,8 @@ from rifenet.evaluation.pictures import ablation_bars, training_curves
 from rifenet.evaluation.protocol import evaluate
 from rifenet.evaluation.result import EpisodeCounts
 from rifenet.evaluation.strips import chosen_episodes, strip_sections
+from rifenet.losses import total
+from rifenet.models import build_model
 
 ROOT = Path(__file__).parents[2]
 LOG = [
@@ -45,6 +52,48 @@ def test_curves_of_a_log(tmp_path: Path) -> None:
         training_curves(log(tmp_path / "empty.jsonl", []), "mine")
 
 
+def test_every_loss_term_of_a_log_is_drawn(tmp_path: Path) -> None:
+    terms = {name: torch.tensor(0.5) for name in ("query", "aux", "self", "evidence", "crossed")}
+    losses = {"loss": float(total(terms, 1.0, 0.5)), **{name: float(term) for name, term in terms.items()}}
+    others = {"gradient_norm": 3.0, "lr": [0.1, 0.2], "episodes_per_second": 7.0}
+    lines = [{"step": step, **losses, **others} for step in (1, 2)]
+    text = training_curves(log(tmp_path / "metrics.jsonl", lines), "mine")
+    assert text.count("<polyline") == 2 * len(losses)
+    assert all(f">{name}<" in text for name in losses)
+    assert not any(f">{name}<" in text for name in others)
+
+
+def test_runs_of_one_name_have_pictures_of_their_own(tmp_path: Path) -> None:
+    line = ["report"]
+    for number, parent in enumerate(("first try", "second (b)", "third")):
+        run = tmp_path / parent / ("Fold2" if number == 2 else "fold2")
+        run.mkdir(parents=True)
+        line.append(str(scored(run / "result.json", name=parent)))
+        log(run / "metrics.jsonl", [{"step": 1, "loss": number + 0.5}, {"step": 2, "loss": number + 0.25}])
+    tables = []
+    for parent in ("first try", "third"):
+        path = tmp_path / parent / "parts.json"
+        path.write_text(json.dumps(ablation(parent)))
+        tables.append(str(path))
+    out = tmp_path / "my docs" / "all results.md"
+    assert main([*line, "--ablation", *tables, "--out", str(out)]) == 0
+    links = re.findall(r"\]\(([^)]*)\)", out.read_text())
+    assert len(links) == 3 * 2 + 2 + 3  # curves and their logs, bars, sources
+    assert not any(" " in link or "(" in link for link in links)
+    assert all((out.parent / unquote(link)).is_file() for link in links)
+    pictures = [link for link in links if link.endswith(".svg")]
+    assert len(set(map(str.casefold, pictures))) == 5
+    assert "all%20results/fold2-2-curves.svg" in pictures
+    assert len({(out.parent / unquote(link)).read_text() for link in pictures}) == 5
+
+
+def ablation(title: str) -> dict[str, Any]:
+    """A table with one difference."""
+    rows = [row("base", 0.4, None), row("more", 0.5, {"miou": 0.1, "interval": [0.05, 0.2], "pairs": 2, "wins": 2})]
+    table = {"format": 1, "kind": "ablation", "title": title, "baseline": "base", "folds": [1], "seeds": [0, 1]}
+    return {**table, "setting": None, "rows": rows, "failures": {}, "sources": []}
+
+
 def test_the_committed_log_can_be_drawn() -> None:
     for path in sorted((ROOT / "docs" / "results").glob("*/metrics.jsonl")):
         assert "held-out mIoU" in training_curves(path, path.parent.name)
@@ -54,9 +103,7 @@ def test_the_report_links_curves_and_bars_beside_it(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     result = scored(tmp_path / "runs" / "result.json")
     log(tmp_path / "runs" / "metrics.jsonl", LOG)
-    rows = [row("base", 0.4, None), row("more", 0.5, {"miou": 0.1, "interval": [0.05, 0.2], "pairs": 2, "wins": 2})]
-    table = {"format": 1, "kind": "ablation", "title": "parts", "baseline": "base", "folds": [1], "seeds": [0, 1]}
-    table |= {"setting": None, "rows": rows, "failures": {}, "sources": []}
+    table = ablation("parts")
     (tmp_path / "parts.json").write_text(json.dumps(table))
     out = tmp_path / "docs" / "results.md"
     line = ["report", str(result), "--ablation", str(tmp_path / "parts.json"), "--out", str(out)]
@@ -133,6 +180,42 @@ def test_strips_show_the_episodes_that_were_scored(scenes: ImageIndex, tmp_path:
     model.scale.data.neg_()  # another model: it finds everything but the class
     with pytest.raises(ValueError, match=r"Expected IoU .* as recorded .* Give the very model"):
         strip_sections(model, scenes, result, "run", folder, tmp_path)
+
+
+def test_strips_of_other_folds_and_none_of_what_they_cannot_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RIFENET_CACHE", str(tmp_path / "cache"))
+    root, file = make_coco(tmp_path / "coco", class_ids=(2, 3, 25)), tmp_path / "model.safetensors"
+    torch.manual_seed(4)
+    model = build_model(backbone="resnet18", width=0.25, pretrained=False, embed_dim=32, tokens_per_label=20)
+    save_model(model, file, {"name": "small", "image_size": 65}, with_backbone=True)
+    # Classes 2 and 3 are novel in fold 0 of the contiguous folds only.
+    score = ["evaluate", "--model", str(file), "--dataset", "coco", "--root", str(root), "--folds", "contiguous"]
+    own = ["--min-area", "100", "--save-episodes", str(tmp_path / "episodes.json")]
+    few = ["--episodes", "5", "--seeds", "0"]
+    results = [tmp_path / name / "fold0" / "result.json" for name in ("own", "twice", "hsnet", "listed")]
+    assert main([*score, *few, *own, "--out", str(results[0])]) == 0
+    assert main([*score, *few, "--min-area", "100", "--name", "again", "--out", str(results[1])]) == 0
+    assert main([*score, *few, "--protocol", "hsnet", "--image-size", "65", "--out", str(results[2])]) == 0
+    content = json.loads((tmp_path / "episodes.json").read_text())
+    (tmp_path / "theirs.json").write_text(json.dumps({**content, "episodes": content["episodes"][::-1]}))
+    listed = ["--min-area", "100", "--episodes-from", str(tmp_path / "theirs.json")]
+    assert main([*score, *listed, "--out", str(results[3])]) == 0
+    capsys.readouterr()
+    out = tmp_path / "tables.md"
+    show = ["report", *map(str, results), "--strips", str(file), "--root", str(root), "--out", str(out)]
+    assert main(show) == 0
+    said = capsys.readouterr().err
+    assert f"{results[2]} has no strips: they show what the protocol pfenet scored, and this is of hsnet." in said
+    assert f"{results[3]} has no strips: its episodes are those of theirs.json" in said
+    assert said.count("has no strips") == 2
+    text = out.read_text()
+    assert text.count("## Episodes: ") == 2
+    for rank in ("best", "median", "worst"):
+        for name in ("fold0-result", "fold0-result-2"):
+            assert f"](tables/{name}-{rank}.jpg)" in text
+            assert (tmp_path / "tables" / f"{name}-{rank}.jpg").is_file()
 
 
 @pytest.mark.parametrize(

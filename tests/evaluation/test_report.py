@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from evaluation.test_result import counted, result
 
+from rifenet.config import PROTOCOLS
 from rifenet.evaluation.report import report
 from rifenet.evaluation.result import compare_results, names_hash, write_result
 from rifenet.evaluation.settings import PASCAL_5I, VOC_MINI, setting_label
@@ -155,6 +156,13 @@ def test_published_rows_keep_their_marks(tmp_path: Path, monkeypatch: pytest.Mon
     paper = next(row for row in rows if row[0].startswith("published: RiFeNet (AAAI 2024), ResNet-50"))
     assert paper[1:6] == ["68.4*", "73.5*", "67.1*", "59.4*", "67.1*"]
     assert "not a reproduction" in text
+    assert "Deviation from the published codes, query order: in list order." in text
+    methods = {row[0].removeprefix("published: ") for row in rows if row[0].startswith("published: ")}
+    assert {"PFENet, ResNet-50", "HDMNet, ResNet-50", "CyCTR (its paper), ResNet-50"} < methods
+    # Another protocol's, or of which nobody is sure by what it was scored.
+    assert not [
+        name for name in methods if name.startswith(("HSNet", "VAT", "FPTrans", "Matcher", "GF-SAM", "FSSAM", "SAM"))
+    ]
     assert all("published:" not in row[0] for row in table(text, f"## {VOC_MINI}"))
 
 
@@ -229,21 +237,24 @@ def test_two_protocols_and_their_options_never_share_a_table(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("change", "label"),
+    ("change", "label", "methods"),
     [
-        ({}, PASCAL_5I),
-        ({"original_size": True}, PASCAL_5I),
-        ({"image_size": 473}, "PASCAL-5i test images under other rules"),
-        ({"episode_list": "theirs.json"}, "PASCAL-5i test images under other rules"),
+        ({}, PASCAL_5I, ["HSNet", "VAT"]),
+        ({"original_size": True}, PASCAL_5I, []),
+        ({"vote": True}, PASCAL_5I, []),
+        ({"image_size": 473}, "PASCAL-5i test images under other rules", []),
+        ({"episode_list": "theirs.json"}, "PASCAL-5i test images under other rules", []),
     ],
 )
 def test_figures_published_for_the_other_protocol_stay_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], label: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], label: str, methods: list[str]
 ) -> None:
     monkeypatch.setattr("rifenet.evaluation.settings._PUBLISHED_EPISODES", 24)
     text = report([scored(tmp_path / "a.json", dataset=PASCAL, protocol={**HSNET, **change})])
     assert f"## {label}, hsnet" in text
-    assert "published:" not in text
+    assert re.findall(r"published: ([^,]+), ResNet-50", text) == methods
+    assert text.count("published:") == len(methods)
+    assert "Deviation from the published codes" not in text
     assert ("This is not PASCAL-5i" in text) == (label != PASCAL_5I)
 
 
@@ -304,6 +315,7 @@ def test_published_file_is_whole() -> None:
     rows = json.loads((files("rifenet.evaluation") / "published.json").read_text())["rows"]
     keys = [(row["method"], row["backbone"], row["dataset"], row["shots"]) for row in rows]
     assert len(set(keys)) == len(keys)
+    assert {row["protocol"] for row in rows} == {*PROTOCOLS, None}
     for row in rows:
         figures = [*row.get("folds", []), row["mean"]]
         assert all(re.fullmatch(r"\d\d\.\d\*?", figure) for figure in figures)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, print_json
-from rifenet.config import BACKBONES, DATASETS, FOLDS, PROTOCOLS, Config, DataConfig, EvalConfig, default_episodes
+from rifenet.config import BACKBONES, DATASETS, FOLDS, PROTOCOLS, Config, DataConfig, EvalConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -131,8 +131,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _config(options: argparse.Namespace, model_size: int | None) -> Config:
-    """The options over the protocol's own values."""
-    own = PROTOCOLS[options.protocol]
+    """What the options say; the rest is the protocol's own, over the size that the model was trained at."""
     default = DataConfig()
     data = DataConfig(
         dataset=options.dataset,
@@ -141,13 +140,14 @@ def _config(options: argparse.Namespace, model_size: int | None) -> Config:
         folds=options.folds,
         fold=options.fold,
         shots=default.shots if options.shots is None else options.shots,
-        image_size=options.image_size or own.image_size or model_size or default.image_size,
+        image_size=model_size or default.image_size,
         min_area=default.min_area if options.min_area is None else options.min_area,
     )
     rules = EvalConfig(
         protocol=options.protocol,
-        episodes=default_episodes(options.protocol, options.dataset) if options.episodes is None else options.episodes,
+        episodes=options.episodes,
         seeds=options.seeds or (),
+        image_size=options.image_size,
         original_size=options.original_size,
         vote=options.vote,
         batch_size=options.batch_size,
@@ -210,7 +210,7 @@ def torch_device(name: str) -> Any:
 
 @contextlib.contextmanager
 def episode_bar(config: Config, fabric: Fabric | None) -> Iterator[Callable[[int], None] | None]:
-    """A progress bar over this rank's share, on the leading rank's terminal."""
+    """A progress bar over this rank's share, on the leading rank's terminal; `config` is settled."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -218,6 +218,7 @@ def episode_bar(config: Config, fabric: Fabric | None) -> Iterator[Callable[[int
     if not console.is_terminal or (fabric is not None and not fabric.is_global_zero):
         yield None
         return
+    assert config.eval.episodes is not None
     ranks = 1 if fabric is None else fabric.world_size
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:

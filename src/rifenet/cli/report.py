@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+from rifenet.cli.console import note
+from rifenet.config import DataConfig
 
 _EXAMPLE = """examples:
   rifenet report runs/*/result*.json --out results.md
@@ -57,13 +61,15 @@ def _pictures(options: argparse.Namespace) -> list[str]:
 
     folder, relative_to = options.out.with_suffix(""), options.out.parent
     lines = curve_sections(options.results, folder, relative_to)
+    taken: set[str] = set()
     for model in options.strips:
-        lines += _strips(options, model, folder)
+        lines += _strips(options, model, folder, taken)
     return lines + ablation_sections(options.ablation, folder, relative_to)
 
 
-def _strips(options: argparse.Namespace, name: str, folder: Path) -> list[str]:
+def _strips(options: argparse.Namespace, name: str, folder: Path, taken: set[str]) -> list[str]:
     from rifenet.data.sources import open_dataset
+    from rifenet.evaluation.pictures import unused
     from rifenet.evaluation.result import read_result
     from rifenet.evaluation.strips import strip_sections
     from rifenet.hub import load_model
@@ -78,9 +84,26 @@ def _strips(options: argparse.Namespace, name: str, folder: Path) -> list[str]:
         )
     lines: list[str] = []
     for path, result in own.items():
+        if reason := _without_strips(result["protocol"]):
+            note(f"{path} has no strips: {reason}.")
+            continue
         index = open_dataset(
-            result["dataset"]["name"], options.root, list_file=options.list_file, part="val", progress=False
+            result["dataset"]["name"],
+            options.root,
+            list_file=options.list_file,
+            part="val",
+            folds=result["config"]["data"].get("folds", DataConfig.folds),
+            progress=False,
         )
-        start = f"{path.resolve().parent.name}-{path.stem}"
+        start = unused(f"{path.resolve().parent.name}-{path.stem}", taken)
         lines += strip_sections(model, index, result, start, folder, options.out.parent)
     return lines
+
+
+def _without_strips(rules: dict[str, Any]) -> str:
+    """Why strips cannot show a result of these rules, in words; empty where they can."""
+    if rules["name"] != "pfenet":
+        return f"they show what the protocol pfenet scored, and this is of {rules['name']}"
+    if "episode_list" in rules:
+        return f"its episodes are those of {rules['episode_list']}, and strips draw the protocol's own again"
+    return ""

@@ -33,6 +33,7 @@ __all__ = [
     "effective",
     "from_dict",
     "load_config",
+    "resolved",
     "save_config",
     "to_dict",
 ]
@@ -69,6 +70,24 @@ def effective(config: Config) -> Config:
     if not model.evidence:
         settings = dataclasses.replace(settings, crossed=0.0)
     return dataclasses.replace(config, model=model, train=settings)
+
+
+def resolved(config: Config) -> Config:
+    """`config` as it is scored: what `eval` leaves open is the protocol's own, and `data` has its size and area filter.
+
+    Only scoring takes this; training has `data.image_size` and `data.min_area` as they are.
+    """
+    data, rules = config.data, config.eval
+    own = PROTOCOLS[rules.protocol]
+    size = rules.image_size or own.image_size or data.image_size
+    rules = dataclasses.replace(
+        rules,
+        episodes=rules.episodes or default_episodes(rules.protocol, data.dataset),
+        seeds=rules.seeds or own.seeds,
+        image_size=size,
+    )
+    data = dataclasses.replace(data, image_size=size, min_area=data.min_area if own.filters_by_area else 1)
+    return dataclasses.replace(config, data=data, eval=rules)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rifenet.config.checks import expect, one_of
-from rifenet.config.protocols import EPISODES, PROTOCOLS
+from rifenet.config.protocols import PROTOCOLS
 
 DATASETS = ("pascal", "coco", "fss1000", "custom")
 FOLDS = ("interleaved", "contiguous")
@@ -183,10 +183,12 @@ class EvalConfig:
 
     protocol: str = "pfenet"
     """pfenet (the paper's family) or hsnet (input squashed, no area filter, scored at network size)."""
-    episodes: int = EPISODES
-    """N: episodes scored, exactly."""
+    episodes: int | None = None
+    """N: episodes scored, exactly; null: the protocol's own, 1000, and 5000 for pfenet on coco."""
     seeds: tuple[int, ...] = ()
     """One run of N episodes for each seed; empty: the protocol's own, 0 to 4 (pfenet) or 0 (hsnet)."""
+    image_size: int | None = None
+    """Side of the square network input in pixels; null: the protocol's own, 400 (hsnet) or data.image_size (pfenet)."""
     original_size: bool = False
     """hsnet: score at the original image size instead of the network's; pfenet always does."""
     vote: bool = False
@@ -200,14 +202,18 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         one_of("eval.protocol", self.protocol, tuple(PROTOCOLS))
-        if not self.seeds:
-            object.__setattr__(self, "seeds", PROTOCOLS[self.protocol].seeds)
         for name in ("original_size", "vote"):
             if getattr(self, name) and self.protocol != "hsnet":
                 raise ValueError(
                     f"Expected eval.{name} only with eval.protocol hsnet, but the protocol is {self.protocol}. "
                     "Leave it out, or choose hsnet."
                 )
-        expect(self.episodes >= 1, "eval.episodes", self.episodes, "at least 1")
+        expect(self.episodes is None or self.episodes >= 1, "eval.episodes", self.episodes, "at least 1")
+        expect(
+            self.image_size is None or self.image_size >= 32,
+            "eval.image_size",
+            self.image_size,
+            "at least 32 px",
+        )
         expect(self.batch_size >= 1, "eval.batch_size", self.batch_size, "at least 1")
         expect(self.workers >= 0, "eval.workers", self.workers, "0 or more")

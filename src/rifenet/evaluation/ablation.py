@@ -17,9 +17,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rifenet.config import FREE, Config, load_config, to_dict
-from rifenet.evaluation.ablation_table import Finished, ablation_markdown, ablation_table, changed, read_table
-from rifenet.evaluation.grid import Grid, Job, identity, plan
+from rifenet.config import FREE, Config, load_config, resolved, to_dict
+from rifenet.evaluation.ablation_table import Finished, ablation_markdown, ablation_table, read_table
+from rifenet.evaluation.grid import Grid, Job, changed, identity, plan
 from rifenet.evaluation.result import read_result, write_result
 from rifenet.files import write_text
 
@@ -91,8 +91,11 @@ def stored_result(job: Job) -> dict[str, Any] | None:
     if not result_file.is_file():
         return None
     result = read_result(result_file)
-    wanted = {f"eval.{name}": value for name, value in to_dict(job.config.eval).items() if name not in FREE["eval"]}
-    scored = {name: result["config"]["eval"].get(name.removeprefix("eval."), value) for name, value in wanted.items()}
+    rules = to_dict(resolved(job.config).eval)
+    wanted = {f"eval.{name}": value for name, value in rules.items() if name not in FREE["eval"]}
+    # A result may be older than an option; its size was in `data` then.
+    before = {"image_size": result["config"]["data"]["image_size"], **result["config"]["eval"]}
+    scored = {name: before.get(name.removeprefix("eval."), value) for name, value in wanted.items()}
     _expect_same(str(result_file), scored, wanted)
     return result
 

@@ -7,17 +7,15 @@ runs. Figures in it are shares in [0,1].
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rifenet.config import Config
-from rifenet.evaluation.grid import PROTOTYPE, Grid, Job, Row, identity
+from rifenet.evaluation.grid import PROTOTYPE, Grid, Job, Row, changed
 from rifenet.evaluation.paired import paired_difference
-from rifenet.evaluation.report import interval_text, markdown_table, plus_minus, setting_label
+from rifenet.evaluation.report import interval_text, link, markdown_table, plus_minus, setting_label
 
 FORMAT = 1
 Finished = dict[str, dict[str, Any]]  # folder name of a run -> its result
@@ -74,12 +72,6 @@ def read_table(path: str | Path) -> dict[str, Any]:
             f"Expected {path} to be the table of an ablation, format {FORMAT}. Run `rifenet ablate` again."
         )
     return table
-
-
-def changed(config: Config) -> dict[str, Any]:
-    """Dotted names and values of the options that a run depends on and that are not at their default."""
-    defaults = identity(Config())
-    return {name: value for name, value in identity(config).items() if value != defaults[name]}
 
 
 def ablation_markdown(table: dict[str, Any], path: str | Path, relative_to: str | Path, level: int = 1) -> list[str]:
@@ -201,10 +193,10 @@ def _overrides(overrides: dict[str, Any]) -> str:
 def _runs(table: dict[str, Any], folder: Path, relative_to: Path) -> list[str]:
     rows = []
     for source in table["sources"]:
-        link = Path(os.path.relpath(folder / source["file"], relative_to)).as_posix()
+        address = link(folder / source["file"], relative_to)
         seed = _DASH if source["seed"] is None else str(source["seed"])
         hashes = (source["checkpoint"] or _DASH, source["episodes_hash"], source["commit"] or _DASH)
-        figures = [str(source["fold"]), seed, plus_minus(source["miou"], None), f"[result.json]({link})"]
+        figures = [str(source["fold"]), seed, plus_minus(source["miou"], None), f"[result.json]({address})"]
         rows.append(["; ".join(source["rows"]), *figures, *(f"`{value[:12]}`" for value in hashes)])
     return markdown_table(["rows", "fold", "seed", "mIoU", "file", "checkpoint", "episodes", "commit"], rows)
 

@@ -6,7 +6,7 @@
     folds: [2, 3]                                   and `seeds`: each row is trained once for each pair of them
     title, set, paper                               optional: a title, overrides of all rows, the paper's words by row
 
-A number may be given as a multiple of the config's own: `train.steps: x2`.
+A number may be given as a multiple of the config's own: `train.steps: x2`. A row may not change what is scored, or how.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ PROTOTYPE = "prototype"
 _PROTOTYPE_ROW = {"model.kind": PROTOTYPE}
 _KEYS = ("title", "baseline", "folds", "seeds", "set", "rows", "product", "paper")
 _SET_BY_THE_GRID = ("data.fold", "train.seed", "train.out")
+_SAME_FOR_ALL_ROWS = tuple(f"data.{name}" for name in ("dataset", "root", "list_file", "folds", "shots", "min_area"))
 Overrides = dict[str, Any]
 
 
@@ -66,26 +67,20 @@ def read_grid(path: str | Path, base: Config, *, folds: Sequence[int] = (), seed
 
     Raises FileNotFoundError, or ValueError for a file that is no such grid or a row that is no config.
     """
-    import yaml
-
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a grid file at {path}, but there is none. configs/grids has some.")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict) or set(values) - set(_KEYS):
-        got = ", ".join(map(str, set(values) - set(_KEYS))) if isinstance(values, dict) else type(values).__name__
-        raise ValueError(f"Expected only {', '.join(_KEYS)} in {path}, but got {got}.")
-    named = {**_by_text(values.get("rows")), **dict(_product(values.get("product") or ()))}
+    values = _content(path)
+    shared, paper = (_mapping(values.get(key), f"{key} of {path}") for key in ("set", "paper"))
+    named = {**_mapping(values.get("rows"), f"rows of {path}"), **dict(_product(values.get("product"), path))}
     named.setdefault(PROTOTYPE, _PROTOTYPE_ROW)
-    paper, baseline = _by_text(values.get("paper")), str(values.get("baseline"))
+    baseline = str(values.get("baseline"))
     for name in (*paper, baseline):
         if name not in named:
             raise ValueError(f"Expected a row of {path}, but got {name!r}. Its rows: {', '.join(named)}.")
     rows = []
     for name, overrides in named.items():
-        shared = {} if overrides == _PROTOTYPE_ROW else values.get("set") or {}
-        own = {**shared, **(overrides or {})}
-        rows.append(Row(name, own, _overridden(base, own, f"{path}, row {name}"), str(paper.get(name, ""))))
+        where = f"{path}, row {name}"
+        own = {**({} if overrides == _PROTOTYPE_ROW else shared), **_mapping(overrides, where)}
+        rows.append(Row(name, own, _overridden(base, own, where), str(paper.get(name, ""))))
     return Grid(
         name=path.stem,
         title=str(values.get("title", path.stem)),
@@ -118,6 +113,11 @@ def run_config(config: Config, fold: int, seed: int) -> Config:
     config = effective(config)
     data, model = dataclasses.replace(config.data, fold=fold), config.model
     train = dataclasses.replace(config.train, seed=seed)
+    if not data.cache_dir:
+        unread = {name: getattr(DataConfig, name) for name in ("cache_views", "cache_strong")}
+        # Without a cache, data.seed only draws the held-out slice, and null draws it by train.seed.
+        same = data.seed == seed or not data.holdout
+        data = dataclasses.replace(data, **unread, seed=None if same else data.seed)
     if model.kind == PROTOTYPE:  # nothing is trained
         train = TrainConfig(device=train.device, threads=train.threads)
     if not model.aux:
@@ -136,33 +136,67 @@ def run_name(config: Config) -> str:
 
     Only what differs from the defaults is hashed, so an option that is added later renames no run.
     """
-    defaults, mine = identity(Config()), identity(config)
-    changed = {name: value for name, value in mine.items() if value != defaults[name]}
-    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
+    digest = hashlib.sha256(json.dumps(changed(config), sort_keys=True).encode()).hexdigest()[:10]
     seed = "" if config.model.kind == PROTOTYPE else f"-seed{config.train.seed}"
     return f"fold{config.data.fold}{seed}-{digest}"
 
 
+def changed(config: Config) -> dict[str, Any]:
+    """Those of `identity` that are not at their default."""
+    # "on", so that runs with a cache keep the names that they had when the cache was in no name.
+    defaults = {**identity(Config()), "data.cache_dir": "on"}
+    return {name: value for name, value in identity(config).items() if value != defaults[name]}
+
+
 def identity(config: Config) -> dict[str, Any]:
-    """Dotted names and values of every option that a trained model depends on."""
+    """Dotted names and values of every option that a trained model depends on.
+
+    Where the feature cache is does not matter, but its views are others than those of training without one: so
+    `data.cache_dir` is "on" or "off".
+    """
     plain = to_dict(config)
-    return {
+    options = {
         f"{section}.{name}": value
         for section in ("data", "model", "train")
         for name, value in plain[section].items()
         if name not in FREE.get(section, ())
     }
+    return {**options, "data.cache_dir": "on" if config.data.cache_dir else "off"}
 
 
-def _by_text(values: Mapping[Any, Any] | None) -> dict[str, Any]:
+def _content(path: Path) -> dict[str, Any]:
+    import yaml
+
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a grid file at {path}, but there is none. configs/grids has some.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"Expected YAML in {path}, but it cannot be read ({' '.join(str(error).split())}). Mend it there."
+        ) from error
+    if not isinstance(values, dict) or set(values) - set(_KEYS):
+        got = ", ".join(map(str, set(values) - set(_KEYS))) if isinstance(values, dict) else type(values).__name__
+        raise ValueError(f"Expected only {', '.join(_KEYS)} in {path}, but got {got}.")
+    return values
+
+
+def _mapping(values: Any, what: str) -> dict[str, Any]:
+    if not isinstance(values, Mapping | None):
+        raise ValueError(f"Expected {what} to be a mapping, but got {values!r}. Write `name: value`, one a line.")
     return {str(name): value for name, value in (values or {}).items()}
 
 
-def _product(axes: Sequence[Mapping[str, Overrides]]) -> Iterator[tuple[str, Overrides]]:
-    if axes:
-        for chosen in itertools.product(*(axis.items() for axis in axes)):
-            merged = {name: value for _, overrides in chosen for name, value in (overrides or {}).items()}
-            yield ", ".join(str(label) for label, _ in chosen), merged
+def _product(axes: Any, path: Path) -> Iterator[tuple[str, Overrides]]:
+    if axes is None:
+        return
+    what = f"product of {path}"
+    options = [_mapping(axis, f"each axis of the {what}") for axis in axes] if isinstance(axes, list) else []
+    if not options or not all(options):
+        raise ValueError(f"Expected the {what} to be a list of axes, each with its options, but got {axes!r}.")
+    for chosen in itertools.product(*(axis.items() for axis in options)):
+        parts = [_mapping(overrides, f"option {label} in the {what}") for label, overrides in chosen]
+        yield ", ".join(label for label, _ in chosen), {name: part[name] for part in parts for name in part}
 
 
 def _numbers(values: Any, what: str) -> tuple[int, ...]:
@@ -180,6 +214,11 @@ def _overridden(base: Config, overrides: Overrides, where: str) -> Config:
             raise ValueError(f"Expected the name of an option in {where}, but got {name!r}. See rifenet train --help.")
         if name in _SET_BY_THE_GRID:
             raise ValueError(f"Expected folds and seeds beside the rows, but {where} sets {name}. Leave it out.")
+        if section == "eval" or name in _SAME_FOR_ALL_ROWS:
+            raise ValueError(
+                f"Expected all rows to be scored on the same episodes by the same rule, but {where} sets {name}. One "
+                "table is scored by one rule: put it in the config."
+            )
         plain[section][field] = _value(f"{name} in {where}", value, plain[section][field])
     config: Config = from_dict(Config, plain, where)
     data = config.data
@@ -197,6 +236,9 @@ def _value(name: str, value: Any, current: Any) -> Any:
         return type(current)(current * float(found[1]))
     if type(current) is float and type(value) is int:
         return float(value)
-    if current is not None and type(value) is not type(current):
-        raise ValueError(f"Expected {name} to be of type {type(current).__name__}, but got {value!r}.")
+    wanted = int if current is None else type(current)  # what may be null is a number
+    if type(value) is not wanted and not (value is current is None):
+        raise ValueError(f"Expected {name} to be of type {wanted.__name__}, but got {value!r}.")
+    if isinstance(value, list) and not all(type(item) is int for item in value):
+        raise ValueError(f"Expected {name} to be a list of whole numbers, but got {value!r}.")
     return value

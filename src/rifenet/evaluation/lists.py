@@ -76,7 +76,7 @@ def _check(index: ImageIndex, episode: Episode, shots: int, where: str) -> None:
     if len(set(images)) < len(images):
         raise ValueError(f"Expected different images as query and supports, but {where} repeats one.")
     for image in images:
-        if episode.class_id not in index.records[image].areas:
+        if index.records[image].areas.get(episode.class_id, 0) < 1:  # COCO's smallest outlines cover no pixel
             raise ValueError(
                 f"Expected {index.class_name(episode.class_id)} in each image of {where}, but "
                 f"{index.records[image].name} does not show it. Is the list from another dataset?"

@@ -5,17 +5,19 @@ Each function writes its pictures into a folder and returns lines of Markdown wi
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rifenet.evaluation.ablation_table import ablation_markdown, read_table
+from rifenet.evaluation.report import link
 from rifenet.files import write_text
 from rifenet.plots import Bar, Panel, Series, bars, curves
 
 METRICS_FILE = "metrics.jsonl"
+_NO_LOSS = ("step", "gradient_norm", "lr", "episodes_per_second")  # what else a line with losses holds
 
 
 def curve_sections(results: Iterable[Path], folder: Path, relative_to: Path) -> list[str]:
@@ -28,17 +30,18 @@ def curve_sections(results: Iterable[Path], folder: Path, relative_to: Path) -> 
         "",
         "Losses of single steps (thin) and their running mean; held-out mIoU is on base classes.",
     ]
+    taken: set[str] = set()
     for run in runs:
         name = run.resolve().name
-        path = folder / f"{name}-curves.svg"
+        path = folder / f"{unused(name, taken)}-curves.svg"
         write_text(path, training_curves(run / METRICS_FILE, name))
-        log = Path(os.path.relpath(run / METRICS_FILE, relative_to)).as_posix()
+        log = link(run / METRICS_FILE, relative_to)
         lines += ["", image(path, f"training curves of {name}", relative_to), "", f"From [{METRICS_FILE}]({log})."]
     return [*lines, ""]
 
 
 def training_curves(path: Path, name: str) -> str:
-    """SVG of a run's log: loss terms, and mIoU on held-out images of base classes, over steps.
+    """SVG of a run's log: each loss term that it has, and mIoU on held-out images of base classes, over steps.
 
     Raises ValueError for a log without a line of losses, or a line that is no JSON.
     """
@@ -48,8 +51,9 @@ def training_curves(path: Path, name: str) -> str:
         raise ValueError(
             f"Expected JSON lines in {path}, but could not read one ({error}). Remove that line."
         ) from error
+    terms = list(dict.fromkeys(field for line in logged if "loss" in line for field in line if field not in _NO_LOSS))
     panels = []
-    for label, fields, factor in (("loss", ("loss", "query", "aux", "self"), 1), ("mIoU", ("heldout_miou",), 100)):
+    for label, fields, factor in (("loss", terms, 1), ("mIoU", ["heldout_miou"], 100)):
         drawn = [_series(logged, field, factor) for field in fields]
         drawn = [series for series in drawn if series.x]
         if label == "mIoU":
@@ -64,11 +68,12 @@ def training_curves(path: Path, name: str) -> str:
 def ablation_sections(tables: Sequence[Path], folder: Path, relative_to: Path) -> list[str]:
     """Bars and table of each ablation, from its JSON file."""
     lines: list[str] = []
+    taken: set[str] = set()
     for path in tables:
         table = read_table(path)
         written = ablation_markdown(table, path, relative_to, level=2)
         if any(row["difference"] for row in table["rows"]):
-            picture = folder / f"{path.stem}-ablation.svg"
+            picture = folder / f"{unused(path.stem, taken)}-ablation.svg"
             write_text(picture, ablation_bars(table))
             written[2:2] = [image(picture, f"ablation: {table['title']}", relative_to), ""]
         lines += written
@@ -97,7 +102,18 @@ def ablation_bars(table: dict[str, Any]) -> str:
 
 def image(path: Path, text: str, relative_to: Path) -> str:
     """A picture in Markdown."""
-    return f"![{text}]({Path(os.path.relpath(path, relative_to)).as_posix()})"
+    return f"![{text}]({link(path, relative_to)})"
+
+
+def unused(name: str, taken: set[str]) -> str:
+    """`name`, or with the first number from 2 on with which it is not in `taken`; is in `taken` then.
+
+    `taken` knows no capitals, as the file systems of some machines.
+    """
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    found = next(each for each in names if each.casefold() not in taken)
+    taken.add(found.casefold())
+    return found
 
 
 def _series(logged: Iterable[dict[str, Any]], field: str, factor: float) -> Series:

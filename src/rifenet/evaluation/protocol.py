@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from rifenet.config import PROTOCOLS, Config
+from rifenet.config import Config, resolved
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, episodes_to_json, evaluation_episodes
 from rifenet.evaluation.lists import EpisodeList
@@ -56,11 +56,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """The content of `result.json` (protocols.md 6): `model` on the novel classes of `config.data.fold`.
 
-    Of `config` it uses data (fold, shots, image_size, min_area) and eval. A novel class without an episode is named in
-    a UserWarning, listed in `absent_classes` and left out of the mean, or counted as 0 with `absent_as_zero`; a novel
-    class on which the model says it was trained is named in a UserWarning and listed in `novel_classes_seen`. `listed`
-    are episodes to score instead of the protocol's own; shots, seeds and N are then theirs. `name` is what tables call
-    the model; without it, the model's own name.
+    Of `config` it uses data (fold, shots, image_size, min_area) and eval, both `settled`. A novel class without an
+    episode is named in a UserWarning, listed in `absent_classes` and left out of the mean, or counted as 0 with
+    `absent_as_zero`; a novel class on which the model says it was trained is named in a UserWarning and listed in
+    `novel_classes_seen`. `listed` are episodes to score instead of the protocol's own; shots, seeds and N are then
+    theirs. `name` is what tables call the model; without it, the model's own name.
 
     Raises:
         ValueError: no such fold, a seed given twice, no class with enough images, a listed episode of a class that is
@@ -68,6 +68,7 @@ def evaluate(
     """
     config = settled(config, listed)
     data, rules = config.data, config.eval
+    assert rules.episodes is not None
     if len(set(rules.seeds)) < len(rules.seeds):
         raise ValueError(f"Expected different seeds, but got {', '.join(map(str, rules.seeds))}. Give each one once.")
     classes = {class_id: index.class_name(class_id) for class_id in index.novel_classes(data.fold)}
@@ -122,22 +123,21 @@ def evaluate(
 
 
 def settled(config: Config, listed: EpisodeList | None = None) -> Config:
-    """`config` as the evaluation uses it: without the area filter where the protocol has none; a list's K, N, seeds."""
-    data, rules = config.data, config.eval
-    if not PROTOCOLS[rules.protocol].filters_by_area:
-        data = dataclasses.replace(data, min_area=1)
+    """`config` as the evaluation uses it: `resolved`, with a list's K, N and seeds."""
     if listed is not None:
-        data = dataclasses.replace(data, shots=listed.shots)
-        rules = dataclasses.replace(rules, seeds=listed.seeds, episodes=len(listed.runs[0]))
-    return dataclasses.replace(config, data=data, eval=rules)
+        rules = dataclasses.replace(config.eval, seeds=listed.seeds, episodes=len(listed.runs[0]))
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, shots=listed.shots), eval=rules)
+    return resolved(config)
 
 
 def drawn_episodes(index: ImageIndex, config: Config) -> tuple[tuple[Episode, ...], ...]:
     """The protocol's own episodes: N for each seed. Raises ValueError for no such fold or no class with enough images.
 
-    It names no class that is left out: `evaluate` does, once for all seeds.
+    `config` is `settled`. It names no class that is left out: `evaluate` does, once for all seeds.
     """
     data, rules = config.data, config.eval
+    assert rules.episodes is not None
+    assert rules.seeds
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         runs = [

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
@@ -75,10 +76,11 @@ def _section(members: list[Source]) -> list[str]:
     published = [row for row in _published()["rows"] if label == PASCAL_5I and _fits(row, first)]
     lines = [f"## {setting_title(first)}", "", setting_sentence(first), ""]
     if published:
-        lines += [
-            f"Deviation from the published codes, query order: {rules['query_order']}. {_published()['mark']}",
-            "",
-        ]
+        # The queries of hsnet are in the published order.
+        order = f"Deviation from the published codes, query order: {rules['query_order']}. " * (
+            rules["name"] == "pfenet"
+        )
+        lines += [f"{order}{_published()['mark']}", ""]
     elif label != PASCAL_5I and dataset["name"] == "pascal":
         lines += ["This is not PASCAL-5i, and no published figure can stand beside it.", ""]
     mean = "mean" if len(folds) > 1 else None
@@ -149,9 +151,11 @@ def _published() -> dict[str, Any]:
 
 
 def _fits(row: dict[str, Any], result: dict[str, Any]) -> bool:
-    """Whether a published row belongs beside a result: same data and shots, and its family's protocol."""
-    own = (row["dataset"], row["shots"], row.get("protocol", "pfenet"))
-    return bool(own == (result["dataset"]["name"], result["shots"], result["protocol"]["name"]))
+    """Whether a published row belongs beside a result: same data and shots, and its own protocol without options."""
+    rules = result["protocol"]
+    own = (row["dataset"], row["shots"], row["protocol"])
+    same = own == (result["dataset"]["name"], result["shots"], rules["name"])
+    return same and not (rules.get("original_size") or rules.get("vote"))
 
 
 def _published_cells(row: dict[str, Any]) -> list[str]:
@@ -220,7 +224,7 @@ def _sources(sources: Iterable[Source], folder: Path) -> list[str]:
         table.append(
             [
                 f"[{number}]",
-                f"[{path.name}]({Path(os.path.relpath(path, folder)).as_posix()})",
+                f"[{path.name}]({link(path, folder)})",
                 result["model"]["name"],
                 f"`{(result['model']['checkpoint_hash'] or _DASH)[:12]}`",
                 str(result["fold"]),
@@ -241,6 +245,11 @@ def _sources(sources: Iterable[Source], folder: Path) -> list[str]:
 
 def _is_prototype(source: Source) -> bool:
     return bool(source.result["model"]["kind"] == "prototype")
+
+
+def link(path: str | Path, relative_to: str | Path) -> str:
+    """Address of a file in Markdown, from the folder `relative_to`: blanks and brackets would end it, so encoded."""
+    return quote(Path(os.path.relpath(path, relative_to)).as_posix())
 
 
 def percent(share: float) -> str:
