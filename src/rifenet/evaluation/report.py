@@ -192,7 +192,9 @@ def _against_prototype(source: Source, members: Sequence[Source]) -> str:
         other for other in members if _is_prototype(other) and other.result["episodes_hash"] == result["episodes_hash"]
     ]
     # The fair comparison is over the same frozen features; another backbone's prototype is better than none.
-    same.sort(key=lambda other: other.result["model"]["backbone"] != result["model"]["backbone"])
+    same.sort(
+        key=lambda other: sum(ours != theirs for ours, theirs in zip(*map(_frozen, (source, other)), strict=True))
+    )
     if _is_prototype(source) or not same:
         return _DASH
     difference = compare_results(result, same[0].result)
@@ -241,6 +243,12 @@ def _sources(sources: Iterable[Source], folder: Path) -> list[str]:
         )
     note = "Each file holds its whole config, every filter, and the pixel counts of every episode."
     return ["## Sources", "", note, "", *markdown_table(heading, table)]
+
+
+def _frozen(source: Source) -> list[Any]:
+    """What decides on the frozen features, the most telling thing first."""
+    model = source.result["config"].get("model", {})
+    return [source.result["model"]["backbone"], *(model.get(name) for name in ("stride", "deep_stages", "weights"))]
 
 
 def _is_prototype(source: Source) -> bool:
