@@ -95,6 +95,21 @@ def percent(path: Path, figure: str = "miou") -> str:
     return f"{100 * score['mean']:.1f} ± {100 * score['std']:.1f}"
 
 
+def test_a_model_is_compared_with_the_prototype_on_its_own_frozen_features(tmp_path: Path) -> None:
+    def config(kind: str, stride: int) -> dict[str, Any]:
+        return {"data": {"root": "photos"}, "model": {"kind": kind, "stride": stride}}
+
+    files = [
+        scored(tmp_path / "a8.json", kind="prototype", config=config("prototype", 8)),
+        scored(tmp_path / "b16.json", kind="prototype", name="other", better=400, config=config("prototype", 16)),
+        scored(tmp_path / "c8.json", name="eight", better=900, config=config("rifenet", 8)),
+        scored(tmp_path / "d16.json", name="sixteen", better=900, config=config("rifenet", 16)),
+    ]
+    rows = {row[0]: row[-1] for row in table(report(files, tmp_path), "### Intervals")[1:]}
+    assert rows["eight, 473 px"].endswith("[1]")
+    assert rows["sixteen, 473 px"].endswith("[2]")
+
+
 def test_table_has_each_figure_with_its_source_and_the_prototype_last(tmp_path: Path) -> None:
     base = scored(tmp_path / "base.json", kind="prototype")
     model = scored(tmp_path / "model.json", better=900)

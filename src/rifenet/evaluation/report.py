@@ -192,9 +192,8 @@ def _against_prototype(source: Source, members: Sequence[Source]) -> str:
         other for other in members if _is_prototype(other) and other.result["episodes_hash"] == result["episodes_hash"]
     ]
     # The fair comparison is over the same frozen features; another backbone's prototype is better than none.
-    same.sort(
-        key=lambda other: sum(ours != theirs for ours, theirs in zip(*map(_frozen, (source, other)), strict=True))
-    )
+    ours = _frozen(source)
+    same.sort(key=lambda other: [mine != theirs for mine, theirs in zip(ours, _frozen(other), strict=True)])
     if _is_prototype(source) or not same:
         return _DASH
     difference = compare_results(result, same[0].result)
