@@ -140,6 +140,11 @@ export class Editor {
     return this.tool === "eraser" ? 0 : this.value;
   }
 
+  /** Whether a stroke or a polygon is begun on a photo and not ended. */
+  isWorkingOn(photo) {
+    return photo === this.photo && Boolean(this.painting || this.corners.length);
+  }
+
   get canPaint() {
     return Boolean(this.photo) && this.tool !== "pan" && (this.tool === "eraser" || this.value > 0);
   }

@@ -3,7 +3,7 @@
 import { archive } from "./archive.js";
 import { find, say } from "./dom.js";
 import { Editor } from "./editor.js";
-import { segment, teach, whatIsMissing } from "./jobs.js";
+import { lesson, segment, teach, whatIsMissing } from "./jobs.js";
 import { listen } from "./keys.js";
 import { colours, drawClasses, drawFacts, drawPhotos, drawRun, drawThumb, markChosen } from "./panels.js";
 import * as model from "./project.js";
@@ -117,14 +117,13 @@ async function run() {
     return;
   }
   say("");
-  const abort = new AbortController(), todo = model.toSegment();
+  const abort = new AbortController(), todo = model.toSegment(), taught = lesson();
   running = { done: 0, total: todo.length, abort };
   refresh();
   try {
-    await teach(abort.signal);
+    await teach(taught, abort.signal);
     for (const photo of todo) {
-      if (!project.photos.includes(photo)) continue;
-      await runOne(photo, abort.signal);
+      if (model.waits(photo, taught.key) && !editor.isWorkingOn(photo)) await runOne(photo, taught, abort.signal);
       running.done++;
       refresh();
     }
@@ -139,21 +138,21 @@ async function run() {
   }
 }
 
-async function runOne(photo, signal) {
-  const before = photo.status;
+/** Segments a photo. A refusal is kept as its error; only a cancel, or a server that does not answer, is thrown. */
+async function runOne(photo, taught, signal) {
   photo.status = "running";
   drawThumb(photo, act);
   try {
-    await segment(photo, signal);
+    const fresh = await segment(photo, taught, (each) => editor.isWorkingOn(each), signal);
+    if (fresh && editor.photo === photo) editor.tintAll();
   } catch (error) {
-    photo.status = before;
     if (error.name === "AbortError" || !error.status) throw error;
-    Object.assign(photo, { status: "error", error: error.message });
+    if (model.waits(photo, taught.key)) Object.assign(photo, { status: "error", error: error.message });
     await model.keep(photo);
   } finally {
+    if (photo.status === "running") photo.status = photo.result ? "done" : "new";
     drawThumb(photo, act);
   }
-  if (photo.id === project.selected) await show(photo);
 }
 
 async function download() {

@@ -35,7 +35,7 @@ export function removeClass(id) {
   for (const photo of project.photos) {
     if (photo.labels?.data.includes(id)) {
       photo.labels.data = photo.labels.data.map((value) => (value === id ? 0 : value));
-      photo.history = null; // its steps would bring the class back
+      photo.history = { undo: [], redo: [] }; // its steps would bring the class back
       touch(photo);
     }
     if (photo.result) {
@@ -72,6 +72,7 @@ export function removePhoto(photo) {
 export function touch(photo) {
   photo.version++;
   if (photo.result) photo.result.corrected = true;
+  if (photo.status === "error") Object.assign(photo, { status: photo.result ? "done" : "new", error: "" });
   return keep(photo);
 }
 
@@ -98,10 +99,16 @@ export const projectKey = () => project.classes.filter((each) => shotsOf(each.id
 
 export const isBlank = (photo) => pixels(photo)[0] === photo.labels.data.length;
 
-/** Queries that have no result by the examples as they are now, and that nobody has corrected or painted by hand. */
+/** Whether a photo is a query that has no result by what `key` stands for, and that nobody has corrected or painted by hand. */
+export function waits(photo, key) {
+  if (photo.role !== "query" || !project.photos.includes(photo)) return false;
+  return photo.result ? photo.result.key !== key && !photo.result.corrected : isBlank(photo);
+}
+
+/** Queries that wait for a result by the examples as they are now. */
 export function toSegment() {
   const key = projectKey();
-  return photosOf("query").filter((photo) => (photo.result ? photo.result.key !== key && !photo.result.corrected : isBlank(photo)));
+  return project.photos.filter((photo) => waits(photo, key));
 }
 
 export function workingSize({ width, height }) {
