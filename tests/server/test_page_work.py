@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from rifenet.server.app import create_app
+from rifenet.visualize import class_colour
 
-from .browsing import labels_of, segment
+from .browsing import labels_of, ready, segment
 from .conftest import SlowEngine, encoded, running, scene
 
 ENGINE = SlowEngine()
@@ -172,3 +175,106 @@ def test_an_example_painted_meanwhile_makes_results_out_of_date(open_page: Any, 
     finish(page)
     expect(page.locator("#query-list .thumb.done")).to_have_count(2)
     expect(page.locator("#segment")).to_have_text("Segment 2 photos")
+
+
+def test_a_deleted_class_leaves_results_that_can_be_segmented_again(open_page: Any, photos: list[str]) -> None:
+    page: Page = open_page()
+    painted(page, photos)
+    page.click("#add-class")
+    page.get_by_label("Name of class 2").fill("blue")
+    open_photo(page, "shot.png")
+    page.locator("#class-list input[type=radio]").nth(1).check()
+    dab(page, 370, 150)
+    segment(page)
+    assert set(np.unique(labels_of(page, "q1.png"))) == {0, 1, 2}
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Delete red").click()
+    assert set(np.unique(labels_of(page, "q1.png"))) == {0, 2}
+    expect(page.locator("#query-list .note").first).to_contain_text("blue")
+    expect(page.locator("#segment")).to_have_text("Segment 2 photos")
+    page.click("#add-class")  # it gets the number that is free now, and none of the old pixels
+    assert page.evaluate("import('/static/project.js').then(({ project }) => project.chosen)") == 1
+    page.get_by_label("Name of class 2").fill("new")
+    open_photo(page, "q2.png")
+    mask = results_of(page)["q2.png"]
+    assert [(each["name"], each["pixels"] > 0) for each in mask["classes"]] == [("blue", True), ("new", False)]
+
+
+def results_of(page: Page) -> dict[str, Any]:
+    """Photos in the zip's results.json, by name."""
+    with page.expect_download() as download:
+        page.click("#download")
+    with zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes())) as archive:
+        return {each["name"]: each for each in json.loads(archive.read("results.json"))["photos"]}
+
+
+def test_a_corrected_photo_can_be_segmented_again_and_counts_as_painted(open_page: Any, photos: list[str]) -> None:
+    page: Page = open_page()
+    painted(page, photos)
+    segment(page)
+    found = labels_of(page, "q1.png")
+    open_photo(page, "q1.png")
+    expect(page.locator("#segment-again")).to_have_count(0)
+    page.locator("#size").fill("120")
+    page.get_by_role("button", name="Eraser").click()
+    for y in range(0, 300, 30):
+        page.mouse.move(*at(page, 0, y))
+        page.mouse.down()
+        page.mouse.move(*at(page, 100, y), steps=2)
+        page.mouse.up()
+    assert not labels_of(page, "q1.png").any()
+    facts = results_of(page)["q1.png"]
+    assert (facts["corrected"], facts["classes"][0]["present"], facts["classes"][0]["pixels"]) == (True, False, 0)
+    page.get_by_role("button", name="Brush").click()
+    dab(page, 200, 150)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.click("#segment-again")
+    expect(page.locator("#segment")).to_have_text("Segment 1 photo")
+    segment(page)
+    np.testing.assert_array_equal(labels_of(page, "q1.png"), found)
+
+
+def test_the_sample_keeps_what_is_painted_and_not_named_yet(open_page: Any, photos: list[str]) -> None:
+    page: Page = open_page()
+    page.set_input_files("#pick-examples", photos[0])
+    page.wait_for_selector("#example-list .thumb")
+    dab(page, 30, 150)
+    page.click("#sample")
+    page.wait_for_selector("#query-list .thumb >> nth=5")
+    classes = page.evaluate("import('/static/project.js').then(({ project }) => project.classes)")
+    assert [(each["id"], each["name"]) for each in classes] == [(1, ""), (2, "bear"), (3, "pizza")]
+    assert set(np.unique(labels_of(page, "shot.png"))) == {0, 1}
+
+
+def test_names_are_compared_as_the_server_writes_them(open_page: Any, photos: list[str]) -> None:
+    page: Page = open_page()
+    painted(page, photos, "e\u0301clair ")  # an e and an accent, which the server makes one letter
+    segment(page)
+    assert (labels_of(page, "q1.png")[:, :90] == 1).all()
+    expect(page.locator("#segment")).to_have_text("Up to date")
+    page.get_by_label("Name of class 1").fill("\u00e9clair")
+    expect(page.locator("#segment")).to_have_text("Up to date")
+
+
+def test_colours_are_distinct_and_those_of_the_server(open_page: Any) -> None:
+    page: Page = open_page()
+    for _ in range(19):
+        page.click("#add-class")
+    colours = page.evaluate("import('/static/project.js').then(({ project }) => project.classes.map((c) => c.colour))")
+    assert colours == ["#{:02x}{:02x}{:02x}".format(*class_colour(id)) for id in range(1, 21)]
+    assert len(set(colours)) == 20
+
+
+def test_a_kept_photo_that_cannot_be_opened_is_named(open_page: Any, photos: list[str]) -> None:
+    page: Page = open_page()
+    painted(page, photos)
+    page.evaluate("""async () => {
+      const { project, keep } = await import("/static/project.js");
+      const photo = project.photos.find((each) => each.name === "q2.png");
+      photo.blob = new Blob(["no picture"]);
+      await keep(photo);
+    }""")
+    page.reload()
+    ready(page)
+    expect(page.locator("#message")).to_contain_text("q2.png")
+    expect(page.locator("#query-list .thumb")).to_have_count(1)

@@ -4,16 +4,16 @@ import { ask, formOf } from "./api.js";
 import { fromBase64 } from "./dom.js";
 import { renamed, resized } from "./labels.js";
 import { decodePng, encodePng } from "./png.js";
-import { classOf, keep, keepFacts, learnKey, project, projectKey, shotsOf, workingSize } from "./project.js";
+import { classOf, keep, keepFacts, learnKey, nameOf, project, projectKey, shotsOf, workingSize } from "./project.js";
 
 /** Why the project cannot be learned yet, as a sentence and the class it is about; null where it can. */
 export function whatIsMissing() {
   const painted = project.classes.filter((each) => shotsOf(each.id).length);
-  const names = project.classes.map((each) => each.name.trim());
-  const unnamed = project.classes.find((each) => !each.name.trim());
-  const twice = project.classes.find((each, index) => each.name.trim() && names.indexOf(each.name.trim()) < index);
+  const names = project.classes.map(nameOf);
+  const unnamed = project.classes.find((each) => !nameOf(each));
+  const twice = project.classes.find((each, index) => nameOf(each) && names.indexOf(nameOf(each)) < index);
   if (unnamed) return { text: "Give each class a name first.", about: unnamed.id };
-  if (twice) return { text: `Two classes are called ${twice.name.trim()}. Rename one.`, about: twice.id };
+  if (twice) return { text: `Two classes are called ${nameOf(twice)}. Rename one.`, about: twice.id };
   if (!painted.length) return { text: "Paint a class on at least one photo first.", about: null };
   return null;
 }
@@ -29,7 +29,7 @@ export function lesson() {
     return copies.get(photo);
   };
   const painted = project.classes.filter((each) => shotsOf(each.id).length);
-  const classes = painted.map((entry) => ({ entry, id: entry.id, name: entry.name.trim(), key: learnKey(entry), shots: shotsOf(entry.id).map(shot) }));
+  const classes = painted.map((entry) => ({ entry, id: entry.id, name: nameOf(entry), key: learnKey(entry), shots: shotsOf(entry.id).map(shot) }));
   return { key: projectKey(), classes };
 }
 

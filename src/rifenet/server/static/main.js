@@ -31,8 +31,8 @@ const act = {
     refresh({ photos: true });
   },
   removeClass(id) {
-    const { name } = model.classOf(id);
-    if (model.shotsOf(id).length && !confirm(`Delete ${name.trim() || "this class"} and what is painted of it?`)) return;
+    const name = model.nameOf(model.classOf(id));
+    if (model.shotsOf(id).length && !confirm(`Delete ${name || "this class"} and what is painted of it?`)) return;
     model.removeClass(id);
     if (!project.classes.length) model.addClass();
     show(model.selectedPhoto());
@@ -46,6 +46,12 @@ const act = {
     const selected = project.selected === photo.id;
     await model.removePhoto(photo);
     if (selected) await show(null);
+    refresh({ photos: true });
+  },
+  async segmentAgain(photo) {
+    if (!confirm(`Drop what you painted on ${photo.name}, and have it segmented again?`)) return;
+    await model.clearWork(photo);
+    if (editor.photo === photo) editor.drop();
     refresh({ photos: true });
   },
   async makeExample(photo) {
@@ -243,9 +249,10 @@ function wire() {
 }
 
 wire();
-await model.restore().catch(() => say("This browser keeps nothing for pages, so your work will not survive a reload.", true));
+const lost = await model.restore().catch(() => say("This browser keeps nothing for pages, so your work will not survive a reload.", true));
 if (!project.classes.length) model.addClass();
 resizeBrush(find("#size").value);
+if (lost?.length) say(`This browser kept ${lost.join(", ")}, but cannot open ${lost.length > 1 ? "them" : "it"} any more.`, true);
 refresh({ classes: true, photos: true });
 await show(model.selectedPhoto());
 document.documentElement.dataset.ready = "true";

@@ -2,14 +2,14 @@
 
 import { element, find, icon, rgb } from "./dom.js";
 import { resized, tint, whole } from "./labels.js";
-import { classOf, isBlank, photosOf, pixels, project, selectedPhoto, toSegment } from "./project.js";
+import { classOf, isBlank, isByHand, nameOf, photosOf, pixels, project, selectedPhoto, toSegment } from "./project.js";
 
 const CROSS = "M6 6l12 12M18 6 6 18";
 
 /** Rows of classes; `act` has choose(id), rename(id, name), recolour(id, colour), removeClass(id). */
 export function drawClasses(act) {
   find("#class-list").replaceChildren(...project.classes.map((each, index) => {
-    const name = each.name.trim() || `class ${index + 1}`;
+    const name = nameOf(each) || `class ${index + 1}`;
     const choose = element("input", { type: "radio", name: "class", "aria-label": `Paint ${name}`, onchange: () => act.choose(each.id) });
     choose.checked = each.id === project.chosen;
     const text = element("input", {
@@ -59,17 +59,17 @@ function thumb(photo, act) {
 }
 
 function noteOf(photo) {
-  const painted = project.classes.filter((each) => pixels(photo)[each.id]).map((each) => each.name.trim() || "unnamed");
+  const painted = project.classes.filter((each) => pixels(photo)[each.id]).map((each) => nameOf(each) || "unnamed");
   if (photo.role === "example") return painted.join(", ") || "not painted";
   if (photo.status === "running") return "working…";
   if (photo.status === "error") return "failed";
   if (!photo.result) return isBlank(photo) ? "waiting" : "painted";
   if (photo.result.corrected) return "corrected";
   const found = photo.result.found.filter((each) => each.present && classOf(each.id)).sort((a, b) => b.confidence - a.confidence);
-  return found.map((each) => `${classOf(each.id).name.trim()} ${percent(each.confidence)}`).join(", ") || "nothing found";
+  return found.map((each) => `${nameOf(classOf(each.id))} ${percent(each.confidence)}`).join(", ") || "nothing found";
 }
 
-/** What the line below the stage says of the selected photo; `act` has makeExample(photo). */
+/** What the line below the stage says of the selected photo; `act` has makeExample(photo), segmentAgain(photo). */
 export function drawFacts(act) {
   const photo = selectedPhoto();
   if (!photo) {
@@ -83,11 +83,12 @@ export function drawFacts(act) {
     const swatch = element("i");
     swatch.style.background = classOf(id).colour;
     const how = present ? percent(confidence) : `absent (${percent(confidence)})`;
-    parts.push(element("span", { class: present ? "chip" : "chip absent" }, swatch, `${classOf(id).name.trim()} ${how}`));
+    parts.push(element("span", { class: present ? "chip" : "chip absent" }, swatch, `${nameOf(classOf(id))} ${how}`));
   }
   if (photo.role === "query" && !isBlank(photo)) {
     const add = element("button", { id: "make-example", title: "Correct the mask with the tools above, then teach it", onclick: () => act.makeExample(photo) }, "Use as an example");
-    parts.push(element("span", { class: "push" }, add));
+    const again = isByHand(photo) && element("button", { id: "segment-again", title: "Drop what was painted here", onclick: () => act.segmentAgain(photo) }, "Segment again");
+    parts.push(element("span", { class: "push" }, again || null, add));
   } else if (photo.role === "example" && !project.classes.some((each) => pixels(photo)[each.id])) {
     parts.push(element("span", { class: "soft" }, "Paint the object: all of it, and nothing else."));
   }
