@@ -26,6 +26,9 @@ IGNORE = 255
 _FILL = tuple(round(255 * value) for value in MEAN)
 _BLUR_SIGMA = 1.1  # what OpenCV derives from the 5 x 5 kernel of the published codes
 _NEAREST, _BILINEAR = Image.Resampling.NEAREST, Image.Resampling.BILINEAR
+_LOSSLESS_TIFF = frozenset(
+    "raw tiff_raw_16 tiff_ccitt group3 group4 packbits tiff_lzw tiff_deflate tiff_adobe_deflate lzma zstd".split()
+)
 _CROP_TRIES = 30
 _CROP_SHARE = 0.85
 
@@ -54,8 +57,8 @@ def load_mask(source: Source) -> NDArray[np.uint8]:
     if isinstance(source, np.ndarray):
         return _array_to_mask(source, "the given mask")
     picture, name = _read(source, "mask")
-    if picture.format == "JPEG":
-        raise ValueError(f"Expected a lossless mask, but {name} is a JPEG, which changes label values. Save it as PNG.")
+    if kind := lossy_kind(picture):
+        raise ValueError(f"Expected a lossless mask, but {name} is {kind}, which may change labels. Save it as PNG.")
     if picture.mode in ("1", "L", "P", "F") or picture.mode.startswith("I"):
         return _array_to_mask(np.asarray(picture), name)
     colours = np.asarray(picture.convert("RGBA"))
@@ -65,6 +68,19 @@ def load_mask(source: Source) -> NDArray[np.uint8]:
             f" or transparent ({picture.mode}). Save it as a palette or grey PNG whose values are class ids."
         )
     return np.array(colours[..., 0])
+
+
+def lossy_kind(picture: Image.Image) -> str | None:
+    """What a picture is if its file may have changed label values, e.g. "a JPEG"; None for a lossless one.
+
+    WebP counts as lossy: Pillow does not say which of its two kinds a file is.
+    """
+    if picture.format in ("JPEG", "MPO", "WEBP"):
+        return "a WebP" if picture.format == "WEBP" else "a JPEG"
+    compression = picture.info.get("compression", "raw")
+    if picture.format == "TIFF" and compression not in _LOSSLESS_TIFF:
+        return f"a TIFF with {compression} compression"
+    return None
 
 
 def _read(source: str | PathLike[str] | Image.Image, what: str) -> tuple[Image.Image, str]:

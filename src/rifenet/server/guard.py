@@ -142,8 +142,16 @@ def _with_headers(send: Send, path: str) -> Send:
 def _check_same_site(headers: Headers, host: str) -> None:
     """Raises Problem: 403 where a browser says that another site's page makes it send this."""
     site, origin = headers.get("sec-fetch-site", "none"), headers.get("origin")
-    if site not in ("same-origin", "none") or (origin is not None and urlsplit(origin).netloc.lower() != host.lower()):
+    if site not in ("same-origin", "none") or (origin is not None and _place_of(origin) != host.lower()):
         raise Problem(403, "Expected a request from this server's own page, but another page sent it. Open this one.")
+
+
+def _place_of(origin: str) -> str | None:
+    """Host and port of an Origin header, None of one that is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _name_of(host: str) -> str:
