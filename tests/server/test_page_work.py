@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from colour_engine import ColourEngine
+from playwright.sync_api import Browser, Page, expect
 
 from rifenet.server.app import create_app
 from rifenet.visualize import class_colour
@@ -278,3 +279,17 @@ def test_a_kept_photo_that_cannot_be_opened_is_named(open_page: Any, photos: lis
     ready(page)
     expect(page.locator("#message")).to_contain_text("q2.png")
     expect(page.locator("#query-list .thumb")).to_have_count(1)
+
+
+def test_the_form_takes_the_token(browser: Browser) -> None:
+    with running(create_app(ColourEngine(), token="a-token-of-this-test", hosts=None)) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_label("Token").fill("something else")
+        page.get_by_role("button", name="Open").click()
+        expect(page.get_by_role("alert")).to_contain_text("not the token")
+        page.get_by_label("Token").fill("a-token-of-this-test")
+        page.get_by_role("button", name="Open").click()
+        ready(page)
+        assert page.url == f"{address}/"
+        page.close()
