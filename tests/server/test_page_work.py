@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from colour_engine import ColourEngine
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from rifenet.server.app import create_app
@@ -293,3 +294,143 @@ def test_the_form_takes_the_token(browser: Browser) -> None:
         ready(page)
         assert page.url == f"{address}/"
         page.close()
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_second_tab_stays_out(open_page: Any, photos: list[str], locks: bool) -> None:
+    """Locks are missing where the page is neither https nor this machine's own."""
+    page: Page = open_page()
+    if not locks:
+        page.context.add_init_script("Object.defineProperty(navigator, 'locks', { value: undefined })")
+        page.reload()
+        ready(page)
+    painted(page, photos)
+    other = page.context.new_page()
+    other.goto(page.url)
+    ready(other)
+    expect(other.locator("#message")).to_contain_text("open in another tab")
+    expect(other.locator(".thumb")).to_have_count(0)
+    assert other.evaluate("document.querySelector('main').inert")
+    page.locator("#opacity").press("ArrowRight")  # the first goes on
+    dab(page, 40, 100)
+    page.reload()
+    ready(page)
+    expect(page.locator(".thumb")).to_have_count(3)
+    expect(page.locator("#message")).to_be_hidden()
+    page.close()
+    other.reload()
+    ready(other)
+    expect(other.locator(".thumb")).to_have_count(3)
+
+
+def test_the_focus_survives_a_redraw(open_page: Any, photos: list[str]) -> None:
+    page: Page = open_page()
+    painted(page, photos)
+    query = page.get_by_role("button", name="q1.png:")
+    query.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#facts .name")).to_have_text("q1.png")
+    expect(query).to_be_focused()
+    start(page)
+    query.focus()
+    finish(page)
+    expect(page.locator("#query-list .thumb.done")).to_have_count(2)
+    expect(query).to_be_focused()
+    page.get_by_role("button", name="Remove q1.png").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Remove q2.png")).to_be_focused()
+
+
+def test_the_view_follows_the_keyboard(open_page: Any, photos: list[str]) -> None:
+    page: Page = open_page()
+    painted(page, photos)
+    for _ in range(8):
+        page.click("#zoom-in")
+    before = labels_of(page, "shot.png")
+    page.locator("#canvas").focus()
+    for _ in range(30):
+        page.keyboard.press("ArrowRight")
+    page.evaluate("new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
+    page.keyboard.press("Space")
+    changed = np.argwhere(labels_of(page, "shot.png") != before)
+    assert len(changed)
+    y, x = changed.mean(0)
+    canvas = page.locator("#canvas")
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] - 12, box["y"] + box["height"] / 2)  # where the cursor came to stand
+    more = np.argwhere(labels_of(page, "shot.png") != before)
+    assert abs(more - [y, x]).max() < 40  # the mouse painted at the same place
+
+
+def test_a_pinch_leaves_no_corner(open_page: Any, photos: list[str]) -> None:
+    page: Page = open_page("360", has_touch=True)
+    page.set_input_files("#pick-examples", photos[0])
+    page.wait_for_selector("#example-list .thumb")
+    page.get_by_role("button", name="Polygon").click()
+    page.locator("#canvas").scroll_into_view_if_needed()
+    box = page.locator("#canvas").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    devices = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        places = [{"x": px, "y": py, "id": number} for number, (px, py) in enumerate(points)]
+        devices.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+
+    touch("touchStart", (x - 20, y + 40))
+    touch("touchStart", (x - 20, y + 40), (x + 20, y + 40))
+    touch("touchMove", (x - 22, y + 40), (x + 22, y + 40))
+    touch("touchEnd")
+    for dx, dy in ((-30, -30), (30, -30), (30, 0), (-30, 0)):
+        page.touchscreen.tap(x + dx, y + dy)
+    page.locator("#canvas").focus()
+    page.keyboard.press("Enter")
+    ys, xs = np.nonzero(labels_of(page, "shot.png"))
+    full = (ys.max() - ys.min() + 1) * (xs.max() - xs.min() + 1)
+    assert len(ys) == full  # a rectangle of the four taps, without a fifth corner below
+
+
+def test_a_large_photo_on_its_side(open_page: Any, tmp_path: Path) -> None:
+    """A camera's 3000 px JPEG whose EXIF says that it lies on its side: page, masks and zip show it upright."""
+    upright = scene(2000, 3000)  # red on its left
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "camera.jpg", exif=exif, quality=95)
+    page: Page = open_page()
+    page.get_by_label("Name of class 1").fill("red")
+    page.set_input_files("#pick-examples", tmp_path / "camera.jpg")
+    page.wait_for_selector("#example-list .thumb")
+    box = page.locator("#canvas").bounding_box()
+    assert box is not None
+    height = box["height"] - 24
+    left, top = box["x"] + box["width"] / 2 - height * 853 / 1280 / 2, box["y"] + 12
+    page.locator("#size").fill("60")
+    page.mouse.move(left + height / 12, top + height / 4)
+    page.mouse.down()
+    page.mouse.move(left + height / 12, top + height * 3 / 4, steps=3)
+    page.mouse.up()
+    shown = page.evaluate("""async () => {
+      const { project, bitmapOf } = await import("/static/project.js");
+      const bitmap = await bitmapOf(project.photos[0]), canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+      canvas.getContext("2d").drawImage(bitmap, 0, 0);
+      const pixel = (x) => [...canvas.getContext("2d").getImageData(x, 640, 1, 1).data.slice(0, 3)];
+      return [bitmap.width, bitmap.height, pixel(100), pixel(426), pixel(750)];
+    }""")
+    assert shown[:2] == [853, 1280]
+    for colour, expected in zip(shown[2:], [(200, 30, 30), (128, 128, 128), (30, 30, 200)], strict=True):
+        assert np.abs(np.subtract(colour, expected)).max() < 12, shown
+    page.set_input_files("#pick-queries", tmp_path / "camera.jpg")
+    expect(page.locator("#query-list .thumb")).to_have_count(1)
+    segment(page)
+    expect(page.locator("#query-list .thumb.done")).to_have_count(1)
+    with page.expect_download() as download:
+        page.click("#download")
+    with zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes())) as archive:
+        (query,) = [each for each in json.loads(archive.read("results.json"))["photos"] if each["role"] == "query"]
+        mask = np.array(Image.open(io.BytesIO(archive.read(query["mask"]))))
+        overlay = Image.open(io.BytesIO(archive.read(query["overlay"])))
+    assert mask.shape == (3000, 2000)
+    assert overlay.size == (2000, 3000)
+    assert (mask[:, :400] == 1).all()
+    assert not mask[:, 650:].any()

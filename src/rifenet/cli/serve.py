@@ -71,7 +71,11 @@ def _parser() -> argparse.ArgumentParser:
         " of processes shows)",
     )
     parser.add_argument(
-        "--name", action="append", default=[], metavar="HOST", help="a further host name by which the server is called, e.g. behind a proxy; requires a token",
+        "--name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a further host name by which the server is called, e.g. behind a proxy; requires a token",
     )
     group = parser.add_argument_group("limits, with the HTTP status of what is beyond them")
     for bound in fields(Limits):

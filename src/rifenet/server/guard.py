@@ -108,7 +108,6 @@ class Guard:
             {"WWW-Authenticate": "Bearer"},
         )
 
-
     async def _token_of_form(self, scope: Scope, receive: Receive) -> str:
         body = b""
         async for part in Request(scope, _Body(receive, self.limits)).stream():

@@ -42,7 +42,9 @@ class Service:
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            sentence = "The server ran out of memory over this request. Send smaller or fewer photos, or try again later."
+            sentence = (
+                "The server ran out of memory over this request. Send smaller or fewer photos, or try again later."
+            )
             raise Problem(503, sentence, {"Retry-After": "60"}) from error
 
 

@@ -8,9 +8,11 @@ import { listen } from "./keys.js";
 import { colours, drawClasses, drawFacts, drawPhotos, drawRun, drawThumb, markChosen } from "./panels.js";
 import * as model from "./project.js";
 import { addSample } from "./sample.js";
+import { claim } from "./store.js";
 
 const { project } = model;
 const editor = new Editor(find("#canvas"), painted);
+const PLURAL = { example: "examples", query: "queries" };
 let running = null; // { done, total, abort } while the server works for this page
 
 const act = {
@@ -37,6 +39,7 @@ const act = {
     if (!project.classes.length) model.addClass();
     show(model.selectedPhoto());
     refresh({ classes: true, photos: true });
+    find("#add-class").focus({ preventScroll: true });
   },
   open(photo) {
     show(photo);
@@ -44,9 +47,11 @@ const act = {
   },
   async removePhoto(photo) {
     const selected = project.selected === photo.id;
+    const others = model.photosOf(photo.role), index = others.indexOf(photo), next = others[index + 1] ?? others[index - 1];
     await model.removePhoto(photo);
     if (selected) await show(null);
     refresh({ photos: true });
+    find(next ? `[data-focus="remove-${next.id}"]` : `#pick-${PLURAL[photo.role]}`).focus({ preventScroll: true });
   },
   async segmentAgain(photo) {
     if (!confirm(`Drop what you painted on ${photo.name}, and have it segmented again?`)) return;
@@ -237,7 +242,7 @@ function wire() {
   on("#reset", "click", startOver);
   on("#dismiss", "click", () => say(""));
   for (const role of ["example", "query"]) {
-    const plural = role === "query" ? "queries" : "examples", panel = find(`#${plural}`);
+    const plural = PLURAL[role], panel = find(`#${plural}`);
     on(`#pick-${plural}`, "change", async (event) => { await add([...event.target.files], role); event.target.value = ""; });
     panel.addEventListener("dragover", () => panel.classList.add("over"));
     panel.addEventListener("dragleave", () => panel.classList.remove("over"));
@@ -248,11 +253,21 @@ function wire() {
   model.onStoreProblem(() => say("This browser cannot keep your work: its storage is full or switched off. Download it before you leave.", true));
 }
 
-wire();
-const lost = await model.restore().catch(() => say("This browser keeps nothing for pages, so your work will not survive a reload.", true));
-if (!project.classes.length) model.addClass();
-resizeBrush(find("#size").value);
-if (lost?.length) say(`This browser kept ${lost.join(", ")}, but cannot open ${lost.length > 1 ? "them" : "it"} any more.`, true);
-refresh({ classes: true, photos: true });
-await show(model.selectedPhoto());
+async function start() {
+  wire();
+  const lost = await model.restore().catch(() => say("This browser keeps nothing for pages, so your work will not survive a reload.", true));
+  if (!project.classes.length) model.addClass();
+  resizeBrush(find("#size").value);
+  if (lost?.length) say(`This browser kept ${lost.join(", ")}, but cannot open ${lost.length > 1 ? "them" : "it"} any more.`, true);
+  refresh({ classes: true, photos: true });
+  await show(model.selectedPhoto());
+}
+
+/** Another tab has the project: this one shows nothing that could be changed. */
+function stayOut() {
+  for (const part of document.querySelectorAll("header.bar, main")) part.inert = true;
+  say("The project is open in another tab of this browser. Go on there, or close it and load this page again.", true);
+}
+
+await ((await claim()) ? start() : stayOut());
 document.documentElement.dataset.ready = "true";
