@@ -111,7 +111,7 @@ def test_files_that_are_no_good_photo(small: TestClient, content: bytes, status:
     [
         (mask_as("JPEG"), 415, "a JPEG"),
         (mask_as("WEBP"), 415, "a WebP"),
-        (mask_as("TIFF", compression="jpeg"), 415, "a TIFF with jpeg compression"),
+        (mask_as("TIFF", compression="jpeg"), 415, "a TIFF of JPEG"),
         (coloured_mask(), 422, "index mask"),
         (encoded(np.zeros((48, 64), np.uint8)), 422, "marks none"),
         (encoded(np.full((48, 64), 255, np.uint8)), 422, "white_is_object"),

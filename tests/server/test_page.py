@@ -339,6 +339,7 @@ def test_two_browsers_keep_apart_and_the_page_survives_a_forgetful_server(open_p
     expect(one.locator("#query-list .thumb.done")).to_have_count(2)
     one.set_input_files("#pick-queries", EXAMPLES / SHOTS[1]["image"])
     one.locator("#query-list .thumb button").nth(4).click()
+    expect(one.locator("#facts .name")).to_have_text(Path(SHOTS[1]["image"]).name)
     one.locator("#canvas").press("Space")
     expect(one.locator("#query-list .note").last).to_have_text("painted")
     expect(one.locator("#segment")).to_have_text("Up to date")  # what was painted by hand is not painted over

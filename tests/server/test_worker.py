@@ -19,7 +19,7 @@ from rifenet.server.problem import Problem
 from rifenet.server.projects import Projects, checked_id
 from rifenet.server.worker import Stopped, Worker
 
-from .conftest import SlowEngine, learn, photo, running, wait_for
+from .conftest import SlowEngine, learn, photo, running, shot, wait_for
 
 
 async def stays() -> None:
@@ -215,15 +215,18 @@ def test_a_job_whose_client_has_gone_leaves_its_place_in_the_queue() -> None:
 
 
 def test_no_more_photos_are_decoded_for_a_client_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, read = SlowEngine(), []
-    original = api.read_photo
-    monkeypatch.setattr(api, "read_photo", lambda *asked: read.append(asked[1]) or original(*asked))
-    app = create_app(engine, limits=Limits(seconds=1))
+    read, go, original = [], threading.Event(), api.read_photo
+
+    def slowly(*asked: Any) -> Any:
+        read.append(asked[1])
+        assert go.wait(20)
+        return original(*asked)
+
+    monkeypatch.setattr(api, "read_photo", slowly)
+    app = create_app(ColourEngine(), limits=Limits(seconds=1))
     with running(app) as address, httpx2.Client(base_url=address, timeout=20) as client:
-        learn(client)
-        read.clear()
-        assert client.post("/api/segment", files=photo() * 3).status_code == 503
-        engine.go.set()
+        assert client.post("/api/classes", data={"name": "red"}, files=shot() * 3).status_code == 503
+        go.set()
         wait_for(lambda: not app.state.service.worker.busy)
     assert read == [1]
 

@@ -16,7 +16,8 @@ def main(argv: list[str]) -> int:
     from rifenet.server.limits import Limits
 
     try:
-        from rifenet.server.run import LOOPBACK, check_exposure, serve
+        from rifenet.server.guard import LOOPBACK
+        from rifenet.server.run import check_exposure, serve
     except ModuleNotFoundError as error:
         raise ValueError(
             f"The server needs an extra ({error.name} is missing): pip install 'rifenet[serve]'."

@@ -26,9 +26,7 @@ IGNORE = 255
 _FILL = tuple(round(255 * value) for value in MEAN)
 _BLUR_SIGMA = 1.1  # what OpenCV derives from the 5 x 5 kernel of the published codes
 _NEAREST, _BILINEAR = Image.Resampling.NEAREST, Image.Resampling.BILINEAR
-_LOSSLESS_TIFF = frozenset(
-    "raw tiff_raw_16 tiff_ccitt group3 group4 packbits tiff_lzw tiff_deflate tiff_adobe_deflate lzma zstd".split()
-)
+_LOSSY = {"JPEG": "a JPEG", "MPO": "a JPEG", "WEBP": "a WebP", "jpeg": "a TIFF of JPEG", "webp": "a TIFF of WebP"}
 _CROP_TRIES = 30
 _CROP_SHARE = 0.85
 
@@ -71,26 +69,16 @@ def load_mask(source: Source) -> NDArray[np.uint8]:
 
 
 def lossy_kind(picture: Image.Image) -> str | None:
-    """What a picture is if its file may have changed label values, e.g. "a JPEG"; None for a lossless one.
-
-    WebP counts as lossy: Pillow does not say which of its two kinds a file is.
-    """
-    if picture.format in ("JPEG", "MPO", "WEBP"):
-        return "a WebP" if picture.format == "WEBP" else "a JPEG"
-    compression = picture.info.get("compression", "raw")
-    if picture.format == "TIFF" and compression not in _LOSSLESS_TIFF:
-        return f"a TIFF with {compression} compression"
-    return None
+    """What a file is that may have changed labels, or None; Pillow does not tell lossless WebP from the other."""
+    inside = str(picture.info.get("compression")).removeprefix("tiff_")
+    return _LOSSY.get(inside if picture.format == "TIFF" else picture.format or "")
 
 
 def _read(source: str | PathLike[str] | Image.Image, what: str) -> tuple[Image.Image, str]:
     """The decoded, upright picture and its name for messages."""
-    if isinstance(source, Image.Image):
-        name = f"the given {what}"
-    else:
-        name = f"{what} file {fspath(source)}"
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"Expected {name}, but there is no such file.")
+    name = f"the given {what}" if isinstance(source, Image.Image) else f"{what} file {fspath(source)}"
+    if not isinstance(source, Image.Image) and not Path(source).is_file():
+        raise FileNotFoundError(f"Expected {name}, but there is no such file.")
     try:
         with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as picture:
             upright = ImageOps.exif_transpose(picture)

@@ -86,7 +86,7 @@ class Guard:
             raise _too_large(self.limits)
 
     async def _ask_for_token(self, token: str, scope: Scope, receive: Receive) -> Response | None:
-        """An answer in place of the application's, None for a client that has the token. Raises Problem: 401, 408, 413."""
+        """An answer in place of the application's, None for who has the token. Raises Problem: 401, 408 or 413."""
         headers, secret = Headers(scope=scope), _cookie_of(token)
         if scope["path"] == "/" and scope["method"] == "POST":
             if not _same(await self._token_of_form(scope, receive), token):
@@ -142,7 +142,7 @@ class _Body:
 
 
 def _is_open(path: str) -> bool:
-    """Whether a path is answered without the token: health, and the page's own files, which the form for the token needs."""
+    """Whether a path is answered without the token: health, and the page's files, which the form for it needs."""
     return path in OPEN_PATHS or path.startswith("/static/")
 
 
