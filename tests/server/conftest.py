@@ -23,6 +23,10 @@ from rifenet.engines import Engine
 from rifenet.server.app import create_app
 from rifenet.server.limits import Limits
 
+from .browsing import browser, open_page
+
+__all__ = ["browser", "open_page"]  # fixtures of the tests of the page
+
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
 

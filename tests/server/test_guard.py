@@ -49,6 +49,7 @@ def test_names_of_this_machine_are_answered(client: TestClient, host: str) -> No
     [
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": "http://127.0.0.1:9000"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
@@ -103,20 +104,26 @@ def test_without_the_token_only_health_answers(guarded: TestClient) -> None:
     page = guarded.get("/")
     assert page.status_code == 401
     assert 'type="password"' in page.text
-    assert guarded.get("/?token=wrong").status_code == 401
+    assert guarded.get(f"/?token={TOKEN}").status_code == 401  # an address would end up in logs
+    assert "not the token" not in page.text
+    wrong_form = guarded.post("/", data={"token": "wrong"})
+    assert (wrong_form.status_code, "not the token" in wrong_form.text) == (401, True)
+    assert guarded.post("/", data={"token": "x" * 5000}).status_code == 413
+    assert guarded.post("/", data={"token": TOKEN}, headers={"Origin": "http://evil.example"}).status_code == 403
     for wrong in ("Bearer ", "Bearer wrong", TOKEN[:-1], "Bearer é".encode("latin-1")):
         assert guarded.get("/api/classes", headers={"Authorization": wrong}).status_code == 401
 
 
 def test_the_token_opens_by_header_or_by_the_form(guarded: TestClient) -> None:
     assert guarded.get("/api/classes", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
-    welcome = guarded.get(f"/?token={TOKEN}", follow_redirects=False)
-    assert (welcome.status_code, welcome.headers["location"]) == (303, "/")  # out of the address line at once
+    welcome = guarded.post("/", data={"token": TOKEN}, follow_redirects=False)
+    assert (welcome.status_code, welcome.headers["location"]) == (303, "/")
     cookie = welcome.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
     assert TOKEN not in cookie
     assert guarded.get("/").status_code == 200
+    assert guarded.post("/", data={"token": TOKEN}).status_code == 200  # a second tab with the form
     assert learn(guarded).status_code == 200
 
 
@@ -125,6 +132,14 @@ def test_other_hosts_need_a_token(host: str) -> None:
     with pytest.raises(ValueError, match="RIFENET_TOKEN"):
         check_exposure(host, None)
     check_exposure(host, TOKEN)
+
+
+def test_further_names_need_a_token() -> None:
+    """Behind a proxy the server listens on loopback, and other machines reach it all the same."""
+    with pytest.raises(ValueError, match=r"--name photos\.example.*RIFENET_TOKEN"):
+        check_exposure("127.0.0.1", None, ["localhost", "photos.example"])
+    check_exposure("127.0.0.1", None, ["localhost"])
+    check_exposure("127.0.0.1", TOKEN, ["photos.example"])
 
 
 @pytest.mark.parametrize("token", ["", "short", "eleven-char", "with a line\nbreak", "nicht-ascii-ü"])

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from colour_engine import ColourEngine
 from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
 
+from rifenet.server.app import create_app
 from rifenet.server.limits import Limits
 
 from .conftest import client_of, encoded, learn, photo, quarter, scene, shot
@@ -38,8 +41,10 @@ def coloured_mask() -> bytes:
     return encoded(scene())
 
 
-def as_jpeg() -> bytes:
-    return encoded(quarter("left"), "JPEG")
+def mask_as(format: str, **options: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(quarter("left")).save(buffer, format, **options)
+    return buffer.getvalue()
 
 
 def grain() -> NDArray[np.uint8]:
@@ -104,7 +109,9 @@ def test_files_that_are_no_good_photo(small: TestClient, content: bytes, status:
 @pytest.mark.parametrize(
     ("content", "status", "words"),
     [
-        (as_jpeg(), 415, "lossless"),
+        (mask_as("JPEG"), 415, "a JPEG"),
+        (mask_as("WEBP"), 415, "a WebP"),
+        (mask_as("TIFF", compression="jpeg"), 415, "a TIFF of JPEG"),
         (coloured_mask(), 422, "index mask"),
         (encoded(np.zeros((48, 64), np.uint8)), 422, "marks none"),
         (encoded(np.full((48, 64), 255, np.uint8)), 422, "white_is_object"),
@@ -112,7 +119,7 @@ def test_files_that_are_no_good_photo(small: TestClient, content: bytes, status:
         (claimed(60_000, 60_000), 413, "million pixels"),
         (b"", 422, "is empty"),
     ],
-    ids=["jpeg", "coloured", "nothing", "ignored", "size", "bomb", "empty"],
+    ids=["jpeg", "webp", "jpeg-in-tiff", "coloured", "nothing", "ignored", "size", "bomb", "empty"],
 )
 def test_files_that_are_no_good_mask(small: TestClient, content: bytes, status: int, words: str) -> None:
     files = [photo()[0], ("masks", ("m.png", content))]
@@ -120,6 +127,48 @@ def test_files_that_are_no_good_mask(small: TestClient, content: bytes, status: 
     assert answer.status_code == status, answer.text
     assert words in answer.json()["detail"]
     assert small.get("/api/health").json()["projects"] == 0  # a refused client takes no place
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_lossless_tiff_masks_are_taken(client: TestClient, compression: str) -> None:
+    files = [photo()[0], ("masks", ("m.tif", mask_as("TIFF", compression=compression)))]
+    assert client.post("/api/classes", data={"name": "x"}, files=files).status_code == 200
+
+
+class Failing(ColourEngine):
+    """Fails over queries."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def encode_query(self, images: NDArray[np.float32], valid: NDArray[np.bool_]) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: not enough memory: you tried to allocate"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."),
+    ],
+)
+def test_a_model_without_memory_is_a_503_that_says_when_to_try_again(error: Exception) -> None:
+    with client_of(Failing(error)) as client:
+        learn(client)
+        answer = client.post("/api/segment", files=photo())
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+        assert "ran out of memory" in answer.json()["detail"]
+        assert learn(client, "blue", "right").status_code == 200
+
+
+def test_other_failures_of_the_model_stay_500() -> None:
+    app = create_app(Failing(RuntimeError("shapes differ")))
+    with TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False) as client:
+        learn(client)
+        assert client.post("/api/segment", files=photo()).status_code == 500
 
 
 @pytest.mark.parametrize("name", ["", "   ", "a/b", "..", "..\\x", "a\nb", "\0", "x" * 61, "<b>", "\u202eevil"])

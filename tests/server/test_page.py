@@ -9,25 +9,24 @@ import base64
 import io
 import json
 import os
-import shutil
 import zipfile
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import requests
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from rifenet.data.transforms import load_mask
 from rifenet.engines.torch import TorchEngine
 from rifenet.server.app import create_app
 
+from .browsing import SIZES, labels_of, ready, segment
 from .conftest import running
 
 EXAMPLES = Path(str(files("rifenet"))) / "examples"
@@ -35,15 +34,7 @@ TABLE = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
 BEAR = TABLE["classes"].index("bear") + 1
 SHOTS = [each for each in TABLE["photos"] if each["classes"] == ["bear"] and each["support"]]
 QUERIES = [each for each in TABLE["photos"] if each["classes"] == ["bear"] and not each["support"]]
-SIZES = {"1280": (1280, 800), "360": (360, 740)}
 
-LABELS = """async (name) => {
-  const { project } = await import("/static/project.js");
-  const { width, height, data } = project.photos.find((photo) => photo.name === name).labels;
-  let text = "";
-  for (const value of data) text += String.fromCharCode(value);
-  return [width, height, btoa(text)];
-}"""
 CONTRAST = """() => {
   const lightness = (rgb) => {
     const [r, g, b] = rgb.map((level) => (level /= 255) <= 0.03928 ? level / 12.92 : ((level + 0.055) / 1.055) ** 2.4);
@@ -90,75 +81,15 @@ DROP = """([target, files]) => {
 }"""
 
 
-def chromium() -> str:
-    found = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
-    )
-    if not found:
-        reason = "Expected Chromium for the test of the page, but found none. Install it: apt-get install chromium."
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return found
-
-
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     with running(create_app(TorchEngine.load(device="cpu"))) as there:
         yield there
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = chromium()
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield made
-        made.close()
-
-
-@pytest.fixture
-def open_page(browser: Browser, address: str) -> Iterator[Any]:
-    """Opens the page in a browser profile of its own; fails on requests to other hosts and on errors of the page."""
-    foreign: list[str] = []
-    errors: list[str] = []
-    contexts = []
-
-    def look(url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("blob", "data") and f"{parts.scheme}://{parts.netloc}" != address:
-            foreign.append(url)
-
-    def opened(size: str = "1280", **options: Any) -> Page:
-        width, height = SIZES[size]
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        context.on("request", lambda request: look(request.url))
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda line: errors.append(line.text) if "Content Security Policy" in line.text else None)
-        page.goto(address)
-        ready(page)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert foreign == []
-    assert errors == []
-
-
-def ready(page: Page) -> None:
-    page.wait_for_selector("html[data-ready]")
-
-
 def shoot(page: Page, name: str) -> None:
     if folder := os.environ.get("RIFENET_SCREENSHOTS"):
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=page.viewport_size["width"] < 500)  # type: ignore[index]
-
-
-def labels_of(page: Page, name: str) -> NDArray[np.uint8]:
-    width, height, text = page.evaluate(LABELS, name)
-    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width)
 
 
 def iou(found: NDArray[np.bool_], truth: NDArray[np.uint8]) -> float:
@@ -188,12 +119,6 @@ def draw(page: Page, mask: NDArray[np.bool_], diameter: int = 24) -> None:
                 page.mouse.down()
                 page.mouse.move(*at(end - diameter / 2, row), steps=3)
                 page.mouse.up()
-
-
-def segment(page: Page) -> None:
-    page.click("#segment")
-    page.wait_for_selector("#cancel", state="visible")
-    page.wait_for_selector("#cancel", state="hidden")
 
 
 def test_what_a_stranger_does(open_page: Any, address: str, tmp_path: Path) -> None:
@@ -414,6 +339,7 @@ def test_two_browsers_keep_apart_and_the_page_survives_a_forgetful_server(open_p
     expect(one.locator("#query-list .thumb.done")).to_have_count(2)
     one.set_input_files("#pick-queries", EXAMPLES / SHOTS[1]["image"])
     one.locator("#query-list .thumb button").nth(4).click()
+    expect(one.locator("#facts .name")).to_have_text(Path(SHOTS[1]["image"]).name)
     one.locator("#canvas").press("Space")
     expect(one.locator("#query-list .note").last).to_have_text("painted")
     expect(one.locator("#segment")).to_have_text("Up to date")  # what was painted by hand is not painted over

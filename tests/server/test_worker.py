@@ -6,19 +6,20 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx2
 import pytest
 from colour_engine import ColourEngine
 
-from rifenet.server import answers
+from rifenet.server import answers, api
 from rifenet.server.app import create_app
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Projects, checked_id
 from rifenet.server.worker import Stopped, Worker
 
-from .conftest import SlowEngine, learn, photo, running, wait_for
+from .conftest import SlowEngine, learn, photo, running, shot, wait_for
 
 
 async def stays() -> None:
@@ -159,6 +160,75 @@ def test_an_answer_that_takes_too_long() -> None:
         assert (late.status_code, "within 1 seconds" in late.json()["detail"]) == (503, True)
         engine.go.set()
         assert client.post("/api/segment", files=photo()).status_code == 200
+
+
+class SlowLearner(ColourEngine):
+    """Waits in `encode_support` until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.go = threading.Event(), threading.Event()
+
+    def encode_support(self, *shots: Any) -> Any:
+        self.entered.set()
+        assert self.go.wait(30)
+        return super().encode_support(*shots)
+
+
+@pytest.mark.parametrize("seconds", [1, 60], ids=["late", "left"])
+def test_a_class_that_nobody_waits_for_is_not_learned(seconds: int) -> None:
+    engine = SlowLearner()
+    app = create_app(engine, limits=Limits(seconds=seconds))
+    header = {"X-Project": "pets"}
+    with running(app) as address, httpx2.Client(base_url=address, timeout=20, headers=header) as client:
+        if seconds == 1:
+            assert learn(client).status_code == 503
+        else:
+            with pytest.raises(httpx2.TimeoutException):
+                learn(client, timeout=0.5)
+            wait_for(lambda: app.state.service.worker._current.stopped.is_set())
+        assert engine.entered.is_set()
+        engine.go.set()
+        wait_for(lambda: not app.state.service.worker.busy)
+        assert client.get("/api/classes").json() == {"project": None, "classes": []}
+        assert learn(client).json()["classes"][0]["shots"] == 1
+
+
+def test_a_job_whose_client_has_gone_leaves_its_place_in_the_queue() -> None:
+    worker, go = Worker(1), threading.Event()
+
+    async def talk() -> tuple[object, object]:
+        first = asyncio.ensure_future(worker.run(lambda: go.wait(10), 20, stays))
+        while not worker.busy:
+            await asyncio.sleep(0.01)
+        with pytest.raises(Problem, match="within"):
+            await worker.run(lambda: 1, 0.05, stays)
+        assert worker.waiting == 0
+        third = asyncio.ensure_future(worker.run(lambda: 3, 20, stays))
+        while not worker.waiting:
+            await asyncio.sleep(0.01)
+        go.set()
+        return await first, await third
+
+    assert asyncio.run(talk()) == (True, 3)
+    worker.close()
+
+
+def test_no_more_photos_are_decoded_for_a_client_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, go, original = [], threading.Event(), api.read_photo
+
+    def slowly(*asked: Any) -> Any:
+        read.append(asked[1])
+        assert go.wait(20)
+        return original(*asked)
+
+    monkeypatch.setattr(api, "read_photo", slowly)
+    app = create_app(ColourEngine(), limits=Limits(seconds=1))
+    with running(app) as address, httpx2.Client(base_url=address, timeout=20) as client:
+        assert client.post("/api/classes", data={"name": "red"}, files=shot() * 3).status_code == 503
+        go.set()
+        wait_for(lambda: not app.state.service.worker.busy)
+    assert read == [1]
 
 
 def test_classes_are_listed_while_they_change() -> None:

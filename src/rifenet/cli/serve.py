@@ -16,6 +16,7 @@ def main(argv: list[str]) -> int:
     from rifenet.server.limits import Limits
 
     try:
+        from rifenet.server.guard import LOOPBACK
         from rifenet.server.run import check_exposure, serve
     except ModuleNotFoundError as error:
         raise ValueError(
@@ -23,14 +24,16 @@ def main(argv: list[str]) -> int:
         ) from error
 
     limits = Limits(**{bound.name: getattr(arguments, bound.name) for bound in fields(Limits)})
-    check_exposure(arguments.host, token)  # before the model is loaded
+    check_exposure(arguments.host, token, arguments.name)  # before the model is loaded
 
     from rifenet.engines.torch import TorchEngine
 
     engine = TorchEngine.load(arguments.model, device=arguments.device, threads=arguments.threads)
 
     def ready(address: str) -> None:
-        print(f"rifenet serve: open {address}{'?token=...' if token else ''} (Ctrl+C stops it)", flush=True)
+        elsewhere = "" if arguments.host in LOOPBACK else " here, or this machine's own name elsewhere"
+        ask = ", and give it the token" if token else ""
+        print(f"rifenet serve: open {address}{elsewhere}{ask} (Ctrl+C stops it)", flush=True)
 
     try:
         serve(
@@ -69,7 +72,11 @@ def _parser() -> argparse.ArgumentParser:
         " of processes shows)",
     )
     parser.add_argument(
-        "--name", action="append", default=[], metavar="HOST", help="a further host name by which the server is called"
+        "--name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a further host name by which the server is called, e.g. behind a proxy; requires a token",
     )
     group = parser.add_argument_group("limits, with the HTTP status of what is beyond them")
     for bound in fields(Limits):

@@ -26,6 +26,7 @@ IGNORE = 255
 _FILL = tuple(round(255 * value) for value in MEAN)
 _BLUR_SIGMA = 1.1  # what OpenCV derives from the 5 x 5 kernel of the published codes
 _NEAREST, _BILINEAR = Image.Resampling.NEAREST, Image.Resampling.BILINEAR
+_LOSSY = {"JPEG": "a JPEG", "MPO": "a JPEG", "WEBP": "a WebP", "jpeg": "a TIFF of JPEG", "webp": "a TIFF of WebP"}
 _CROP_TRIES = 30
 _CROP_SHARE = 0.85
 
@@ -54,8 +55,8 @@ def load_mask(source: Source) -> NDArray[np.uint8]:
     if isinstance(source, np.ndarray):
         return _array_to_mask(source, "the given mask")
     picture, name = _read(source, "mask")
-    if picture.format == "JPEG":
-        raise ValueError(f"Expected a lossless mask, but {name} is a JPEG, which changes label values. Save it as PNG.")
+    if kind := lossy_kind(picture):
+        raise ValueError(f"Expected a lossless mask, but {name} is {kind}, which may change labels. Save it as PNG.")
     if picture.mode in ("1", "L", "P", "F") or picture.mode.startswith("I"):
         return _array_to_mask(np.asarray(picture), name)
     colours = np.asarray(picture.convert("RGBA"))
@@ -67,14 +68,17 @@ def load_mask(source: Source) -> NDArray[np.uint8]:
     return np.array(colours[..., 0])
 
 
+def lossy_kind(picture: Image.Image) -> str | None:
+    """What a file is that may have changed labels, or None; Pillow does not tell lossless WebP from the other."""
+    inside = str(picture.info.get("compression")).removeprefix("tiff_")
+    return _LOSSY.get(inside if picture.format == "TIFF" else picture.format or "")
+
+
 def _read(source: str | PathLike[str] | Image.Image, what: str) -> tuple[Image.Image, str]:
     """The decoded, upright picture and its name for messages."""
-    if isinstance(source, Image.Image):
-        name = f"the given {what}"
-    else:
-        name = f"{what} file {fspath(source)}"
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"Expected {name}, but there is no such file.")
+    name = f"the given {what}" if isinstance(source, Image.Image) else f"{what} file {fspath(source)}"
+    if not isinstance(source, Image.Image) and not Path(source).is_file():
+        raise FileNotFoundError(f"Expected {name}, but there is no such file.")
     try:
         with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as picture:
             upright = ImageOps.exif_transpose(picture)

@@ -17,7 +17,7 @@ from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project
 from rifenet.server.service import PROJECT_COOKIE, Service
-from rifenet.server.uploads import check_files, class_name, file_name, read_mask, read_photo
+from rifenet.server.uploads import check_files, class_name, composed, file_name, read_mask, read_photo
 
 router = APIRouter(prefix="/api")
 
@@ -87,7 +87,8 @@ async def learn(
         project = service.projects.open(called)
         try:
             _check_number(project, name, service.limits)
-            photos, labels = _Pictures(images, read_photo), _Pictures(masks, read_mask)
+            check = service.worker.check
+            photos, labels = _Pictures(images, read_photo, check), _Pictures(masks, read_mask, check)
             project.segmenter.learn(name, photos, labels, replace=replace, white_is_object=white_is_object)
             project.changed(name)
         finally:
@@ -105,7 +106,7 @@ async def learn(
 @router.delete("/classes/{name}", responses=answers.problems(404, 422, 503))
 async def forget(request: Request, service: Shared, name: str, x_project: ProjectName = None) -> answers.ClassesAnswer:
     """Forgets a class; later classes move down one number."""
-    project = service.project_of(request, x_project)[1]
+    project, name = service.project_of(request, x_project)[1], composed(name)
 
     def work() -> answers.ClassesAnswer:
         if project is None or name not in project.segmenter.classes:
@@ -135,7 +136,7 @@ async def segment(
     if project is None:
         raise Problem(422, "Expected a project with a learned class, but there is none. Send POST /api/classes first.")
     await run_in_threadpool(check_files, images, service.limits, "photo")
-    photos = _Pictures(images, read_photo)
+    photos = _Pictures(images, read_photo, service.worker.check)
 
     def work() -> bytes | answers.SegmentAnswer:
         results = project.segmenter.segment_many(photos, batch_size=1, keep_absent=keep_absent)
@@ -151,18 +152,24 @@ async def segment(
 
 
 class _Pictures(Sequence[NDArray[np.uint8]]):
-    """Uploads that are decoded when asked for, so that one decoded picture is in memory at a time."""
+    """Uploads that are decoded when asked for, so that one decoded picture is in memory at a time.
 
-    def __init__(self, uploads: list[UploadFile], read: Callable[[UploadFile, int], NDArray[np.uint8]]) -> None:
-        self._uploads, self._read = uploads, read
+    `check` is called before each, and raises where nobody waits for it any more.
+    """
+
+    def __init__(
+        self, uploads: list[UploadFile], read: Callable[[UploadFile, int], NDArray[np.uint8]], check: Callable[[], None]
+    ) -> None:
+        self._uploads, self._read, self._check = uploads, read, check
 
     def __len__(self) -> int:
         return len(self._uploads)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        return (self._read(upload, index) for index, upload in enumerate(self._uploads, 1))
+        return (self[index] for index in range(len(self._uploads)))
 
     def __getitem__(self, index: Any) -> Any:
+        self._check()
         return self._read(self._uploads[index], index + 1)
 
 

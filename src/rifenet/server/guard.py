@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import cookie_parser
+from starlette.requests import Request, cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +20,7 @@ from rifenet.server.problem import Problem
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN_COOKIE = "rifenet_token"
 OPEN_PATHS = ("/api/health",)  # answered without the token, for health checks
+_MAX_FORM = 4096  # bytes of the form that asks for the token
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:;"
@@ -31,14 +32,16 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+# A referrer policy of its own, because under no-referrer browsers call the origin of a form null.
 _ASK = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>rifenet</title>'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="same-origin">'
     '<link rel="icon" href="/static/icon.svg"><link rel="stylesheet" href="/static/base.css">'
-    '<main class="ask"><h1>rifenet</h1><p>This server asks for its token.</p><form action="/" method="get">'
+    '<main class="ask"><h1>rifenet</h1><p>This server asks for its token.</p><form action="/" method="post">'
     '<label for="token">Token</label><input id="token" name="token" type="password" autocomplete="off" required>'
-    '<button class="primary">Open</button></form></main></html>'
+    '<button class="primary">Open</button>{wrong}</form></main></html>'
 )
+_WRONG = '<p role="alert">That is not the token. The person who started the server knows it.</p>'
 
 
 class Guard:
@@ -56,7 +59,10 @@ class Guard:
             return
         answer = _with_headers(send, scope["path"])
         try:
-            early = self._judge(scope)
+            self._judge(scope)
+            early = None
+            if self.token is not None and not _is_open(scope["path"]):
+                early = await self._ask_for_token(self.token, scope, receive)
         except Problem as problem:
             early = JSONResponse({"detail": problem.detail}, problem.status_code, problem.headers)
         if early is not None:
@@ -64,8 +70,8 @@ class Guard:
         else:
             await self.app(scope, _Body(receive, self.limits), answer)
 
-    def _judge(self, scope: Scope) -> Response | None:
-        """An answer in place of the application's. Raises Problem: 401, 403 or 413."""
+    def _judge(self, scope: Scope) -> None:
+        """Raises Problem: 403 or 413."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self.hosts is not None and _name_of(host) not in self.hosts:
@@ -78,30 +84,37 @@ class Guard:
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 15 or int(length) > self.limits.request_mb * 10**6:
             raise _too_large(self.limits)
-        if self.token is not None and scope["path"] not in OPEN_PATHS and not scope["path"].startswith("/static/"):
-            return self._ask_for_token(self.token, scope, headers)
-        return None
 
-    def _ask_for_token(self, token: str, scope: Scope, headers: Headers) -> Response | None:
-        secret = _cookie_of(token)
-        bearer = headers.get("authorization", "").removeprefix("Bearer ")
-        cookie = cookie_parser(headers.get("cookie", "")).get(TOKEN_COOKIE, "")
-        if _same(bearer, token) or _same(cookie, secret):
-            return None
-        if scope["path"] == "/":
-            given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-            if not _same(given, token):
-                return HTMLResponse(_ASK, 401)
+    async def _ask_for_token(self, token: str, scope: Scope, receive: Receive) -> Response | None:
+        """An answer in place of the application's, None for who has the token. Raises Problem: 401, 408 or 413."""
+        headers, secret = Headers(scope=scope), _cookie_of(token)
+        if scope["path"] == "/" and scope["method"] == "POST":
+            if not _same(await self._token_of_form(scope, receive), token):
+                return HTMLResponse(_ASK.format(wrong=_WRONG), 401)
             welcome = RedirectResponse("/", 303)
             welcome.set_cookie(
                 TOKEN_COOKIE, secret, httponly=True, samesite="strict", secure=scope["scheme"] == "https"
             )
             return welcome
+        bearer = headers.get("authorization", "").removeprefix("Bearer ")
+        cookie = cookie_parser(headers.get("cookie", "")).get(TOKEN_COOKIE, "")
+        if _same(bearer, token) or _same(cookie, secret):
+            return None
+        if scope["path"] == "/":
+            return HTMLResponse(_ASK.format(wrong=""), 401)
         raise Problem(
             401,
             "Expected the server's token, but got none or another. Send the header 'Authorization: Bearer TOKEN'.",
             {"WWW-Authenticate": "Bearer"},
         )
+
+    async def _token_of_form(self, scope: Scope, receive: Receive) -> str:
+        body = b""
+        async for part in Request(scope, _Body(receive, self.limits)).stream():
+            body += part
+            if len(body) > _MAX_FORM:
+                raise Problem(413, f"Expected a token of at most {_MAX_FORM} bytes, but the form is larger.")
+        return parse_qs(body.decode("latin-1")).get("token", [""])[0]
 
 
 class _Body:
@@ -128,6 +141,11 @@ class _Body:
         return message
 
 
+def _is_open(path: str) -> bool:
+    """Whether a path is answered without the token: health, and the page's files, which the form for it needs."""
+    return path in OPEN_PATHS or path.startswith("/static/")
+
+
 def _with_headers(send: Send, path: str) -> Send:
     async def answer(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -142,8 +160,16 @@ def _with_headers(send: Send, path: str) -> Send:
 def _check_same_site(headers: Headers, host: str) -> None:
     """Raises Problem: 403 where a browser says that another site's page makes it send this."""
     site, origin = headers.get("sec-fetch-site", "none"), headers.get("origin")
-    if site not in ("same-origin", "none") or (origin is not None and urlsplit(origin).netloc.lower() != host.lower()):
+    if site not in ("same-origin", "none") or (origin is not None and _place_of(origin) != host.lower()):
         raise Problem(403, "Expected a request from this server's own page, but another page sent it. Open this one.")
+
+
+def _place_of(origin: str) -> str | None:
+    """Host and port of an Origin header, None of one that is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _name_of(host: str) -> str:

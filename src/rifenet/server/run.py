@@ -13,20 +13,23 @@ from rifenet.server.guard import LOOPBACK
 from rifenet.server.limits import Limits
 
 MIN_TOKEN = 12
+_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # no addresses to open, but these are
 _CONNECTIONS = 100  # each may have one upload on the disk
 
 
-def check_exposure(host: str, token: str | None) -> None:
+def check_exposure(host: str, token: str | None, names: Sequence[str] = ()) -> None:
     """Raises ValueError where other machines could use the server without a token, or with one that can be guessed."""
     if token is not None and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable()):
         raise ValueError(
             f"Expected a token of at least {MIN_TOKEN} printable ASCII characters. Make one with: python -c"
             ' "import secrets; print(secrets.token_urlsafe())"'
         )
-    if host not in LOOPBACK and token is None:
+    further = [name for name in names if name.lower() not in LOOPBACK]
+    if token is None and (host not in LOOPBACK or further):
+        option = f"--host {host}" if host not in LOOPBACK else f"--name {further[0]}"
         raise ValueError(
-            f"Expected a token with --host {host}, because other machines can reach it, but there is none. Set"
-            f" RIFENET_TOKEN or --token, or leave --host out to serve this machine only."
+            f"Expected a token with {option}, because other machines can reach it, but there is none. Set"
+            f" RIFENET_TOKEN or --token, or leave {option.split()[0]} out to serve this machine only."
         )
 
 
@@ -48,18 +51,19 @@ def serve(
         port: 0 takes a free one.
         limits: None takes the defaults.
         token: what every request must show; required where `host` is not loopback.
-        names: further names in the Host header that are answered, e.g. behind a proxy.
-        ready: called with the page's address once connections are accepted.
+        names: further names in the Host header that are answered, e.g. behind a proxy; they require a token, too.
+        ready: called with the page's address on this machine once connections are accepted.
 
     Raises:
         ValueError: a token is missing or weak.
         OSError: the address is not of this machine, or its port is taken.
     """
-    check_exposure(host, token)
+    check_exposure(host, token, names)
     hosts = (*LOOPBACK, *names) if host in LOOPBACK or names else None
     app = create_app(engine, limits=limits, token=token, hosts=hosts)
     with _listen(host, port) as listener:
-        address = f"[{host}]" if ":" in host else host
+        here = _EVERYWHERE.get(host, host)
+        address = f"[{here}]" if ":" in here else here
         ready(f"http://{address}:{listener.getsockname()[1]}/")
         config = uvicorn.Config(
             app,

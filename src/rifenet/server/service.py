@@ -39,8 +39,19 @@ class Service:
             return await self.worker.run(work, self.limits.seconds, _gone(request))
         except ValueError as error:
             raise Problem(422, str(error)) from error
-        except MemoryError as error:
-            raise Problem(503, "The server ran out of memory over this request. Send smaller photos.") from error
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            sentence = (
+                "The server ran out of memory over this request. Send smaller or fewer photos, or try again later."
+            )
+            raise Problem(503, sentence, {"Retry-After": "60"}) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: torch raises RuntimeError, and each of its allocators has its own words."""
+    words = ("not enough memory", "allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(each in str(error).lower() for each in words)
 
 
 def _gone(request: Request) -> Callable[[], Awaitable[object]]:

@@ -12,7 +12,7 @@ from fastapi import UploadFile
 from numpy.typing import NDArray
 from PIL import Image
 
-from rifenet.data.transforms import load_image, load_mask
+from rifenet.data.transforms import load_image, load_mask, lossy_kind
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 
@@ -20,12 +20,17 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_NAME = 60
 
 
+def composed(text: str) -> str:
+    """A name as it is stored and compared: accents composed (NFC), no blanks around it."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
 def class_name(text: str) -> str:
     """A class's name: 1 to 60 printable characters that no path, header or page can stumble over.
 
     Raises Problem: 422.
     """
-    name = unicodedata.normalize("NFC", text).strip()
+    name = composed(text)
     if not 1 <= len(name) <= MAX_NAME:
         raise Problem(422, f"Expected a class name of 1 to {MAX_NAME} characters, but it has {len(name)}. Change it.")
     if not name.isprintable() or set(name) & set('/\\<>"') or not name.strip("."):
@@ -74,8 +79,8 @@ def _check_file(upload: UploadFile, name: str, limits: Limits, lossless: bool) -
         ) from None
     if picture.width * picture.height > limits.megapixels * 1e6:
         raise _too_many_pixels(name, limits)
-    if lossless and picture.format in ("JPEG", "MPO"):
-        raise Problem(415, f"Expected a lossless mask, but {name} is a JPEG, which changes labels. Send a PNG.")
+    if lossless and (kind := lossy_kind(picture)):
+        raise Problem(415, f"Expected a lossless mask, but {name} is {kind}, which may change labels. Send a PNG.")
 
 
 def _too_many_pixels(name: str, limits: Limits) -> Problem:

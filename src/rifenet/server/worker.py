@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -45,16 +45,18 @@ class Worker:
     """Runs jobs one after another in a thread of its own, which ends with the process or with `close`."""
 
     def __init__(self, queue_size: int) -> None:
-        self._jobs: queue.Queue[Job | None] = queue.Queue(queue_size)
+        self._size = queue_size
+        self._jobs: deque[Job] = deque()
+        self._changed = threading.Condition()  # guards the two around it
+        self._closing = False
         self._current: Job | None = None
-        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="rifenet-model", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue, without the one that runs."""
-        return self._jobs.qsize()
+        """Jobs in the queue, without the one that runs and those that nobody waits for any more."""
+        return len(self._jobs)
 
     @property
     def busy(self) -> bool:
@@ -79,12 +81,7 @@ class Worker:
             Stopped: the client has gone.
         """
         job = Job(work, time.monotonic() + seconds)
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
-            raise Problem(
-                503, f"The server is busy: {self._jobs.maxsize} requests wait. Try again soon.", {"Retry-After": "2"}
-            ) from None
+        self._put(job)
         answer, leaving = asyncio.wrap_future(job.done), asyncio.ensure_future(gone())
         try:
             await asyncio.wait({answer, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -102,31 +99,52 @@ class Worker:
             )
         finally:
             job.stopped.set()
+            self._drop(job)
             leaving.cancel()
             answer.cancel()
 
     def close(self, timeout: float = 10) -> None:
         """Ends the thread after the job that runs; those that wait get no answer."""
-        self._closing.set()
-        if current := self._current:
-            current.stopped.set()
-        with contextlib.suppress(queue.Full):  # a full queue wakes the thread by itself
-            self._jobs.put_nowait(None)
+        with self._changed:
+            self._closing = True
+            if current := self._current:
+                current.stopped.set()
+            while self._jobs:
+                self._jobs.popleft().done.cancel()
+            self._changed.notify()
         self._thread.join(timeout)
 
+    def _put(self, job: Job) -> None:
+        with self._changed:
+            if self._closing:
+                raise Problem(503, "The server is stopping. Send this to the next one.")
+            if len(self._jobs) >= self._size:
+                raise Problem(
+                    503, f"The server is busy: {self._size} requests wait. Try again soon.", {"Retry-After": "2"}
+                )
+            self._jobs.append(job)
+            self._changed.notify()
+
+    def _drop(self, job: Job) -> None:
+        """Makes room where the job still waits."""
+        with self._changed, contextlib.suppress(ValueError):
+            self._jobs.remove(job)
+
     def _work(self) -> None:
-        while not (self._closing.is_set() and self._jobs.empty()):
-            job = self._jobs.get()
-            if job is not None:
-                self._run(job)
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs or self._closing)
+                if not self._jobs:
+                    return
+                job = self._jobs.popleft()
+                self._current = job
+            self._run(job)
             del job  # else the last job's pictures stay until the next one comes
 
     def _run(self, job: Job) -> None:
-        if self._closing.is_set():
-            job.done.cancel()
         if not job.done.set_running_or_notify_cancel():
+            self._current = None
             return
-        self._current = job
         try:
             job.check()
             answer = job.work()
@@ -150,7 +168,9 @@ class Watched:
     ) -> Context:
         """Learns a class."""
         self._check()
-        return self._engine.encode_support(images, masks, valid)
+        context = self._engine.encode_support(images, masks, valid)
+        self._check()  # what nobody waits for is not learned
+        return context
 
     def encode_query(self, images: NDArray[np.float32], valid: NDArray[np.bool_]) -> Any:
         """Encodes images."""

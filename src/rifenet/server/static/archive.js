@@ -3,7 +3,7 @@
 import { rgb } from "./dom.js";
 import { counts, renamed, resized, tint, whole } from "./labels.js";
 import { decodePng, encodePng } from "./png.js";
-import { classOf, isBlank, photosOf, project } from "./project.js";
+import { classOf, isBlank, nameOf, photosOf, project } from "./project.js";
 import { zip } from "./zip.js";
 
 /** The zip as a Blob. Class i of masks is the i-th of the page, from 1. */
@@ -18,21 +18,18 @@ export async function archive(opacity) {
     files.push([paths.mask, await encodePng(labels, palette)], [paths.overlay, await overlay(photo, labels, palette, opacity)]);
     photos.push({ name: photo.name, role: photo.role, width: photo.width, height: photo.height, ...paths, ...facts(photo, labels, numbers) });
   }
-  const classes = project.classes.map(({ name, colour }, index) => ({ id: index + 1, name: name.trim(), colour }));
+  const classes = project.classes.map((each, index) => ({ id: index + 1, name: nameOf(each), colour: each.colour }));
   files.unshift(["results.json", new Blob([JSON.stringify({ classes, photos }, null, 1)])]);
   return zip(files);
 }
 
 function facts(photo, labels, numbers) {
-  const areas = counts(labels), found = photo.result?.found ?? [];
-  return {
-    corrected: photo.result ? photo.result.corrected : true,
-    classes: project.classes.map(({ id, name }) => ({
-      id: numbers[id], name: name.trim(), pixels: areas[numbers[id]],
-      confidence: found.find((each) => each.id === id)?.confidence ?? null,
-      present: found.find((each) => each.id === id)?.present ?? areas[numbers[id]] > 0,
-    })),
-  };
+  const areas = counts(labels), found = photo.result?.found ?? [], corrected = photo.result?.corrected ?? true;
+  const facts = project.classes.map((entry) => {
+    const { confidence = null, present } = found.find((each) => each.id === entry.id) ?? {}, pixels = areas[numbers[entry.id]];
+    return { id: numbers[entry.id], name: nameOf(entry), pixels, confidence, present: corrected ? pixels > 0 : present ?? pixels > 0 };
+  });
+  return { corrected, classes: facts };
 }
 
 /** Labels at the photo's own size: the server's mask as it came, or what was painted, enlarged. */

@@ -13,6 +13,13 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
+/** Draws parts of the page anew, and gives the focus back to the part that had it, by its `data-focus`. */
+export function keepingFocus(draw) {
+  const name = document.activeElement?.dataset.focus;
+  draw();
+  if (name && document.activeElement?.dataset.focus !== name) find(`[data-focus="${name}"]`)?.focus({ preventScroll: true });
+}
+
 /** An icon of strokes. */
 export function icon(path) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");

@@ -1,15 +1,17 @@
 // The stage: shows a photo with its labels, and paints on them. Coordinates "at" are in pixels of the labels.
 
 import { clip, cut, join, paste, polygon, stroke, tint, whole } from "./labels.js";
+import { drawCorners, drawCursor } from "./marks.js";
 
 const MAX_STEPS = 60;
+const MARGIN = 12; // px on screen that the keyboard's cursor stays off the edge
 const CLOSE = 12; // px on screen within which a click closes a polygon
 
 export class Editor {
   /** `changed(photo)` is called after each step of painting, undo and redo. */
   constructor(canvas, changed) {
     Object.assign(this, { canvas, changed, tool: "brush", radius: 14, value: 0, colours: {}, opacity: 0.5, shown: true });
-    Object.assign(this, { photo: null, bitmap: null, corners: [], cursor: null, pointers: new Map(), painting: null, pinch: null });
+    Object.assign(this, { photo: null, bitmap: null, corners: [], cursor: null, pointers: new Map(), painting: null, pinch: null, corner: null });
     this.context = canvas.getContext("2d");
     this.overlay = document.createElement("canvas");
     new ResizeObserver(() => this.resize()).observe(canvas);
@@ -23,7 +25,7 @@ export class Editor {
   /** Shows a photo; its labels are painted in place. */
   show(photo, bitmap) {
     this.bitmap?.close();
-    Object.assign(this, { photo, bitmap, corners: [], painting: null, cursor: null });
+    Object.assign(this, { photo, bitmap, corners: [], corner: null, painting: null, cursor: null });
     if (photo) {
       photo.history ??= { undo: [], redo: [] };
       [this.overlay.width, this.overlay.height] = [photo.labels.width, photo.labels.height];
@@ -81,6 +83,17 @@ export class Editor {
     this.draw();
   }
 
+  /** Pans until a place of the labels is in view, a little off the edge. */
+  reveal(at) {
+    const size = [this.canvas.clientWidth, this.canvas.clientHeight];
+    const [dx, dy] = at.map((value, axis) => {
+      const point = value * this.scale + this.offset[axis], margin = Math.min(MARGIN, size[axis] / 2);
+      return Math.min(size[axis] - margin, Math.max(margin, point)) - point;
+    });
+    if (dx || dy) this.pan(dx, dy);
+    this.draw();
+  }
+
   at(point) {
     return point.map((value, axis) => (value - this.offset[axis]) / this.scale);
   }
@@ -103,41 +116,19 @@ export class Editor {
     pen.imageSmoothingEnabled = scale < 3;
     pen.drawImage(this.bitmap, 0, 0, width, height);
     if (this.shown) pen.drawImage(this.overlay, 0, 0);
-    if (this.corners.length) this.drawCorners(pen, scale);
-    if (this.cursor && this.tool !== "pan") this.drawCursor(pen, scale);
-  }
-
-  drawCorners(pen, scale) {
-    const line = [...this.corners, ...(this.cursor ? [this.cursor] : [])];
-    for (const [colour, width] of [["#000", 4], ["#fff", 2]]) {
-      pen.beginPath();
-      line.forEach(([x, y], index) => (index ? pen.lineTo(x, y) : pen.moveTo(x, y)));
-      Object.assign(pen, { strokeStyle: colour, lineWidth: width / scale });
-      pen.stroke();
-    }
-    for (const [x, y] of this.corners) {
-      Object.assign(pen, { fillStyle: "#fff", strokeStyle: "#000", lineWidth: 1 / scale });
-      pen.beginPath();
-      pen.arc(x, y, 5 / scale, 0, 7);
-      pen.fill();
-      pen.stroke();
-    }
-  }
-
-  drawCursor(pen, scale) {
-    const radius = this.tool === "polygon" ? 4 / scale : this.radius;
-    for (const [colour, width] of [["rgb(0 0 0 / 70%)", 3], ["#fff", 1.5]]) {
-      pen.beginPath();
-      pen.arc(...this.cursor, radius, 0, 7);
-      Object.assign(pen, { strokeStyle: colour, lineWidth: width / scale });
-      pen.stroke();
-    }
+    if (this.corners.length) drawCorners(pen, this.corners, this.cursor, scale);
+    if (this.cursor && this.tool !== "pan") drawCursor(pen, this.cursor, this.tool === "polygon" ? 4 / scale : this.radius, scale);
   }
 
   // Painting
 
   get paint() {
     return this.tool === "eraser" ? 0 : this.value;
+  }
+
+  /** Whether a stroke or a polygon is begun on a photo and not ended. */
+  isWorkingOn(photo) {
+    return photo === this.photo && Boolean(this.painting || this.corner || this.corners.length);
   }
 
   get canPaint() {
@@ -240,9 +231,10 @@ export class Editor {
     this.pointers.set(event.pointerId, point);
     if (this.pointers.size === 2) {
       if (this.painting) this.end(false);
+      this.corner = null;
       this.pinch = this.spread();
     } else if (this.pointers.size === 1 && event.button === 0 && this.canPaint) {
-      if (this.tool === "polygon") this.addCorner(this.at(point));
+      if (this.tool === "polygon") this.corner = this.at(point); // set when the pointer goes up: it may become a pinch
       else this.begin(this.at(point));
     }
   }
@@ -265,6 +257,8 @@ export class Editor {
   up(event) {
     this.pointers.delete(event.pointerId);
     if (this.painting) this.end(event.type === "pointerup");
+    if (this.corner && event.type === "pointerup") this.addCorner(this.corner);
+    this.corner = null;
     if (this.pointers.size < 2) this.pinch = null;
   }
 

@@ -4,57 +4,79 @@ import { ask, formOf } from "./api.js";
 import { fromBase64 } from "./dom.js";
 import { renamed, resized } from "./labels.js";
 import { decodePng, encodePng } from "./png.js";
-import { keep, keepFacts, learnKey, project, projectKey, shotsOf, workingSize } from "./project.js";
+import { classOf, keep, keepFacts, learnKey, nameOf, project, projectKey, shotsOf, workingSize } from "./project.js";
 
 /** Why the project cannot be learned yet, as a sentence and the class it is about; null where it can. */
 export function whatIsMissing() {
   const painted = project.classes.filter((each) => shotsOf(each.id).length);
-  const names = project.classes.map((each) => each.name.trim());
-  const unnamed = project.classes.find((each) => !each.name.trim());
-  const twice = project.classes.find((each, index) => each.name.trim() && names.indexOf(each.name.trim()) < index);
+  const names = project.classes.map(nameOf);
+  const unnamed = project.classes.find((each) => !nameOf(each));
+  const twice = project.classes.find((each, index) => nameOf(each) && names.indexOf(nameOf(each)) < index);
   if (unnamed) return { text: "Give each class a name first.", about: unnamed.id };
-  if (twice) return { text: `Two classes are called ${twice.name.trim()}. Rename one.`, about: twice.id };
+  if (twice) return { text: `Two classes are called ${nameOf(twice)}. Rename one.`, about: twice.id };
   if (!painted.length) return { text: "Paint a class on at least one photo first.", about: null };
   return null;
 }
 
-/** Makes the server's classes those of the examples. */
-export async function teach(signal) {
+/**
+ * What is to be learned, as it is now: people go on painting and naming while the server works, and a result must say what it
+ * was made from. { key, classes: [{ entry, id, name, key, shots: [{ photo, labels }] }] }
+ */
+export function lesson() {
+  const copies = new Map(); // one of each photo, whatever the number of its classes
+  const shot = (photo) => {
+    if (!copies.has(photo)) copies.set(photo, { photo, labels: { ...photo.labels, data: photo.labels.data.slice() } });
+    return copies.get(photo);
+  };
+  const painted = project.classes.filter((each) => shotsOf(each.id).length);
+  const classes = painted.map((entry) => ({ entry, id: entry.id, name: nameOf(entry), key: learnKey(entry), shots: shotsOf(entry.id).map(shot) }));
+  return { key: projectKey(), classes };
+}
+
+/** Makes the server's classes those of the lesson. */
+export async function teach({ classes: wanted }, signal) {
   const known = (await ask("/api/classes", { signal })).classes;
-  const wanted = project.classes.filter((each) => shotsOf(each.id).length);
   for (const { name } of known) {
-    if (!wanted.some((each) => each.name.trim() === name)) await ask(`/api/classes/${encodeURIComponent(name)}`, { method: "DELETE", signal });
+    if (!wanted.some((each) => each.name === name)) await ask(`/api/classes/${encodeURIComponent(name)}`, { method: "DELETE", signal });
   }
-  for (const each of wanted) {
-    const key = learnKey(each), there = known.find((one) => one.name === each.name.trim());
-    if (there && each.learned?.key === key && each.learned.revision === there.revision) continue;
-    const form = [["name", each.name.trim()], ["replace", "true"]];
-    for (const photo of shotsOf(each.id)) {
-      const mask = resized(renamed(photo.labels, { [each.id]: 1, 255: 255 }), photo.width, photo.height);
+  for (const { entry, id, name, key, shots } of wanted) {
+    const there = known.find((one) => one.name === name);
+    if (there && entry.learned?.key === key && entry.learned.revision === there.revision) continue;
+    const form = [["name", name], ["replace", "true"]];
+    for (const { photo, labels } of shots) {
+      const mask = resized(renamed(labels, { [id]: 1, 255: 255 }), photo.width, photo.height);
       form.push(["images", photo.blob, photo.name], ["masks", await encodePng(mask), "mask.png"]);
     }
     const { classes } = await ask("/api/classes", { method: "POST", form: formOf(form), signal });
-    each.learned = { key, revision: classes.find((one) => one.name === each.name.trim()).revision };
+    entry.learned = { key, revision: classes.find((one) => one.name === name)?.revision };
     await keepFacts();
   }
 }
 
-/** Segments one query and keeps the result. A refusal is kept as the photo's error; only a cancel is thrown. */
-export async function segment(photo, signal) {
-  const key = projectKey();
+/**
+ * Segments one query by the lesson, and keeps the result: true, or false where the photo was worked on meanwhile, which stays
+ * as it is. `busy` says whether it is being worked on now. Throws refusals and cancels.
+ */
+export async function segment(photo, { key, classes }, busy, signal) {
+  const { version, role } = photo;
   const { results } = await ask("/api/segment", { method: "POST", form: formOf([["images", photo.blob, photo.name]]), signal });
-  const [answer] = results;
-  const ids = Object.fromEntries(answer.classes.map(({ id, name }) => [id, project.classes.find((each) => each.name.trim() === name)?.id ?? 0]));
-  const bytes = fromBase64(answer.mask);
-  photo.labels = { ...resized(renamed(await decodePng(bytes), ids), ...workingSize(photo)) };
+  const [answer] = results, bytes = fromBase64(answer.mask), mask = await decodePng(bytes);
+  if (photo.version !== version || photo.role !== role || busy(photo)) return false;
+  const idOf = (name) => {
+    const taught = classes.find((each) => each.name === name);
+    return taught && classOf(taught.id) === taught.entry ? taught.id : 0; // 0: deleted meanwhile
+  };
+  const ids = Object.fromEntries(answer.classes.map(({ id, name }) => [id, idOf(name)]));
+  photo.labels = { ...resized(renamed(mask, ids), ...workingSize(photo)) };
   photo.result = {
     key,
     ids,
     png: new Blob([bytes], { type: "image/png" }),
     calibrated: answer.calibrated,
-    found: answer.classes.map(({ id, present, confidence }) => ({ id: ids[id], present, confidence })),
+    found: answer.classes.filter(({ id }) => ids[id]).map(({ id, present, confidence }) => ({ id: ids[id], present, confidence })),
     corrected: false,
   };
-  Object.assign(photo, { status: "done", error: "", history: null, version: photo.version + 1 });
+  Object.assign(photo, { status: "done", error: "", history: { undo: [], redo: [] }, version: photo.version + 1 });
   await keep(photo);
+  return true;
 }

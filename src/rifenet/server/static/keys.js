@@ -26,7 +26,7 @@ function onStage(editor, event) {
       editor.end();
     }
     editor.cursor = to;
-    editor.draw();
+    editor.reveal(to);
     return true;
   }
   if (event.key === " " && editor.canPaint) {

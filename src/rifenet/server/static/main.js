@@ -3,14 +3,16 @@
 import { archive } from "./archive.js";
 import { find, say } from "./dom.js";
 import { Editor } from "./editor.js";
-import { segment, teach, whatIsMissing } from "./jobs.js";
+import { lesson, segment, teach, whatIsMissing } from "./jobs.js";
 import { listen } from "./keys.js";
 import { colours, drawClasses, drawFacts, drawPhotos, drawRun, drawThumb, markChosen } from "./panels.js";
 import * as model from "./project.js";
 import { addSample } from "./sample.js";
+import { claim } from "./store.js";
 
 const { project } = model;
 const editor = new Editor(find("#canvas"), painted);
+const PLURAL = { example: "examples", query: "queries" };
 let running = null; // { done, total, abort } while the server works for this page
 
 const act = {
@@ -31,12 +33,13 @@ const act = {
     refresh({ photos: true });
   },
   removeClass(id) {
-    const { name } = model.classOf(id);
-    if (model.shotsOf(id).length && !confirm(`Delete ${name.trim() || "this class"} and what is painted of it?`)) return;
+    const name = model.nameOf(model.classOf(id));
+    if (model.shotsOf(id).length && !confirm(`Delete ${name || "this class"} and what is painted of it?`)) return;
     model.removeClass(id);
     if (!project.classes.length) model.addClass();
     show(model.selectedPhoto());
     refresh({ classes: true, photos: true });
+    find("#add-class").focus({ preventScroll: true });
   },
   open(photo) {
     show(photo);
@@ -44,8 +47,16 @@ const act = {
   },
   async removePhoto(photo) {
     const selected = project.selected === photo.id;
+    const others = model.photosOf(photo.role), index = others.indexOf(photo), next = others[index + 1] ?? others[index - 1];
     await model.removePhoto(photo);
     if (selected) await show(null);
+    refresh({ photos: true });
+    find(next ? `[data-focus="remove-${next.id}"]` : `#pick-${PLURAL[photo.role]}`).focus({ preventScroll: true });
+  },
+  async segmentAgain(photo) {
+    if (!confirm(`Drop what you painted on ${photo.name}, and have it segmented again?`)) return;
+    await model.clearWork(photo);
+    if (editor.photo === photo) editor.drop();
     refresh({ photos: true });
   },
   async makeExample(photo) {
@@ -117,14 +128,13 @@ async function run() {
     return;
   }
   say("");
-  const abort = new AbortController(), todo = model.toSegment();
+  const abort = new AbortController(), todo = model.toSegment(), taught = lesson();
   running = { done: 0, total: todo.length, abort };
   refresh();
   try {
-    await teach(abort.signal);
+    await teach(taught, abort.signal);
     for (const photo of todo) {
-      if (!project.photos.includes(photo)) continue;
-      await runOne(photo, abort.signal);
+      if (model.waits(photo, taught.key) && !editor.isWorkingOn(photo)) await runOne(photo, taught, abort.signal);
       running.done++;
       refresh();
     }
@@ -139,21 +149,21 @@ async function run() {
   }
 }
 
-async function runOne(photo, signal) {
-  const before = photo.status;
+/** Segments a photo. A refusal is kept as its error; only a cancel, or a server that does not answer, is thrown. */
+async function runOne(photo, taught, signal) {
   photo.status = "running";
   drawThumb(photo, act);
   try {
-    await segment(photo, signal);
+    const fresh = await segment(photo, taught, (each) => editor.isWorkingOn(each), signal);
+    if (fresh && editor.photo === photo) editor.tintAll();
   } catch (error) {
-    photo.status = before;
     if (error.name === "AbortError" || !error.status) throw error;
-    Object.assign(photo, { status: "error", error: error.message });
+    if (model.waits(photo, taught.key)) Object.assign(photo, { status: "error", error: error.message });
     await model.keep(photo);
   } finally {
+    if (photo.status === "running") photo.status = photo.result ? "done" : "new";
     drawThumb(photo, act);
   }
-  if (photo.id === project.selected) await show(photo);
 }
 
 async function download() {
@@ -232,7 +242,7 @@ function wire() {
   on("#reset", "click", startOver);
   on("#dismiss", "click", () => say(""));
   for (const role of ["example", "query"]) {
-    const plural = role === "query" ? "queries" : "examples", panel = find(`#${plural}`);
+    const plural = PLURAL[role], panel = find(`#${plural}`);
     on(`#pick-${plural}`, "change", async (event) => { await add([...event.target.files], role); event.target.value = ""; });
     panel.addEventListener("dragover", () => panel.classList.add("over"));
     panel.addEventListener("dragleave", () => panel.classList.remove("over"));
@@ -243,10 +253,21 @@ function wire() {
   model.onStoreProblem(() => say("This browser cannot keep your work: its storage is full or switched off. Download it before you leave.", true));
 }
 
-wire();
-await model.restore().catch(() => say("This browser keeps nothing for pages, so your work will not survive a reload.", true));
-if (!project.classes.length) model.addClass();
-resizeBrush(find("#size").value);
-refresh({ classes: true, photos: true });
-await show(model.selectedPhoto());
+async function start() {
+  wire();
+  const lost = await model.restore().catch(() => say("This browser keeps nothing for pages, so your work will not survive a reload.", true));
+  if (!project.classes.length) model.addClass();
+  resizeBrush(find("#size").value);
+  if (lost?.length) say(`This browser kept ${lost.join(", ")}, but cannot open ${lost.length > 1 ? "them" : "it"} any more.`, true);
+  refresh({ classes: true, photos: true });
+  await show(model.selectedPhoto());
+}
+
+/** Another tab has the project: this one shows nothing that could be changed. */
+function stayOut() {
+  for (const part of document.querySelectorAll("header.bar, main")) part.inert = true;
+  say("The project is open in another tab of this browser. Go on there, or close it and load this page again.", true);
+}
+
+await ((await claim()) ? start() : stayOut());
 document.documentElement.dataset.ready = "true";

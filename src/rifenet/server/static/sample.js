@@ -2,16 +2,16 @@
 
 import { resized, renamed } from "./labels.js";
 import { decodePng } from "./png.js";
-import { addClass, addPhoto, project, touch, workingSize } from "./project.js";
+import { addClass, addPhoto, isPainted, nameOf, project, touch, workingSize } from "./project.js";
 
 const CLASSES = ["bear", "pizza"];
 const QUERIES = 3; // of each class
 
 export async function addSample() {
   const table = await (await fetch("/examples/examples.json")).json();
-  project.classes = project.classes.filter((each) => each.name.trim()); // the row that waits for a name
+  project.classes = project.classes.filter((each) => nameOf(each) || isPainted(each.id)); // not the row that waits for a name
   const ids = {};
-  for (const name of CLASSES) ids[name] = project.classes.find((each) => each.name.trim() === name)?.id ?? addClass(name);
+  for (const name of CLASSES) ids[name] = project.classes.find((each) => nameOf(each) === name)?.id ?? addClass(name);
   const named = Object.fromEntries(table.classes.map((name, index) => [index + 1, ids[name] ?? 0]));
   for (const name of CLASSES) {
     const photos = table.photos.filter((photo) => photo.classes.length === 1 && photo.classes[0] === name);

@@ -10,6 +10,39 @@ const opened = new Promise((resolve, reject) => {
   request.onerror = () => reject(request.error);
 });
 
+const WAIT = 1000; // ms for a page that is just being left to let go
+
+/** Takes the store for this tab: whether no other tab has it, which would overwrite what this one writes, and be overwritten. */
+export function claim() {
+  return navigator.locks ? claimLock() : claimByAsking(); // locks are only for https and this machine
+}
+
+function claimLock() {
+  return new Promise((resolve) => {
+    const hold = () => {
+      resolve(true);
+      return new Promise(() => {}); // until the page is left
+    };
+    navigator.locks.request("rifenet", { signal: AbortSignal.timeout(WAIT) }, hold).catch((error) => resolve(error.name !== "TimeoutError"));
+  });
+}
+
+function claimByAsking() {
+  const channel = new BroadcastChannel("rifenet"), own = Math.random();
+  return new Promise((resolve) => {
+    let held = false;
+    channel.onmessage = ({ data }) => {
+      if (data.asks !== undefined && (held || own < data.asks)) channel.postMessage({ held: true });
+      if (data.held && !held) {
+        channel.close();
+        resolve(false);
+      }
+    };
+    channel.postMessage({ asks: own });
+    setTimeout(() => resolve((held = true)), WAIT / 2);
+  });
+}
+
 function done(transaction) {
   return new Promise((resolve, reject) => {
     transaction.oncomplete = () => resolve();
