@@ -85,7 +85,14 @@ def labels_of(page: Page, name: str) -> NDArray[np.uint8]:
     return np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width)
 
 
+WATCH = """() => {
+    const button = document.querySelector("#cancel");
+    button.removeAttribute("data-shown");
+    new MutationObserver(() => button.setAttribute("data-shown", "")).observe(button, { attributeFilter: ["hidden"] });
+}"""
+
+
 def segment(page: Page) -> None:
+    page.evaluate(WATCH)  # a run may be over before anybody looks for its button
     page.click("#segment")
-    page.wait_for_selector("#cancel", state="visible")
-    page.wait_for_selector("#cancel", state="hidden")
+    page.wait_for_selector("#cancel[data-shown][hidden]", state="attached")
