@@ -133,7 +133,7 @@ def bootstrap_miou(
         samples: bootstrap samples.
         absent_as_zero: as in `miou`; it holds for the classes absent from a sample too.
     """
-    values = _resampled_miou(counts, class_ids, classes, groups, samples, absent_as_zero)
+    values = _mean(resampled_runs(counts, class_ids, classes, groups, samples, absent_as_zero), False)
     return percentile_interval(values)
 
 
@@ -157,8 +157,10 @@ def bootstrap_difference(
     """
     if counts.shape != other.shape:
         raise ValueError(f"Expected counts of the same episodes, but got shapes {counts.shape} and {other.shape}.")
-    mine = _resampled_miou(counts, class_ids, classes, groups, samples, absent_as_zero)
-    theirs = _resampled_miou(other, class_ids, classes, groups, samples, absent_as_zero)
+    mine, theirs = (
+        _mean(resampled_runs(each, class_ids, classes, groups, samples, absent_as_zero), False)
+        for each in (counts, other)
+    )
     return percentile_interval(mine - theirs)
 
 
@@ -239,18 +241,6 @@ def _mean(ious: NDArray[np.float64], absent_as_zero: bool) -> NDArray[np.float64
     total = np.where(absent, 0.0, ious).sum(-1)
     count = np.full(total.shape, ious.shape[-1]) if absent_as_zero else (~absent).sum(-1)
     return _share(total, count)
-
-
-def _resampled_miou(
-    counts: NDArray[np.integer],
-    class_ids: NDArray[np.integer],
-    classes: Sequence[int],
-    groups: NDArray[np.integer] | None,
-    samples: int,
-    absent_as_zero: bool,
-) -> NDArray[np.float64]:
-    """Mean IoU, averaged over runs, of each bootstrap sample, [samples]."""
-    return _mean(resampled_runs(counts, class_ids, classes, groups, samples, absent_as_zero), False)
 
 
 def resampled_runs(

@@ -38,7 +38,7 @@ def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert demo.BUNDLED_MODEL not in page  # that is said of the bundled model alone
 
 
-def test_the_bundled_model_is_called_a_first_one() -> None:
+def test_the_bundled_model_is_called_what_it_is() -> None:
     model = {"name": "x", "hash": "y", "bundled": True, "classes_trained_on": ["cat"]}
     assert demo.model_notes({"model": model, "classes": [{"name": "dog"}]}) == [
         demo.BUNDLED_MODEL,

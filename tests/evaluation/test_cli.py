@@ -19,11 +19,6 @@ from rifenet.models import build_model
 SAME = ("scores", "per_class", "per_seed", "episodes_hash", "episode_counts")
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RIFENET_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def line(tmp_path: Path) -> list[str]:
     """A command that scores a small random RiFeNet on rendered scenes; add --out."""

@@ -35,16 +35,6 @@ VARIANTS = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RIFENET_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> ImageIndex:
-    return open_scenes(write_dataset(tmp_path / "scenes", mixed_scenes()))
-
-
 def config(*, shots: int = 1, image_size: int = 64, **rules: Any) -> Config:
     rules = {"episodes": 30, "image_size": image_size, **rules}
     return resolved(Config(data=DataConfig(dataset="custom", shots=shots), eval=EvalConfig(protocol="hsnet", **rules)))

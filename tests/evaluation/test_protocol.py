@@ -31,16 +31,6 @@ from rifenet.models import build_model
 SAME = ("scores", "per_class", "per_seed", "absent_classes", "episodes_hash", "episode_counts")
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RIFENET_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> ImageIndex:
-    return open_scenes(write_dataset(tmp_path / "scenes", mixed_scenes()))
-
-
 def config(*, fold: int = 0, shots: int = 1, image_size: int = 64, min_area: int = 100, **rules: Any) -> Config:
     data = DataConfig(dataset="custom", fold=fold, shots=shots, image_size=image_size, min_area=min_area)
     return Config(data=data, eval=EvalConfig(**{"episodes": 30, "seeds": (0, 1), **rules}))

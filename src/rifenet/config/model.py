@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from rifenet.config.checks import expect, one_of
 
@@ -112,11 +111,6 @@ class ModelConfig:
     """Share of cycle-inconsistent support tokens that training lets through."""
     head_dropout: float = 0.1
     """Channel dropout in the head."""
-
-    @property
-    def evidence_options(self) -> dict[str, Any]:
-        """Options of the evidence head under its own names."""
-        return {"dim": self.evidence_dim, "assist_dropout": self.assist_dropout}
 
     def __post_init__(self) -> None:
         one_of("model.kind", self.kind, ("rifenet", "prototype"))

@@ -81,8 +81,8 @@ class RiFeNet(nn.Module):
         self.auxiliary = AuxiliarySupportHead(dim, config.head_dropout) if config.aux else None
         self.evidence = None
         if config.evidence:
-            stages, fine, options = backbone.high_stage_channels, backbone.fine_channels, config.evidence_options
-            self.evidence = EvidenceHead(stages, dim, fine, **options)
+            channels = backbone.high_stage_channels, dim, backbone.fine_channels
+            self.evidence = EvidenceHead(*channels, dim=config.evidence_dim, assist_dropout=config.assist_dropout)
 
     def encode_support(
         self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None

@@ -1,5 +1,7 @@
 """What every backbone is: frozen, with its own input normalisation, three features on one grid (method.md 3).
 
+A fourth, fine one keeps its own resolution, where asked for.
+
 Letters: B batch, C channels, H W image, h w feature grid. Stages are numbered from 1. Decisions:
 - gradients never start here and batch norm never wakes up, whatever the training loop calls;
 - which stages each level concatenates is configuration;
