@@ -109,6 +109,23 @@ def test_classes_left_out_are_named(index: ImageIndex) -> None:
         EpisodePool(index, (), shots=1)
 
 
+def test_a_class_with_few_images_repeats_supports_where_that_is_allowed(index: ImageIndex) -> None:
+    pool = EpisodePool(index, (1, 4, 5), shots=5, least_shots=1, sampling="class")
+    assert [index.class_name(class_id) for class_id in pool.classes] == ["ant", "dog"]
+    assert dict(pool.left_out) == {"emu": "1 images of at least 2048 px, 2 needed for 1 shot"}
+    strict = EpisodePool(index, (1,), shots=5, sampling="class")
+    for i in range(60):
+        episode = pool.episode(0, i)
+        assert len(episode.supports) == 5
+        assert episode.query not in episode.supports
+        if index.class_name(episode.class_id) == "dog":  # 4 images
+            assert sorted(episode.supports[:3]) == sorted(set(pool.images[4]) - {episode.query})
+            assert episode.supports[3:] == episode.supports[:2]
+        else:
+            assert len(set(episode.supports)) == 5
+    assert all(len(set(strict.episode(0, i).supports)) == 5 for i in range(20))
+
+
 def test_too_few_images_for_the_unlabeled_ones() -> None:
     small = make_index({1: 3000}, {1: 3000}, {1: 3000})
     with pytest.raises(ValueError, match="at least 4 images, but got 3"):

@@ -19,6 +19,7 @@ from rifenet.models.evidence import (
     AffinityPropagation,
     EvidenceHead,
     EvidenceLogits,
+    MaskedGroupNorm,
     similarity_maps,
     stage_units,
     support_keys,
@@ -266,8 +267,10 @@ def test_the_refinement_reads_the_first_estimate_and_what_the_query_says_of_it()
     probability = _difference(head(**inputs).coarse)[0].sigmoid()
     own = slow.own_maps(_numpy(inputs["high"][0]), _numpy(probability), _numpy(inputs["valid"][0]) > 0, channels)
     assert seen[0].shape == (1, 32 + 8 + 1, 4, 5)
-    np.testing.assert_allclose(_numpy(seen[0][0, -1]), _numpy(probability), **CLOSE)
-    np.testing.assert_allclose(_numpy(seen[0][0, 32:-1]), own * 4 - 2, rtol=0, atol=4e-5)
+    real = _numpy(inputs["valid"][0])
+    np.testing.assert_allclose(_numpy(seen[0][0, -1]), _numpy(probability) * real, **CLOSE)
+    np.testing.assert_allclose(_numpy(seen[0][0, 32:-1]), (own * 4 - 2) * real, rtol=0, atol=4e-5)
+    assert (seen[0][..., 3:] == 0).all()
 
 
 def test_the_length_of_the_features_has_no_influence() -> None:
@@ -286,13 +289,13 @@ def test_the_length_of_the_features_has_no_influence() -> None:
 def test_affinity_propagation_equals_the_reference() -> None:
     torch.manual_seed(0)
     layer = AffinityPropagation(16)
-    nn.init.normal_(layer.merge[1].weight)
-    nn.init.normal_(layer.merge[1].bias)
+    nn.init.normal_(layer.merge.norm.weight)
+    nn.init.normal_(layer.merge.norm.bias)
     x, real = _features(1, 16, 3, 4, common=0.0), torch.ones(12, dtype=torch.bool)
     real[9:] = False
     units = F.normalize(_features(12, 5, seed=1), dim=1)
     cosines = units @ units.T
-    got = layer(x, cosines.masked_fill(~real, -1000.0)[None, None])
+    got = layer(x, cosines.masked_fill(~real, -1000.0)[None, None], real.view(1, 1, 3, 4).float())
     flat = _numpy(x[0].flatten(1))
     attended = slow.spread(
         flat,
@@ -301,8 +304,9 @@ def test_affinity_propagation_equals_the_reference() -> None:
         np.exp(_numpy(layer.sharpness)),
         _numpy(layer.value.weight[:, :, 0, 0]),
     )
-    merged = flat + _numpy(layer.merge[0].weight[:, :, 0, 0]) @ attended
-    normed = slow.group_norm(merged, 8, _numpy(layer.merge[1].weight), _numpy(layer.merge[1].bias))
+    merged = flat + _numpy(layer.merge.convolution.weight[:, :, 0, 0]) @ attended
+    norm = layer.merge.norm
+    normed = slow.group_norm(merged, 8, _numpy(norm.weight), _numpy(norm.bias), _numpy(real) > 0)
     np.testing.assert_allclose(_numpy(got[0].flatten(1)), np.maximum(normed, 0), **CLOSE)
 
 
@@ -455,21 +459,50 @@ def test_padding_is_no_evidence() -> None:
 
 
 def test_padding_is_not_attended_to() -> None:
-    """But for the group norm behind the attention, whose statistics are of the whole map."""
     layer, real = AffinityPropagation(32), torch.ones(20, dtype=torch.bool)
-    layer.merge[1] = nn.Identity()
     real[14:] = False
 
     def run(seed: int) -> Tensor:
         x, units = _features(1, 32, 4, 5, common=0.0), F.normalize(_features(20, 5), dim=1)
         x.flatten(2)[:, :, ~real] = _features(1, 32, 6, seed=seed)
         units[~real] = F.normalize(_features(6, 5, seed=seed), dim=1)
-        spread: Tensor = layer(x, (units @ units.T).masked_fill(~real, -1000.0)[None, None])
+        affinity = (units @ units.T).masked_fill(~real, -1000.0)[None, None]
+        spread: Tensor = layer(x, affinity, real.view(1, 1, 4, 5).float())
         return spread.flatten(2)
 
     one, two = run(8), run(9)
     torch.testing.assert_close(one[:, :, real], two[:, :, real], rtol=0, atol=1e-6)
-    assert not torch.allclose(one[:, :, ~real], two[:, :, ~real])
+    assert (one[:, :, ~real] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (7, 3), (1, 9)])
+def test_masked_group_norm_equals_the_reference(shape: tuple[int, int]) -> None:
+    norm = MaskedGroupNorm(4, 12)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x, real = _features(2, 12, *shape, common=0.0) * 3 + 2, torch.rand(2, 1, *shape, generator=_generator(3)) < 0.6
+    got = norm(x, real.float())
+    for one, mask, result in zip(x, real, got, strict=True):
+        slowly = slow.group_norm(
+            _numpy(one.flatten(1)), 4, _numpy(norm.weight), _numpy(norm.bias), _numpy(mask.flatten()) > 0
+        )
+        np.testing.assert_allclose(_numpy(result.flatten(1)), slowly, **CLOSE)
+    everywhere = norm(x, torch.ones_like(real).float())
+    torch.testing.assert_close(everywhere, F.group_norm(x, 4, norm.weight, norm.bias), rtol=1e-5, atol=1e-5)
+
+
+def test_padding_changes_no_logit_of_real_positions() -> None:
+    """Nothing behind `valid` reaches the first estimate, nor the fine one but by the last resizing."""
+    head, inputs = _head(), _inputs(2, (5, 3, 8), (4, 6))
+    inputs["valid"][:, :, 4:] = False
+    other = dict(inputs)
+    behind = ~inputs["valid"][:, None]
+    for name in ("high", "features"):
+        noise = torch.rand(inputs[name].shape, generator=_generator(11)) * 4
+        other[name] = torch.where(behind, noise, inputs[name])
+    one, two = head(**inputs), head(**other)
+    torch.testing.assert_close(one.coarse[:, :, :, :4], two.coarse[:, :, :, :4], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(one.coarse[:, :, :, 4:], two.coarse[:, :, :, 4:])
 
 
 def test_the_head_hides_the_similarities_of_padding_from_its_first_layer() -> None:

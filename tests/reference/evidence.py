@@ -121,17 +121,24 @@ def own_maps(query: np.ndarray, estimate: np.ndarray, valid: np.ndarray, channel
     return out
 
 
-def group_norm(x: np.ndarray, groups: int, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Of `x`, [c, N]: each group of channels to mean 0 and variance 1 over its channels and positions, then scaled."""
+def group_norm(
+    x: np.ndarray, groups: int, weight: np.ndarray, bias: np.ndarray, real: np.ndarray | None = None
+) -> np.ndarray:
+    """Of `x`, [c, N]: each group of channels to mean 0 and variance 1 over its channels and positions, then scaled.
+
+    Where `real`, [N], is false there is neither a say nor a value but 0.
+    """
+    kept = range(x.shape[1]) if real is None else [n for n in range(x.shape[1]) if real[n]]
     size = len(x) // groups
     out = np.zeros_like(x)
     for group in range(groups):
         rows = range(group * size, (group + 1) * size)
-        values = [value for row in rows for value in x[row]]
+        values = [x[row][n] for row in rows for n in kept]
         mean = sum(values) / len(values)
         variance = sum((value - mean) ** 2 for value in values) / len(values)
         for row in rows:
-            out[row] = (x[row] - mean) / math.sqrt(variance + 1e-5) * weight[row] + bias[row]
+            for n in kept:
+                out[row][n] = (x[row][n] - mean) / math.sqrt(variance + 1e-5) * weight[row] + bias[row]
     return out
 
 

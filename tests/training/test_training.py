@@ -22,7 +22,7 @@ from rifenet.cli.main import main
 from rifenet.config import Config, DataConfig, ModelConfig, TrainConfig, from_dict, load_config, save_config, to_dict
 from rifenet.data.sources import open_dataset
 from rifenet.models import build_model
-from rifenet.training import NonFiniteLoss, train
+from rifenet.training import NonFiniteLoss, loop, train
 from rifenet.training.episodes import base_split
 from rifenet.training.optim import build_optimizers, learning_rates
 from rifenet.training.selection import LEAST_AUROC
@@ -75,8 +75,9 @@ def _lines(folder: Path, name: str = "loss") -> list[dict[str, Any]]:
         {},
         {"train__optimizer": "adamw", "train__warmup": 3, "train__pseudo_labels": "mutual"},
         {"data__cache_dir": "cache", "data__shots": 2},
+        {"data__cache_dir": "cache", "data__shots": 3, "train__mixed_shots": True, "train__average": 0.9},
     ],
-    ids=["paper", "adamw, mutual", "cached features"],
+    ids=["paper", "adamw, mutual", "cached features", "mixed shots, averaged weights"],
 )
 def test_ten_steps_equal_five_resumed_five(voc: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     if "data__cache_dir" in changes:
@@ -94,6 +95,45 @@ def test_ten_steps_equal_five_resumed_five(voc: Path, tmp_path: Path, changes: d
         line["loss"] for line in _lines(tmp_path / "parts")
     ]
     assert len(_lines(tmp_path / "parts")) == 10
+
+
+def test_the_average_is_kept_and_the_weights_go_on_without_it(voc: Path, tmp_path: Path) -> None:
+    """The kept model holds the running average of the weights of all steps; training itself is as without."""
+    plain, averaged = (
+        _config(voc, tmp_path / name, train__average=decay, train__validate_every=6, train__steps=6)
+        for name, decay in (("plain", 0.0), ("averaged", 0.8))
+    )
+    torch.manual_seed(plain.train.seed)
+    followed = {name: value.double() for name, value in trained_state(build_model(plain.model)).items()}
+    for step in range(1, 7):
+        train(plain, stop_at=step)
+        weights = load_file(tmp_path / "plain" / STATE_FILE)
+        for name, before in followed.items():
+            followed[name] = before + max(0.2, 9 / (9 + step)) * (weights[f"model.{name}"] - before)
+    train(averaged)
+    whole, other = (load_file(tmp_path / name / STATE_FILE) for name in ("plain", "averaged"))
+    assert all(torch.equal(value, other[name]) for name, value in whole.items())
+    kept, last = (load_file(tmp_path / name / "model.safetensors") for name in ("averaged", "plain"))
+    for name, value in followed.items():
+        torch.testing.assert_close(kept[name].double(), value, rtol=1e-5, atol=1e-6)
+    assert any(not torch.allclose(value, last[name], atol=1e-4) for name, value in kept.items())
+
+
+def test_mixed_shots_train_with_every_number_of_supports(voc: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    seen: list[int] = []
+    inner = loop.loss_terms
+
+    def watched(wrapped: Any, model: Any, batch: dict[str, torch.Tensor], settings: Any) -> Any:
+        assert len({batch[name].shape[1] for name in batch if name.startswith("support_")}) == 1
+        seen.append(batch["support_images"].shape[1])
+        return inner(wrapped, model, batch, settings)
+
+    monkeypatch.setattr(loop, "loss_terms", watched)
+    config = _config(voc, tmp_path / "run", data__shots=3, train__mixed_shots=True, train__steps=14)
+    train(config)
+    assert set(seen) == {1, 2, 3}
+    index = open_dataset("pascal", voc, progress=False)
+    assert {len(episode.supports) for episode in base_split(config, index).heldout_episodes} == {1}
 
 
 def test_a_finished_run_holds_everything_and_is_not_repeated(voc: Path, tmp_path: Path) -> None:

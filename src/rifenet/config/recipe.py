@@ -123,6 +123,12 @@ class TrainConfig:
     crossed: float = 0.0
     """Evidence head only: share of the queries that are also segmented for another episode's class, which they may not
     show; it learns to find nothing. At least one of a batch of two and more, on every rank."""
+    mixed_shots: bool = False
+    """Each step's episodes have 1 to `data.shots` supports, drawn by the step; a class with too few images repeats
+    some. Validation has one."""
+    average: float = 0.0
+    """Decay of a running average of the trained weights, which is what is validated and kept; 0: the weights
+    themselves. In the first steps the average follows faster."""
     pseudo_labels: str = "weak_to_strong"
     """weak_to_strong, or mutual: the mean of both directions."""
     hard_labels: bool = False
@@ -169,6 +175,7 @@ class TrainConfig:
                 "Expected train.warmup only with train.optimizer adamw: the paper's recipe has none. Leave it out."
             )
         expect(0 <= self.crossed <= 1, "train.crossed", self.crossed, "a share in [0,1]")
+        expect(0 <= self.average < 1, "train.average", self.average, "in [0,1)")
         expect(0 <= self.momentum < 1, "train.momentum", self.momentum, "in [0,1)")
         expect(self.poly_power > 0, "train.poly_power", self.poly_power, "above 0")
         one_of("train.pseudo_labels", self.pseudo_labels, PSEUDO_LABELS)

@@ -55,7 +55,8 @@ class EpisodePool:
     Attributes:
         images: record indices of each usable class.
         pairs: (record index, class id) of the usable classes, in list order.
-        left_out: (class name, reason) of the classes with fewer than K + 1 images.
+        left_out: (class name, reason) of the classes with fewer than K + 1 images; or than `least_shots` + 1, where
+            that is given: a class in between repeats its supports.
         borrowing: names of classes with fewer than K + 1 + U images, whose unlabeled images come from the whole index.
 
     Raises ValueError where no class is left, or the index has too few images for U.
@@ -67,17 +68,19 @@ class EpisodePool:
         class_ids: Sequence[int],
         *,
         shots: int,
+        least_shots: int | None = None,
         unlabeled: int = 0,
         min_area: int = 2048,
         unlabeled_source: str = "class",
         sampling: str = "image",
     ) -> None:
         self.index, self.shots, self.unlabeled, self.sampling = index, shots, unlabeled, sampling
-        self.images, self.left_out = usable_classes(index, class_ids, shots, min_area)
+        least = shots if least_shots is None else least_shots
+        self.images, self.left_out = usable_classes(index, class_ids, least, min_area)
         if not self.images:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.left_out) or "no class was given"
             raise ValueError(
-                f"Expected a class with at least {shots + 1} images to draw episodes from, but got none ({reasons})."
+                f"Expected a class with at least {least + 1} images to draw episodes from, but got none ({reasons})."
             )
         if len(index) < shots + 1 + unlabeled:
             raise ValueError(
@@ -104,7 +107,9 @@ class EpisodePool:
         else:
             class_id = self._draw_class(seed, i)
             query = self.images[class_id][_draw(len(self.images[class_id]), "train", seed, i, "query")]
-        supports = _draw_others(self.images[class_id], self.shots, (query,), "train", seed, i, "support")
+        different = min(self.shots, len(self.images[class_id]) - 1)
+        drawn = _draw_others(self.images[class_id], different, (query,), "train", seed, i, "support")
+        supports = tuple(drawn[shot % different] for shot in range(self.shots))
         others = self._unlabeled_images[class_id]
         unlabeled = _draw_others(others, self.unlabeled, (query, *supports), "train", seed, i, "unlabeled")
         return Episode(class_id, query, supports, unlabeled)

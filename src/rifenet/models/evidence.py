@@ -7,7 +7,7 @@ estimate, to the query's own foreground and background. It starts as the trainin
 learns to correct it. RiFeNet's activated features assist it; training leaves them out of a share of the episodes, so
 that it never depends on them. Fine backbone features place the edges, at their own resolution.
 
-Padding is no key and in no mean; convolutions and group norms do see it, as zeros at first.
+Padding is no key, in no mean and in no norm, and convolutions see it as they see the space beyond the border: zeros.
 
 Shapes: B batch, K shots, S stages, D their channels together, E support keys, N = h*w positions, M similarity maps,
 c the head's channels, h w feature size, f g size of the fine features.
@@ -112,9 +112,33 @@ def similarity_maps(units: Tensor, keys: EvidenceKeys, channels: tuple[int, ...]
     return torch.stack(maps, 1).unflatten(2, grid), score.transpose(1, 2).unflatten(2, grid)
 
 
-def _normed(inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2 * dilation, dilation=dilation, bias=False)
-    return nn.Sequential(convolution, nn.GroupNorm(GROUPS, outputs))
+class MaskedGroupNorm(nn.GroupNorm):
+    """Group norm over real positions; padding is zero after it."""
+
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:  # type: ignore[override]  # a norm that needs to know more
+        """Maps x [B,c,h,w] to the same shape; real [B,1,h,w] is 1 or 0."""
+        with torch.autocast(x.device.type, enabled=False):
+            groups, weight = x.float().unflatten(1, (self.num_groups, -1)), real.float()[:, :, None]
+            count = (weight.sum((3, 4), keepdim=True) * groups.shape[2]).clamp(min=1)
+            centred = (groups - (groups * weight).sum((2, 3, 4), keepdim=True) / count) * weight
+            variance = centred.square().sum((2, 3, 4), keepdim=True) / count
+            normed = (centred * (variance + self.eps).rsqrt()).flatten(1, 2)
+            return (normed * self.weight[:, None, None] + self.bias[:, None, None]) * real
+
+
+class Normed(nn.Module):
+    """Convolution and group norm: [B,inputs,h,w] -> [B,outputs,h,w], zero in padding."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        padding = kernel // 2 * dilation
+        self.convolution = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False)
+        self.norm = MaskedGroupNorm(GROUPS, outputs)
+
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:
+        """Maps x [B,inputs,h,w], zero in padding; real [B,1,h,w]."""
+        normed: Tensor = self.norm(self.convolution(x), real)
+        return normed
 
 
 class Block(nn.Module):
@@ -122,12 +146,12 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, dilation: int = 1) -> None:
         super().__init__()
-        self.first = _normed(dim, dim, 3, dilation)
-        self.second = _normed(dim, dim, 3, dilation)
+        self.first = Normed(dim, dim, 3, dilation)
+        self.second = Normed(dim, dim, 3, dilation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps x [B,c,h,w] to [B,c,h,w]."""
-        return (x + self.second(self.first(x).relu())).relu()
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:
+        """Maps x [B,c,h,w] to [B,c,h,w]; real [B,1,h,w]."""
+        return (x + self.second(self.first(x, real).relu(), real)).relu()
 
 
 class AffinityPropagation(nn.Module):
@@ -140,14 +164,14 @@ class AffinityPropagation(nn.Module):
         super().__init__()
         self.sharpness = nn.Parameter(torch.linspace(math.log(5), math.log(40), HEADS))
         self.value = nn.Conv2d(dim, dim, 1, bias=False)
-        self.merge = _normed(dim, dim)
+        self.merge = Normed(dim, dim)
 
-    def forward(self, x: Tensor, affinity: Tensor) -> Tensor:
-        """Maps x [B,c,h,w] to [B,c,h,w]; affinity [B,1,N,N], below -1 for keys that are padding."""
+    def forward(self, x: Tensor, affinity: Tensor, real: Tensor) -> Tensor:
+        """Maps x [B,c,h,w] to [B,c,h,w]; affinity [B,1,N,N], below -1 for keys that are padding; real [B,1,h,w]."""
         value = self.value(x).flatten(2).unflatten(1, (HEADS, -1)).transpose(2, 3)  # [B,4,N,c/4]
         weights = (affinity * self.sharpness.exp()[:, None, None]).softmax(3)
         spread = (weights @ value).transpose(2, 3).flatten(1, 2).view_as(x)
-        merged: Tensor = self.merge[1](x + self.merge[0](spread))
+        merged: Tensor = self.merge.norm(x + self.merge.convolution(spread), real)
         return merged.relu()
 
 
@@ -156,18 +180,22 @@ class FineDecoder(nn.Module):
 
     def __init__(self, dim: int, fine_channels: int) -> None:
         super().__init__()
-        self.middle = nn.Sequential(_normed(dim, dim // 2, 3), nn.ReLU(), _normed(dim // 2, dim // 2, 3), nn.ReLU())
-        self.reduce = _normed(fine_channels, GROUPS)
-        self.last = nn.Sequential(
-            _normed(dim // 2 + GROUPS, dim // 4, 3), nn.ReLU(), _normed(dim // 4, dim // 4, 3), nn.ReLU()
-        )
+        self.middle = nn.ModuleList([Normed(dim, dim // 2, 3), Normed(dim // 2, dim // 2, 3)])
+        self.reduce = Normed(fine_channels, GROUPS)
+        self.last = nn.ModuleList([Normed(dim // 2 + GROUPS, dim // 4, 3), Normed(dim // 4, dim // 4, 3)])
         self.classify = nn.Conv2d(dim // 4, 1, 1)
 
-    def forward(self, x: Tensor, fine: Tensor) -> Tensor:
-        """Maps x [B,c,h,w] and fine features [B,F,f,g] to a score [B,1,f,g]."""
+    def forward(self, x: Tensor, fine: Tensor, real: Tensor) -> Tensor:
+        """Maps x [B,c,h,w], fine features [B,F,f,g] and real [B,1,h,w] to a score [B,1,f,g]."""
         height, width = fine.shape[-2:]
-        x = self.middle(_resize(x, ((height + 1) // 2, (width + 1) // 2)))
-        x = self.last(torch.cat([_resize(x, (height, width)), self.reduce(fine)], 1))
+        half = ((height + 1) // 2, (width + 1) // 2)
+        real_half, real_fine = ((_resize(real, size) >= 0.5).to(real.dtype) for size in (half, (height, width)))
+        x = _resize(x, half)
+        for layer in self.middle:
+            x = layer(x * real_half, real_half).relu()
+        x = torch.cat([_resize(x, (height, width)), self.reduce(fine, real_fine)], 1)
+        for layer in self.last:
+            x = layer(x * real_fine, real_fine).relu()
         score: Tensor = self.classify(x)
         return score
 
@@ -189,13 +217,13 @@ class EvidenceHead(nn.Module):
         super().__init__()
         self.channels, self.assist_dropout = channels, assist_dropout
         levels = len(channels) + (len(channels) > 1)
-        self.enter = _normed(5 * levels, dim)
+        self.enter = Normed(5 * levels, dim)
         self.spread = nn.ModuleList(AffinityPropagation(dim) for _ in range(2))
         self.first = Block(dim)
         self.assist = nn.Conv2d(assist_channels, dim, 1, bias=False)
         self.estimate = nn.Conv2d(dim, 1, 1)
-        self.enter_own = _normed(dim + 2 * levels + 1, dim)
-        self.second = nn.Sequential(Block(dim, dilation=2), Block(dim))
+        self.enter_own = Normed(dim + 2 * levels + 1, dim)
+        self.second = nn.ModuleList([Block(dim, dilation=2), Block(dim)])
         self.decoder = FineDecoder(dim, fine_channels)
         for last in (self.estimate, self.decoder.classify):  # starts as the training-free score
             nn.init.zeros_(last.weight)
@@ -221,18 +249,20 @@ class EvidenceHead(nn.Module):
             flat = units.flatten(2)
             affinity = (flat.transpose(1, 2) @ flat / len(self.channels))[:, None]
             affinity = affinity.masked_fill(~valid.flatten(1)[:, None, None], PADDING)
-        x = self.enter((maps * 4 - 2) * real).relu()
-        x = self.first(self.spread[0](x, affinity))
-        assist = self.assist(features)
+        x = self.enter((maps * 4 - 2) * real, real).relu()
+        x = self.first(self.spread[0](x, affinity, real), real)
+        assist = self.assist(features * real)
         if self.training:
             assist = assist * (torch.rand(len(x), 1, 1, 1, device=x.device) >= self.assist_dropout)
         x = x + assist
         coarse = self.estimate(x) + score * ANCHOR_SCALE
         with torch.autocast(high.device.type, enabled=False):
             own = self._own_maps(units, coarse.float(), real.float())
-        x = torch.cat([x, own, coarse.sigmoid()], 1)
-        x = self.second(self.spread[1](self.enter_own(x).relu(), affinity))
-        refined = self.decoder(x, fine) + _resize(coarse, (fine.shape[-2], fine.shape[-1]))
+        x = torch.cat([x, own, coarse.sigmoid()], 1) * real
+        x = self.spread[1](self.enter_own(x, real).relu(), affinity, real)
+        for block in self.second:
+            x = block(x, real)
+        refined = self.decoder(x, fine, real) + _resize(coarse, (fine.shape[-2], fine.shape[-1]))
         return EvidenceLogits(*(torch.cat([-value, value], 1) / 2 for value in (refined, coarse)))
 
     def _own_maps(self, units: Tensor, coarse: Tensor, real: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ def base_split(config: Config, index: ImageIndex) -> Split:
         training,
         base,
         shots=data.shots,
+        least_shots=1 if config.train.mixed_shots else None,
         unlabeled=config.train.unlabeled,
         min_area=data.min_area,
         unlabeled_source=data.unlabeled_source,
@@ -48,7 +49,8 @@ def base_split(config: Config, index: ImageIndex) -> Split:
     heldout_classes: tuple[int, ...] = ()
     if data.holdout:
         # Classes by the root of their images: in list order a frequent class would be most of the episodes.
-        drawn = EpisodePool(heldout, base, shots=data.shots, min_area=data.min_area, sampling="root")
+        shots = 1 if config.train.mixed_shots else data.shots
+        drawn = EpisodePool(heldout, base, shots=shots, min_area=data.min_area, sampling="root")
         heldout_classes = drawn.classes
         episodes = [drawn.episode(config.train.seed, number) for number in range(config.train.validate_episodes)]
     return Split(pool, heldout, episodes, heldout_classes, _notes(pool, len(heldout), heldout_classes))

@@ -21,6 +21,7 @@ from rifenet.data.sources import open_dataset
 from rifenet.distributed import launch
 from rifenet.files import write_atomically
 from rifenet.models import RiFeNet, RiFeNetOutput, build_model, upsample
+from rifenet.training.average import WeightAverage
 from rifenet.training.episodes import base_split, step_batches, training_episodes
 from rifenet.training.features import unpack
 from rifenet.training.logging import RunLog
@@ -90,7 +91,8 @@ class _Run:
         # After the model moved: optimizers put restored state on their parameters' device, and nothing moves it later.
         content = {"images": self.split.pool.index.hash, "cached": bool(config.data.cache_dir)}
         fresh: dict[str, Any] = {"step": 0, "best_miou": -1.0, "best_step": 0, **content}
-        self.progress = load_state(self.folder, config, model, self.optimizers, content) or fresh
+        self.average = WeightAverage(model, settings.average) if settings.average else None
+        self.progress = load_state(self.folder, config, model, self.optimizers, content, self.average) or fresh
         self.wrapped.train()
         self.episodes = training_episodes(config, self.split, model, self.fabric)
         self.log = None
@@ -113,6 +115,8 @@ class _Run:
         settings, number = self.settings, self.progress["step"]
         torch.manual_seed(_step_seed(settings.seed, number, self.fabric.global_rank))
         set_learning_rates(self.prepared, learning_rates(settings, number))
+        if settings.mixed_shots:
+            batch = _fewer_shots(batch, int(torch.randint(self.config.data.shots, ())) + 1)
         terms = loss_terms(self.wrapped, self.model, self.fabric.to_device(batch), settings)
         loss = losses.total(terms, settings.w_aux, settings.beta)
         _check_finite(terms, number, batch["episode"], self.split.pool, settings.seed)
@@ -125,6 +129,8 @@ class _Run:
         for optimizer in self.prepared:
             optimizer.step()
         self.progress["step"] += 1
+        if self.average:
+            self.average.update(self.progress["step"])
         self.episodes_since += settings.batch_size
         return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}, float(norm)
 
@@ -143,11 +149,12 @@ class _Run:
             self.log.step(done)
         if done % settings.validate_every == 0 or done == settings.steps:
             started = time.perf_counter()
-            select(self.config, self.split, self.model, self.progress, self.folder, self.fabric, self.log)
+            with self.average.applied() if self.average else nullcontext():
+                select(self.config, self.split, self.model, self.progress, self.folder, self.fabric, self.log)
             self.since += time.perf_counter() - started
         if done % settings.save_every == 0 or done == last:
             if self.fabric.is_global_zero:
-                save_state(self.folder, self.config, self.model, self.optimizers, self.progress)
+                save_state(self.folder, self.config, self.model, self.optimizers, self.progress, self.average)
             self.fabric.barrier()
 
     def finish(self) -> None:
@@ -202,6 +209,11 @@ def loss_terms(
         logits = upsample(output.crossed.fine.float(), size)
         terms["crossed"] = losses.mask_evidence(logits, batch["crossed_masks"][: len(logits)])
     return terms
+
+
+def _fewer_shots(batch: dict[str, Tensor], shots: int) -> dict[str, Tensor]:
+    """The batch with only the first supports of each episode; which these are, the episode's draw has decided."""
+    return {name: value[:, :shots] if name.startswith("support_") else value for name, value in batch.items()}
 
 
 def _crossed(share: float, episodes: int) -> int:

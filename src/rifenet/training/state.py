@@ -17,15 +17,23 @@ from torch.optim import Optimizer
 from rifenet.checkpoint import trained_state
 from rifenet.config import FREE, Config, to_dict
 from rifenet.files import write_atomically, write_text
+from rifenet.training.average import WeightAverage
 
 STATE_FILE = "state.safetensors"
 
 
 def save_state(
-    folder: Path, config: Config, model: nn.Module, optimizers: list[Optimizer], progress: dict[str, Any]
+    folder: Path,
+    config: Config,
+    model: nn.Module,
+    optimizers: list[Optimizer],
+    progress: dict[str, Any],
+    average: WeightAverage | None = None,
 ) -> None:
-    """Writes model, optimisers and `progress` (`step` and what the loop wants back) atomically."""
+    """Writes model, optimisers, average and `progress` (`step` and what the loop wants back) atomically."""
     tensors = {f"model.{name}": value for name, value in trained_state(model).items()}
+    if average:
+        tensors |= {f"average.{name}": value for name, value in average.values.items()}
     for number, optimizer in enumerate(optimizers):
         for index, values in optimizer.state_dict()["state"].items():
             for key, value in values.items():
@@ -39,7 +47,12 @@ def save_state(
 
 
 def load_state(
-    folder: Path, config: Config, model: nn.Module, optimizers: list[Optimizer], content: dict[str, Any]
+    folder: Path,
+    config: Config,
+    model: nn.Module,
+    optimizers: list[Optimizer],
+    content: dict[str, Any],
+    average: WeightAverage | None = None,
 ) -> dict[str, Any] | None:
     """Restores what `save_state` wrote and returns its progress, or None where the run folder has no state.
 
@@ -65,8 +78,9 @@ def load_state(
                 f"Expected the run in {folder} to go on with the same {name}, but {progress.get(name)} became {value}. "
                 "Give another --train.out, or remove the folder to start again."
             )
-    own = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-    model.load_state_dict({**model.state_dict(), **own})
+    model.load_state_dict({**model.state_dict(), **_below("model.", tensors)})
+    if average:
+        average.restore(_below("average.", tensors))
     for number, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
@@ -75,6 +89,10 @@ def load_state(
                 state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return progress
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _check_config(folder: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
