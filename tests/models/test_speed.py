@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from rifenet.config import TrainConfig
 from rifenet.models import RiFeNet, build_model
 from rifenet.models.attention import cycle_consistent, sample_and_mix
 from rifenet.models.prior import choose_keys, prior_mask
+from rifenet.training.loop import prepare
 
 SMALL: dict[str, Any] = {
     "backbone": "efficientnet_lite0",
@@ -105,3 +107,84 @@ def test_the_accelerated_network_gives_the_same_logits(evidence: bool) -> None:
         fast = model.decode(model.encode_query(query), model.encode_support(supports, masks))
     assert torch.allclose(fast, plain, atol=1e-4)
     assert plain.std() > 1e-3
+
+
+def test_affinity_is_computed_once_for_all_classes_and_not_for_unlabeled_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small(evidence=True, evidence_dim=32)
+    assert model.evidence is not None
+    seen, inner = [], model.evidence.affinity
+
+    def counted(high: Tensor, valid: Tensor) -> Tensor:
+        seen.append(len(high))
+        return inner(high, valid)
+
+    monkeypatch.setattr(model.evidence, "affinity", counted)
+    images, masks = torch.rand(2, 1, 3, 65, 65), torch.zeros(2, 1, 65, 65, dtype=torch.uint8)
+    masks[:, :, 16:48, 16:48] = 1
+    pairs = {"unlabeled_weak": images.repeat(1, 2, 1, 1, 1), "unlabeled_strong": images.repeat(1, 2, 1, 1, 1)}
+    model(images, masks, images[:, 0], crossed=1, **pairs)
+    assert seen == [2]
+    model.eval()
+    features, context = model.encode_query(images[0]), model.encode_support(images[:1], masks[:1])
+    for _ in range(3):
+        model.decode(features, context)
+    assert seen == [2, 1]
+
+
+def test_affinity_by_loops() -> None:
+    model = small(evidence=True, evidence_dim=32, high=(5, 7))
+    assert model.evidence is not None
+    channels = model.evidence.channels
+    high, valid = torch.randn(1, sum(channels), 2, 3), torch.ones(1, 2, 3, dtype=torch.bool)
+    valid[0, 1, 2] = False
+    affinity = model.evidence.affinity(high, valid)[0, 0]
+    vectors = [high[0, :, i // 3, i % 3].split(channels) for i in range(6)]
+    for i, one in enumerate(vectors):
+        for j, other in enumerate(vectors[:5]):
+            cosines = [float(torch.cosine_similarity(a, b, dim=0)) for a, b in zip(one, other, strict=True)]
+            assert float(affinity[i, j]) == pytest.approx(sum(cosines) / len(channels), abs=1e-5)
+    assert (affinity[:, 5] < -1).all()
+
+
+def training_gradients(model: RiFeNet) -> list[Tensor]:
+    """Of a step with dropout, token choice and both views."""
+    torch.manual_seed(1)
+    images, masks = torch.rand(1, 1, 3, 65, 65), torch.zeros(1, 1, 65, 65, dtype=torch.uint8)
+    masks[:, :, 16:48, 16:48] = 1
+    output = model(
+        images, masks, images[:, 0], unlabeled_weak=images, unlabeled_strong=images.flip(-1), query_masks=masks[:, 0]
+    )
+    assert output.strong_logits is not None
+    model.zero_grad()
+    (output.logits.square().sum() + output.strong_logits.square().sum()).backward()
+    return [parameter.grad.clone() for parameter in model.activation.parameters() if parameter.grad is not None]
+
+
+def test_checkpointing_gives_the_same_gradients_and_keeps_less() -> None:
+    kept: dict[bool, int] = {}
+    gradients: dict[bool, list[Tensor]] = {}
+    for checkpointed in (False, True):
+        model = small(dropout=0.2, layers=2)
+        prepare(model, TrainConfig(checkpoint_activations=checkpointed))
+        sizes: list[int] = []
+
+        def keep(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            gradients[checkpointed] = training_gradients(model)
+        kept[checkpointed] = sum(sizes)
+    assert len(gradients[True]) == len(gradients[False]) > 20
+    for one, other in zip(gradients[True], gradients[False], strict=True):
+        assert torch.equal(one, other)
+    assert kept[True] < 0.8 * kept[False]
+
+
+def test_compiling_gives_the_same_gradients_and_names() -> None:
+    plain, compiled = (small(layers=1) for _ in range(2))
+    prepare(plain, TrainConfig())
+    prepare(compiled, TrainConfig(compile=True), backend="aot_eager")  # all of it but the code generator
+    for one, other in zip(training_gradients(compiled.eval()), training_gradients(plain.eval()), strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()

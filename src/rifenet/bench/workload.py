@@ -106,7 +106,7 @@ def training_step(config: ModelConfig, case: Case, device: torch.device) -> Call
     """
     from rifenet import losses
     from rifenet.config import TrainConfig
-    from rifenet.training.loop import loss_terms
+    from rifenet.training.loop import loss_terms, prepare
     from rifenet.training.optim import build_optimizers
 
     if config.kind != "rifenet":
@@ -115,6 +115,7 @@ def training_step(config: ModelConfig, case: Case, device: torch.device) -> Call
     model = build_model(dataclasses.replace(config, pretrained=False, weights="", aux=True)).to(device).train()
     assert isinstance(model, RiFeNet)
     settings = TrainConfig(unlabeled=UNLABELED)
+    prepare(model, settings)
     optimizers = build_optimizers(model, settings)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     batch = _training_batch(case, device)
