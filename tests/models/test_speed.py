@@ -109,7 +109,9 @@ def test_the_accelerated_network_gives_the_same_logits(evidence: bool) -> None:
     assert plain.std() > 1e-3
 
 
-def test_affinity_is_computed_once_for_all_classes_and_not_for_unlabeled_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_affinity_is_computed_once_for_all_classes_and_not_for_unlabeled_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = small(evidence=True, evidence_dim=32)
     assert model.evidence is not None
     seen, inner = [], model.evidence.affinity

@@ -5,7 +5,6 @@ Shapes: B batch, C embed dim, N = h*w query positions, T support tokens.
 
 from __future__ import annotations
 
-
 from functools import partial
 
 import torch

@@ -145,7 +145,7 @@ class AffinityPropagation(nn.Module):
     def forward(self, x: Tensor, affinity: Tensor) -> Tensor:
         """Maps x [B,c,h,w] to [B,c,h,w]; affinity [B,1,N,N], below -1 for keys that are padding."""
         value = self.value(x).flatten(2).unflatten(1, (HEADS, -1)).transpose(2, 3)  # [B,4,N,c/4]
-        # A head at a time: the weights of all would be the largest tensor of the network, and leave the processor's cache.
+        # A head at a time: the weights of all would be the network's largest tensor, and leave the processor's cache.
         heads = zip(self.sharpness.exp(), value.unbind(1), strict=True)
         mixed = torch.stack([(affinity[:, 0] * sharp).softmax(2) @ own for sharp, own in heads], 1)
         spread = mixed.transpose(2, 3).flatten(1, 2).view_as(x)

@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 CPU_IMAGES = 2
 """Images that go through a backbone's layers together on a CPU."""
 

@@ -1,4 +1,4 @@
-"""A frozen backbone without batch norms: each is folded into the convolution before it, once, instead of run every time.
+"""A frozen backbone without batch norms: each is folded into the convolution before it, once, not run every time.
 
 A frozen batch norm is `x * scale + shift` for each channel, and so is part of a convolution with scaled filters and a
 bias. The copy's filters lie in memory channels last, as the library's convolutions want them: given images in that
