@@ -57,6 +57,27 @@ def test_sampling_by_definition_inside_and_outside_of_the_map(graph: bool) -> No
     assert torch.allclose(mixed.double(), sampled_by_loops(value, location, weights), atol=1e-5)
 
 
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_place_that_is_no_number_shows_in_the_result_and_nowhere_else(broken: float) -> None:
+    value, location, weights = torch.randn(1, 2, 4, 6), torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2)
+    location[0, 1, 0, 0] = broken
+    with torch.no_grad():
+        mixed = sample_and_mix(value, location, weights)
+    assert torch.isnan(mixed).any(1).tolist() == [[False, True, False]]
+
+
+def test_exported_graphs_sample_by_the_plain_operator() -> None:
+    class Sampling(torch.nn.Module):
+        def forward(self, value: Tensor, location: Tensor, weights: Tensor) -> Tensor:
+            return sample_and_mix(value, location, weights)
+
+    inputs = torch.randn(1, 2, 4, 6), torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2)
+    with torch.no_grad():
+        graph = str(torch.export.export(Sampling(), inputs, strict=False).graph)
+    assert "grid_sampler" in graph
+    assert "embedding_bag" not in graph
+
+
 def test_cycles_by_loops() -> None:
     torch.manual_seed(0)
     query, keys = torch.randn(2, 3, 11, 4), torch.randn(2, 3, 6, 4)

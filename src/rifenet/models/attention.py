@@ -3,8 +3,9 @@
 Shapes: B batch, C embed dim, G heads, D = C/G channels a head, P points, N = h*w query positions, T support tokens.
 
 `DeformableSelfAttention` is the single-level deformable attention of Deformable DETR; sampling is one `grid_sample`
-over all heads and points (on a CPU one weighted gather), so no compiled operator is needed on any device. `CycleCrossAttention` masks the support
-tokens whose round trip (token -> best query -> that query's best token) ends at the other label, as CyCTR does.
+over all heads and points (on a CPU one weighted gather), so no compiled operator is needed on any device.
+`CycleCrossAttention` masks the support tokens whose round trip (token -> best query -> that query's best token) ends at
+the other label, as CyCTR does.
 """
 
 from __future__ import annotations
@@ -103,11 +104,11 @@ def sample_and_mix(value: Tensor, location: Tensor, weights: Tensor) -> Tensor:
         location: x and y in [-1,1] from border to border (`align_corners=False`), [M,N,P,2].
         weights: [M,N,P].
     """
-    graph = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    graph = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
     if graph or value.device.type != "cpu":
         sampled = F.grid_sample(value, location, align_corners=False)  # [M,D,N,P]
         return (sampled * weights[:, None]).sum(-1)
-    maps, dim, height, width = value.shape
+    maps, _, height, width = value.shape
     size = location.new_tensor([width, height])
     x, y = ((location * size + size - 1) / 2).unbind(-1)
     left, top = x.floor(), y.floor()
@@ -121,7 +122,7 @@ def sample_and_mix(value: Tensor, location: Tensor, weights: Tensor) -> Tensor:
             corners.append(row.clamp(0, height - 1) * width + column.clamp(0, width - 1))
             shares.append(share * inside)
     first = torch.arange(maps, device=value.device)[:, None, None] * (height * width)
-    index = torch.cat(corners, -1).long() + first  # [M,N,4P]
+    index = torch.cat(corners, -1).nan_to_num(0).long() + first  # [M,N,4P]; what is not a number has a share of none
     table = value.flatten(2).transpose(1, 2).flatten(0, 1)  # [M*h*w,D]
     mixed = F.embedding_bag(
         index.flatten(0, 1), table, mode="sum", per_sample_weights=torch.cat(shares, -1).flatten(0, 1).to(table.dtype)

@@ -29,7 +29,7 @@ def choose_keys(high: Tensor, of_label: Tensor, cap: int) -> tuple[Tensor, Tenso
     batch, shots = high.shape[:2]
     candidates = of_label.flatten(0, 1).flatten(1)
     chosen = choose_evenly(candidates, torch.full((batch * shots,), cap, device=high.device))
-    if high.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+    if high.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()):
         cap = max(int(chosen.sum(1).max()), 1)
     slots = fill_slots(chosen, cap)
     keys = gather_positions(high.flatten(0, 1).flatten(2).transpose(1, 2).float(), slots.positions)

@@ -206,7 +206,7 @@ class Backbone(nn.Module):
 
 def _fits(images: Tensor) -> bool:
     """Whether all images go through the layers together: on a CPU many are no faster than few, and take more memory."""
-    if images.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if images.device.type != "cpu" or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
         return True  # a graph is of any batch
     return len(images) <= CPU_IMAGES
 

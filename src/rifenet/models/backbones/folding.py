@@ -25,7 +25,7 @@ def folded(backbone: Backbone) -> Backbone:
         _fold(convolution, norm)
         parent, _, own = norm_name.rpartition(".")
         setattr(twin.get_submodule(parent), own, nn.Identity())
-    return twin.to(memory_format=torch.channels_last)
+    return twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its stubs
 
 
 @torch.no_grad()
