@@ -65,7 +65,9 @@ def test_it_computes_what_the_model_does(
             model.encode_query(images[2:3], valid[2:3]),
             model.encode_support(images[None, :2], torch.from_numpy(masks)[None, :2], valid[None, :2]),
         )
-    np.testing.assert_array_equal(logits, upsample(expected, (SIZE, SIZE)).numpy())
+    np.testing.assert_allclose(
+        logits, upsample(expected, (SIZE, SIZE)).numpy(), rtol=0, atol=1e-5
+    )  # its backbone is folded
 
 
 def test_neighbours_in_a_batch_change_no_bit(

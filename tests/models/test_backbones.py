@@ -13,7 +13,9 @@ from reference.backbones import efficientnet_lite_stages, resnet_stages, same_co
 from torch import Tensor, nn
 
 from rifenet.models.backbones import Backbone, Features, build_backbone
+from rifenet.models.backbones.base import CPU_IMAGES
 from rifenet.models.backbones.efficientnet_lite import SameConv2d
+from rifenet.models.backbones.folding import folded
 
 THIN = 1 / 16  # width: 4 channels, so that real depth stays fast
 LITE_BLOCKS = {
@@ -356,3 +358,52 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
 def test_wrong_images_are_refused(images: Tensor) -> None:
     with pytest.raises(ValueError, match=r"Expected float images \[B, 3, H, W\]"):
         build_backbone("resnet18", width=THIN)(images)
+
+
+# Folding.
+
+
+@each_variant
+def test_folded_batch_norms_change_no_feature(options: dict[str, Any]) -> None:
+    backbone = filled(**options, fine=2)
+    images = torch.rand(2, 3, 65, 49)
+    plain = backbone(images)
+    backbone.accelerate()
+    for level, expected in zip(backbone(images), plain, strict=True):
+        assert level.shape == expected.shape
+        scale = expected.abs().max().clamp(min=1)
+        assert torch.allclose(level / scale, expected / scale, rtol=0, atol=1e-4)
+
+
+@each_variant
+def test_every_batch_norm_is_folded_and_the_weights_stay(options: dict[str, Any]) -> None:
+    backbone = filled(**options)
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    twin = folded(backbone)
+    assert not [module for module in twin.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(list(backbone.norms())) == sum(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
+    after = backbone.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_other_weights_or_another_place_end_the_folding() -> None:
+    backbone, other = (filled(seed, **VARIANTS["resnet18-8"]) for seed in (0, 1))
+    images = torch.rand(1, 3, 33, 33)
+    backbone.accelerate()
+    backbone.load_state_dict(other.state_dict())
+    assert torch.equal(backbone(images).high, other(images).high)
+    backbone.accelerate()
+    assert backbone.double()(images.double()).high.dtype == torch.float64
+
+
+def test_images_pass_one_by_one_on_the_cpu_and_come_back_as_a_batch() -> None:
+    backbone = filled(**VARIANTS["lite0-8"])
+    sizes: list[int] = []
+    backbone.conv_stem.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    images = torch.rand(CPU_IMAGES + 1, 3, 33, 33)
+    together = backbone(images)
+    assert sizes == [CPU_IMAGES, 1]
+    alone = [backbone(image[None]) for image in images]
+    for position, level in enumerate(together):
+        assert torch.allclose(level, torch.cat([features[position] for features in alone]), atol=1e-5)

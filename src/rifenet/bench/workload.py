@@ -98,15 +98,17 @@ def example_photo() -> Path:
     return min(Path(str(files("rifenet") / "examples" / "photos")).glob("*.jpg"))
 
 
-def training_step(config: ModelConfig, case: Case, device: torch.device) -> Callable[[], None]:
+def training_step(
+    config: ModelConfig, case: Case, device: torch.device, *, checkpointed: bool = False
+) -> Callable[[], None]:
     """One step of the paper's recipe on B episodes with `UNLABELED` images each, on a network with random weights.
 
-    Forward, losses, backward, clipping and both optimisers; the pictures are there already. Raises ValueError for a
-    model that is not trained.
+    Forward, losses, backward, clipping and both optimisers; the pictures are there already. `checkpointed`: as with
+    `train.checkpoint_activations`. Raises ValueError for a model that is not trained.
     """
     from rifenet import losses
     from rifenet.config import TrainConfig
-    from rifenet.training.loop import loss_terms
+    from rifenet.training.loop import loss_terms, prepare
     from rifenet.training.optim import build_optimizers
 
     if config.kind != "rifenet":
@@ -114,7 +116,8 @@ def training_step(config: ModelConfig, case: Case, device: torch.device) -> Call
     torch.manual_seed(0)
     model = build_model(dataclasses.replace(config, pretrained=False, weights="", aux=True)).to(device).train()
     assert isinstance(model, RiFeNet)
-    settings = TrainConfig(unlabeled=UNLABELED)
+    settings = TrainConfig(unlabeled=UNLABELED, checkpoint_activations=checkpointed)
+    prepare(model, settings)
     optimizers = build_optimizers(model, settings)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     batch = _training_batch(case, device)

@@ -40,7 +40,10 @@ __all__ = [
 
 FREE = {
     "data": {"root", "workers", "cache_dir"},
-    "train": {"out", "log_every", "save_every", "device", "devices", "threads", "tensorboard"},
+    "train": {
+        *("out", "log_every", "save_every", "device", "devices", "threads", "tensorboard"),
+        *("checkpoint_activations", "compile"),
+    },
     "eval": {"batch_size", "workers"},
 }
 """Options, by section, that may change without changing what a run computes."""

@@ -151,6 +151,11 @@ class TrainConfig:
     """auto (bfloat16 where the device gains by it), 32-true or bf16-mixed."""
     threads: int = 0
     """CPU threads a process; 0 leaves torch's choice."""
+    checkpoint_activations: bool = False
+    """Keep less for the backward pass of the feature activation and compute it again there: less memory, more time."""
+    compile: bool = False
+    """Compile the feature activation, the residual block and the head (`torch.compile`; on a CPU it takes a C++
+    compiler). The first steps take minutes."""
     tensorboard: bool = False
     """Write TensorBoard curves beside the JSON lines (extra: tensorboard)."""
 

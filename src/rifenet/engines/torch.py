@@ -37,7 +37,8 @@ class TorchEngine:
     """Runs a `RiFeNet` or `Prototype`; see `rifenet.engines.Engine` for what the members mean.
 
     On the CPU images go through the network one at a time, whatever the batch: it is as fast, and sums of a batch
-    differ in the last bit, so that a mask would depend on its neighbours.
+    differ in the last bit, so that a mask would depend on its neighbours. The model's backbone is accelerated for good
+    (`Backbone.accelerate`), which changes its features by rounding.
     """
 
     def __init__(self, model: RiFeNet | Prototype, *, device: str = "auto", threads: int | None = None) -> None:
@@ -52,6 +53,7 @@ class TorchEngine:
         self.name = str(metadata.get("name") or model.config.kind)
         self.size = int(metadata.get("image_size") or _DEFAULT_SIZE)
         self.hash = str(getattr(model, "hash", "") or f"{model.config.kind}-{backbone_hash(model)}")
+        model.backbone.accelerate()
         self.classes_trained_on: list[str] | None = metadata.get("classes_trained_on")
         self.calibration: Mapping[str, float] | None = metadata.get("calibration")
 

@@ -60,7 +60,8 @@ def evaluate(
     episode is named in a UserWarning, listed in `absent_classes` and left out of the mean, or counted as 0 with
     `absent_as_zero`; a novel class on which the model says it was trained is named in a UserWarning and listed in
     `novel_classes_seen`. `listed` are episodes to score instead of the protocol's own; shots, seeds and N are then
-    theirs. `name` is what tables call the model; without it, the model's own name.
+    theirs. `name` is what tables call the model; without it, the model's own name. A backbone of the model's is
+    accelerated for good (`Backbone.accelerate`), as in the product and in training.
 
     Raises:
         ValueError: no such fold, a seed given twice, no class with enough images, a listed episode of a class that is
@@ -77,6 +78,8 @@ def evaluate(
     device = device_of(model)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    if (backbone := getattr(model, "backbone", None)) is not None:
+        backbone.accelerate()
     started = time.perf_counter()
     scored = score_episodes(
         model,

@@ -5,7 +5,11 @@ Shapes: B batch, C embed dim, N = h*w query positions, T support tokens.
 
 from __future__ import annotations
 
+from functools import partial
+
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from rifenet.models.attention import CycleCrossAttention, DeformableSelfAttention, sine_position
 
@@ -83,10 +87,15 @@ class ActivationLayer(nn.Module):
 
 
 class FeatureActivation(nn.Module):
-    """`layers` activation layers over the query map; options as in `ActivationLayer`."""
+    """`layers` activation layers over the query map; options as in `ActivationLayer`.
+
+    With `checkpointed`, a graph keeps each layer's input only and the backward pass computes the layer again, with the
+    same dropout: less memory for a third more time in the layers.
+    """
 
     def __init__(self, dim: int, layers: int, **options: int | float | bool) -> None:
         super().__init__()
+        self.checkpointed = False
         self.layers = nn.ModuleList(ActivationLayer(dim, **options) for _ in range(layers))  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, valid: Tensor, tokens: Tensor, token_valid: Tensor, token_labels: Tensor) -> Tensor:
@@ -95,6 +104,8 @@ class FeatureActivation(nn.Module):
         position = sine_position(*grid, x.shape[1], x.device).to(x.dtype)
         real = valid.flatten(1)
         flat = x.flatten(2).transpose(1, 2)
+        again = self.checkpointed and torch.is_grad_enabled()
         for layer in self.layers:
-            flat = layer(flat, position, real, grid, tokens, token_valid, token_labels)
+            run = partial(checkpoint, layer, use_reentrant=False) if again else layer
+            flat = run(flat, position, real, grid, tokens, token_valid, token_labels)
         return flat.transpose(1, 2).unflatten(2, grid) * valid[:, None].to(x.dtype)

@@ -3,8 +3,9 @@
 Shapes: B batch, C embed dim, G heads, D = C/G channels a head, P points, N = h*w query positions, T support tokens.
 
 `DeformableSelfAttention` is the single-level deformable attention of Deformable DETR; sampling is one `grid_sample`
-over all heads and points, so no compiled operator is needed on any device. `CycleCrossAttention` masks the support
-tokens whose round trip (token -> best query -> that query's best token) ends at the other label, as CyCTR does.
+over all heads and points (on a CPU one weighted gather), so no compiled operator is needed on any device.
+`CycleCrossAttention` masks the support tokens whose round trip (token -> best query -> that query's best token) ends at
+the other label, as CyCTR does.
 """
 
 from __future__ import annotations
@@ -87,10 +88,46 @@ class DeformableSelfAttention(nn.Module):
         # In float32 under autocast too: half precision cannot tell positions of a large map apart.
         location = (centre[:, None] + offsets.flatten(0, 1).to(scale.dtype) + 0.5) * (2 / scale) - 1  # [B*G,N,P,2]
 
-        sampled = F.grid_sample(value.to(scale.dtype), location, align_corners=False)  # [B*G,D,N,P]
-        mixed = (sampled * weights.flatten(0, 1)[:, None]).sum(-1)  # [B*G,D,N]
-        output: Tensor = self.output(mixed.view(batch, dim, length).transpose(1, 2))
+        mixed = sample_and_mix(value.to(scale.dtype), location, weights.flatten(0, 1))  # [B*G,D,N]
+        output: Tensor = self.output(mixed.reshape(batch, dim, length).transpose(1, 2))
         return output
+
+
+def sample_and_mix(value: Tensor, location: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of values [M,D,h,w] sampled bilinearly at P points for each of N positions: [M,D,N].
+
+    Outside the map are zeros. Without a graph, on a CPU, it is one fused gather: each position sums the 4 P corners
+    around its points, weighed by the point's weight and the corner's share, and no sampled value is ever stored.
+
+    Args:
+        value: [M,D,h,w].
+        location: x and y in [-1,1] from border to border (`align_corners=False`), [M,N,P,2].
+        weights: [M,N,P].
+    """
+    graph = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
+    if graph or value.device.type != "cpu":
+        sampled = F.grid_sample(value, location, align_corners=False)  # [M,D,N,P]
+        return (sampled * weights[:, None]).sum(-1)
+    maps, _, height, width = value.shape
+    size = location.new_tensor([width, height])
+    x, y = ((location * size + size - 1) / 2).unbind(-1)
+    left, top = x.floor(), y.floor()
+    right_share, lower_share = x - left, y - top
+    corners, shares = [], []
+    for down in (0, 1):
+        row, row_share = top + down, (lower_share if down else 1 - lower_share) * weights
+        for right in (0, 1):
+            column, share = left + right, row_share * (right_share if right else 1 - right_share)
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            corners.append(row.clamp(0, height - 1) * width + column.clamp(0, width - 1))
+            shares.append(share * inside)
+    first = torch.arange(maps, device=value.device)[:, None, None] * (height * width)
+    index = torch.cat(corners, -1).nan_to_num(0).long() + first  # [M,N,4P]; what is not a number has a share of none
+    table = value.flatten(2).transpose(1, 2).flatten(0, 1)  # [M*h*w,D]
+    mixed = F.embedding_bag(
+        index.flatten(0, 1), table, mode="sum", per_sample_weights=torch.cat(shares, -1).flatten(0, 1).to(table.dtype)
+    )
+    return mixed.unflatten(0, (maps, -1)).transpose(1, 2)
 
 
 @torch.no_grad()
@@ -121,12 +158,16 @@ def _returns_to_its_label(
     query: Tensor, keys: Tensor, query_valid: Tensor, token_valid: Tensor, labels: Tensor
 ) -> Tensor:
     """One head of `cycle_consistent`: query [B,N,D], keys [B,T,D] -> [B,T] bool."""
-    affinity = keys @ query.transpose(1, 2)  # [B,T,N]
-    best_query = affinity.masked_fill_(~query_valid[:, None], -torch.inf).argmax(-1, keepdim=True)  # [B,T,1]
+    # The product starts from 0 or -inf instead of having its padding filled in another pass over it.
+    best_query = torch.baddbmm(_barred(query_valid, query), keys, query.transpose(1, 2)).argmax(-1, keepdim=True)
     there = query.gather(1, best_query.expand(-1, -1, query.shape[-1]))  # [B,T,D]
-    back = there @ keys.transpose(1, 2)  # [B,T,T]
-    best_token = back.masked_fill_(~token_valid[:, None], -torch.inf).argmax(-1)  # [B,T]
+    best_token = torch.baddbmm(_barred(token_valid, keys), there, keys.transpose(1, 2)).argmax(-1)  # [B,T]
     return (labels.gather(1, best_token) == labels) & token_valid
+
+
+def _barred(valid: Tensor, like: Tensor) -> Tensor:
+    """[B,1,M]: 0 where `valid` [B,M], -inf elsewhere."""
+    return torch.zeros_like(valid, dtype=like.dtype).masked_fill(~valid, -torch.inf)[:, None]
 
 
 class CycleCrossAttention(nn.Module):

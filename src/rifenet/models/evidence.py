@@ -169,8 +169,10 @@ class AffinityPropagation(nn.Module):
     def forward(self, x: Tensor, affinity: Tensor, real: Tensor) -> Tensor:
         """Maps x [B,c,h,w] to [B,c,h,w]; affinity [B,1,N,N], below -1 for keys that are padding; real [B,1,h,w]."""
         value = self.value(x).flatten(2).unflatten(1, (HEADS, -1)).transpose(2, 3)  # [B,4,N,c/4]
-        weights = (affinity * self.sharpness.exp()[:, None, None]).softmax(3)
-        spread = (weights @ value).transpose(2, 3).flatten(1, 2).view_as(x)
+        # A head at a time: the weights of all would be the network's largest tensor, and leave the processor's cache.
+        heads = zip(self.sharpness.exp(), value.unbind(1), strict=True)
+        mixed = torch.stack([(affinity[:, 0] * sharp).softmax(2) @ own for sharp, own in heads], 1)
+        spread = mixed.transpose(2, 3).flatten(1, 2).view_as(x)
         merged: Tensor = self.merge.norm(x + self.merge.convolution(spread), real)
         return merged.relu()
 
@@ -230,8 +232,24 @@ class EvidenceHead(nn.Module):
             assert last.bias is not None
             nn.init.zeros_(last.bias)
 
+    def affinity(self, high: Tensor, valid: Tensor) -> Tensor:
+        """Cosines of high features [B,D,h,w] among each other, mean over the stages, [B,1,N,N]: the same for any class.
+
+        Columns of padding (valid [B,h,w] bool is false) are far below -1.
+        """
+        with torch.autocast(high.device.type, enabled=False):  # training must see the similarities of evaluation
+            flat = stage_units(high, self.channels, 1).flatten(2)
+            affinity = (flat.transpose(1, 2) @ flat / len(self.channels))[:, None]
+            return affinity.masked_fill(~valid.flatten(1)[:, None, None], PADDING)
+
     def forward(
-        self, high: Tensor, valid: Tensor, fine: Tensor, keys: EvidenceKeys, features: Tensor
+        self,
+        high: Tensor,
+        valid: Tensor,
+        fine: Tensor,
+        keys: EvidenceKeys,
+        features: Tensor,
+        affinity: Tensor | None = None,
     ) -> EvidenceLogits:
         """Segments queries.
 
@@ -241,14 +259,13 @@ class EvidenceHead(nn.Module):
             fine: fine features [B,F,f,g].
             keys: of the class.
             features: the network's own [B,C,h,w].
+            affinity: of the queries' positions, from the method of that name, where it is known already.
         """
         real = valid[:, None].to(features.dtype)
+        affinity = self.affinity(high, valid) if affinity is None else affinity
         with torch.autocast(high.device.type, enabled=False):  # training must see the similarities of evaluation
             units = stage_units(high, self.channels, 1)
             maps, score = similarity_maps(units, keys, self.channels)
-            flat = units.flatten(2)
-            affinity = (flat.transpose(1, 2) @ flat / len(self.channels))[:, None]
-            affinity = affinity.masked_fill(~valid.flatten(1)[:, None, None], PADDING)
         x = self.enter((maps * 4 - 2) * real, real).relu()
         x = self.first(self.spread[0](x, affinity, real), real)
         assist = self.assist(features * real)

@@ -20,14 +20,17 @@ def choose_keys(high: Tensor, of_label: Tensor, cap: int) -> tuple[Tensor, Tenso
     Args:
         high: high features of the supports, [B,K,D,h,w].
         of_label: positions to choose from, [B,K,h,w] bool.
-        cap: keys a shot, at most (P is the smaller of `cap` and h*w).
+        cap: keys a shot, at most (P is at most the smaller of `cap` and h*w).
 
     Returns:
-        Keys [B,K,P,D], and which of them exist, [B,K,P] bool.
+        Keys [B,K,P,D], and which of them exist, [B,K,P] bool. On a CPU, outside of graphs, P is no larger than the
+        fullest shot needs: an empty slot would cost every query as much as a full one.
     """
     batch, shots = high.shape[:2]
     candidates = of_label.flatten(0, 1).flatten(1)
     chosen = choose_evenly(candidates, torch.full((batch * shots,), cap, device=high.device))
+    if high.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()):
+        cap = max(int(chosen.sum(1).max()), 1)
     slots = fill_slots(chosen, cap)
     keys = gather_positions(high.flatten(0, 1).flatten(2).transpose(1, 2).float(), slots.positions)
     return F.normalize(keys, dim=-1).unflatten(0, (batch, shots)), slots.valid.unflatten(0, (batch, shots))

@@ -140,7 +140,8 @@ class RiFeNet(nn.Module):
         assert self.evidence is not None
         features, context = match_batches(features, context)
         keys = EvidenceKeys(context.evidence_keys, context.evidence_weights, context.evidence_means)
-        logits: EvidenceLogits = self.evidence(features.high, features.valid, features.fine, keys, decoded.features)
+        maps = features.high, features.valid, features.fine
+        logits: EvidenceLogits = self.evidence(*maps, keys, decoded.features, features.affinity)
         return logits
 
     def forward(
@@ -224,7 +225,7 @@ class RiFeNet(nn.Module):
         flat_valid = None if valid is None else valid.flatten(0, 1)
 
         def decode(view: Features) -> tuple[Tensor, Tensor]:
-            features = self._query(Features(*(level.flatten(0, 1) for level in view)), flat_valid)
+            features = self._query(Features(*(level.flatten(0, 1) for level in view)), flat_valid, evidence=False)
             logits = self.decode_all(features, context, guide).logits
             return logits.unflatten(0, (batch, count)), features.valid.unflatten(0, (batch, count))
 
@@ -246,17 +247,14 @@ class RiFeNet(nn.Module):
             Features(*(level[i].unflatten(0, group.shape[:-3]) for level in split)) for i, group in enumerate(groups)
         ]
 
-    def _query(self, features: Features, valid: Tensor | None) -> QueryFeatures:
+    def _query(self, features: Features, valid: Tensor | None, evidence: bool = True) -> QueryFeatures:
         batch, _, height, width = features.mid.shape
         on_grid = _grid_valid(valid, (batch, height, width), features.mid.device)
         reduced = features.low[:, :0] if self.local_prototype is None else self.local_prototype.reduce(features.low)
-        return QueryFeatures(
-            local=reduced,
-            projected=self.query_projection(features.mid),
-            high=F.normalize(features.high.float(), dim=1),
-            fine=features.fine,
-            valid=on_grid,
-        )
+        high, affinity = F.normalize(features.high.float(), dim=1), on_grid[:, None, :0, :0].float()
+        if self.evidence is not None and evidence:
+            affinity = self.evidence.affinity(high, on_grid)
+        return QueryFeatures(reduced, self.query_projection(features.mid), high, features.fine, affinity, on_grid)
 
     def _support(
         self, features: Features, support_masks: Tensor, valid: Tensor | None

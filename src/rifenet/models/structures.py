@@ -1,7 +1,7 @@
 """What the network passes around: named tuples of tensors, batch first in every field.
 
 Shapes: B batch, K shots, U unlabeled images, C embed dim, c local dim, D channels of the high features, h w feature
-size, T support tokens, P prior keys a shot, L size of the local prototype, E keys of the evidence head.
+size, N = h*w, T support tokens, P prior keys a shot, L size of the local prototype, E keys of the evidence head.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class QueryFeatures(NamedTuple):
     projected: Tensor  # [B,C,h,w]
     high: Tensor  # unit length, [B,D,h,w]
     fine: Tensor  # fine features, [B,F,f,g]; F = 0 without the evidence head
+    affinity: Tensor  # of its positions (`EvidenceHead.affinity`), [B,1,N,N]; N = 0 without the evidence head
     valid: Tensor  # [B,h,w] bool
 
 

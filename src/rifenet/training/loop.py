@@ -93,6 +93,7 @@ class _Run:
         fresh: dict[str, Any] = {"step": 0, "best_miou": -1.0, "best_step": 0, **content}
         self.average = WeightAverage(model, settings.average) if settings.average else None
         self.progress = load_state(self.folder, config, model, self.optimizers, content, self.average) or fresh
+        prepare(model, settings)  # after the last change of the backbone's place and weights
         self.wrapped.train()
         self.episodes = training_episodes(config, self.split, model, self.fabric)
         self.log = None
@@ -162,6 +163,19 @@ class _Run:
         if self.log and self.progress["step"] == self.settings.steps and not finished(self.folder):
             finish(self.config, self.split, self.folder, self.fabric.device)
             self.log.say(f"finished: {self.folder / MODEL_FILE}, of step {self.progress['best_step']}")
+
+
+def prepare(model: RiFeNet, settings: TrainConfig, backend: str = "inductor") -> None:
+    """Makes steps of `model`, on its device, faster or smaller; names and values of its weights stay as they are.
+
+    The backbone is accelerated (`Backbone.accelerate`); checkpointing and compiling are as `settings` say, the latter
+    by a `backend` of `torch.compile`.
+    """
+    model.backbone.accelerate()
+    model.activation.checkpointed = settings.checkpoint_activations
+    if settings.compile:
+        for part in (model.activation, model.activated_projection, model.residual, model.head):
+            part.compile(backend=backend)
 
 
 def loss_terms(

@@ -11,12 +11,15 @@ Letters: B batch, C channels, H W image, h w feature grid. Stages are numbered f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+CPU_IMAGES = 2
+"""Images that go through a backbone's layers together on a CPU."""
 
 
 class Features(NamedTuple):
@@ -62,6 +65,7 @@ class Backbone(nn.Module):
 
     mean: Tensor
     deviation: Tensor
+    _folded: Backbone | None
 
     def __init__(
         self, name: str, *, stride: int, levels: Levels, stage_channels: Sequence[int], normalization: Normalization
@@ -88,6 +92,8 @@ class Backbone(nn.Module):
         self.fine_channels = stage_channels[levels.fine - 1] if levels.fine else 0
         self.high_stage_channels = tuple(widths[stage] for stage in levels.high)
         self._bgr = normalization.bgr
+        object.__setattr__(self, "_folded", None)  # no submodule: it has no weights of its own
+        self.register_load_state_dict_post_hook(lambda module, _: object.__setattr__(module, "_folded", None))
         self.register_buffer("mean", torch.tensor(normalization.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(normalization.deviation).view(3, 1, 1), persistent=False)
 
@@ -102,6 +108,24 @@ class Backbone(nn.Module):
     def own_key(self, key: str) -> str | None:
         """This module's name for a key of a published state dict; None for a part that the backbone does not have."""
         raise NotImplementedError
+
+    def norms(self) -> Iterator[tuple[str, str]]:
+        """Names of each batch norm and of the convolution whose output it alone takes."""
+        raise NotImplementedError
+
+    def accelerate(self) -> None:
+        """From now on `stages` runs a folded copy (`folding.folded`), to rounding the same; weights stay as they are.
+
+        To be called where the weights are and on their device: moving the backbone or loading others ends it.
+        """
+        from rifenet.models.backbones.folding import folded
+
+        object.__setattr__(self, "_folded", folded(self))
+
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
+        object.__setattr__(self, "_folded", None)
+        super()._apply(function, recurse)
+        return self
 
     def _freeze(self) -> None:
         """Draws He weights, which keep the scale of activations, and closes the module to training."""
@@ -138,10 +162,25 @@ class Backbone(nn.Module):
                 f"Expected float images [B, 3, H, W] in [0,1], but got {images.dtype} {list(images.shape)}; "
                 "divide 8-bit pixels by 255 and put the channels second."
             )
+        if _fits(images):
+            return self._stages(images)
+        # In parts, each into its place: what a batch takes is its features, whatever the layers before them took.
+        whole: list[Tensor] = []
+        for start in range(0, len(images), CPU_IMAGES):
+            part = self._stages(images[start : start + CPU_IMAGES])
+            whole = whole or [stage.new_empty(len(images), *stage.shape[1:]) for stage in part]
+            for stage, own in zip(whole, part, strict=True):
+                stage[start : start + CPU_IMAGES] = own
+        return tuple(whole)
+
+    def _stages(self, images: Tensor) -> tuple[Tensor, ...]:
         grid = self.grid(images.shape[-2], images.shape[-1])
         normalized = ((images.flip(1) if self._bgr else images) - self.mean) / self.deviation
+        runs = self
+        if self._folded is not None:
+            runs, normalized = self._folded, normalized.contiguous(memory_format=torch.channels_last)
         kept, fine = [], []
-        for stage, features in enumerate(self._run(normalized), start=1):
+        for stage, features in enumerate(runs._run(normalized), start=1):
             if stage == self.levels.fine:
                 fine.append(features.to(images.dtype))
             if stage in self.used_stages:
@@ -163,6 +202,13 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Features:
         """`images [B, 3, H, W]`, float RGB in [0,1], to `Features` on `grid(H, W)` (method.md 3)."""
         return self.assemble(self.stages(images))
+
+
+def _fits(images: Tensor) -> bool:
+    """Whether all images go through the layers together: on a CPU many are no faster than few, and take more memory."""
+    if images.device.type != "cpu" or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
+        return True  # a graph is of any batch
+    return len(images) <= CPU_IMAGES
 
 
 def _concatenate(stages: list[Tensor]) -> Tensor:

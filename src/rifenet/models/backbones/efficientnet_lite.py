@@ -42,7 +42,7 @@ def same_padding(side: int, kernel: int, stride: int, dilation: int) -> tuple[in
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution without bias, with TensorFlow's SAME padding at any size."""
+    """Convolution without bias (folding gives it one), with TensorFlow's SAME padding at any size."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, dilation: int = 1, groups: int = 1
@@ -58,7 +58,7 @@ class SameConv2d(nn.Conv2d):
         if (top, left) != (bottom, right):
             x = F.pad(x, (left, right, top, bottom))
             top = left = 0
-        return F.conv2d(x, self.weight, None, self.stride, (top, left), self.dilation, self.groups)
+        return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), self.dilation, self.groups)
 
 
 class InvertedResidual(nn.Module):
@@ -152,6 +152,14 @@ class EfficientNetLite(Backbone):
             x = block(x)
             if number in self._ends:
                 yield x
+
+    def norms(self) -> Iterator[tuple[str, str]]:
+        """The stem's, and up to three in each block."""
+        yield "bn0", "conv_stem"
+        for number, block in enumerate(self.blocks):
+            for norm, convolution in (("bn0", "expand_conv"), ("bn1", "depthwise_conv"), ("bn2", "project_conv")):
+                if getattr(block, norm) is not None:
+                    yield f"blocks.{number}.{norm}", f"blocks.{number}.{convolution}"
 
     def own_key(self, key: str) -> str | None:
         """The published names lead every part with an underscore; classifier, head and unused blocks are dropped."""

@@ -168,6 +168,14 @@ class ResNet(Backbone):
         pooled = -(-pixels // 2) // 2  # windows of 3 without padding: one for every 2 rows, none for the odd one
         return -(-pooled // (self.stride // 4))
 
+    def norms(self) -> Iterator[tuple[str, str]]:
+        """`bn2` follows `conv2`, and so on; in a shortcut, layer 1 follows layer 0."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.BatchNorm2d):
+                parent, _, own = name.rpartition(".")
+                convolution = own.replace("bn", "conv") if own.startswith("bn") else "0"
+                yield name, f"{parent}.{convolution}" if parent else convolution
+
     def own_key(self, key: str) -> str | None:
         """Drops the classifier and the stages past the last used one; other names are the same."""
         deeper = tuple(f"layer{stage}." for stage in range(self.used_stages[-1] + 1, 5))
