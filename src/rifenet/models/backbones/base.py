@@ -11,12 +11,15 @@ Letters: B batch, C channels, H W image, h w feature grid. Stages are numbered f
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rifenet.models.backbones.folding import fold_norms
 
 CPU_IMAGES = 2
 """Images that go through a backbone's layers together on a CPU."""
@@ -114,13 +117,14 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def accelerate(self) -> None:
-        """From now on `stages` runs a folded copy (`folding.folded`), to rounding the same; weights stay as they are.
+        """From now on `stages` runs a folded copy (`fold_norms`), the same to rounding; weights stay as they are.
 
         To be called where the weights are and on their device: moving the backbone or loading others ends it.
         """
-        from rifenet.models.backbones.folding import folded
-
-        object.__setattr__(self, "_folded", folded(self))
+        object.__setattr__(self, "_folded", None)
+        twin = copy.deepcopy(self)
+        fold_norms(twin, self.norms())
+        object.__setattr__(self, "_folded", twin)
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
         object.__setattr__(self, "_folded", None)

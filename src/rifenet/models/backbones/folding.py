@@ -7,25 +7,29 @@ order, no layer has to reorder its input and output.
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
-from rifenet.models.backbones.base import Backbone
 
+def fold_norms(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
+    """Folds batch norms of a frozen network, in float64; it computes the same to rounding.
 
-def folded(backbone: Backbone) -> Backbone:
-    """A copy of `backbone` that computes the same to rounding; folded in float64, filters channels last."""
-    twin = copy.deepcopy(backbone)
-    for norm_name, name in list(backbone.norms()):
-        convolution, norm = twin.get_submodule(name), twin.get_submodule(norm_name)
+    Args:
+        network: changed in place.
+        pairs: names of each batch norm and of the convolution whose output it alone takes.
+    """
+    for norm_name, name in list(pairs):
+        convolution, norm = network.get_submodule(name), network.get_submodule(norm_name)
         assert isinstance(convolution, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
         _fold(convolution, norm)
         parent, _, own = norm_name.rpartition(".")
-        setattr(twin.get_submodule(parent), own, nn.Identity())
-    return twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in its stubs
+        setattr(network.get_submodule(parent), own, nn.Identity())
+    to: Any = network.to  # its stubs do not know memory formats
+    to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

@@ -1,0 +1,55 @@
+"""docs/performance.md: its tables are those of the committed figures."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE, FIGURES = ROOT / "docs" / "performance.md", ROOT / "docs" / "results" / "performance.json"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("measure_performance", ROOT / "scripts" / "measure_performance.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_those_of_the_committed_figures(script: ModuleType, tmp_path: Path) -> None:
+    parts = json.loads(FIGURES.read_text(encoding="utf-8"))["parts"] if FIGURES.is_file() else {}
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    script.write_tables(page, parts)
+    assert page.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8"), "write the tables again: see the page"
+
+
+def test_a_bar_is_held_missed_or_not_measured(script: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    markers = [marker.format(name) for name in ("bars", "stages") for marker in script.MARKERS]
+    page.write_text("before\n{}\nstale row\n{}\nbetween\n{}\n{}\nafter\n".format(*markers), encoding="utf-8")
+    figure = {"median": 2.0, "q1": 1.5, "q3": 2.5, "units": 1.4, "runs": 20}
+    parts = {
+        "query": {"figures": {"query": figure, "learn": figure}},
+        "index": {"figures": {"first_seconds": {"value": 30}}},
+    }
+    script.write_tables(page, parts)
+    text = page.read_text(encoding="utf-8")
+    assert "| a query, class learned from 1 photo | 1.40 | 1.45 units | yes |" in text
+    assert "| learning a class from one photo | 1.40 | 1.2 units | no |" in text
+    assert "| index of 12,031 masks, first | 30.00 | 90 s | yes |" in text
+    assert "| rifenet --help | not measured | 0.5 s |  |" in text
+    assert "| `query` | 2000.0 ms | 1500.0 to 2500.0 ms | 1.400 |" in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "stale row" not in text
+    page.write_text("no markers", encoding="utf-8")
+    with pytest.raises(ValueError, match="Put them where a table goes"):
+        script.write_tables(page, parts)
