@@ -57,6 +57,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "data.cache": ("files",),
     "data.index": (*DATA, "data.cache"),
     "data.outlines": ("data.transforms",),
+    "data.brush_rle": (),
     "data.image_lists": (),
     "data.coco": ("files", "data.cache", "data.outlines", "data.image_lists", "data.index"),
     "data.custom": ("data.folds", "data.coco", "data.image_lists", "data.index"),
