@@ -35,10 +35,10 @@ def decode_brush(rle: Sequence[int], height: int, width: int) -> NDArray[np.uint
             f"Expected a brush mask of {count} values, 4 for each of {width} x {height} pixels (width x height), but"
             f" got one of {said}. It belongs to a picture of another size."
         )
-    alpha = np.empty(count, np.uint8)
+    stream = np.empty(count, np.uint8)
     for start, values in _blocks(data, count):
-        alpha[start : start + len(values)] = values
-    alpha = alpha[_CHANNELS - 1 :: _CHANNELS].reshape(height, width)
+        stream[start : start + len(values)] = values
+    alpha = stream[_CHANNELS - 1 :: _CHANNELS].reshape(height, width)
     return (alpha > int(alpha.max()) // 2).astype(np.uint8)
 
 
