@@ -56,8 +56,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # Data, each file above the earlier ones.
     "data.cache": ("files",),
     "data.index": (*DATA, "data.cache"),
-    "data.outlines": ("data.transforms",),
     "data.brush_rle": (),
+    "data.run_lengths": (),
+    "data.polygons": (),
+    "data.outlines": ("data.transforms", "data.polygons", "data.run_lengths"),
+    "data.label_json": ("data.polygons", "data.run_lengths", "data.brush_rle"),
+    "data.label_files": ("data.transforms", "data.label_json"),
     "data.image_lists": (),
     "data.coco": ("files", "data.cache", "data.outlines", "data.image_lists", "data.index"),
     "data.custom": ("data.folds", "data.coco", "data.image_lists", "data.index"),
