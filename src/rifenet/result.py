@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,17 @@ from PIL import Image
 from rifenet import visualize
 from rifenet.data.transforms import Placement, restore
 from rifenet.files import write_bytes
+from rifenet.refine import refined
 
 PRESENT = 0.5  # a class is judged present from this confidence on
+
+
+class Options(NamedTuple):
+    """How photos are segmented, as `Segmenter.segment_many` says."""
+
+    keep_absent: bool
+    tiles: bool | str
+    refine: bool
 
 
 def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -52,9 +61,11 @@ class Result:
     model: dict[str, str]
     """Name and hash of the model."""
     differences: NDArray[np.float32]
-    """Foreground minus background logit of each class at network size, [C,S,S]."""
+    """Foreground minus background logit of each class, [C,S,S]: at network size, or of the canvas of tiles."""
     placement: Placement
-    """Where the photo lies in the network's square."""
+    """Where the photo lies in these."""
+    refine: bool = False
+    """Whether maps at full size follow the photo's edges."""
 
     def __repr__(self) -> str:
         seen = ", ".join(name for name, present in self.present.items() if present) or "no class"
@@ -65,16 +76,17 @@ class Result:
         """Whether each class is judged to be in the photo; without a calibration, whether it takes any pixel at all."""
         if self.calibrated:
             return {name: confidence >= PRESENT for name, confidence in self.confidence.items()}
-        found = (restore(difference, self.placement) > 0 for difference in self.differences)
-        return {name: bool(pixels.any()) for name, pixels in zip(self.classes, found, strict=True)}
+        return {name: bool((self._map(index) > 0).any()) for index, name in enumerate(self.classes)}
+
+    def shown(self, name: str) -> bool:
+        """Whether the class may have pixels in the mask."""
+        return self.keep_absent or self.present[name]
 
     @cached_property
     def scores(self) -> dict[str, NDArray[np.float32]]:
         """Score of each class, [H,W] in [0,1]: the softmax of its own two logits, whether or not it is present."""
-        return {
-            name: sigmoid(restore(difference, self.placement))
-            for name, difference in zip(self.classes, self.differences, strict=True)
-        }
+        maps = ((name, self._map(index)) for index, name in enumerate(self.classes))
+        return {name: np.float32(0.5) * (values + 1) if self.refine else sigmoid(values) for name, values in maps}
 
     @cached_property
     def mask(self) -> NDArray[np.uint8]:
@@ -84,11 +96,19 @@ class Result:
         # differences order the classes as scores do, without rounding to 1.
         best = np.zeros(mask.shape, np.float32)
         for class_id, name in enumerate(self.classes, 1):
-            if self.keep_absent or self.present[name]:
-                difference = restore(self.differences[class_id - 1], self.placement)
+            if self.shown(name):
+                difference = self._map(class_id - 1)
                 wins = difference > best
                 mask[wins], best[wins] = class_id, difference[wins]
         return mask
+
+    def _map(self, index: int) -> NDArray[np.float32]:
+        """Logit difference of a class at full size, [H,W]; refined, it is twice the score less 1."""
+        difference = self.differences[index]
+        if not self.refine:
+            return restore(difference, self.placement)
+        height, width = self.placement.scaled_height, self.placement.scaled_width
+        return refined(self.image, np.tanh(difference[:height, :width] / 2))
 
     def overlay(self) -> Image.Image:
         """The photo with the mask tinted and outlined on it."""

@@ -6,7 +6,8 @@ K shots of a class · B photos at once · C classes · S side of the square netw
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from rifenet.data.label_files import Label
 from rifenet.data.transforms import Source, load_image, resize_and_pad
 from rifenet.engines import Engine
 from rifenet.metrics import presence_statistic
-from rifenet.result import Result, sigmoid
+from rifenet.result import Options, Result, sigmoid
 from rifenet.shots import Shots, prepare_shot
 from rifenet.storage import LearnedClass, read_classes, save_classes, try_out
+from rifenet.tiles import is_large, with_tiles
 
 MAX_SHOTS = 20
+BATCH_BYTES = 10**8  # of decoded photos, from which on a batch is full
 MAX_CLASSES = 254  # a mask has one byte a pixel: 0 is the background and 255 means ignore
 
 
@@ -107,7 +110,7 @@ class Segmenter:
             raise ValueError(f"Expected a mask for each of 1 to 20 images, but got {len(images)} and {len(masks)}.")
         if replace:
             known = None
-        before = None if known is None else _inputs(known)
+        before = None if known is None else known.annotated()
         total = len(images) + (known.shots if known else 0)
         if total > MAX_SHOTS:
             raise ValueError(f"Expected at most {MAX_SHOTS} shots of a class, but {name!r} would have {total}.")
@@ -139,13 +142,14 @@ class Segmenter:
         self._known(name)
         del self._classes[name]
 
-    def segment(self, query: Source, *, keep_absent: bool = False) -> Result:
-        """Segments one photo: a path, a PIL image or an [H,W,3] array.
+    def segment(
+        self, query: Source, *, keep_absent: bool = False, tiles: bool | str = "auto", refine: bool = False
+    ) -> Result:
+        """Segments one photo: a path, a PIL image or an [H,W,3] array; options as in `segment_many`.
 
-        `keep_absent` keeps classes judged absent in the mask. Raises FileNotFoundError, or ValueError for a photo that
-        cannot be read or where nothing has been learned.
+        Raises FileNotFoundError, or ValueError for a photo that cannot be read or where nothing has been learned.
         """
-        return next(self.segment_many([query], keep_absent=keep_absent))
+        return next(self.segment_many([query], keep_absent=keep_absent, tiles=tiles, refine=refine))
 
     def segment_many(
         self,
@@ -153,18 +157,38 @@ class Segmenter:
         *,
         batch_size: int = 8,
         keep_absent: bool = False,
+        tiles: bool | str = "auto",
+        refine: bool = False,
         on_error: Callable[[Source, Exception], None] | None = None,
+        on_progress: Callable[[int, int | None], None] | None = None,
     ) -> Iterator[Result]:
-        """Segments photos lazily, in order, `batch_size` at a time, by the classes known now.
+        """Segments photos lazily, in order, by the classes known now.
 
-        `on_error` takes a photo that cannot be read, and the rest goes on; without it that photo's error is raised,
-        after the results of those before it. Raises ValueError where nothing has been learned.
+        Args:
+            queries: paths, PIL images or [H,W,3] arrays.
+            batch_size: how many at a time at most; large photos are taken fewer at a time.
+            keep_absent: keep classes judged absent in the masks.
+            tiles: look at a photo a second time, in overlapping tiles (`rifenet.tiles`): True, False, or "auto" where
+                its longer side is at least three times the network's. Takes several times as long.
+            refine: make the masks follow the photos' edges (`rifenet.refine`).
+            on_error: takes a photo that cannot be read, and the rest goes on; without it that photo's error is raised,
+                after the results of those before it.
+            on_progress: told before each result how many there are, and how many photos in all where that is known.
+
+        Raises:
+            ValueError: nothing has been learned, or an option has another value.
         """
         if not self._classes:
             raise ValueError("Expected at least one learned class, but there is none. Call learn() first.")
         if batch_size < 1:
             raise ValueError(f"Expected batch_size to be at least 1, but got {batch_size}.")
-        return self._segment_lazily(queries, list(self._classes.values()), batch_size, keep_absent, on_error)
+        if tiles not in (True, False, "auto"):
+            raise ValueError(f"Expected tiles to be True, False or 'auto', but got {tiles!r}.")
+        options = Options(keep_absent, tiles, refine)
+        results = self._segment_lazily(queries, list(self._classes.values()), batch_size, options, on_error)
+        if on_progress is None:
+            return results
+        return _counted(results, len(queries) if isinstance(queries, Sized) else None, on_progress)
 
     def save_classes(self, path: str | PathLike[str]) -> None:
         """Writes the learned classes, without the photos, to a `.safetensors` file. Raises OSError on a full disk."""
@@ -192,7 +216,7 @@ class Segmenter:
 
     def _shot_of(self, name: str, index: int) -> Shots:
         """All shots of a class that has one at `index`."""
-        inputs = _inputs(self._known(name))
+        inputs = self._known(name).annotated()
         if not 0 <= index < len(inputs.images):
             raise ValueError(f"Expected a shot of {name!r}, 0 to {len(inputs.images) - 1}, but got {index}.")
         return inputs
@@ -209,7 +233,7 @@ class Segmenter:
         queries: Iterable[Source],
         classes: list[LearnedClass],
         batch_size: int,
-        keep_absent: bool,
+        options: Options,
         on_error: Callable[[Source, Exception], None] | None,
     ) -> Iterator[Result]:
         batch: list[tuple[str, NDArray[np.uint8]]] = []
@@ -217,18 +241,18 @@ class Segmenter:
             try:
                 batch.append((fspath(query) if isinstance(query, str | PathLike) else "", load_image(query)))
             except (ValueError, OSError) as error:
-                yield from self._segment_batch(batch, classes, keep_absent)
+                yield from self._segment_batch(batch, classes, options)
                 batch = []
                 if on_error is None:
                     raise
                 on_error(query, error)
-            if len(batch) == batch_size:
-                yield from self._segment_batch(batch, classes, keep_absent)
+            if len(batch) == batch_size or sum(image.nbytes for _, image in batch) > BATCH_BYTES:
+                yield from self._segment_batch(batch, classes, options)
                 batch = []
-        yield from self._segment_batch(batch, classes, keep_absent)
+        yield from self._segment_batch(batch, classes, options)
 
     def _segment_batch(
-        self, batch: list[tuple[str, NDArray[np.uint8]]], classes: list[LearnedClass], keep_absent: bool
+        self, batch: list[tuple[str, NDArray[np.uint8]]], classes: list[LearnedClass], options: Options
     ) -> Iterator[Result]:
         if not batch:
             return
@@ -238,18 +262,23 @@ class Segmenter:
         differences = np.stack([pair[:, 1] - pair[:, 0] for pair in logits], axis=1)  # [B,C,S,S]
         names = tuple(known.name for known in classes)
         for (source, image), own, real, placement in zip(batch, differences, valid, placements, strict=True):
-            confidence = {name: self._confidence(maps[real]) for name, maps in zip(names, own, strict=True)}
-            yield Result(
+            result = Result(
                 image=image,
                 classes=names,
-                confidence=confidence,
+                confidence={name: self._confidence(maps[real]) for name, maps in zip(names, own, strict=True)},
                 calibrated=self.engine.calibration is not None,
-                keep_absent=keep_absent,
+                keep_absent=options.keep_absent,
                 source=source,
                 model={"name": self.engine.name, "hash": self.engine.hash},
                 differences=own,
                 placement=placement,
+                refine=options.refine,
             )
+            if options.tiles is True or (options.tiles == "auto" and is_large(placement)):
+                looked_at = [known.context if result.shown(known.name) else None for known in classes]
+                own, placement = with_tiles(self.engine, image, looked_at, own, placement)
+                result = replace(result, differences=own, placement=placement)
+            yield result
 
     def _confidence(self, differences: NDArray[np.float32]) -> float:
         statistic = presence_statistic(sigmoid(differences))
@@ -259,10 +288,9 @@ class Segmenter:
         return 0.5 + 0.5 * math.tanh((calibration["a"] * statistic + calibration["b"]) / 2)
 
 
-def _inputs(known: LearnedClass) -> Shots:
-    if known.inputs is None:
-        raise ValueError(
-            f"Expected the photos of {known.name!r}, but it was loaded from a file, which holds none."
-            " Forget it and learn it from all its photos."
-        )
-    return known.inputs
+def _counted(
+    results: Iterator[Result], total: int | None, on_progress: Callable[[int, int | None], None]
+) -> Iterator[Result]:
+    for done, result in enumerate(results, 1):
+        on_progress(done, total)
+        yield result

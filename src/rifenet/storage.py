@@ -40,6 +40,15 @@ class LearnedClass:
         """Bytes of its arrays."""
         return sum(array.nbytes for array in (*self.context.values(), *(self.inputs or ())))
 
+    def annotated(self) -> Shots:
+        """Its shots. Raises ValueError for a class from a file."""
+        if self.inputs is None:
+            raise ValueError(
+                f"Expected the photos of {self.name!r}, but it was loaded from a file, which holds none."
+                " Forget it and learn it from all its photos."
+            )
+        return self.inputs
+
 
 def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) -> None:
     """Writes classes for `read_classes`. Raises OSError where the disk is full; an older file then stays."""

@@ -1,39 +1,48 @@
-"""Large photos a second time, in overlapping tiles: where they are looked at, and how tiles become one map.
+"""Large photos a second time, in overlapping tiles, at twice the scale of the pass over the whole photo.
 
-A tile is S x S pixels of the photo scaled so that its longer side is `side` (the canvas). Neighbours overlap by half,
-and each one's weight falls to nothing at its inner edges, so that seams cannot be seen.
+The photo is scaled so that its longer side is twice the network's (the canvas), and looked at S x S pixels at a time.
+Neighbours overlap by half, and each one's weight falls to nothing at its inner edges, so that seams cannot be seen.
+What the whole photo shows decides: where it gives a class a score below 0.05, tiles have no say, and they have all of
+theirs from 0.12 on. A tile in which it rules everything out is not looked at.
 
-    S side of the network's square · side of the canvas' square, larger than S
+    C classes · S side of the network's square · D = 2 S side of the canvas' square
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from rifenet.data.transforms import MEAN, Placement, to_float
+from rifenet.data.transforms import Placement, resize_and_pad, restore
+from rifenet.engines import Context, Engine
 
+ZOOM = 2
+LARGE = 3  # tiles "auto": photos whose longer side is at least this many times the network's
 OVERLAP = 0.5
+SHARE = 0.75  # of a tile's map in the mixture; chosen on classes trained on (docs/experiments.md)
+RULED_OUT, DOUBTED = -3.0, -2.0  # logit differences of the whole photo's map: below, tiles have no say; above, all
 
 
 class Tile(NamedTuple):
-    """A window of the canvas: its first row and column, and how much of the photo it holds."""
+    """First row and column of a window of the canvas."""
 
     top: int
     left: int
-    height: int
-    width: int
+
+
+def is_large(placement: Placement) -> bool:
+    """Whether the photo has more to show than the network saw of it."""
+    return max(placement.height, placement.width) >= LARGE * placement.size
 
 
 def tiles_of(canvas: Placement, size: int) -> list[Tile]:
     """Windows of `size` that cover the photo on the canvas and overlap by half or more, row by row."""
     rows, columns = (_starts(length, size) for length in (canvas.scaled_height, canvas.scaled_width))
-    height, width = min(size, canvas.scaled_height), min(size, canvas.scaled_width)
-    return [Tile(top, left, height, width) for top in rows for left in columns]
+    return [Tile(top, left) for top in rows for left in columns]
 
 
 def _starts(length: int, size: int) -> list[int]:
@@ -43,30 +52,56 @@ def _starts(length: int, size: int) -> list[int]:
     return [round(position) for position in np.linspace(0, length - size, steps + 1).tolist()]
 
 
-def tile_input(
-    picture: Image.Image, canvas: Placement, tile: Tile, size: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Network input [3,S,S] and valid mask [S,S] of a tile, as `resize_and_pad` makes them of a whole photo."""
-    across, down = canvas.width / canvas.scaled_width, canvas.height / canvas.scaled_height
-    box = (
-        tile.left * across,
-        tile.top * down,
-        min(canvas.width, (tile.left + tile.width) * across),
-        min(canvas.height, (tile.top + tile.height) * down),
-    )
-    part = picture.resize((tile.width, tile.height), Image.Resampling.BILINEAR, box=box)
-    pixels = np.empty((3, size, size), np.float32)
-    pixels[:] = np.array(MEAN, np.float32)[:, None, None]
-    pixels[:, : tile.height, : tile.width] = to_float(np.asarray(part))
-    valid = np.zeros((size, size), bool)
-    valid[: tile.height, : tile.width] = True
-    return pixels, valid
+def with_tiles(
+    engine: Engine,
+    image: NDArray[np.uint8],
+    contexts: Sequence[Context | None],
+    whole: NDArray[np.float32],
+    placement: Placement,
+) -> tuple[NDArray[np.float32], Placement]:
+    """Logit differences of each class, [C,D,D], and where the photo lies in them.
+
+    Args:
+        engine: what made `whole`.
+        image: the photo, [H,W,3].
+        contexts: the C classes; None for one that tiles have nothing to say of.
+        whole: logit differences of the pass over the whole photo, [C,S,S].
+        placement: where the photo lies in these.
+    """
+    size = placement.size
+    pixels, valid, canvas = resize_and_pad(image, ZOOM * size)
+    height, width = canvas.scaled_height, canvas.scaled_width
+    coarse = restore(whole, replace(placement, height=height, width=width))
+    total, weights = np.zeros_like(coarse), np.zeros_like(coarse)
+    for tile in tiles_of(canvas, size):
+        square = np.s_[tile.top : tile.top + size, tile.left : tile.left + size]
+        wanted = [
+            (number, context)
+            for number, context in enumerate(contexts)
+            if context is not None and (coarse[number][square] > RULED_OUT).any()
+        ]
+        if not wanted:
+            continue
+        features = engine.encode_query(pixels[(None, slice(None), *square)], valid[(None, *square)])
+        weight = _weight(canvas, tile)
+        for number, context in wanted:
+            logits = engine.decode(features, context)[0]
+            part = (logits[1] - logits[0])[: weight.shape[0], : weight.shape[1]]
+            total[number][square] += weight * part
+            weights[number][square] += weight
+    seen = weights > 0
+    say = SHARE * ((coarse - RULED_OUT) / (DOUBTED - RULED_OUT)).clip(0, 1)
+    coarse[seen] += say[seen] * (total[seen] / weights[seen] - coarse[seen])
+    differences = np.zeros((len(coarse), canvas.size, canvas.size), np.float32)
+    differences[:, :height, :width] = coarse
+    return differences, canvas
 
 
-def tile_weight(canvas: Placement, tile: Tile) -> NDArray[np.float32]:
-    """Weight of each pixel of a tile, [height,width] in (0,1]: 1 at its middle, falling to its inner edges."""
-    rows = _ramp(tile.top, tile.height, canvas.scaled_height)
-    return rows[:, None] * _ramp(tile.left, tile.width, canvas.scaled_width)
+def _weight(canvas: Placement, tile: Tile) -> NDArray[np.float32]:
+    """Weight of each pixel of a tile on the photo, in (0,1]: 1 in its middle, falling to its inner edges."""
+    side = canvas.size // ZOOM
+    rows = _ramp(tile.top, min(side, canvas.scaled_height), canvas.scaled_height)
+    return rows[:, None] * _ramp(tile.left, min(side, canvas.scaled_width), canvas.scaled_width)
 
 
 def _ramp(start: int, length: int, whole: int) -> NDArray[np.float32]:
@@ -78,18 +113,3 @@ def _ramp(start: int, length: int, whole: int) -> NDArray[np.float32]:
     if start + length < whole:
         ramp = np.minimum(ramp, (length - position) / (length / 2))
     return ramp
-
-
-def blend(
-    canvas: Placement, parts: Iterable[tuple[Tile, NDArray[np.float32]]], classes: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weighted means of tiles [C,S,S] on the canvas: the map [C,side,side], and the weights [side,side], 0 in none."""
-    total = np.zeros((classes, canvas.size, canvas.size), np.float32)
-    weights = np.zeros((canvas.size, canvas.size), np.float32)
-    for tile, maps in parts:
-        window = np.s_[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width]
-        weight = tile_weight(canvas, tile)
-        total[(slice(None), *window)] += maps[:, : tile.height, : tile.width] * weight
-        weights[window] += weight
-    np.divide(total, weights, out=total, where=weights > 0)
-    return total, weights
