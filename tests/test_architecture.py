@@ -104,7 +104,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "engines.onnx": ("engines", "data.transforms", "visualize"),
     "shots": ("data.transforms", "data.label_files"),
     "storage": ("engines", "files", "shots"),
-    "result": ("files", "refine", "data.transforms", "visualize"),
+    "outputs": ("files", "data.polygons", "data.run_lengths", "visualize"),
+    "result": ("files", "refine", "outputs", "data.transforms", "visualize"),
     "segmenter": (
         *("engines", "storage", "shots", "tiles", "result"),
         *("data.label_files", "data.transforms", "metrics", "visualize"),

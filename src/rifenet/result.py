@@ -8,9 +8,8 @@ minus the largest class score; the mask is the argmax. A class judged absent is 
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -24,6 +23,7 @@ from PIL import Image
 from rifenet import visualize
 from rifenet.data.transforms import Placement, restore
 from rifenet.files import write_bytes
+from rifenet.outputs import DEFAULT, encoded
 from rifenet.refine import refined
 
 PRESENT = 0.5  # a class is judged present from this confidence on
@@ -137,33 +137,34 @@ class Result:
         }
 
     def save(
-        self, folder: str | PathLike[str], name: str | None = None, facts: Mapping[str, Any] | None = None
+        self,
+        folder: str | PathLike[str],
+        name: str | None = None,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        formats: Sequence[str] = DEFAULT,
     ) -> dict[str, Path]:
-        """Writes `NAME_mask.png` (palette), `NAME_overlay.jpg` and, last, `NAME.json`; each is complete or not there.
+        """Writes the files of the formats and, last, `NAME.json`; each is complete or not there.
 
         Args:
             folder: made where missing.
             name: None takes the photo's file name, or "query".
             facts: further entries for the JSON.
+            formats: `index` (`NAME_mask.png`, with a palette), `binary` (a black-and-white PNG for each class),
+                `overlay` (JPEG), `coco` (JSON), `labelme` (JSON of polygons), `cutout` (the photo, transparent
+                elsewhere).
 
         Returns:
-            The paths, as `mask`, `overlay` and `json`. Raises OSError where the disk is full.
+            The paths: `mask`, `binary:CLASS`, `overlay`, `coco`, `labelme`, `cutout`, as chosen, and `json`. Raises
+            ValueError for another format, OSError where the disk is full.
         """
-        stem = name or Path(self.source).stem or "query"
-        paths = {
-            "mask": Path(folder) / f"{stem}_mask.png",
-            "overlay": Path(folder) / f"{stem}_overlay.jpg",
-            "json": Path(folder) / f"{stem}.json",
-        }
-        files = {key: paths[key].name for key in ("mask", "overlay")}
+        stem, place = name or Path(self.source).stem or "query", Path(folder)
+        made = encoded(self, stem, formats, place)
+        paths = {key: place / file for key, (file, _) in made.items()}
+        files = {key: file for key, (file, _) in made.items()}
         text = json.dumps({**self.to_dict(), "files": files, **(facts or {})}, indent=1)
-        write_bytes(paths["mask"], _encoded(visualize.mask_image(self.mask), "PNG"))
-        write_bytes(paths["overlay"], _encoded(self.overlay(), "JPEG", quality=90))
+        for file, content in made.values():
+            write_bytes(place / file, content)
+        paths["json"] = place / f"{stem}.json"
         write_bytes(paths["json"], f"{text}\n".encode())
         return paths
-
-
-def _encoded(picture: Image.Image, format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format, **options)
-    return buffer.getvalue()
