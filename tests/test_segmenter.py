@@ -71,6 +71,47 @@ def test_fusion_is_the_argmax_with_background_one_minus_the_largest_score(segmen
     np.testing.assert_array_equal(result.mask, oracle)
 
 
+def test_progress_counts_results_and_stays_lazy(segmenter: Segmenter, tmp_path: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    images = [picture(), tmp_path / "nowhere.png", picture()]
+    skipped: list[Any] = []
+    options: dict[str, Any] = {"batch_size": 1, "on_progress": lambda *state: seen.append(state)}
+    results = segmenter.segment_many(images, **options, on_error=lambda query, error: skipped.append(query))
+    assert seen == []
+    next(results)
+    assert seen == [(1, 3)]
+    assert len(list(results)) == 1
+    assert seen == [(1, 3), (2, 3)]
+    assert skipped == images[1:2]
+    seen.clear()
+    list(segmenter.segment_many(iter(images[:1]), **options))
+    assert seen == [(1, None)]
+
+
+def test_large_photos_are_taken_fewer_at_a_time(segmenter: Segmenter) -> None:
+    large = np.full((3000, 6000, 3), GREY, np.uint8)  # 54 MB
+    list(segmenter.segment_many([large] * 3 + [picture()], batch_size=8, tiles=False))
+    assert segmenter.engine.encoded_queries == [2, 2]  # type: ignore[attr-defined]
+
+
+def test_of_classes_that_overlap_the_one_wins_that_is_likelier_in_the_photo() -> None:
+    segmenter = Segmenter(ColourEngine(calibration={"a": 9.0, "b": -4.0}))
+    near, far = (200, 30, 30), (220, 80, 30)  # both fit a red pixel, the first better
+    for name, colour in (("near", near), ("far", far)):
+        segmenter.learn(name, [np.full((64, 64, 3), colour, np.uint8)], [np.ones((64, 64), np.uint8)])
+    image = np.full((64, 64, 3), far, np.uint8)
+    image[:4, :4] = RED
+    result = segmenter.segment(image, keep_absent=True)
+    names = list(result.classes)
+    scores = np.stack([result.scores[name] for name in names]).astype(np.float64)
+    odds = np.array([result.confidence[name] / (1 - result.confidence[name]) for name in names])
+    joint = scores / (1 - scores) * odds[:, None, None]
+    oracle = np.where((scores > 0.5).any(0), np.where(scores > 0.5, joint, 0).argmax(0) + 1, 0)
+    np.testing.assert_array_equal(result.mask, oracle)
+    assert scores[0, 1, 1] > scores[1, 1, 1] > 0.5  # by itself the corner is near's
+    assert result.mask[1, 1] == 2
+
+
 def test_score_is_the_softmax_of_the_classs_own_two_logits() -> None:
     segmenter = Segmenter(ColourEngine())
     segmenter.learn("red", [np.full((64, 64, 3), RED, np.uint8)], [np.ones((64, 64), np.uint8)])

@@ -1,7 +1,9 @@
 """`Result`: what a segmented photo says, as arrays, pictures and files.
 
 How classes meet: each class gives two logits, and its score is the softmax of its own two; the background scores 1
-minus the largest class score; the mask is the argmax. A class judged absent is left out of it unless asked to stay.
+minus the largest class score, and the mask is the argmax. Of several classes above the background, the one wins whose
+log-odds in the pixel and of being in the photo at all (its calibrated confidence) are largest together. A class judged
+absent is left out of the mask unless asked to stay.
 
     C classes · H W the photo's own size · S side of the square network input
 """
@@ -9,6 +11,7 @@ minus the largest class score; the mask is the argmax. A class judged absent is 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +29,7 @@ from rifenet.files import write_bytes
 from rifenet.outputs import DEFAULT, encoded
 from rifenet.refine import refined
 
+_NEARLY_1 = np.float32(1 - 1e-6)
 PRESENT = 0.5  # a class is judged present from this confidence on
 
 
@@ -86,7 +90,7 @@ class Result:
     def scores(self) -> dict[str, NDArray[np.float32]]:
         """Score of each class, [H,W] in [0,1]: the softmax of its own two logits, whether or not it is present."""
         maps = ((name, self._map(index)) for index, name in enumerate(self.classes))
-        return {name: np.float32(0.5) * (values + 1) if self.refine else sigmoid(values) for name, values in maps}
+        return {name: sigmoid(values) for name, values in maps}
 
     @cached_property
     def mask(self) -> NDArray[np.uint8]:
@@ -94,21 +98,30 @@ class Result:
         mask = np.zeros(self.image.shape[:2], np.uint8)
         # A class beats the background exactly where its score is above 0.5, that is, its logit difference above 0;
         # differences order the classes as scores do, without rounding to 1.
-        best = np.zeros(mask.shape, np.float32)
+        best = np.full(mask.shape, -np.inf, np.float32)
         for class_id, name in enumerate(self.classes, 1):
             if self.shown(name):
                 difference = self._map(class_id - 1)
-                wins = difference > best
-                mask[wins], best[wins] = class_id, difference[wins]
+                rank = difference + self._log_odds(name)
+                wins = (difference > 0) & (rank > best)
+                mask[wins], best[wins] = class_id, rank[wins]
         return mask
 
+    def _log_odds(self, name: str) -> np.float32:
+        """Of the class being in the photo; 0 where confidence is no probability."""
+        if not self.calibrated:
+            return np.float32(0)
+        share = min(max(self.confidence[name], 1e-4), 1 - 1e-4)
+        return np.float32(math.log(share / (1 - share)))
+
     def _map(self, index: int) -> NDArray[np.float32]:
-        """Logit difference of a class at full size, [H,W]; refined, it is twice the score less 1."""
+        """Logit difference of a class at full size, [H,W]."""
         difference = self.differences[index]
         if not self.refine:
             return restore(difference, self.placement)
         height, width = self.placement.scaled_height, self.placement.scaled_width
-        return refined(self.image, np.tanh(difference[:height, :width] / 2))
+        signed = refined(self.image, np.tanh(difference[:height, :width] / 2))
+        return 2 * np.arctanh(signed.clip(-_NEARLY_1, _NEARLY_1))
 
     def overlay(self) -> Image.Image:
         """The photo with the mask tinted and outlined on it."""
