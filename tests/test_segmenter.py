@@ -88,10 +88,11 @@ def test_progress_counts_results_and_stays_lazy(segmenter: Segmenter, tmp_path: 
     assert seen == [(1, None)]
 
 
-def test_large_photos_are_taken_fewer_at_a_time(segmenter: Segmenter) -> None:
-    large = np.full((3000, 6000, 3), GREY, np.uint8)  # 54 MB
-    list(segmenter.segment_many([large] * 3 + [picture()], batch_size=8, tiles=False))
-    assert segmenter.engine.encoded_queries == [2, 2]  # type: ignore[attr-defined]
+def test_large_photos_are_taken_fewer_at_a_time(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = picture()
+    monkeypatch.setattr("rifenet.segmenter.BATCH_BYTES", image.nbytes)
+    list(segmenter.segment_many([image] * 5, batch_size=8))
+    assert segmenter.engine.encoded_queries == [2, 2, 1]  # type: ignore[attr-defined]
 
 
 def test_of_classes_that_overlap_the_one_wins_that_is_likelier_in_the_photo() -> None:
