@@ -71,6 +71,48 @@ def test_fusion_is_the_argmax_with_background_one_minus_the_largest_score(segmen
     np.testing.assert_array_equal(result.mask, oracle)
 
 
+def test_progress_counts_results_and_stays_lazy(segmenter: Segmenter, tmp_path: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    images = [picture(), tmp_path / "nowhere.png", picture()]
+    skipped: list[Any] = []
+    options: dict[str, Any] = {"batch_size": 1, "on_progress": lambda *state: seen.append(state)}
+    results = segmenter.segment_many(images, **options, on_error=lambda query, error: skipped.append(query))
+    assert seen == []
+    next(results)
+    assert seen == [(1, 3)]
+    assert len(list(results)) == 1
+    assert seen == [(1, 3), (2, 3)]
+    assert skipped == images[1:2]
+    seen.clear()
+    list(segmenter.segment_many(iter(images[:1]), **options))
+    assert seen == [(1, None)]
+
+
+def test_large_photos_are_taken_fewer_at_a_time(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = picture()
+    monkeypatch.setattr("rifenet.segmenter.BATCH_BYTES", image.nbytes)
+    list(segmenter.segment_many([image] * 5, batch_size=8))
+    assert segmenter.engine.encoded_queries == [2, 2, 1]  # type: ignore[attr-defined]
+
+
+def test_of_classes_that_overlap_the_one_wins_that_is_likelier_in_the_photo() -> None:
+    segmenter = Segmenter(ColourEngine(calibration={"a": 9.0, "b": -4.0}))
+    near, far = (200, 30, 30), (220, 80, 30)  # both fit a red pixel, the first better
+    for name, colour in (("near", near), ("far", far)):
+        segmenter.learn(name, [np.full((64, 64, 3), colour, np.uint8)], [np.ones((64, 64), np.uint8)])
+    image = np.full((64, 64, 3), far, np.uint8)
+    image[:4, :4] = RED
+    result = segmenter.segment(image, keep_absent=True)
+    names = list(result.classes)
+    scores = np.stack([result.scores[name] for name in names]).astype(np.float64)
+    odds = np.array([result.confidence[name] / (1 - result.confidence[name]) for name in names])
+    joint = scores / (1 - scores) * odds[:, None, None]
+    oracle = np.where((scores > 0.5).any(0), np.where(scores > 0.5, joint, 0).argmax(0) + 1, 0)
+    np.testing.assert_array_equal(result.mask, oracle)
+    assert scores[0, 1, 1] > scores[1, 1, 1] > 0.5  # by itself the corner is near's
+    assert result.mask[1, 1] == 2
+
+
 def test_score_is_the_softmax_of_the_classs_own_two_logits() -> None:
     segmenter = Segmenter(ColourEngine())
     segmenter.learn("red", [np.full((64, 64, 3), RED, np.uint8)], [np.ones((64, 64), np.uint8)])
@@ -152,6 +194,54 @@ def test_replaced_shots_leave_nothing_of_the_old_and_keep_the_number(segmenter: 
     assert segmenter.classes == ["red", "blue", "new"]
 
 
+def test_a_single_shot_is_exchanged_and_removed() -> None:
+    segmenter = Segmenter(ColourEngine())
+    images = [picture(**{colour: (10, 10, 50, 60)}) for colour in ("red", "blue", "green")]
+    masks = [mask_of(image, colour) for image, colour in zip(images, (RED, BLUE, GREEN), strict=True)]
+
+    def colour() -> list[int]:
+        return [round(255 * value) for value in segmenter._classes["it"].context["colour"][0].tolist()]
+
+    segmenter.learn("it", images[:2], masks[:2])
+    assert colour() == pytest.approx([125, 30, 125], abs=3)
+    segmenter.replace_shot("it", 1, images[2], masks[2])
+    assert colour() == pytest.approx([125, 115, 30], abs=3)
+    segmenter.forget_shot("it", 0)
+    assert colour() == pytest.approx(GREEN, abs=3)
+    assert segmenter.shots == {"it": 1}
+    with pytest.raises(ValueError, match="this is its only one"):
+        segmenter.forget_shot("it", 0)
+    for wrong in (-1, 1):
+        with pytest.raises(ValueError, match=f"a shot of 'it', 0 to 0, but got {wrong}"):
+            segmenter.replace_shot("it", wrong, images[0], masks[0])
+    with pytest.raises(ValueError, match=r"Expected a learned class \(it\), but got 'cow'"):
+        segmenter.forget_shot("cow", 0)
+    with pytest.raises(ValueError, match="marks none"):
+        segmenter.replace_shot("it", 0, images[0], np.zeros_like(masks[0]))
+    assert colour() == pytest.approx(GREEN, abs=3)  # a refused shot changes nothing
+
+
+def test_labels_are_chosen_by_name_number_and_colour(tmp_path: Path) -> None:
+    image = picture(red=(10, 10, 50, 30), blue=(10, 40, 50, 60))
+    Image.fromarray(image).save(tmp_path / "a.png")
+    index = mask_of(image, RED) + 2 * mask_of(image, BLUE)
+    colours = np.where(index[..., None] > 0, image, 0).astype(np.uint8)
+    shapes = [
+        {"label": name, "shape_type": "rectangle", "points": [[left, 10], [right, 50]]}
+        for name, left, right in (("red", 10, 30), ("Blue", 40, 60))
+    ]
+    (tmp_path / "a.json").write_text(json.dumps({"shapes": shapes, "imageHeight": 60, "imageWidth": 80}))
+    segmenter = Segmenter(ColourEngine())
+    for mask, label in ((index, 2), (colours, "#1e1edc"), (str(tmp_path / "a.json"), None)):
+        segmenter.learn("blue", [tmp_path / "a.png"], [mask], label=label, replace=True)
+        np.testing.assert_array_equal(segmenter.segment(image).mask > 0, mask_of(image, BLUE) > 0)
+    with pytest.raises(ValueError, match=r"the class's own label 'cow' in the photo, but it has red, Blue"):
+        segmenter.learn("cow", [image], [tmp_path / "a.json"])
+    (tmp_path / "b.json").write_text(json.dumps({"shapes": shapes, "imageHeight": 80, "imageWidth": 60}))
+    with pytest.raises(ValueError, match="as large as its photo, 80 x 60"):
+        segmenter.learn("red", [image], [tmp_path / "b.json"])
+
+
 def test_memory_counts_photos_masks_and_what_was_learned(segmenter: Segmenter) -> None:
     shot, colour = 64 * 64 * (3 * 4 + 1 + 1), 3 * 4
     assert segmenter.memory() == 2 * (shot + colour)
@@ -203,10 +293,14 @@ def test_bad_masks_are_refused_and_the_class_stays(
     assert (segmenter.segment(image).mask == 1).any()
 
 
-def test_black_and_white_masks_work_when_asked() -> None:
+def test_black_and_white_masks_work() -> None:
     segmenter = Segmenter(ColourEngine())
     image = picture(red=(10, 10, 50, 60))
-    segmenter.learn("red", [image], [255 * mask_of(image, RED)], white_is_object=True)
+    segmenter.learn("red", [image], [255 * mask_of(image, RED)])
+    assert iou(segmenter.segment(image).mask == 1, mask_of(image, RED) == 1) > 0.85
+    three = np.where(image == GREY, 0, 255)[..., 0].astype(np.uint8)
+    three[0] = 7
+    segmenter.learn("red", [image], [three], white_is_object=True, replace=True)
     assert iou(segmenter.segment(image).mask == 1, mask_of(image, RED) == 1) > 0.85
 
 
@@ -392,7 +486,7 @@ def test_a_loaded_class_takes_no_shots_but_can_be_learned_anew(segmenter: Segmen
     fresh = Segmenter(ColourEngine())
     fresh.load_classes(tmp_path / "classes.safetensors")
     image = picture(red=(10, 10, 50, 60))
-    with pytest.raises(ValueError, match=r"'red' to add shots to, but it was loaded from a file.*Forget it"):
+    with pytest.raises(ValueError, match=r"the photos of 'red', but it was loaded from a file.*Forget it"):
         fresh.learn("red", [image], [mask_of(image, RED)])
     fresh.forget("red")
     fresh.learn("red", [image], [mask_of(image, RED)])

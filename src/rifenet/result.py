@@ -1,21 +1,23 @@
 """`Result`: what a segmented photo says, as arrays, pictures and files.
 
 How classes meet: each class gives two logits, and its score is the softmax of its own two; the background scores 1
-minus the largest class score; the mask is the argmax. A class judged absent is left out of it unless asked to stay.
+minus the largest class score, and the mask is the argmax. Of several classes above the background, the one wins whose
+log-odds in the pixel and of being in the photo at all (its calibrated confidence) are largest together. A class judged
+absent is left out of the mask unless asked to stay.
 
     C classes · H W the photo's own size · S side of the square network input
 """
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +26,19 @@ from PIL import Image
 from rifenet import visualize
 from rifenet.data.transforms import Placement, restore
 from rifenet.files import write_bytes
+from rifenet.outputs import DEFAULT, encoded
+from rifenet.refine import refined
 
+_NEARLY_1 = np.float32(1 - 1e-6)
 PRESENT = 0.5  # a class is judged present from this confidence on
+
+
+class Options(NamedTuple):
+    """How photos are segmented, as `Segmenter.segment_many` says."""
+
+    keep_absent: bool
+    tiles: bool | str
+    refine: bool
 
 
 def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -52,9 +65,11 @@ class Result:
     model: dict[str, str]
     """Name and hash of the model."""
     differences: NDArray[np.float32]
-    """Foreground minus background logit of each class at network size, [C,S,S]."""
+    """Foreground minus background logit of each class, [C,S,S]: at network size, or of the canvas of tiles."""
     placement: Placement
-    """Where the photo lies in the network's square."""
+    """Where the photo lies in these."""
+    refine: bool = False
+    """Whether maps at full size follow the photo's edges."""
 
     def __repr__(self) -> str:
         seen = ", ".join(name for name, present in self.present.items() if present) or "no class"
@@ -65,16 +80,17 @@ class Result:
         """Whether each class is judged to be in the photo; without a calibration, whether it takes any pixel at all."""
         if self.calibrated:
             return {name: confidence >= PRESENT for name, confidence in self.confidence.items()}
-        found = (restore(difference, self.placement) > 0 for difference in self.differences)
-        return {name: bool(pixels.any()) for name, pixels in zip(self.classes, found, strict=True)}
+        return {name: bool((self._map(index) > 0).any()) for index, name in enumerate(self.classes)}
+
+    def shown(self, name: str) -> bool:
+        """Whether the class may have pixels in the mask."""
+        return self.keep_absent or self.present[name]
 
     @cached_property
     def scores(self) -> dict[str, NDArray[np.float32]]:
         """Score of each class, [H,W] in [0,1]: the softmax of its own two logits, whether or not it is present."""
-        return {
-            name: sigmoid(restore(difference, self.placement))
-            for name, difference in zip(self.classes, self.differences, strict=True)
-        }
+        maps = ((name, self._map(index)) for index, name in enumerate(self.classes))
+        return {name: sigmoid(values) for name, values in maps}
 
     @cached_property
     def mask(self) -> NDArray[np.uint8]:
@@ -82,13 +98,30 @@ class Result:
         mask = np.zeros(self.image.shape[:2], np.uint8)
         # A class beats the background exactly where its score is above 0.5, that is, its logit difference above 0;
         # differences order the classes as scores do, without rounding to 1.
-        best = np.zeros(mask.shape, np.float32)
+        best = np.full(mask.shape, -np.inf, np.float32)
         for class_id, name in enumerate(self.classes, 1):
-            if self.keep_absent or self.present[name]:
-                difference = restore(self.differences[class_id - 1], self.placement)
-                wins = difference > best
-                mask[wins], best[wins] = class_id, difference[wins]
+            if self.shown(name):
+                difference = self._map(class_id - 1)
+                rank = difference + self._log_odds(name)
+                wins = (difference > 0) & (rank > best)
+                mask[wins], best[wins] = class_id, rank[wins]
         return mask
+
+    def _log_odds(self, name: str) -> np.float32:
+        """Of the class being in the photo; 0 where confidence is no probability."""
+        if not self.calibrated:
+            return np.float32(0)
+        share = min(max(self.confidence[name], 1e-4), 1 - 1e-4)
+        return np.float32(math.log(share / (1 - share)))
+
+    def _map(self, index: int) -> NDArray[np.float32]:
+        """Logit difference of a class at full size, [H,W]."""
+        difference = self.differences[index]
+        if not self.refine:
+            return restore(difference, self.placement)
+        height, width = self.placement.scaled_height, self.placement.scaled_width
+        signed = refined(self.image, np.tanh(difference[:height, :width] / 2))
+        return 2 * np.arctanh(signed.clip(-_NEARLY_1, _NEARLY_1))
 
     def overlay(self) -> Image.Image:
         """The photo with the mask tinted and outlined on it."""
@@ -117,33 +150,34 @@ class Result:
         }
 
     def save(
-        self, folder: str | PathLike[str], name: str | None = None, facts: Mapping[str, Any] | None = None
+        self,
+        folder: str | PathLike[str],
+        name: str | None = None,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        formats: Sequence[str] = DEFAULT,
     ) -> dict[str, Path]:
-        """Writes `NAME_mask.png` (palette), `NAME_overlay.jpg` and, last, `NAME.json`; each is complete or not there.
+        """Writes the files of the formats and, last, `NAME.json`; each is complete or not there.
 
         Args:
             folder: made where missing.
             name: None takes the photo's file name, or "query".
             facts: further entries for the JSON.
+            formats: `index` (`NAME_mask.png`, with a palette), `binary` (a black-and-white PNG for each class),
+                `overlay` (JPEG), `coco` (JSON), `labelme` (JSON of polygons), `cutout` (the photo, transparent
+                elsewhere).
 
         Returns:
-            The paths, as `mask`, `overlay` and `json`. Raises OSError where the disk is full.
+            The paths: `mask`, `binary:CLASS`, `overlay`, `coco`, `labelme`, `cutout`, as chosen, and `json`. Raises
+            ValueError for another format, OSError where the disk is full.
         """
-        stem = name or Path(self.source).stem or "query"
-        paths = {
-            "mask": Path(folder) / f"{stem}_mask.png",
-            "overlay": Path(folder) / f"{stem}_overlay.jpg",
-            "json": Path(folder) / f"{stem}.json",
-        }
-        files = {key: paths[key].name for key in ("mask", "overlay")}
+        stem, place = name or Path(self.source).stem or "query", Path(folder)
+        made = encoded(self, stem, formats, place)
+        paths = {key: place / file for key, (file, _) in made.items()}
+        files = {key: file for key, (file, _) in made.items()}
         text = json.dumps({**self.to_dict(), "files": files, **(facts or {})}, indent=1)
-        write_bytes(paths["mask"], _encoded(visualize.mask_image(self.mask), "PNG"))
-        write_bytes(paths["overlay"], _encoded(self.overlay(), "JPEG", quality=90))
+        for file, content in made.values():
+            write_bytes(place / file, content)
+        paths["json"] = place / f"{stem}.json"
         write_bytes(paths["json"], f"{text}\n".encode())
         return paths
-
-
-def _encoded(picture: Image.Image, format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format, **options)
-    return buffer.getvalue()

@@ -6,21 +6,27 @@ K shots of a class · B photos at once · C classes · S side of the square netw
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rifenet.data.transforms import IGNORE, Source, load_image, load_mask, resize_and_pad, resize_mask
+from rifenet.data.label_files import Label
+from rifenet.data.transforms import Source, load_image, resize_and_pad
 from rifenet.engines import Engine
 from rifenet.metrics import presence_statistic
-from rifenet.result import Result, sigmoid
-from rifenet.storage import LearnedClass, Shots, read_classes, save_classes
+from rifenet.result import Options, Result, sigmoid
+from rifenet.shots import Shots, prepare_shot
+from rifenet.storage import LearnedClass, read_classes, save_classes, try_out
+from rifenet.tiles import is_large, with_tiles
 
 MAX_SHOTS = 20
+BATCH_BYTES = 10**8  # of decoded photos, from which on a batch is full
 MAX_CLASSES = 254  # a mask has one byte a pixel: 0 is the background and 255 means ignore
 
 
@@ -75,20 +81,23 @@ class Segmenter:
         *,
         replace: bool = False,
         white_is_object: bool = False,
+        label: Label | None = None,
     ) -> None:
         """Learns a class, or adds shots to a known one (all its shots are then encoded together again).
 
         Args:
             name: what to call it.
             images: K photos: paths, PIL images or [H,W,3] arrays.
-            masks: their masks [H,W]: 0 is background, 255 is ignored, anything else marks the class.
+            masks: their masks [H,W]: 0 is background, 255 is ignored, anything else marks the class. Cut-outs (RGBA),
+                colour masks, and JSON of COCO, LabelMe and Label Studio do, too: `rifenet.data.label_files`.
             replace: these shots take the place of those that a known class has; it keeps its number.
-            white_is_object: 255 marks the class too, for black-and-white masks.
+            white_is_object: 255 marks the class too; a mask of 0 and 255 only needs no such word.
+            label: name, number or colour (#rrggbb) of the class in label files that hold several.
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: a picture cannot be read, a mask marks nothing or has another size than its photo, there are
-                more than 20 shots, or the class came from a file and so has no photos to add shots to.
+            ValueError: a picture cannot be read, a mask marks nothing, has another size than its photo or no such
+                label, there are more than 20 shots, or the class came from a file and so has no photos to add to.
         """
         known = self._classes.get(name)
         if not name or not isinstance(name, str):
@@ -101,36 +110,46 @@ class Segmenter:
             raise ValueError(f"Expected a mask for each of 1 to 20 images, but got {len(images)} and {len(masks)}.")
         if replace:
             known = None
-        if known is not None and known.inputs is None:
-            raise ValueError(
-                f"Expected photos of {name!r} to add shots to, but it was loaded from a file, which holds none."
-                " Forget it and learn it from all its photos."
-            )
+        before = None if known is None else known.annotated()
         total = len(images) + (known.shots if known else 0)
         if total > MAX_SHOTS:
             raise ValueError(f"Expected at most {MAX_SHOTS} shots of a class, but {name!r} would have {total}.")
         if name not in self._classes:
             self._check_room([name])
-        pairs = zip(images, masks, strict=True)
-        shots = [_prepare_shot(name, *pair, self.engine.size, white_is_object) for pair in pairs]
-        inputs = Shots(*(np.stack(part) for part in zip(*shots, strict=True)))
-        if known is not None and known.inputs is not None:
-            inputs = known.inputs.followed_by(inputs)
-        self._classes[name] = LearnedClass(name, total, self.engine.encode_support(*inputs), inputs)
+        options: dict[str, Any] = {"label": label, "white_is_object": white_is_object}
+        shots = [prepare_shot(name, *pair, self.engine.size, **options) for pair in zip(images, masks, strict=True)]
+        inputs = Shots(*(np.concatenate(part) for part in zip(*shots, strict=True)))
+        self._keep(name, inputs if before is None else before.followed_by(inputs))
+
+    def replace_shot(self, name: str, index: int, image: Source, mask: Source, *, label: Label | None = None) -> None:
+        """Exchanges one shot of a class, counted from 0 in the order learned. Raises as `learn` and `forget_shot`."""
+        inputs = self._shot_of(name, index)
+        self._keep(name, inputs.with_other(index, prepare_shot(name, image, mask, self.engine.size, label=label)))
+
+    def forget_shot(self, name: str, index: int) -> None:
+        """Removes one shot of a class, counted from 0 in the order learned.
+
+        Raises ValueError where there is no such class or shot, where it is the only one, or where the class came from a
+        file, which holds no photos.
+        """
+        inputs = self._shot_of(name, index)
+        if len(inputs.images) == 1:
+            raise ValueError(f"Expected {name!r} to keep a shot, but this is its only one. Forget the class.")
+        self._keep(name, inputs.without(index))
 
     def forget(self, name: str) -> None:
         """Removes a class; later classes move down one number. Raises ValueError for a name that is not learned."""
-        if name not in self._classes:
-            raise ValueError(f"Expected a learned class ({', '.join(self.classes) or 'none yet'}), but got {name!r}.")
+        self._known(name)
         del self._classes[name]
 
-    def segment(self, query: Source, *, keep_absent: bool = False) -> Result:
-        """Segments one photo: a path, a PIL image or an [H,W,3] array.
+    def segment(
+        self, query: Source, *, keep_absent: bool = False, tiles: bool | str = "auto", refine: bool = False
+    ) -> Result:
+        """Segments one photo: a path, a PIL image or an [H,W,3] array; options as in `segment_many`.
 
-        `keep_absent` keeps classes judged absent in the mask. Raises FileNotFoundError, or ValueError for a photo that
-        cannot be read or where nothing has been learned.
+        Raises FileNotFoundError, or ValueError for a photo that cannot be read or where nothing has been learned.
         """
-        return next(self.segment_many([query], keep_absent=keep_absent))
+        return next(self.segment_many([query], keep_absent=keep_absent, tiles=tiles, refine=refine))
 
     def segment_many(
         self,
@@ -138,18 +157,38 @@ class Segmenter:
         *,
         batch_size: int = 8,
         keep_absent: bool = False,
+        tiles: bool | str = "auto",
+        refine: bool = False,
         on_error: Callable[[Source, Exception], None] | None = None,
+        on_progress: Callable[[int, int | None], None] | None = None,
     ) -> Iterator[Result]:
-        """Segments photos lazily, in order, `batch_size` at a time, by the classes known now.
+        """Segments photos lazily, in order, by the classes known now.
 
-        `on_error` takes a photo that cannot be read, and the rest goes on; without it that photo's error is raised,
-        after the results of those before it. Raises ValueError where nothing has been learned.
+        Args:
+            queries: paths, PIL images or [H,W,3] arrays.
+            batch_size: how many at a time at most; large photos are taken fewer at a time.
+            keep_absent: keep classes judged absent in the masks.
+            tiles: look at a photo a second time, in overlapping tiles (`rifenet.tiles`): True, False, or "auto" where
+                its longer side is at least three times the network's. Takes several times as long.
+            refine: make the masks follow the photos' edges (`rifenet.refine`).
+            on_error: takes a photo that cannot be read, and the rest goes on; without it that photo's error is raised,
+                after the results of those before it.
+            on_progress: told before each result how many there are, and how many photos in all where that is known.
+
+        Raises:
+            ValueError: nothing has been learned, or an option has another value.
         """
         if not self._classes:
             raise ValueError("Expected at least one learned class, but there is none. Call learn() first.")
         if batch_size < 1:
             raise ValueError(f"Expected batch_size to be at least 1, but got {batch_size}.")
-        return self._segment_lazily(queries, list(self._classes.values()), batch_size, keep_absent, on_error)
+        if tiles not in (True, False, "auto"):
+            raise ValueError(f"Expected tiles to be True, False or 'auto', but got {tiles!r}.")
+        options = Options(keep_absent, tiles, refine)
+        results = self._segment_lazily(queries, list(self._classes.values()), batch_size, options, on_error)
+        if on_progress is None:
+            return results
+        return _counted(results, len(queries) if isinstance(queries, Sized) else None, on_progress)
 
     def save_classes(self, path: str | PathLike[str]) -> None:
         """Writes the learned classes, without the photos, to a `.safetensors` file. Raises OSError on a full disk."""
@@ -167,35 +206,34 @@ class Segmenter:
                 f"Expected only new classes in {fspath(path)}, but {', '.join(again)} is learned. Forget it first."
             )
         self._check_room([known.name for known in loaded])
-        self._try_out(loaded, fspath(path))
+        try_out(loaded, self.engine, fspath(path))
         self._classes.update((known.name, known) for known in loaded)
+
+    def _known(self, name: str) -> LearnedClass:
+        if name not in self._classes:
+            raise ValueError(f"Expected a learned class ({', '.join(self.classes) or 'none yet'}), but got {name!r}.")
+        return self._classes[name]
+
+    def _shot_of(self, name: str, index: int) -> Shots:
+        """All shots of a class that has one at `index`."""
+        inputs = self._known(name).annotated()
+        if not 0 <= index < len(inputs.images):
+            raise ValueError(f"Expected a shot of {name!r}, 0 to {len(inputs.images) - 1}, but got {index}.")
+        return inputs
+
+    def _keep(self, name: str, inputs: Shots) -> None:
+        self._classes[name] = LearnedClass(name, len(inputs.images), self.engine.encode_support(*inputs), inputs)
 
     def _check_room(self, new: Sequence[str]) -> None:
         if len(self._classes) + len(new) > MAX_CLASSES:
             raise ValueError(f"Expected at most {MAX_CLASSES} classes, the numbers of a mask. Forget some first.")
-
-    def _try_out(self, classes: Sequence[LearnedClass], path: str) -> None:
-        """Segments a grey picture by each class, so that a class which loads is one which works."""
-        size = self.engine.size
-        features = self.engine.encode_query(
-            np.full((1, 3, size, size), 0.5, np.float32), np.ones((1, size, size), bool)
-        )
-        for known in classes:
-            try:
-                works = np.isfinite(self.engine.decode(features, known.context)).all()
-            except Exception as error:  # whatever a library raises over names, shapes or types
-                raise ValueError(
-                    f"Expected classes that {self.engine.name} can use, but {path} fails: {error}"
-                ) from error
-            if not works:
-                raise ValueError(f"Expected numbers for {known.name!r}, but {path} gives none. Learn it again.")
 
     def _segment_lazily(
         self,
         queries: Iterable[Source],
         classes: list[LearnedClass],
         batch_size: int,
-        keep_absent: bool,
+        options: Options,
         on_error: Callable[[Source, Exception], None] | None,
     ) -> Iterator[Result]:
         batch: list[tuple[str, NDArray[np.uint8]]] = []
@@ -203,18 +241,18 @@ class Segmenter:
             try:
                 batch.append((fspath(query) if isinstance(query, str | PathLike) else "", load_image(query)))
             except (ValueError, OSError) as error:
-                yield from self._segment_batch(batch, classes, keep_absent)
+                yield from self._segment_batch(batch, classes, options)
                 batch = []
                 if on_error is None:
                     raise
                 on_error(query, error)
-            if len(batch) == batch_size:
-                yield from self._segment_batch(batch, classes, keep_absent)
+            if len(batch) == batch_size or sum(image.nbytes for _, image in batch) > BATCH_BYTES:
+                yield from self._segment_batch(batch, classes, options)
                 batch = []
-        yield from self._segment_batch(batch, classes, keep_absent)
+        yield from self._segment_batch(batch, classes, options)
 
     def _segment_batch(
-        self, batch: list[tuple[str, NDArray[np.uint8]]], classes: list[LearnedClass], keep_absent: bool
+        self, batch: list[tuple[str, NDArray[np.uint8]]], classes: list[LearnedClass], options: Options
     ) -> Iterator[Result]:
         if not batch:
             return
@@ -224,18 +262,23 @@ class Segmenter:
         differences = np.stack([pair[:, 1] - pair[:, 0] for pair in logits], axis=1)  # [B,C,S,S]
         names = tuple(known.name for known in classes)
         for (source, image), own, real, placement in zip(batch, differences, valid, placements, strict=True):
-            confidence = {name: self._confidence(maps[real]) for name, maps in zip(names, own, strict=True)}
-            yield Result(
+            result = Result(
                 image=image,
                 classes=names,
-                confidence=confidence,
+                confidence={name: self._confidence(maps[real]) for name, maps in zip(names, own, strict=True)},
                 calibrated=self.engine.calibration is not None,
-                keep_absent=keep_absent,
+                keep_absent=options.keep_absent,
                 source=source,
                 model={"name": self.engine.name, "hash": self.engine.hash},
                 differences=own,
                 placement=placement,
+                refine=options.refine,
             )
+            if options.tiles is True or (options.tiles == "auto" and is_large(placement)):
+                looked_at = [known.context if result.shown(known.name) else None for known in classes]
+                own, placement = with_tiles(self.engine, image, looked_at, own, placement)
+                result = replace(result, differences=own, placement=placement)
+            yield result
 
     def _confidence(self, differences: NDArray[np.float32]) -> float:
         statistic = presence_statistic(sigmoid(differences))
@@ -245,24 +288,9 @@ class Segmenter:
         return 0.5 + 0.5 * math.tanh((calibration["a"] * statistic + calibration["b"]) / 2)
 
 
-def _prepare_shot(
-    name: str, image: Source, mask: Source, size: int, white_is_object: bool
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]]:
-    """Network input, binary mask and valid mask of one annotated photo."""
-    shot = f"a shot of {name!r} ({image if isinstance(image, str | PathLike) else 'a picture in memory'})"
-    photo, labels = load_image(image), load_mask(mask)
-    if photo.shape[:2] != labels.shape:
-        raise ValueError(
-            f"Expected a mask as large as its photo, {photo.shape[1]} x {photo.shape[0]} as shown upright, but that of"
-            f" {shot} is {labels.shape[1]} x {labels.shape[0]} (width x height)."
-        )
-    binary = (labels > 0).astype(np.uint8)
-    if not white_is_object:
-        binary[labels == IGNORE] = IGNORE
-    if not (binary == 1).any():
-        white = (
-            " Its 255 means ignore; where white should mark the object, use white_is_object." if labels.any() else ""
-        )
-        raise ValueError(f"Expected the mask of {shot} to mark at least one pixel, but it marks none.{white}")
-    pixels, valid, placement = resize_and_pad(photo, size)
-    return pixels, resize_mask(binary, placement), valid
+def _counted(
+    results: Iterator[Result], total: int | None, on_progress: Callable[[int, int | None], None]
+) -> Iterator[Result]:
+    for done, result in enumerate(results, 1):
+        on_progress(done, total)
+        yield result

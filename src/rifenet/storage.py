@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,26 +20,11 @@ from safetensors.numpy import save
 
 from rifenet.engines import Context, Engine
 from rifenet.files import write_bytes
+from rifenet.shots import Shots
 
 FORMAT = "rifenet-classes"
 VERSION = 1
 _KEYS = {"version", "model", "model_hash", "size", "classes", "shots", "checksum"}
-
-
-class Shots(NamedTuple):
-    """Annotated photos as a network takes them: images [K,3,S,S] in [0,1], masks [K,S,S] (0, 1, 255), valid [K,S,S]."""
-
-    images: NDArray[np.float32]
-    masks: NDArray[np.uint8]
-    valid: NDArray[np.bool_]
-
-    def followed_by(self, more: Shots) -> Shots:
-        """These shots, then `more`."""
-        return Shots(
-            np.concatenate([self.images, more.images]),
-            np.concatenate([self.masks, more.masks]),
-            np.concatenate([self.valid, more.valid]),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +39,15 @@ class LearnedClass:
     def memory(self) -> int:
         """Bytes of its arrays."""
         return sum(array.nbytes for array in (*self.context.values(), *(self.inputs or ())))
+
+    def annotated(self) -> Shots:
+        """Its shots. Raises ValueError for a class from a file."""
+        if self.inputs is None:
+            raise ValueError(
+                f"Expected the photos of {self.name!r}, but it was loaded from a file, which holds none."
+                " Forget it and learn it from all its photos."
+            )
+        return self.inputs
 
 
 def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) -> None:
@@ -141,3 +135,16 @@ def _checksum(tensors: Mapping[str, NDArray[Any]]) -> str:
         digest.update(f"{name} {array.shape} {array.dtype}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def try_out(classes: Sequence[LearnedClass], engine: Engine, path: str) -> None:
+    """Segments a grey picture by each class, so that a class which loads is one which works. Raises ValueError."""
+    size = engine.size
+    features = engine.encode_query(np.full((1, 3, size, size), 0.5, np.float32), np.ones((1, size, size), bool))
+    for known in classes:
+        try:
+            works = np.isfinite(engine.decode(features, known.context)).all()
+        except Exception as error:  # whatever a library raises over names, shapes or types
+            raise ValueError(f"Expected classes that {engine.name} can use, but {path} fails: {error}") from error
+        if not works:
+            raise ValueError(f"Expected numbers for {known.name!r}, but {path} gives none. Learn it again.")

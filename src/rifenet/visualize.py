@@ -145,44 +145,52 @@ def render(report: Report, *, width: int = 300) -> str:
     head = "".join(f"<th>{text(name)}</th>" for name in report.header)
     body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in report.table)
     notes = "".join(f"<li>{text(note)}</li>" for note in report.notes)
-    legend = "".join(f"<span>{_swatch(index)}{text(name)}</span>" for index, name in enumerate(report.legend, 1))
+    legend = "".join(f"<span>{swatch(index)}{text(name)}</span>" for index, name in enumerate(report.legend, 1))
     sections = "".join(_section(section, width) for section in report.sections)
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(report.title)}</title><style>{_STYLE}</style></head><body><main>"
-        f"<h1>{text(report.title)}</h1><p class=lead>{text(report.lead)}</p>"
+        f"{page_head(report.title)}<h1>{text(report.title)}</h1><p class=lead>{text(report.lead)}</p>"
         f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         f"<div class=legend>{legend}</div><ul class=notes>{notes}</ul>{sections}"
         f"<footer>{text(report.footer)}</footer></main></body></html>\n"
     )
 
 
+def page_head(title: str) -> str:
+    """The start of a page, up to where its content begins; `</main></body></html>` ends it."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body><main>"
+    )
+
+
 def _section(section: Section, width: int) -> str:
-    swatch = "" if section.class_id is None else _swatch(section.class_id)
+    mark = "" if section.class_id is None else swatch(section.class_id)
     heads = [f"<div class=head>{html.escape(name)}</div>" for name in section.columns]
-    aside = "".join(_figure(figure, width) for figure in section.aside)
-    cells = "".join(_figure(figure, width) for row in section.rows for figure in row)
+    aside = "".join(figure(each, width) for each in section.aside)
+    cells = "".join(figure(each, width) for row in section.rows for each in row)
     beside = len(heads) - 1
     style = f"--side:minmax(0,1fr) minmax(0,{beside}fr);--columns:{beside}"
     return (
-        f"<section><h2>{swatch}{html.escape(section.heading)}</h2><p>{html.escape(section.text)}</p>"
+        f"<section><h2>{mark}{html.escape(section.heading)}</h2><p>{html.escape(section.text)}</p>"
         f'<div class=side style="{style}"><div class=grid>{heads[0]}{aside}</div>'
         f"<div class='grid rows'>{''.join(heads[1:])}{cells}</div></div></section>"
     )
 
 
-def _swatch(class_id: int) -> str:
+def swatch(class_id: int) -> str:
+    """A small square in the class's colour, as HTML."""
     return f'<span class=swatch style="background:rgb{class_colour(class_id)}"></span>'
 
 
-def _figure(figure: Figure, width: int) -> str:
-    picture = figure.picture.convert("RGB")
+def figure(shown: Figure, width: int) -> str:
+    """A picture of at most `width` px, 3/4 as high, with its caption, as HTML that needs no other file."""
+    picture = shown.picture.convert("RGB")
     picture.thumbnail((width, width * 3 // 4))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
     data = base64.b64encode(buffer.getvalue()).decode()
-    caption = html.escape(figure.caption)
+    caption = html.escape(shown.caption)
     label = f"<figcaption>{caption}</figcaption>" if caption else ""
     size = f"width={picture.width} height={picture.height}"
     return f'<figure><img {size} alt="{caption}" src="data:image/jpeg;base64,{data}">{label}</figure>'
@@ -210,6 +218,7 @@ tbody tr:last-child td{font-weight:600;border-bottom:0;background:var(--tint)}
 .side{display:grid;grid-template-columns:var(--side);gap:28px;align-items:start}
 .grid{display:grid;gap:12px;align-items:start}.rows{grid-template-columns:repeat(var(--columns),minmax(0,1fr))}
 .head{font-size:13px;font-weight:600;color:var(--soft)}
+.sheet{display:grid;grid-template-columns:repeat(auto-fill,minmax(220px,1fr));gap:20px 16px;align-items:start}
 figure{margin:0}img{display:block;max-width:100%;height:auto;border-radius:6px;background:var(--tint)}
 figcaption{font-size:13px;color:var(--soft);margin-top:4px;font-variant-numeric:tabular-nums}
 @media(max-width:640px){.side{grid-template-columns:1fr}}

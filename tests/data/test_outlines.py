@@ -104,8 +104,8 @@ def test_nothing_annotated_is_background() -> None:
         ({"size": [4, 5], "counts": [30, -10]}, "add up to 4 x 5"),
         ({"size": [4, 5], "counts": [19.5, 0.5]}, "add up to 4 x 5"),
         ({"size": [4, 5], "counts": "9"}, "add up to 4 x 5"),
-        ({"size": [4, 5], "counts": "d0P"}, "add up to 4 x 5"),
-        ({"size": [4, 5], "counts": "\N{SNOWMAN}"}, "add up to 4 x 5"),
+        ({"size": [4, 5], "counts": "d0P"}, "end too early"),
+        ({"size": [4, 5], "counts": "\N{SNOWMAN}"}, "hold something else"),
         ({"size": [4, 5]}, "add up to 4 x 5"),
     ],
 )

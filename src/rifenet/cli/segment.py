@@ -17,6 +17,7 @@ from rifenet.cli.console import note, print_json, progress
 if TYPE_CHECKING:
     from rifenet.segmenter import Segmenter
 
+FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "html")
 PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 MANIFEST = "manifest.json"
 
@@ -34,13 +35,19 @@ def main(argv: list[str]) -> int:
     supports: dict[str, list[tuple[str, str]]] = {}
     for name, image, mask in arguments.support:
         supports.setdefault(name, []).append((image, mask))
+    labels = _labels(arguments.label, list(supports))
     for name, shots in supports.items():
-        segmenter.learn(name, *zip(*shots, strict=True), white_is_object=arguments.white_is_object)
+        pair = zip(*shots, strict=True)
+        segmenter.learn(name, *pair, white_is_object=arguments.white_is_object, label=labels.get(name))
     settings = {
         "model": {"name": segmenter.engine.name, "hash": segmenter.engine.hash},
         "classes": {name: [[_digest(path) for path in shot] for shot in shots] for name, shots in supports.items()},
         "keep_absent": arguments.keep_absent,
         "white_is_object": arguments.white_is_object,
+        "labels": labels,
+        "tiles": arguments.tiles,
+        "refine": arguments.refine,
+        "formats": arguments.format,
     }
     _claim(out, settings, arguments.overwrite)
     return _run(segmenter, queries, out, settings, arguments)
@@ -59,8 +66,16 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar=("CLASS", "PHOTO", "MASK"),
-        help="a shot: the class, a photo, and its mask (0 background, 255 ignored, anything else the class);"
-        " once for each shot, 1 to 20 a class",
+        help="a shot: the class, a photo, and its mask (0 background, 255 ignored, anything else the class; or a"
+        " cut-out, a colour mask, or a COCO, LabelMe or Label Studio JSON); once for each shot, 1 to 20 a class",
+    )
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="CLASS=LABEL",
+        help="what the class is called in label files: a name, a number or a colour (#rrggbb); of a JSON it is the"
+        " class's own name unless told",
     )
     parser.add_argument(
         "--query", nargs="+", action="extend", required=True, metavar="PATH", help="photos, or folders of photos"
@@ -73,11 +88,49 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    parser.add_argument(
+        "--format",
+        type=_formats,
+        default=["index", "overlay"],
+        metavar="A,B,...",
+        help=f"what to write, among {', '.join(FORMATS)} (default: index,overlay); with coco and html also coco.json"
+        " and index.html of all photos",
+    )
+    parser.add_argument(
+        "--tiles",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="look at photos again in tiles, for small things; auto: at large photos",
+    )
+    parser.add_argument("--refine", action="store_true", help="make masks follow the photos' edges")
     parser.add_argument("--keep-absent", action="store_true", help="keep classes in the masks that are judged absent")
     parser.add_argument("--white-is-object", action="store_true", help="255 in a mask marks the class, too")
     parser.add_argument("--overwrite", action="store_true", help="use a folder that holds something else")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     return parser
+
+
+def _formats(text: str) -> list[str]:
+    chosen = [word.strip() for word in text.split(",")]
+    if wrong := [word for word in chosen if word not in FORMATS]:
+        raise argparse.ArgumentTypeError(f"expected formats among {', '.join(FORMATS)}, but got {', '.join(wrong)}")
+    if "html" in chosen and "overlay" not in chosen:
+        chosen.append("overlay")  # which the page shows
+    return list(dict.fromkeys(chosen))
+
+
+def _labels(words: list[str], classes: list[str]) -> dict[str, str]:
+    """Class -> its label in label files. Raises ValueError for a word that begins with no class."""
+    labels: dict[str, str] = {}
+    for word in words:
+        fitting = [name for name in classes if word.startswith(f"{name}=") and len(word) > len(name) + 1]
+        if not fitting:
+            raise ValueError(
+                f"Expected --label CLASS=LABEL with a class of --support ({', '.join(classes)}), but got {word!r}."
+            )
+        name = max(fitting, key=len)
+        labels[name] = word[len(name) + 1 :]
+    return labels
 
 
 def _photos(queries: list[str], out: Path, masks: set[Path]) -> list[Path]:
@@ -100,7 +153,7 @@ def _photos(queries: list[str], out: Path, masks: set[Path]) -> list[Path]:
 def _output_names(photos: list[Path]) -> dict[Path, str]:
     """A name for each photo's results that no other has, also where file names ignore case."""
     names: dict[Path, str] = {}
-    taken = {Path(MANIFEST).stem}
+    taken = {Path(MANIFEST).stem, "coco", "index"}
     for photo in photos:
         stem, suffix = photo.stem, photo.suffix.lstrip(".")
         choices = [stem, f"{stem}_{suffix}", f"{photo.resolve().parent.name}_{stem}"]
@@ -155,25 +208,31 @@ def _run(
         failed[str(photo)] = str(error)
         note(f"rifenet segment: skipped {photo}: {error}")
 
-    results = segmenter.segment_many(todo, batch_size=1, keep_absent=arguments.keep_absent, on_error=skip)
+    options: dict[str, Any] = {
+        "tiles": {"auto": "auto", "yes": True, "no": False}[arguments.tiles],
+        "refine": arguments.refine,
+    }
+    results = segmenter.segment_many(todo, batch_size=1, keep_absent=arguments.keep_absent, **options, on_error=skip)
+    formats = [each for each in arguments.format if each != "html"]
     by_source = {str(photo): photo for photo in todo}
     for result in progress(results, len(todo), "segmenting"):
         photo = by_source[result.source]
         try:
-            paths = result.save(out, queries[photo], {"run": run, "file": _stamp(photo)})
+            paths = result.save(out, queries[photo], {"run": run, "file": _stamp(photo)}, formats=formats)
         except OSError as error:
             raise OSError(
                 f"Could not save the results of {photo} ({error.strerror or error}). {len(records)} of {len(queries)}"
                 " photos are done; the same command goes on from there."
             ) from error
         records[photo] = json.loads(paths["json"].read_text(encoding="utf-8"))
-    manifest = {
+    manifest: dict[str, Any] = {
         "settings": settings,
         "finished": True,
         "resumed": resumed,
         "results": [{**records[photo], "json": f"{queries[photo]}.json"} for photo in queries if photo in records],
         "failed": [{"query": query, "reason": reason} for query, reason in failed.items()],
     }
+    _write_together(out, manifest["results"], arguments.format)
     write_bytes(out / MANIFEST, json.dumps(manifest, indent=1).encode())
     if arguments.json:
         print_json(manifest)
@@ -182,6 +241,16 @@ def _run(
     if not records:
         raise ValueError(f"Expected at least one photo that can be read, but all {len(failed)} failed.")
     return 0
+
+
+def _write_together(out: Path, records: list[dict[str, Any]], formats: list[str]) -> None:
+    """The files of all photos, of those that were asked for."""
+    from rifenet.outputs import merge_coco, write_page
+
+    if records and "coco" in formats:
+        merge_coco(out / "coco.json", (out / record["files"]["coco"] for record in records))
+    if records and "html" in formats:
+        write_page(out / "index.html", records, title=f"{len(records)} photos segmented")
 
 
 def _stamp(photo: Path) -> dict[str, int]:

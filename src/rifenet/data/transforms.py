@@ -39,7 +39,7 @@ def load_image(source: Source) -> NDArray[np.uint8]:
     """
     if isinstance(source, np.ndarray):
         return _array_to_rgb(source, "the given image")
-    picture, name = _read(source, "image")
+    picture, name = read_picture(source, "image")
     if picture.mode == "F" or picture.mode.startswith("I"):
         return _array_to_rgb(np.asarray(picture), name)
     if picture.has_transparency_data:
@@ -54,7 +54,7 @@ def load_mask(source: Source) -> NDArray[np.uint8]:
     """
     if isinstance(source, np.ndarray):
         return _array_to_mask(source, "the given mask")
-    picture, name = _read(source, "mask")
+    picture, name = read_picture(source, "mask")
     if kind := lossy_kind(picture):
         raise ValueError(f"Expected a lossless mask, but {name} is {kind}, which may change labels. Save it as PNG.")
     if picture.mode in ("1", "L", "P", "F") or picture.mode.startswith("I"):
@@ -74,8 +74,8 @@ def lossy_kind(picture: Image.Image) -> str | None:
     return _LOSSY.get(inside if picture.format == "TIFF" else picture.format or "")
 
 
-def _read(source: str | PathLike[str] | Image.Image, what: str) -> tuple[Image.Image, str]:
-    """The decoded, upright picture and its name for messages."""
+def read_picture(source: str | PathLike[str] | Image.Image, what: str) -> tuple[Image.Image, str]:
+    """The upright picture and its name for messages; `what` it is goes into the name. Raises as `load_image`."""
     name = f"the given {what}" if isinstance(source, Image.Image) else f"{what} file {fspath(source)}"
     if not isinstance(source, Image.Image) and not Path(source).is_file():
         raise FileNotFoundError(f"Expected {name}, but there is no such file.")

@@ -70,9 +70,13 @@ async def learn(
     service: Shared,
     name: Annotated[str, Form(description="What to call the class.")],
     images: Photos,
-    masks: Annotated[list[UploadFile], File(description="A mask for each photo: 0 background, else the class.")],
+    masks: Annotated[
+        list[UploadFile],
+        File(description="For each photo a mask (0 background, else the class), a cut-out, or a label JSON."),
+    ],
     replace: Annotated[bool, Form(description="Take the place of the class's shots; else add to them.")] = False,
     white_is_object: Annotated[bool, Form(description="255 marks the class too; else it is ignored.")] = False,
+    label: Annotated[str | None, Form(description="Its name, number or #rrggbb in files of several labels.")] = None,
     x_project: ProjectName = None,
 ) -> answers.ClassesAnswer:
     """Learns a class from annotated photos, or adds shots to one."""
@@ -88,7 +92,12 @@ async def learn(
         try:
             _check_number(project, name, service.limits)
             check = service.worker.check
-            photos, labels = _Pictures(images, read_photo, check), _Pictures(masks, read_mask, check)
+            asked = {"name": name, "label": label or None, "white_is_object": white_is_object}
+
+            def read(mask: UploadFile, index: int) -> NDArray[np.uint8]:
+                return read_mask(mask, index, asked, file_name(images[index - 1], index), service.limits)
+
+            photos, labels = _Pictures(images, read_photo, check), _Pictures(masks, read, check)
             project.segmenter.learn(name, photos, labels, replace=replace, white_is_object=white_is_object)
             project.changed(name)
         finally:

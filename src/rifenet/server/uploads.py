@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from fastapi import UploadFile
 from numpy.typing import NDArray
 from PIL import Image
 
-from rifenet.data.transforms import load_image, load_mask, lossy_kind
+from rifenet.data.label_files import load_labels
+from rifenet.data.transforms import load_image, lossy_kind
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 
@@ -47,8 +49,16 @@ def file_name(upload: UploadFile, index: int) -> str:
     return name if name.strip(".") else f"photo {index}"
 
 
+def is_json(upload: UploadFile) -> bool:
+    """Whether an upload is text that begins like a JSON, whatever it is called."""
+    upload.file.seek(0)
+    start = upload.file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    upload.file.seek(0)
+    return start[:1] in (b"{", b"[")
+
+
 def check_files(uploads: Sequence[UploadFile], limits: Limits, what: str) -> None:
-    """Looks at number, size, type and pixels, and decodes nothing. `what` is "photo" or "mask".
+    """Looks at number, size, type and pixels, and decodes nothing. `what` is "photo" or "mask", which may be a JSON.
 
     Raises Problem: 413 for too many or too large, 415 for another type, 422 for an empty file.
     """
@@ -66,6 +76,8 @@ def _check_file(upload: UploadFile, name: str, limits: Limits, lossless: bool) -
             413,
             f"Expected files of at most {limits.file_mb} MB, but {name} has {upload.size / 1e6:.1f}. Make it smaller.",
         )
+    if lossless and is_json(upload):
+        return  # its photo's size is checked when it is read
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the pixels are counted below
@@ -97,10 +109,19 @@ def read_photo(upload: UploadFile, index: int) -> NDArray[np.uint8]:
         raise Problem(422, f"photo {file_name(upload, index)}: {error}") from error
 
 
-def read_mask(upload: UploadFile, index: int) -> NDArray[np.uint8]:
-    """Index mask [H,W]. Raises Problem: 422 for one that cannot be decoded, or is coloured."""
+def read_mask(
+    upload: UploadFile, index: int, labels: Mapping[str, Any], photo: str, limits: Limits
+) -> NDArray[np.uint8]:
+    """Where a mask or label file marks the class, [H,W]: 1 the class, 0 not, 255 ignored.
+
+    `labels`: further arguments of `load_labels`; `photo`: the name of its photo. Raises Problem: 422 for one that
+    cannot be read, or has no such label.
+    """
+    most = limits.megapixels * 10**6
     try:
-        return load_mask(_opened(upload))
+        if is_json(upload):
+            return load_labels(upload.file.read(), **labels, photo=photo, most_pixels=most)
+        return load_labels(_opened(upload), **labels)
     except ValueError as error:
         raise Problem(422, f"mask {file_name(upload, index)}: {error}") from error
 

@@ -1,0 +1,98 @@
+"""Label Studio's brush masks (`format: rle`): run lengths packed bit by bit, read and written by us.
+
+The stream describes the bytes of an RGBA picture, row by row, and alpha is the mask. Bits, the highest of a byte first:
+
+    count of values (32) · word size - 1 (5) · four sizes - 1 (4 each) · blocks until all values are there
+    block: 1 if one word is repeated, 0 if each value has its own (1) · which of the sizes (2) · values - 1 (that size)
+           · the word, or the words
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SIZES = (3, 4, 8, 16)
+_CHANNELS = 4
+
+
+def decode_brush(rle: Sequence[int], height: int, width: int) -> NDArray[np.uint8]:
+    """The mask [height, width], 0 and 1: 1 where alpha is more than half of its largest value.
+
+    Raises ValueError for what are no bytes, for another count of values than height x width x 4, and for a stream that
+    ends too early or holds too much.
+    """
+    count = height * width * _CHANNELS
+    if min(height, width) < 1:
+        raise ValueError(f"Expected a picture of at least 1 px, but got {width} x {height} (width x height).")
+    data = _bytes(rle)
+    if len(data) < 7:
+        raise ValueError(f"Expected a brush mask's head of 7 bytes, but got {len(data)}. Export the annotation again.")
+    if (said := int.from_bytes(data[:4])) != count:
+        raise ValueError(
+            f"Expected a brush mask of {count} values, 4 for each of {width} x {height} pixels (width x height), but"
+            f" got one of {said}. It belongs to a picture of another size."
+        )
+    stream = np.empty(count, np.uint8)
+    for start, values in _blocks(data, count):
+        stream[start : start + len(values)] = values
+    alpha = stream[_CHANNELS - 1 :: _CHANNELS].reshape(height, width)
+    return (alpha > int(alpha.max()) // 2).astype(np.uint8)
+
+
+def encode_brush(mask: NDArray[np.generic]) -> list[int]:
+    """The mask [H,W], where anything but 0 is the object, as numbers 0..255; in the picture the object is white.
+
+    Raises ValueError for an array of another shape.
+    """
+    if mask.ndim != 2 or 0 in mask.shape:
+        raise ValueError(f"Expected a mask [H, W], but got {list(mask.shape)}.")
+    inside = (mask != 0).ravel()
+    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+    bounds = _CHANNELS * np.array([0, *edges, inside.size], np.int64)
+    bits = [f"{_CHANNELS * inside.size:032b}{7:05b}", *(f"{size - 1:04b}" for size in _SIZES)]
+    for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        word = "1" * 8 if inside[start // _CHANNELS] else "0" * 8
+        for left in range(stop - start, 0, -(2 ** _SIZES[-1])):
+            values = min(left, 2 ** _SIZES[-1])
+            index = next(index for index, size in enumerate(_SIZES) if values <= 2**size)
+            bits.append(f"1{index:02b}{values - 1:0{_SIZES[index]}b}{word}")
+    text = "".join(bits)
+    text += "0" * (-len(text) % 8)
+    return list(int(text, 2).to_bytes(len(text) // 8))
+
+
+def _bytes(rle: Sequence[int]) -> bytes:
+    try:
+        return bytes(list(rle))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected a brush mask as a list of numbers 0..255, but got: {error}.") from error
+
+
+def _blocks(data: bytes, count: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """(index of its first value, its values) of each block."""
+    position = 32
+
+    def take(bits: int) -> int:
+        nonlocal position
+        first, position = position, position + bits
+        if position > 8 * len(data):
+            raise ValueError("Expected a whole brush mask, but it ends too early. Export the annotation again.")
+        chunk = int.from_bytes(data[first // 8 : (position + 7) // 8])
+        return chunk >> (-position % 8) & (1 << bits) - 1
+
+    word = take(5) + 1
+    if word > 8:
+        raise ValueError(f"Expected a brush mask of words of at most 8 bits, but got {word}.")
+    sizes = [take(4) + 1 for _ in range(4)]
+    done = 0
+    while done < count:
+        repeated, length = take(1), take(sizes[take(2)]) + 1
+        if done + length > count:
+            raise ValueError(f"Expected a brush mask of {count} values, but its blocks hold more.")
+        words = [take(word) for _ in range(1 if repeated else length)]
+        values = np.array(words, np.uint8)
+        yield done, np.broadcast_to(values, length)
+        done += length

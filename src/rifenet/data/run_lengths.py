@@ -1,0 +1,64 @@
+"""COCO's run lengths: counts of zeros, ones, zeros, ... down the columns of a mask, as numbers or as text.
+
+In the text a character less 48 holds 5 bits, from the lowest on, and a sixth that says that more follow; the last one's
+fifth bit is the sign. From the fourth run on, what is written is the difference to the run two before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def decode_runs(counts: str | Sequence[int], height: int, width: int) -> NDArray[np.uint8]:
+    """The mask [height, width], 0 and 1. Raises ValueError for runs that do not add up to height x width."""
+    runs: Any = unpack_runs(counts) if isinstance(counts, str) else counts
+    whole = isinstance(runs, list | tuple) and all(type(run) is int and run >= 0 for run in runs)
+    if not whole or sum(runs) != height * width:
+        raise ValueError(f"Expected run lengths that add up to {height} x {width} pixels, but they do not.")
+    values = np.arange(len(runs), dtype=np.uint8) & 1
+    return np.repeat(values, runs).reshape(width, height).T
+
+
+def encode_runs(mask: NDArray[Any]) -> list[int]:
+    """Run lengths of a mask [H,W], in which anything but 0 is the object."""
+    inside = (mask != 0).ravel(order="F")
+    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+    runs: list[int] = np.diff([0, *edges.tolist(), inside.size]).tolist()
+    return [0, *runs] if inside.size and inside[0] else runs
+
+
+def pack_runs(runs: Sequence[int]) -> str:
+    """Run lengths as COCO's text."""
+    text = []
+    for place, run in enumerate(runs):
+        number = run - (runs[place - 2] if place > 2 else 0)
+        more = True
+        while more:
+            bits = number & 31
+            number >>= 5
+            more = number != (-1 if bits & 16 else 0)
+            text.append(chr(48 + bits + 32 * more))
+    return "".join(text)
+
+
+def unpack_runs(text: str) -> list[int]:
+    """Run lengths out of COCO's text. Raises ValueError for characters that it does not have and for an early end."""
+    runs: list[int] = []
+    number = shift = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64 or shift > 60:
+            raise ValueError("Expected run lengths as COCO writes them, but they hold something else.")
+        number |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            number -= (1 << shift) if code & 16 else 0
+            runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+            number = shift = 0
+    if shift:
+        raise ValueError("Expected whole run lengths, but they end too early.")
+    return runs
