@@ -36,8 +36,11 @@ class Shots(NamedTuple):
 
     def with_other(self, index: int, shot: Shots) -> Shots:
         """The one at `index` exchanged for `shot` (K = 1)."""
-        parts = zip(self, shot, strict=True)
-        return Shots._make(np.concatenate([old[:index], new, old[index + 1 :]]) for old, new in parts)
+        return Shots(
+            np.concatenate([self.images[:index], shot.images, self.images[index + 1 :]]),
+            np.concatenate([self.masks[:index], shot.masks, self.masks[index + 1 :]]),
+            np.concatenate([self.valid[:index], shot.valid, self.valid[index + 1 :]]),
+        )
 
 
 def prepare_shot(
