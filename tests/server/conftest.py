@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
 
+from rifenet import server
 from rifenet.engines import Engine
 from rifenet.server.app import create_app
 from rifenet.server.limits import Limits
@@ -26,6 +33,9 @@ from rifenet.server.limits import Limits
 from .browsing import browser, open_page
 
 __all__ = ["browser", "open_page"]  # fixtures of the tests of the page
+
+HERE = Path(__file__).parent
+SOURCE = Path(server.__file__).parents[2]
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 
@@ -91,6 +101,40 @@ def running(app: FastAPI) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(20)
+
+
+@contextlib.contextmanager
+def started(*command: str, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Address, without a slash at its end, and process of a Python program that prints it once it serves."""
+    path = os.pathsep.join([str(SOURCE), str(HERE.parent)])
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        found = re.search(r"(http://\S+)/", line := process.stdout.readline())
+        assert found, line + process.stderr.read()
+        yield found[1], process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def colour_program(**limits: int) -> contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]:
+    """`started` with a server over the colour engine."""
+    return started(str(HERE / "colour_server.py"), json.dumps(limits))
+
+
+def rifenet_program(
+    *options: str, **environment: str
+) -> contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]:
+    """`started` with `rifenet serve`."""
+    return started("-m", "rifenet", "serve", "--port", "0", "--threads", "1", *options, **environment)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:

@@ -276,7 +276,7 @@ def test_an_animation_counts_by_its_first_picture(small: TestClient) -> None:
     assert result["classes"][0]["pixels"] == 768
 
 
-@pytest.mark.parametrize("field", ["file_mb", "seconds", "queue", "projects"])
+@pytest.mark.parametrize("field", ["file_mb", "seconds", "requests", "queue", "projects"])
 def test_limits_below_one_are_refused(field: str) -> None:
     with pytest.raises(ValueError, match=f"--{field.replace('_', '-')}"):
         Limits(**{field: 0})

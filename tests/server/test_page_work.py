@@ -341,6 +341,85 @@ def test_the_focus_survives_a_redraw(open_page: Any, photos: list[str]) -> None:
     expect(page.get_by_role("button", name="Remove q2.png")).to_be_focused()
 
 
+KEPT = """async () => {
+  const { load } = await import("/static/store.js");
+  return (await load()).photos.map((photo) => photo.name).sort();
+}"""
+
+
+def remove(page: Page, name: str) -> None:
+    page.get_by_role("button", name=f"Remove {name}").click()
+
+
+def test_a_removed_photo_is_gone_for_good(open_page: Any, photos: list[str]) -> None:
+    page: Page = open_page()
+    painted(page, photos)
+    open_photo(page, "q1.png")
+    remove(page, "q1.png")
+    expect(page.locator("#query-list .thumb")).to_have_count(1)
+    expect(page.locator("#facts")).to_have_text("Choose a photo to see it here.")
+    expect(page.locator("#empty")).to_be_visible()
+    expect(page.locator("#segment")).to_have_text("Segment 1 photo")
+    open_photo(page, "shot.png")
+    remove(page, "q2.png")  # not the one on the stage, which stays there
+    expect(page.locator("#facts .name")).to_have_text("shot.png")
+    expect(page.locator("#segment")).to_be_disabled()
+    assert page.evaluate(KEPT) == ["shot.png"]
+    page.reload()
+    ready(page)
+    expect(page.locator(".thumb")).to_have_count(1)
+    assert (labels_of(page, "shot.png") == 1).any()
+
+
+def test_without_its_example_what_was_found_is_out_of_date(open_page: Any, photos: list[str]) -> None:
+    page: Page = open_page()
+    painted(page, photos)
+    page.set_input_files(
+        "#pick-examples", {"name": "more.png", "mimeType": "image/png", "buffer": encoded(scene(400, 300))}
+    )
+    expect(page.locator("#facts .name")).to_have_text("more.png")
+    dab(page, 370, 150)  # the blue edge, so that the class is of two colours
+    remove(page, "q2.png")
+    segment(page)
+    remove(page, "more.png")
+    expect(page.locator("#segment")).to_have_text("Segment 1 photo")
+    segment(page)
+    found = labels_of(page, "q1.png")
+    assert (found[:, :90] == 1).all()  # of the red shot alone
+    assert not found[:, 110:].any()
+    listed = page.evaluate("fetch('/api/classes').then((answer) => answer.json())")
+    assert [(each["name"], each["shots"]) for each in listed["classes"]] == [("red", 1)]
+
+
+def test_a_photo_removed_while_the_server_works_does_not_come_back(open_page: Any, photos: list[str]) -> None:
+    page: Page = open_page()
+    painted(page, photos)
+    before = len(ENGINE.encoded_queries)
+    start(page)
+    remove(page, "q1.png")  # the one that the server has
+    remove(page, "q2.png")  # the one that comes next
+    finish(page)
+    expect(page.locator("#query-list .thumb")).to_have_count(0)
+    expect(page.locator("#message")).to_be_hidden()
+    assert len(ENGINE.encoded_queries) - before == 1  # nobody asked for the second
+    assert page.evaluate(KEPT) == ["shot.png"]
+
+
+def test_of_several_files_those_that_are_no_pictures_are_named_and_not_kept(
+    open_page: Any, photos: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "notes.png").write_bytes(b"no picture")
+    (tmp_path / "cut.png").write_bytes(encoded(scene(400, 300))[:60])
+    page: Page = open_page()
+    page.set_input_files("#pick-queries", [tmp_path / "notes.png", photos[1], tmp_path / "cut.png", photos[2]])
+    message = page.locator("#message")
+    expect(message).to_contain_text("notes.png is not a picture")
+    expect(message).to_contain_text("cut.png is not a picture")
+    expect(page.locator("#query-list .thumb")).to_have_count(2)
+    assert page.evaluate(KEPT) == ["q1.png", "q2.png"]
+    expect(page.locator("#facts .name")).to_have_text("q1.png")
+
+
 def test_the_view_follows_the_keyboard(open_page: Any, photos: list[str]) -> None:
     page: Page = open_page()
     painted(page, photos)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
-import re
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,28 +19,10 @@ from tiny_model import write_tiny_model
 from rifenet.cli.main import main
 from rifenet.data.transforms import load_mask
 
-from .conftest import encoded
+from .conftest import encoded, rifenet_program
 
 EXAMPLES = Path(str(files("rifenet"))) / "examples"
 TABLE = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
-
-
-@contextlib.contextmanager
-def started(*options: str, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Address and process of a server that accepts connections."""
-    command = [sys.executable, "-m", "rifenet", "serve", "--port", "0", "--threads", "1", *options]
-    source = str(Path(str(files("rifenet"))).parent)
-    variables = {**os.environ, "PYTHONPATH": source, **environment}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables)
-    try:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        found = re.search(r"open (http://\S+/)", line := process.stdout.readline())
-        assert found, line + process.stderr.read()
-        yield found[1], process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def photos_of(name: str, support: bool) -> list[dict[str, object]]:
@@ -60,7 +37,7 @@ def test_the_bundled_model_finds_bears_and_ctrl_c_ends_it() -> None:
         shots += [("images", (str(each["image"]), (EXAMPLES / str(each["image"])).read_bytes()))]
         shots += [("masks", ("m.png", encoded(mask)))]
     ious = []
-    with started() as (address, process), httpx2.Client(base_url=address, timeout=60) as client:
+    with rifenet_program() as (address, process), httpx2.Client(base_url=address, timeout=60) as client:
         assert client.post("/api/classes", data={"name": "bear"}, files=shots).status_code == 200
         for each in photos_of("bear", False)[:3]:
             file = [("images", ("b.jpg", (EXAMPLES / str(each["image"])).read_bytes()))]
@@ -78,11 +55,11 @@ def test_the_bundled_model_finds_bears_and_ctrl_c_ends_it() -> None:
 
 def test_a_token_from_the_environment_guards_the_server(tmp_path: Path) -> None:
     model = str(write_tiny_model(tmp_path / "tiny.safetensors"))
-    with started("--host", "0.0.0.0", "--model", model, RIFENET_TOKEN="a-token-of-this-test") as (address, _):
+    with rifenet_program("--host", "0.0.0.0", "--model", model, RIFENET_TOKEN="a-token-of-this-test") as (address, _):
         assert address.startswith("http://127.0.0.1:")  # 0.0.0.0 is no address to open
-        assert httpx2.get(f"{address}api/classes").status_code == 401
+        assert httpx2.get(f"{address}/api/classes").status_code == 401
         bearer = {"Authorization": "Bearer a-token-of-this-test"}
-        assert httpx2.get(f"{address}api/classes", headers=bearer).status_code == 200
+        assert httpx2.get(f"{address}/api/classes", headers=bearer).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -123,6 +100,7 @@ def test_help_names_every_limit(capsys: pytest.CaptureFixture[str]) -> None:
         "files",
         "classes",
         "seconds",
+        "requests",
         "queue",
         "projects",
         "memory-mb",

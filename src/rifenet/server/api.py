@@ -57,7 +57,7 @@ async def health(service: Shared) -> answers.HealthAnswer:
     )
 
 
-@router.get("/classes", responses=answers.problems(422))
+@router.get("/classes", responses=answers.problems(422, 503))
 async def classes(request: Request, service: Shared, x_project: ProjectName = None) -> answers.ClassesAnswer:
     """The project's classes."""
     return answers.classes_answer(service.project_of(request, x_project)[1])

@@ -1,4 +1,4 @@
-"""What stands before the application: who may ask, how much they may send, and the headers of every answer."""
+"""What stands before the application: who may ask, how many at a time, how much they send, every answer's headers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rifenet.server.problem import Problem
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN_COOKIE = "rifenet_token"
-OPEN_PATHS = ("/api/health",)  # answered without the token, for health checks
+OPEN_PATHS = ("/api/health",)  # answered without the token and in a crowd, for health checks
 _MAX_FORM = 4096  # bytes of the form that asks for the token
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
@@ -45,12 +45,17 @@ _WRONG = '<p role="alert">That is not the token. The person who started the serv
 
 
 class Guard:
-    """ASGI middleware. Refuses foreign hosts, other sites' pages, missing tokens and large or slow bodies."""
+    """ASGI middleware. Refuses foreign hosts, other sites' pages, missing tokens, crowds, and large or slow bodies.
+
+    The crowd is counted here, in requests: uvicorn's own limit counts open connections, idle ones of browsers among
+    them, and refuses without a sentence and without a Retry-After.
+    """
 
     def __init__(self, app: ASGIApp, *, limits: Limits, token: str | None, hosts: Sequence[str] | None) -> None:
         """`hosts` are the names in the Host header that are answered; None answers all, for servers with a token."""
         self.app, self.limits, self.token = app, limits, token
         self.hosts = None if hosts is None else {host.lower() for host in hosts}
+        self._inside = 0  # requests that the application has now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -61,14 +66,21 @@ class Guard:
         try:
             self._judge(scope)
             early = None
-            if self.token is not None and not _is_open(scope["path"]):
-                early = await self._ask_for_token(self.token, scope, receive)
+            if not _is_open(scope["path"]):
+                if self.token is not None:
+                    early = await self._ask_for_token(self.token, scope, receive)
+                if early is None:
+                    self._check_room()
         except Problem as problem:
             early = JSONResponse({"detail": problem.detail}, problem.status_code, problem.headers)
         if early is not None:
             await early(scope, receive, answer)
-        else:
+            return
+        self._inside += 1
+        try:
             await self.app(scope, _Body(receive, self.limits), answer)
+        finally:
+            self._inside -= 1
 
     def _judge(self, scope: Scope) -> None:
         """Raises Problem: 403 or 413."""
@@ -84,6 +96,13 @@ class Guard:
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 15 or int(length) > self.limits.request_mb * 10**6:
             raise _too_large(self.limits)
+
+    def _check_room(self) -> None:
+        """Raises Problem: 503 where the application has as many requests as it may."""
+        if self._inside >= self.limits.requests:
+            raise Problem(
+                503, f"The server has {self.limits.requests} requests at a time, and all are under way. Try again soon."
+            )
 
     async def _ask_for_token(self, token: str, scope: Scope, receive: Receive) -> Response | None:
         """An answer in place of the application's, None for who has the token. Raises Problem: 401, 408 or 413."""

@@ -14,7 +14,6 @@ from rifenet.server.limits import Limits
 
 MIN_TOKEN = 12
 _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # no addresses to open, but these are
-_CONNECTIONS = 100  # each may have one upload on the disk
 
 
 def check_exposure(host: str, token: str | None, names: Sequence[str] = ()) -> None:
@@ -72,7 +71,6 @@ def serve(
             server_header=False,
             proxy_headers=False,
             ws="none",
-            limit_concurrency=_CONNECTIONS,
             timeout_keep_alive=10,
             timeout_graceful_shutdown=3,
         )

@@ -3,6 +3,7 @@
 import { crc32 } from "./zip.js";
 
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
+const DAMAGED = "Expected a whole PNG, but it is damaged.";
 
 /** Labels as a PNG; `palette` has an [r, g, b] for each value, or is null for a grey one. */
 export async function encodePng(labels, palette = null) {
@@ -20,7 +21,7 @@ export async function encodePng(labels, palette = null) {
   return new Blob(parts, { type: "image/png" });
 }
 
-/** Labels of a PNG with 8 bits and one channel (grey or palette), not interlaced. */
+/** Labels of a PNG with 8 bits and one channel (grey or palette), not interlaced. Throws for another, and for one that is damaged. */
 export async function decodePng(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (SIGNATURE.some((byte, index) => bytes[index] !== byte)) throw new Error("Expected a PNG, but got another file.");
@@ -35,7 +36,8 @@ export async function decodePng(bytes) {
     }
     if (kind === "IDAT") packed.push(bytes.subarray(at + 8, at + 8 + size));
   }
-  const rows = await through(new Blob(packed), new DecompressionStream("deflate"));
+  const rows = await through(new Blob(packed), new DecompressionStream("deflate")).catch(() => []); // cut, or no deflate
+  if (!width || !height || rows.length !== (width + 1) * height) throw new Error(DAMAGED);
   return { width, height, data: unfiltered(rows, width, height) };
 }
 
@@ -43,6 +45,7 @@ function unfiltered(rows, width, height) {
   const data = new Uint8Array(width * height);
   for (let y = 0; y < height; y++) {
     const filter = rows[y * (width + 1)], from = y * (width + 1) + 1, to = y * width;
+    if (filter > 4) throw new Error(DAMAGED);
     for (let x = 0; x < width; x++) {
       const left = x ? data[to + x - 1] : 0, up = y ? data[to + x - width] : 0, corner = x && y ? data[to + x - width - 1] : 0;
       const guess = [0, left, up, (left + up) >> 1, paeth(left, up, corner)][filter];

@@ -23,7 +23,11 @@ function claimLock() {
       resolve(true);
       return new Promise(() => {}); // until the page is left
     };
-    navigator.locks.request("rifenet", { signal: AbortSignal.timeout(WAIT) }, hold).catch((error) => resolve(error.name !== "TimeoutError"));
+    navigator.locks.request("rifenet", { signal: AbortSignal.timeout(WAIT) }, hold).catch(async (error) => {
+      if (error.name !== "TimeoutError") return resolve(true);
+      const { held } = await navigator.locks.query();
+      resolve(held.some((lock) => lock.name === "rifenet") ? false : claimLock()); // a busy browser may only have been slow
+    });
   });
 }
 
