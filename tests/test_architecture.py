@@ -117,6 +117,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bench.*": (*SERVED, "bench.*"),
     "server": ("server.*",),
     "server.*": (*SERVED, "server.*"),
+    "server.labeling_regions": (*SERVED, "server.*", "data.brush_rle"),
     # Commands: what they run is imported inside the function that runs it, so that --help is quick.
     "cli": (),
     "cli.*": ("cli", "cli.*", *LIGHT),

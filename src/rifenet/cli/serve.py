@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import fields
+from pathlib import Path
 
 from rifenet.cli.console import note
 
@@ -17,6 +18,7 @@ def main(argv: list[str]) -> int:
 
     try:
         from rifenet.server.guard import LOOPBACK
+        from rifenet.server.labeling_link import Link
         from rifenet.server.run import check_exposure, serve
     except ModuleNotFoundError as error:
         raise ValueError(
@@ -25,6 +27,11 @@ def main(argv: list[str]) -> int:
 
     limits = Limits(**{bound.name: getattr(arguments, bound.name) for bound in fields(Limits)})
     check_exposure(arguments.host, token, arguments.name)  # before the model is loaded
+    link = Link(
+        arguments.label_studio_url,
+        arguments.label_studio_token or os.environ.get("RIFENET_LABEL_STUDIO_TOKEN") or None,
+        arguments.label_studio_folder,
+    )
 
     from rifenet.engines.torch import TorchEngine
 
@@ -43,6 +50,7 @@ def main(argv: list[str]) -> int:
             limits=limits,
             token=token,
             names=arguments.name,
+            label_studio=link,
             ready=ready,
         )
     except KeyboardInterrupt:
@@ -77,6 +85,18 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="HOST",
         help="a further host name by which the server is called, e.g. behind a proxy; requires a token",
+    )
+    studio = parser.add_argument_group("Label Studio, which connects to /labeling (docs/label_studio.md)")
+    studio.add_argument(
+        "--label-studio-url", metavar="URL", help="its address; photos and annotations are taken from nowhere else"
+    )
+    studio.add_argument(
+        "--label-studio-token",
+        metavar="TOKEN",
+        help="its access token (or set RIFENET_LABEL_STUDIO_TOKEN; default: what it sends when it connects)",
+    )
+    studio.add_argument(
+        "--label-studio-folder", type=Path, metavar="DIR", help="where the photos of its local storage lie"
     )
     group = parser.add_argument_group("limits, with the HTTP status of what is beyond them")
     for bound in fields(Limits):

@@ -16,6 +16,9 @@ from rifenet import __version__
 from rifenet.engines import Engine
 from rifenet.server.api import router as api
 from rifenet.server.guard import LOOPBACK, Guard
+from rifenet.server.labeling import router as labeling
+from rifenet.server.labeling_learning import Labeling
+from rifenet.server.labeling_link import Link
 from rifenet.server.limits import Limits
 from rifenet.server.reference import reference_page
 from rifenet.server.service import Service
@@ -29,7 +32,12 @@ pages = APIRouter(include_in_schema=False)
 
 
 def create_app(
-    engine: Engine, *, limits: Limits | None = None, token: str | None = None, hosts: Sequence[str] | None = LOOPBACK
+    engine: Engine,
+    *,
+    limits: Limits | None = None,
+    token: str | None = None,
+    hosts: Sequence[str] | None = LOOPBACK,
+    label_studio: Link | None = None,
 ) -> FastAPI:
     """The application over one model.
 
@@ -38,6 +46,7 @@ def create_app(
         limits: None takes the defaults.
         token: what every request must show; None asks for none.
         hosts: names in the Host header that are answered; None answers all, which only a token makes safe.
+        label_studio: where photos of labeling tasks may come from; None takes those in the tasks only.
     """
     limits = limits or Limits()
     app = FastAPI(
@@ -50,7 +59,9 @@ def create_app(
         exception_handlers={RequestValidationError: _invalid, Stopped: _gone, Exception: _failed},
     )
     app.state.service = Service(engine, limits)
+    app.state.labeling = Labeling(app.state.service, label_studio or Link())
     app.include_router(api)
+    app.include_router(labeling)
     app.include_router(pages)
     app.mount("/static", StaticFiles(directory=_STATIC))
     app.mount("/examples", StaticFiles(directory=str(_PACKAGE / "examples")))
@@ -80,7 +91,11 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     """A request that does not have the fields of its route, in one sentence."""
     assert isinstance(error, RequestValidationError)
     kind = request.headers.get("content-type", "none")
-    if request.method == "POST" and not kind.lower().startswith("multipart/form-data"):
+    if (
+        request.url.path.startswith("/api/")
+        and request.method == "POST"
+        and not kind.lower().startswith("multipart/form-data")
+    ):
         sentence = f"Expected a form (multipart/form-data), but the content type is {kind[:60]}. See /docs."
         return JSONResponse({"detail": sentence}, 415)
     first = error.errors()[0]

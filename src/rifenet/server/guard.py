@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import time
@@ -115,7 +116,7 @@ class Guard:
                 TOKEN_COOKIE, secret, httponly=True, samesite="strict", secure=scope["scheme"] == "https"
             )
             return welcome
-        bearer = headers.get("authorization", "").removeprefix("Bearer ")
+        bearer = _token_of(headers.get("authorization", ""))
         cookie = cookie_parser(headers.get("cookie", "")).get(TOKEN_COOKIE, "")
         if _same(bearer, token) or _same(cookie, secret):
             return None
@@ -200,6 +201,16 @@ def _name_of(host: str) -> str:
 
 def _too_large(limits: Limits) -> Problem:
     return Problem(413, f"Expected a request of at most {limits.request_mb} MB, but it is larger. Send fewer photos.")
+
+
+def _token_of(authorization: str) -> str:
+    """The token of `Bearer TOKEN`, or of `Basic`, where it is the password and the user may have any name."""
+    if not authorization.startswith("Basic "):
+        return authorization.removeprefix("Bearer ")
+    try:
+        return base64.b64decode(authorization.removeprefix("Basic "), validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _cookie_of(token: str) -> str:

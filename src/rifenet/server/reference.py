@@ -32,10 +32,15 @@ def _route(method: str, path: str, operation: dict[str, Any], schemas: dict[str,
         (parameter["name"], parameter["in"], parameter.get("required", False), parameter.get("description", ""))
         for parameter in operation.get("parameters", [])
     ]
-    for content in operation.get("requestBody", {}).get("content", {}).values():
+    for media, content in operation.get("requestBody", {}).get("content", {}).items():
         form = _resolved(content["schema"], schemas)
         rows += [
-            (name, "form", name in form.get("required", []), field.get("description", ""))
+            (
+                name,
+                "form" if "form" in media else "body",
+                name in form.get("required", []),
+                field.get("description", ""),
+            )
             for name, field in form["properties"].items()
         ]
     takes = _table(("takes", "in", "required", ""), [(n, w, "yes" if r else "no", t) for n, w, r, t in rows])

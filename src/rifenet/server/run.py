@@ -10,6 +10,7 @@ import uvicorn
 from rifenet.engines import Engine
 from rifenet.server.app import create_app
 from rifenet.server.guard import LOOPBACK
+from rifenet.server.labeling_link import Link
 from rifenet.server.limits import Limits
 
 MIN_TOKEN = 12
@@ -40,6 +41,7 @@ def serve(
     limits: Limits | None = None,
     token: str | None = None,
     names: Sequence[str] = (),
+    label_studio: Link | None = None,
     ready: Callable[[str], object] = lambda address: None,
 ) -> None:
     """Serves until the process gets SIGINT or SIGTERM.
@@ -51,6 +53,7 @@ def serve(
         limits: None takes the defaults.
         token: what every request must show; required where `host` is not loopback.
         names: further names in the Host header that are answered, e.g. behind a proxy; they require a token, too.
+        label_studio: where photos of labeling tasks may come from.
         ready: called with the page's address on this machine once connections are accepted.
 
     Raises:
@@ -59,7 +62,7 @@ def serve(
     """
     check_exposure(host, token, names)
     hosts = (*LOOPBACK, *names) if host in LOOPBACK or names else None
-    app = create_app(engine, limits=limits, token=token, hosts=hosts)
+    app = create_app(engine, limits=limits, token=token, hosts=hosts, label_studio=label_studio)
     with _listen(host, port) as listener:
         here = _EVERYWHERE.get(host, host)
         address = f"[{here}]" if ":" in here else here

@@ -1,0 +1,195 @@
+"""Where a labeling task's photo comes from: the one Label Studio that the server was told of, a folder, or the task."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import time
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
+from urllib.error import HTTPError
+from urllib.parse import parse_qs, quote, unquote, urljoin, urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+_SOCKET_SECONDS = 10
+_IN_MEMORY = 2**20  # bytes of a photo that are not worth a file
+_CHUNK = 2**16
+_PHOTO_PATHS = ("/data/", "/tasks/", "/storage-data/")  # where Label Studio keeps photos, below its own address
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """A redirect could lead to another host, with the token."""
+
+    def redirect_request(self, *args: Any) -> None:
+        """Refuses: the answer is then an HTTPError of its status."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """The Label Studio and the folder that photos may come from; nothing else is ever asked."""
+
+    url: str | None = None
+    """Its address, e.g. http://localhost:8080; None asks none."""
+    token: str | None = None
+    """A legacy token or a personal access token; None takes what Label Studio itself sends when it connects."""
+    folder: Path | None = None
+    """What `/data/local-files/?d=NAME` is looked up in, before Label Studio is asked."""
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url or "http://localhost")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+            raise ValueError(
+                f"Expected the address of Label Studio, such as http://localhost:8080, but got {self.url!r}. Set"
+                " --label-studio-url."
+            )
+        if self.folder is not None and not self.folder.is_dir():
+            raise FileNotFoundError(
+                f"Expected a folder of photos, but there is none at {self.folder}. Set --label-studio-folder."
+            )
+
+    def photo(self, where: str, token: str | None, max_bytes: int, seconds: float) -> IO[bytes]:
+        """The bytes of a task's photo, to be closed by the caller.
+
+        Args:
+            where: what the task says: a path below Label Studio, its whole address, or a data: URI.
+            token: what Label Studio sent when it connected.
+            max_bytes: of the file.
+            seconds: until it must be there.
+
+        Raises:
+            ValueError: it lies elsewhere, is too large, or cannot be had.
+        """
+        if where.startswith("data:"):
+            return _spooled(_of_data_uri(where, max_bytes))
+        if self.folder is not None and urlsplit(where).path.endswith("/data/local-files/"):
+            return self._of_folder(self.folder, where, max_bytes)
+        address = self._address(where)
+        if self.url is None or address is None:
+            raise ValueError(
+                "Expected a photo in the task itself (a data: URI), in --label-studio-folder or below"
+                f" --label-studio-url {self.url or '(not set)'}, but it is at {where[:100]!r}. No other is asked."
+            )
+        file = SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115
+        self._fetch(address, token, file, max_bytes, seconds)
+        file.seek(0)
+        return file
+
+    def annotated_tasks(self, project: int, token: str | None, max_bytes: int, seconds: float) -> list[Any]:
+        """The tasks of a project that have annotations, as Label Studio exports them; none without an address.
+
+        Raises ValueError where it cannot be had.
+        """
+        if self.url is None:
+            return []
+        with SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
+            path = f"/api/projects/{project}/export?exportType=JSON&download_all_tasks=false"
+            self._fetch(self.url.rstrip("/") + path, token, file, max_bytes, seconds)
+            file.seek(0)
+            try:
+                tasks = json.load(file)
+            except ValueError as error:
+                raise ValueError(f"Expected JSON of Label Studio's project {project}, but got: {error}.") from error
+        return tasks if isinstance(tasks, list) else []
+
+    def _address(self, where: str) -> str | None:
+        """The photo's address below Label Studio's own; None for any other."""
+        if self.url is None:
+            return None
+        own = urlsplit(self.url)
+        try:
+            whole = urlsplit(urljoin(f"{own.scheme}://{own.netloc}/", where))
+            same = (whole.scheme, whole.hostname, whole.port, whole.username) == (
+                *(own.scheme, own.hostname, own.port),
+                None,
+            )
+        except ValueError:
+            return None
+        path = whole.path.removeprefix(own.path.rstrip("/"))
+        if not same or not path.startswith(_PHOTO_PATHS) or ".." in unquote(path).split("/"):
+            return None
+        query = f"?{quote(whole.query, safe='=&%/+')}" if whole.query else ""
+        return f"{self.url.rstrip('/')}{quote(path, safe='/%')}{query}"
+
+    def _of_folder(self, folder: Path, where: str, max_bytes: int) -> IO[bytes]:
+        name = parse_qs(urlsplit(where).query).get("d", [""])[0]
+        try:
+            path = (folder / name).resolve()
+            inside = path.is_relative_to(folder.resolve()) and path.is_file()
+        except (OSError, ValueError):
+            inside = False
+        if not inside:
+            raise ValueError(f"Expected a photo in --label-studio-folder, but there is none called {name[:100]!r}.")
+        if path.stat().st_size > max_bytes:
+            raise _too_large(max_bytes)
+        return path.open("rb")
+
+    def _fetch(self, address: str, token: str | None, file: IO[bytes], max_bytes: int, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        wait = min(_SOCKET_SECONDS, seconds)
+        try:
+            request = Request(address, headers=self._authorization(self.token or token, wait))
+            with build_opener(_NoRedirect).open(request, timeout=wait) as answer:
+                taken = 0
+                while part := answer.read(_CHUNK):
+                    taken += len(part)
+                    if taken > max_bytes:
+                        raise _too_large(max_bytes)
+                    if time.monotonic() > deadline:
+                        raise ValueError(
+                            f"Expected Label Studio's answer within {seconds:g} seconds, but it took longer."
+                        )
+                    file.write(part)
+        except HTTPError as error:
+            hint = " Set --label-studio-token." if error.code in (401, 403) else ""
+            raise ValueError(
+                f"Expected an answer of Label Studio at {address}, but it said {error.code}.{hint}"
+            ) from error
+        except (OSError, HTTPException) as error:
+            raise ValueError(f"Expected Label Studio at {self.url}, but it does not answer: {error}.") from error
+
+    def _authorization(self, token: str | None, seconds: float) -> dict[str, str]:
+        """A personal access token (three parts with dots) is first changed for one that lives a few minutes."""
+        if not token:
+            return {}
+        if not re.fullmatch(r"[\x21-\x7e]+", token):
+            raise ValueError("Expected a Label Studio token of printable ASCII characters, but got another.")
+        if token.count(".") != 2:
+            return {"Authorization": f"Token {token}"}
+        request = Request(
+            f"{(self.url or '').rstrip('/')}/api/token/refresh/",
+            json.dumps({"refresh": token}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with build_opener(_NoRedirect).open(request, timeout=seconds) as answer:
+            try:
+                return {"Authorization": f"Bearer {json.loads(answer.read(_CHUNK))['access']}"}
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError("Expected a token of Label Studio's token/refresh, but it gave none.") from error
+
+
+def _of_data_uri(where: str, max_bytes: int) -> bytes:
+    head, _, body = where.partition(",")
+    if not re.fullmatch(r"data:image/[\w.+-]+;base64", head):
+        raise ValueError("Expected a data: URI of a picture in base64, but got another. Send data:image/png;base64,...")
+    if len(body) > max_bytes * 4 // 3 + 4:
+        raise _too_large(max_bytes)
+    try:
+        return base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"Expected a data: URI in base64, but it cannot be read: {error}.") from error
+
+
+def _spooled(data: bytes) -> IO[bytes]:
+    file = SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115
+    file.write(data)
+    file.seek(0)
+    return file
+
+
+def _too_large(max_bytes: int) -> ValueError:
+    return ValueError(f"Expected at most {max_bytes / 1e6:g} MB, but there is more. Make it smaller, or see --file-mb.")
