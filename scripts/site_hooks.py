@@ -11,9 +11,10 @@ import os
 import posixpath
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.structure.files import File, Files
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^(```|~~~).*?^\1[^\n]*$", re.MULTILINE | re.DOTALL)
@@ -38,6 +39,8 @@ def _renamed(entry: Any) -> Any:
 
 def on_files(files: Files, config: Any) -> Files:
     """Adds the pages that are made of files outside docs/."""
+    from mkdocs.structure.files import File
+
     for name, page in PROSE_PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / name).read_text(encoding="utf-8")))
     linked: set[str] = set()
