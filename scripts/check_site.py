@@ -2,8 +2,8 @@
 
     python scripts/check_site.py site
 
-Prints what is wrong and exits with 1 where something is. Links for a reader to follow may lead to other hosts; nothing is
-asked of them here.
+Prints what is wrong and exits with 1 where something is. Links for a reader to follow may lead to other hosts; nothing
+is asked of them here.
 """
 
 from __future__ import annotations

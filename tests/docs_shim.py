@@ -4,10 +4,11 @@
 
 The rules, all of them:
 
-- `rifenet train`, `evaluate`, `ablate` and `bench` get the words of `SHORTER` at their end, also under `torchrun`: two small steps, three
-  episodes. All other commands of `rifenet` run as written.
-- `rifenet serve` starts on a free port, in the background, and is left running until the page's blocks are over.
-- `pip install` installs nothing: each name must be this package with extras that it has, or be pinned in constraints.txt.
+- `rifenet train`, `evaluate`, `ablate` and `bench` get the words of `SHORTER` at their end, also under `torchrun`: two
+  small steps, three episodes. All other commands of `rifenet` run as written.
+- `rifenet serve` starts on a free port, in the background, and is left running until the next one or the page's end.
+- `pip install` installs nothing: each name must be this package with extras that it has, or be pinned in
+  constraints.txt.
 - `make` says what it would do (`make -n`) in the repository, which fails for a target that is not there.
 - `python -m venv` makes the environment without pip.
 """

@@ -1,12 +1,12 @@
-"""Every code block of the README and the docs runs, page by page, in order, in a folder with the files that the pages name.
+"""Every code block of the README and the docs runs, page by page, in order, in a folder with the files that they name.
 
 Shell blocks run in bash with the stand-ins of docs_shim.py, whose rules are written there; the Python blocks of a page
-share their names. JSON and YAML blocks are parsed; blocks without a language, or `text`, are pictures of folders. A page
-with blocks that take long (`SLOW`) runs up to the first of these here, and whole among the slow tests. A block that no
-test can run says why in the line above it: `<!-- not run: needs Docker -->`.
+share their names. JSON and YAML blocks are parsed; blocks without a language, or `text`, are pictures of folders. Of a
+page with blocks that take long (`SLOW`) those before the first of these run here, and all of them among the slow tests.
+A block that no test can run says why in the line above it: `<!-- not run: needs Docker -->`.
 
-Files: a.jpg, b.jpg (bears) and c.jpg (a giraffe) with masks a.png, b.png, c.png (0 and 1), query.jpg (a bear), the folder
-photos/, brush/ (black-and-white masks), and rendered datasets: VOC2012, VOCdevkit/VOC2012, coco, my_photos.
+Files: a.jpg, b.jpg (bears) and c.jpg (a giraffe) with masks a.png, b.png, c.png (0 and 1), query.jpg (a bear), the
+folders photos and brush (black-and-white masks), and rendered datasets: VOC2012, VOCdevkit/VOC2012, coco, my_photos.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ def folder(tmp_path: Path) -> Path:
     shutil.copy(bears[0][0], work / "query.jpg")
     for photo in (bears[1][0], bears[2][0], examples("pizza", False)[0][0]):
         shutil.copy(photo, work / "photos")
+    (work / ".venv" / "bin").mkdir(parents=True)
+    (work / ".venv" / "bin" / "activate").touch()  # `make` does not make it here
     for name in ("configs", "scripts"):
         (work / name).symlink_to(ROOT / name)
     return work

@@ -1,4 +1,4 @@
-"""The site's navigation, its hooks, and the checker of its built pages. `make docs` builds it; nothing here needs mkdocs."""
+"""The site's navigation, its hooks, and the checker of its built pages; `make docs` builds it, nothing here does."""
 
 from __future__ import annotations
 
