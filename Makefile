@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(USABLE)' >/dev/null 2>&1 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo test test-slow lint docs bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1: \2/p' Makefile
@@ -29,11 +29,15 @@ lint: $(VENV)/.installed-dev ## style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-docs ## the documentation as a site, written to site/index.html; links checked, nothing fetched
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+	$(BIN)/python scripts/check_site.py site
+
 bench: $(VENV)/.installed ## times and memory on this machine, written to bench.json
 	$(BIN)/rifenet bench --out bench.json
 
 clean: ## remove caches and built files, keep .venv
-	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Expected Python 3.11 or newer with venv, but found none of: $(CANDIDATES). Install one or name it: make PYTHON=..." >&2; exit 1; }
@@ -41,9 +45,13 @@ $(BIN)/python:
 
 # Order-only: the interpreter's own time stamp says nothing about what is installed.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[serve]"
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[serve,docs]"
 	touch $(VENV)/.installed $@

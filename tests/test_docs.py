@@ -11,42 +11,24 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jsonargparse
 import pytest
 import yaml
+from docs_blocks import PAGES, ROOT, SHELL, blocks, name_of, prose
 
 from rifenet.cli.main import main
 from rifenet.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig, from_dict
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "eval": EvalConfig}
 
-FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 SUFFIXES = r"(?:json|md|py|safetensors|txt|yaml)"
 DOTTED = re.compile(rf"(?<![\w/.-])rifenet(?!\.{SUFFIXES}\b)(?:\.[A-Za-z_]\w*)+")
 OWN_FILE = re.compile(r"(?<![\w/])(?:tests/[\w/]+\.py|configs/[\w/]+\.yaml)")
 SETTING = re.compile(rf"(--)?(data|model|train|eval)\.(?!{SUFFIXES}$)([a-z_]+)(?:(?(1)[= ]|: ?)(.+))?")
-SHELL = ("sh", "bash", "shell", "console", "")
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:rifenet |make |torchrun .*-m rifenet |\S*python3? .*-m rifenet )")
-
-
-class Block(NamedTuple):
-    language: str
-    text: str
-
-
-def blocks(text: str) -> list[Block]:
-    """The fenced blocks of a page."""
-    return [Block(*found) for found in FENCE.findall(text)]
-
-
-def prose(text: str) -> str:
-    """The page without its fenced blocks."""
-    return FENCE.sub("", text)
 
 
 def slug(heading: str) -> str:
@@ -218,24 +200,24 @@ def test_the_pages_are_there_and_hold_something_to_check() -> None:
     }
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_name_imports(page: Path) -> None:
     assert wrong_names(page.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_link_and_test_exists(page: Path) -> None:
     assert wrong_links(page.read_text(encoding="utf-8"), page.parent) == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 @pytest.mark.usefixtures("only_parse")
 def test_every_command_parses(page: Path) -> None:
     lines = list(command_lines(page.read_text(encoding="utf-8")))
     assert [line for line in lines if not accepts(line)] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_config_field_exists(page: Path) -> None:
     assert wrong_settings(page.read_text(encoding="utf-8")) == []
 
