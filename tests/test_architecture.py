@@ -26,6 +26,7 @@ DATA = ("config", "data", "data.folds", "data.transforms")
 MODELS = ("models", "models.*")
 SERVED = (
     "segmenter",
+    "advice",
     "storage",
     "result",
     "engines",
@@ -98,6 +99,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "storage": ("engines", "files"),
     "result": ("files", "data.transforms", "visualize"),
     "segmenter": ("engines", "storage", "result", "data.transforms", "metrics", "visualize"),
+    "advice": ("advice.*", "segmenter", "data.transforms"),
+    "advice.*": ("advice.*", "engines", "storage", "result", "data.transforms", "metrics"),
     "export": SERVED,
     "bench": ("bench.*",),
     "bench.*": (*SERVED, "bench.*"),
@@ -115,7 +118,17 @@ LAZILY: dict[str, tuple[str, ...]] = {
 ONLY_AT_FUNCTION_LEVEL = ("__init__",)  # whatever these import, they import lazily
 LIMITED_NAMES = {("models*", "config"): {"ModelConfig"}}  # of these modules, only these names
 
-NO_TORCH_AT_ALL = (*LIGHT, "config.*", "metrics", "segmenter", "storage", "result", "engines.onnx")
+NO_TORCH_AT_ALL = (
+    *LIGHT,
+    "config.*",
+    "metrics",
+    "segmenter",
+    "storage",
+    "result",
+    "advice",
+    "advice.*",
+    "engines.onnx",
+)
 TORCH_FREE = (*NO_TORCH_AT_ALL, "__init__", "__main__", "engines", "cli", "cli.*")  # importing them does not load it
 FABRIC = ("distributed", "training.*", "evaluation.*", "cli.train", "cli.evaluate")
 MAY_IMPORT_BY_NAME = ("__init__", "cli.main")  # may hand a string to importlib.import_module

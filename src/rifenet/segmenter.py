@@ -63,6 +63,11 @@ class Segmenter:
         """Number of annotated photos of each class."""
         return {name: known.shots for name, known in self._classes.items()}
 
+    @property
+    def learned(self) -> tuple[LearnedClass, ...]:
+        """What is known of each class, in the order of `classes`: to be read, not changed."""
+        return tuple(self._classes.values())
+
     def memory(self) -> int:
         """Bytes that the learned classes take, their photos included."""
         return sum(known.memory() for known in self._classes.values())
@@ -224,7 +229,7 @@ class Segmenter:
         differences = np.stack([pair[:, 1] - pair[:, 0] for pair in logits], axis=1)  # [B,C,S,S]
         names = tuple(known.name for known in classes)
         for (source, image), own, real, placement in zip(batch, differences, valid, placements, strict=True):
-            confidence = {name: self._confidence(maps[real]) for name, maps in zip(names, own, strict=True)}
+            confidence = {name: self.confidence(maps[real]) for name, maps in zip(names, own, strict=True)}
             yield Result(
                 image=image,
                 classes=names,
@@ -237,7 +242,8 @@ class Segmenter:
                 placement=placement,
             )
 
-    def _confidence(self, differences: NDArray[np.float32]) -> float:
+    def confidence(self, differences: NDArray[np.float32]) -> float:
+        """How likely a class is in a photo, from its logit differences on the photo's pixels, [M]."""
         statistic = presence_statistic(sigmoid(differences))
         calibration = self.engine.calibration
         if calibration is None:
