@@ -30,11 +30,11 @@ def half(side: int = 64) -> NDArray[np.uint8]:
     return marked
 
 
-def look(number: int, angle: float, weight: float) -> Look:
+def look(number: int, angle: float, weight: float, area: float = 0.25) -> Look:
     """A photo as a direction in the plane, degrees."""
     turned = math.radians(angle)
     vector = np.array([math.cos(turned), math.sin(turned)], np.float16)
-    return Look(f"{number}.jpg", number, "red", weight, 0.5, vector)
+    return Look(f"{number}.jpg", number, "red", weight, 0.5, area, vector)
 
 
 def slow_ranking(found: list[Look], annotated: list[NDArray[np.float16]], count: int) -> list[int]:
@@ -52,7 +52,11 @@ def slow_ranking(found: list[Look], annotated: list[NDArray[np.float16]], count:
             relief = 0.0
             for each in found:
                 nearest = min(distance(each.description, one) for one in known)
-                relief += each.doubt * max(0.0, nearest - distance(each.description, candidate.description))
+                relief += (
+                    math.sqrt(max(candidate.area, 0.001))
+                    * each.doubt
+                    * max(0.0, nearest - distance(each.description, candidate.description))
+                )
             if relief > most + 1e-7:
                 best, most = i, relief
         order.append(best)
@@ -63,7 +67,9 @@ def slow_ranking(found: list[Look], annotated: list[NDArray[np.float16]], count:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_order_is_that_of_a_slow_loop(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    found = [look(i + 1, float(rng.uniform(0, 90)), float(rng.uniform(0.1, 1))) for i in range(25)]
+    found = [
+        look(i + 1, float(rng.uniform(0, 90)), float(rng.uniform(0.1, 1)), float(rng.uniform(0, 1))) for i in range(25)
+    ]
     annotated = [look(0, float(angle), 1).description for angle in rng.uniform(0, 90, 2)]
     chosen = ranked(found, annotated, 6)
     assert [photo.number - 1 for photo in chosen] == slow_ranking(found, annotated, 6)
@@ -90,6 +96,11 @@ def test_doubt_decides_among_photos_equally_unlike() -> None:
     (chosen,) = ranked(found, [look(0, 0, 1).description], 1)
     assert (chosen.number, chosen.doubt) == (2, 0.9)
     assert chosen.unlike == pytest.approx(1 - math.cos(math.radians(45)), abs=2e-3)
+
+
+def test_what_shows_more_of_the_object_comes_first() -> None:
+    found = [look(1, 45, 0.5, 0.1), look(2, -45, 0.5, 0.4), look(3, -44, 0.5, 0.0)]
+    assert [photo.number for photo in ranked(found, [look(0, 0, 1).description], 3)] == [2, 1, 3]
 
 
 def test_fewer_photos_than_asked_for_and_none() -> None:

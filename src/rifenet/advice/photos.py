@@ -1,4 +1,4 @@
-"""Which photos to annotate next: those about which the model doubts most, unlike the annotated ones and each other.
+"""Which photos to annotate next: doubtful, unlike what is annotated and each other, and showing much of the object.
 
     N photos · A annotated photos · D numbers of a description · S side of the square network input
 
@@ -22,6 +22,7 @@ from rifenet.storage import LearnedClass
 
 _POOLED = ("evidence_means", "prototypes", "prototype")  # context fields that are averages, the most telling first
 _UNDECIDED, _NEAR_HALF, _UNLIKE = 0.5, 0.15, 0.15  # from which values on the words of a reason say so
+_LEAST_AREA = 0.001  # share of a photo that is taken to be found where less is: nothing found is no reason for never
 _ROWS = 512  # photos compared with all others at a time
 
 
@@ -39,6 +40,8 @@ class Look:
     """Mean entropy of that class's scores, each weighed by the score, in bits: 0 sure, 1 undecided."""
     confidence: float
     """That the class is in the photo, in [0,1]."""
+    area: float
+    """Share of the photo that is taken for the class, in [0,1]."""
     description: NDArray[np.float16]
     """Unit vector, [D]."""
 
@@ -89,15 +92,29 @@ def looks(
             continue
         pixels, valid, _ = resize_and_pad(photo, engine.size)
         del photo
-        features = engine.encode_query(pixels[None], valid[None])
-        found = []
-        for known in classes:
-            logits = engine.decode(features, known.context)[0]
-            differences = (logits[1] - logits[0])[valid]
-            found.append((doubt(sigmoid(differences)), known.name, confidence(differences)))
-        most, name, sure = max(found, key=lambda each: each[0])
         source = fspath(query) if isinstance(query, str | PathLike) else ""
-        yield Look(source, number, name, most, sure, describe(engine, pixels, valid))
+        yield look_at(engine, classes, pixels, valid, source, number, confidence)
+
+
+def look_at(
+    engine: Engine,
+    classes: Sequence[LearnedClass],
+    pixels: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    source: str,
+    number: int,
+    confidence: Callable[[NDArray[np.float32]], float],
+) -> Look:
+    """One photo, `pixels` [3,S,S] and `valid` [S,S], as `looks` sees it: by the class that is most in doubt."""
+    features = engine.encode_query(pixels[None], valid[None])
+    found = []
+    for known in classes:
+        logits = engine.decode(features, known.context)[0]
+        differences = (logits[1] - logits[0])[valid]
+        area = float((differences > 0).mean())
+        found.append((doubt(sigmoid(differences)), known.name, confidence(differences), area))
+    most, name, sure, area = max(found, key=lambda each: each[0])
+    return Look(source, number, name, most, sure, area, describe(engine, pixels, valid))
 
 
 def doubt(scores: NDArray[np.float32]) -> float:
@@ -132,9 +149,10 @@ def _averages(context: Context) -> list[NDArray[Any]]:
 def ranked(found: Sequence[Look], annotated: Sequence[NDArray[np.float16]], count: int) -> list[PhotoAdvice]:
     """The `count` photos to annotate first, best first, chosen one after the other.
 
-    Each photo carries its doubt as far as it is unlike what is annotated or chosen before; next comes the photo that
-    takes most of that away, from itself and from those like it. So doubt, unlikeness and what is typical of many photos
-    meet, and a second photo of the same thing is never next.
+    Each photo carries its doubt, as far as it is unlike what is annotated or chosen before. A candidate is worth what
+    it would take away of that, from itself and from those like it, times the square root of the share of it that is
+    taken for the class: a shot teaches by what it shows. So a second photo of the same thing is never next. How the
+    rule was chosen, and what others came to, is in docs/experiments.md.
     """
     if not found:
         return []
@@ -142,13 +160,14 @@ def ranked(found: Sequence[Look], annotated: Sequence[NDArray[np.float16]], coun
     known = np.stack(annotated).astype(np.float32)  # [A,D]
     nearest = (1 - (seen @ known.T).max(1)).clip(0)  # [N]
     weights = np.array([look.doubt for look in found], np.float32)
+    shown = np.sqrt([max(look.area, _LEAST_AREA) for look in found]).astype(np.float32)
     left = np.ones(len(found), bool)
     chosen: list[PhotoAdvice] = []
     while len(chosen) < count and left.any():
         gains = np.concatenate(
             [_relief(seen[start : start + _ROWS], seen, nearest, weights) for start in range(0, len(found), _ROWS)]
         )
-        best = int(np.where(left, gains, -1).argmax())
+        best = int(np.where(left, gains * shown, -1).argmax())
         distances = (1 - seen @ seen[best]).clip(0)
         like = int(np.count_nonzero((distances < nearest) & left)) - 1
         chosen.append(_advice(found[best], len(chosen) + 1, float(nearest[best]), max(like, 0)))
