@@ -87,6 +87,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # Programs over them.
     "evaluation": ("evaluation.*",),
     "evaluation.*": ("files", "config", "data", "data.*", "metrics", "visualize", "plots", "evaluation.*"),
+    "evaluation.strips": (
+        *("files", "data", "data.*", "metrics", "visualize", "models"),
+        *("evaluation.*",),  # models: which of them has a prior to show
+    ),
     "training": ("training.*",),
     "training.*": (
         *("config", "data", "data.*", *MODELS, "losses", "metrics", "visualize", "checkpoint", "hub"),

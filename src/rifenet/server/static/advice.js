@@ -55,8 +55,8 @@ function parts(act) {
   const here = ({ photo }) => project.photos.includes(photo);
   const shots = told.shots.filter(here), next = told.next.filter((each) => here(each) && each.photo.role === "query");
   const stale = told.key !== projectKey() && element("p", { class: "soft small" }, "The examples have changed since. Check them again.");
-  const rows = shots.map((each) => row(act, each, "shot", each.warns, `${each.class_name}, IoU ${Math.round(100 * each.iou)}`));
-  const order = next.map((each) => row(act, each, "next", false, `${each.rank}. annotate next`));
+  const rows = shots.map((each) => row(act, each, "shot", each.photo.name, `${each.class_name}, IoU ${Math.round(100 * each.iou)} from the others`));
+  const order = next.map((each) => row(act, each, "next", `${each.rank}. ${each.photo.name}`, ""));
   return [
     stale || null,
     rows.length && element("ul", { class: "advice", "aria-label": "Examples" }, ...rows),
@@ -65,11 +65,12 @@ function parts(act) {
   ].filter(Boolean);
 }
 
-function row(act, { photo, reason, number }, kind, warns, title) {
+function row(act, { photo, reason, number, warns, verdict }, kind, title, figure) {
   const mark = kind === "shot" && element("span", { class: "mark", role: "img", "aria-label": warns ? "Warning" : "In order" }, icon(warns ? WARNING : FINE));
+  const lines = [element("b", {}, title), figure && element("span", { class: "soft" }, figure), verdict !== "good" && element("span", {}, reason)];
   const open = element(
     "button", { class: warns ? "advised bad" : "advised", "data-focus": `${kind}-${photo.id}-${number}`, onclick: () => act.open(photo) },
-    mark || null, element("span", { class: "about" }, element("b", {}, photo.name), element("span", { class: "soft" }, title), element("span", {}, reason)),
+    mark || null, element("span", { class: "about" }, ...lines.filter(Boolean)),
   );
   return element("li", {}, open);
 }
