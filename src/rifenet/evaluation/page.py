@@ -1,4 +1,4 @@
-"""A report of `rifenet report`, from its Markdown, as one self-contained HTML page in the look of the others.
+"""A report of `rifenet report`, from its Markdown, as one self-contained HTML page in the look of the rest.
 
 Only what our own reports use: headings, paragraphs, tables, bullet lists, pictures, links, code. Pictures are put inside.
 """
