@@ -27,6 +27,7 @@ MODELS = ("models", "models.*")
 SERVED = (
     "segmenter",
     "shots",
+    "advice",
     "storage",
     "result",
     "engines",
@@ -93,6 +94,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # Programs over them.
     "evaluation": ("evaluation.*",),
     "evaluation.*": ("files", "config", "data", "data.*", "metrics", "visualize", "plots", "evaluation.*"),
+    "evaluation.strips": (
+        *("files", "data", "data.*", "metrics", "visualize", "models"),
+        *("evaluation.*",),  # models: which of them has a prior to show
+    ),
     "training": ("training.*",),
     "training.*": (
         *("config", "data", "data.*", *MODELS, "losses", "metrics", "visualize", "checkpoint", "hub"),
@@ -112,6 +117,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "tiles": ("engines", "data.transforms"),
     "refine": (),
+    "advice": ("advice.*", "segmenter", "data.transforms"),
+    "advice.*": ("advice.*", "engines", "shots", "storage", "result", "data.transforms", "metrics"),
     "export": SERVED,
     "bench": ("bench.*",),
     "bench.*": (*SERVED, "bench.*"),
@@ -130,7 +137,17 @@ LAZILY: dict[str, tuple[str, ...]] = {
 ONLY_AT_FUNCTION_LEVEL = ("__init__",)  # whatever these import, they import lazily
 LIMITED_NAMES = {("models*", "config"): {"ModelConfig"}}  # of these modules, only these names
 
-NO_TORCH_AT_ALL = (*LIGHT, "config.*", "metrics", "segmenter", "storage", "result", "engines.onnx")
+NO_TORCH_AT_ALL = (
+    *LIGHT,
+    "config.*",
+    "metrics",
+    "segmenter",
+    "storage",
+    "result",
+    "advice",
+    "advice.*",
+    "engines.onnx",
+)
 TORCH_FREE = (*NO_TORCH_AT_ALL, "__init__", "__main__", "engines", "cli", "cli.*")  # importing them does not load it
 FABRIC = ("distributed", "training.*", "evaluation.*", "cli.train", "cli.evaluate")
 MAY_IMPORT_BY_NAME = ("__init__", "cli.main")  # may hand a string to importlib.import_module

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rifenet.plots import Bar, Panel, Series, bars, curves, running_mean, ticks
+from rifenet.plots import Bar, Bin, Panel, Series, bars, curves, reliability, running_mean, ticks
 
 NAMES = {"svg": "http://www.w3.org/2000/svg"}
 
@@ -68,7 +68,25 @@ def test_curves_have_a_line_for_each_series_and_differ_without_colour() -> None:
     assert re.search(r'fill="#ffffff"', text)
 
 
+def test_reliability_dots_stand_at_confidence_and_share() -> None:
+    bins = [Bin(0, 0.5, 1, 0.25, 0.0), Bin(0.5, 1, 3, 0.75, 1.0)]
+    text = reliability("Run", bins)
+    first, second = (
+        (float(item.get("cx", 0)), float(item.get("cy", 0)), float(item.get("r", 0))) for item in drawn(text, "circle")
+    )
+    (diagonal,) = (item for item in drawn(text, "line") if item.get("stroke-dasharray"))
+    x1, x2, y1, y2 = (float(diagonal.get(side, 0)) for side in ("x1", "x2", "y1", "y2"))
+    assert first[:2] == pytest.approx((x1 + 0.25 * (x2 - x1), y1), abs=0.11)
+    assert second[:2] == pytest.approx((x1 + 0.75 * (x2 - x1), y2), abs=0.11)
+    assert first[2] < second[2]
+    heights = [float(item.get("height", 0)) for item in drawn(text, "rect")[1:]]
+    assert heights == pytest.approx([heights[1] / 3, heights[1]], abs=0.11)
+    assert any("mean distance to the diagonal 0.250" in each for each in words(text))
+
+
 def test_nothing_to_draw_is_refused() -> None:
+    with pytest.raises(ValueError, match="Expected examples to draw for Run"):
+        reliability("Run", [Bin(0, 1, 0, 0, 0)])
     with pytest.raises(ValueError, match="Expected points to draw for Run"):
         curves("Run", "steps", [])
     with pytest.raises(ValueError, match="Expected bars to draw for Run"):

@@ -46,6 +46,16 @@ class Bar(NamedTuple):
     points: Sequence[float] = ()
 
 
+class Bin(NamedTuple):
+    """Examples whose confidence is from `low` to `high`: their number, mean confidence and share of positives."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    share: float
+
+
 def curves(title: str, x_label: str, panels: Sequence[Panel]) -> str:
     """Panels below each other over one x axis, as SVG. Raises ValueError without a point."""
     xs = [x for panel in panels for series in panel.series for x in series.x]
@@ -95,6 +105,67 @@ def bars(title: str, x_label: str, rows: Sequence[Bar]) -> str:
         parts.append(_text(_WIDTH - 178, middle + 4, _amount(row)))
     parts.append(_text((left + _WIDTH - 190) / 2, bottom + 40, x_label, anchor="middle", fill=_SOFT))
     return _svg(title, bottom + 52, parts)
+
+
+def reliability(title: str, bins: Sequence[Bin]) -> str:
+    """How often a class is there against how sure the model says it is, as SVG. Raises ValueError without an example.
+
+    Dots at each bin's mean confidence and share, as large as its number of examples asks, on the diagonal where the two
+    agree; below, the examples of each bin.
+    """
+    total = sum(each.count for each in bins)
+    if not total:
+        raise ValueError(f"Expected examples to draw for {title}, but got none.")
+    left, top, side, low = 90.0, 52.0, 330.0, 70.0
+    across, up = _scale((0, 1), left, left + side), _scale((0, 1), top + side, top)
+    marks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    parts = []
+    for mark in marks:
+        parts += [
+            _line(across(mark), top, across(mark), top + side, _GRID),
+            _line(left, up(mark), left + side, up(mark), _GRID),
+        ]
+        parts += [
+            _tick(left - 8, up(mark) + 4, mark, marks, "end"),
+            _tick(across(mark), top + side + low + 42, mark, marks),
+        ]
+    parts.append(_line(across(0), up(0), across(1), up(1), _SOFT, 1.5, _DASHES[1]))
+    parts.append(_text(across(0.03), up(0.9), "dashed: as often as it says", fill=_SOFT))
+    shown = [each for each in bins if each.count]
+    parts.append(
+        _path([each.confidence for each in shown], [each.share for each in shown], across, up, COLOURS[0], 2.2, "")
+    )
+    floor, most = top + side + low + 20, max(each.count for each in bins)
+    for each in shown:
+        radius = 3 + 6 * math.sqrt(each.count / most)
+        place = f'cx="{across(each.confidence):.1f}" cy="{up(each.share):.1f}" r="{radius:.1f}"'
+        parts.append(f'<circle {place} fill="{COLOURS[0]}" stroke="#ffffff"/>')
+        height = low * each.count / most
+        size = f'width="{across(each.high) - across(each.low) - 2:.1f}" height="{height:.1f}"'
+        parts.append(f'<rect x="{across(each.low) + 1:.1f}" y="{floor - height:.1f}" {size} fill="{COLOURS[4]}"/>')
+        parts.append(
+            _text(
+                (across(each.low) + across(each.high)) / 2,
+                floor - height - 3,
+                str(each.count),
+                anchor="middle",
+                size=11,
+            )
+        )
+    parts.append(_line(left, floor, left + side, floor, _SOFT))
+    beside = left + side + 28
+    gap = sum(each.count * abs(each.confidence - each.share) for each in bins) / total
+    lines = [
+        "Up: share of photos that show the class.",
+        "Across: the model's confidence that it is there.",
+        "",
+        f"{total:,} photos with and without it;",
+        f"mean distance to the diagonal {gap:.3f}.",
+        "Bars below: photos in each tenth.",
+    ]
+    parts += [_text(beside, top + 20 + 20 * number, line) for number, line in enumerate(lines)]
+    parts.append(_text(left + side / 2, floor + 44, "confidence", anchor="middle", fill=_SOFT))
+    return _svg(title, floor + 56, parts)
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:

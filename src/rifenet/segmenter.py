@@ -69,6 +69,11 @@ class Segmenter:
         """Number of annotated photos of each class."""
         return {name: known.shots for name, known in self._classes.items()}
 
+    @property
+    def learned(self) -> tuple[LearnedClass, ...]:
+        """What is known of each class, in the order of `classes`: to be read, not changed."""
+        return tuple(self._classes.values())
+
     def memory(self) -> int:
         """Bytes that the learned classes take, their photos included."""
         return sum(known.memory() for known in self._classes.values())
@@ -265,7 +270,7 @@ class Segmenter:
             result = Result(
                 image=image,
                 classes=names,
-                confidence={name: self._confidence(maps[real]) for name, maps in zip(names, own, strict=True)},
+                confidence={name: self.confidence(maps[real]) for name, maps in zip(names, own, strict=True)},
                 calibrated=self.engine.calibration is not None,
                 keep_absent=options.keep_absent,
                 source=source,
@@ -280,7 +285,8 @@ class Segmenter:
                 result = replace(result, differences=own, placement=placement)
             yield result
 
-    def _confidence(self, differences: NDArray[np.float32]) -> float:
+    def confidence(self, differences: NDArray[np.float32]) -> float:
+        """How likely a class is in a photo, from its logit differences on the photo's pixels, [M]."""
         statistic = presence_statistic(sigmoid(differences))
         calibration = self.engine.calibration
         if calibration is None:

@@ -21,6 +21,8 @@ OKABE_ITO = (
     *((213, 94, 0), (0, 114, 178), (204, 121, 167)),
 )
 _IGNORED = (160, 160, 160)
+_HEAT = np.array([(13, 8, 48), (0, 68, 118), (94, 106, 112), (190, 165, 88), (255, 234, 130)], np.float64)
+"""Dark blue to light yellow, rising in lightness: alike for readers of any colour vision, and in grey."""
 
 
 def class_colour(class_id: int) -> tuple[int, int, int]:
@@ -51,6 +53,13 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8], *, opacity: float
     painted[inside] = (image[inside].astype(np.uint16) * (256 - weight) + tint * weight) >> 8
     painted[outline] = table[mask[outline]]
     return Image.fromarray(painted)
+
+
+def heat(values: NDArray[np.floating]) -> Image.Image:
+    """A map [H,W] of values in [0,1], such as a prior or a confidence, as colours from dark blue to light yellow."""
+    places = np.linspace(0, 1, len(_HEAT))
+    levels = [np.interp(values, places, channel) for channel in _HEAT.T]
+    return Image.fromarray(np.stack(levels, -1).round().astype(np.uint8))
 
 
 def _edges(mask: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
@@ -160,7 +169,7 @@ def page_head(title: str) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body><main>"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body><main>"
     )
 
 
@@ -196,7 +205,7 @@ def figure(shown: Figure, width: int) -> str:
     return f'<figure><img {size} alt="{caption}" src="data:image/jpeg;base64,{data}">{label}</figure>'
 
 
-_STYLE = """
+STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#5b6570;--line:#dde2e7;--page:#fff;--tint:#f5f7f9}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ec;--soft:#a2abb4;--line:#363d45;--page:#15181c;--tint:#1e2329}}
 *{box-sizing:border-box}

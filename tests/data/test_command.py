@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from rendered import make_coco
 
+from rifenet import visualize
 from rifenet.cli.data import main
 
 
@@ -134,3 +137,26 @@ def test_wrong_use(voc_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         main(["show", "--dataset", "pascal", "--root", str(voc_root), "--fold", "9"])
     with pytest.raises(ValueError, match="at least 1 episode"):
         main(["show", "--dataset", "pascal", "--root", str(voc_root), "--episodes", "0"])
+
+
+def test_show_squashes_what_hsnet_squashes(custom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture that the command paints is the one that the protocol's evaluation loads, by its own means."""
+    drawn: list[list[Any]] = []
+    monkeypatch.setattr("rifenet.visualize.contact_sheet", lambda strips: drawn.append(strips) or strips[0])
+    painted: list[NDArray[np.uint8]] = []
+    original = visualize.overlay
+
+    def spy(photo: NDArray[np.uint8], mask: NDArray[np.uint8], **options: Any) -> Image.Image:
+        painted.append(photo)
+        return original(photo, mask, **options)
+
+    monkeypatch.setattr("rifenet.visualize.overlay", spy)
+    common = ["show", "--dataset", "custom", "--root", str(custom_root), "--episodes", "2"]
+    for protocol, side in (("pfenet", 473), ("hsnet", 400)):
+        painted.clear()
+        assert main([*common, "--protocol", protocol, "--out", str(tmp_path / f"{protocol}.png")]) == 0
+        assert [photo.shape for photo in painted] == [(side, side, 3)] * 4
+        plain = [bool((photo[-1] == photo[-1, 0]).all() or (photo[:, -1] == photo[0, -1]).all()) for photo in painted]
+        assert plain == [protocol == "pfenet"] * 4  # padding, which a squashed picture has not
+    with pytest.raises(ValueError, match="Expected no protocol with --train"):
+        main([*common, "--protocol", "hsnet", "--train"])

@@ -143,11 +143,11 @@ def test_best_median_and_worst_by_hand() -> None:
     counts[0, :, 1, 0] = (50, 99, 20)
     counts[1, :, 1, 0] = (80, 50, 10)
     chosen = chosen_episodes(EpisodeCounts(class_ids, class_ids, counts), 1)
-    assert {rank: tuple(item) for rank, item in chosen.items()} == {
-        "best": (1, 0, 0.8),
-        "median": (1, 1, 0.5),
-        "worst": (1, 2, 0.1),
-    }
+    assert [(rank, *item) for rank, item in chosen.items()] == [
+        ("worst", 1, 2, 0.1),
+        ("median", 1, 1, 0.5),
+        ("best", 1, 0, 0.8),
+    ]
     assert chosen_episodes(EpisodeCounts(class_ids, class_ids, counts), 7) == {}
 
 
@@ -168,10 +168,11 @@ def test_strips_show_the_episodes_that_were_scored(scenes: ImageIndex, tmp_path:
     result = evaluate(model, scenes, config)
     folder = tmp_path / "docs" / "results"
     lines = strip_sections(model, scenes, result, "run", folder, tmp_path / "docs")
-    for rank in ("best", "median", "worst"):
-        assert f"![{rank} episodes of each class](results/run-{rank}.jpg)" in lines
-        with Image.open(folder / f"run-{rank}.jpg") as picture:
-            assert picture.height > 3 * 150  # a strip for each of the three classes
+    for name in ("leaf", "lemon", "heather"):
+        assert f"![worst, median and best episode of {name}](results/run-{name}.jpg)" in lines
+        with Image.open(folder / f"run-{name}.jpg") as picture:
+            assert picture.height > 3 * 150  # a strip for each rank
+            assert picture.width > 5 * 150  # support, query, prediction, truth, score
     changed = {**result, "dataset": {**result["dataset"], "hash": "0" * 64}}
     with pytest.raises(ValueError, match="Expected the images of dataset hash 000000000000"):
         strip_sections(model, scenes, changed, "run", folder, tmp_path)
@@ -212,10 +213,11 @@ def test_strips_of_other_folds_and_none_of_what_they_cannot_show(
     assert said.count("has no strips") == 2
     text = out.read_text()
     assert text.count("## Episodes: ") == 2
-    for rank in ("best", "median", "worst"):
+    for class_name in ("thing-2", "thing-3"):
         for name in ("fold0-result", "fold0-result-2"):
-            assert f"](tables/{name}-{rank}.jpg)" in text
-            assert (tmp_path / "tables" / f"{name}-{rank}.jpg").is_file()
+            assert f"](tables/{name}-{class_name}.jpg)" in text
+            with Image.open(tmp_path / "tables" / f"{name}-{class_name}.jpg") as picture:
+                assert picture.width > 6 * 150  # the prior, too
 
 
 @pytest.mark.parametrize(

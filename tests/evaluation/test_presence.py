@@ -9,9 +9,16 @@ import pytest
 from rendered import make_voc
 from scipy.optimize import minimize
 
+from rifenet.config import Config, DataConfig, EvalConfig
 from rifenet.data.sampling import absent_query, evaluation_episodes
 from rifenet.data.sources import open_dataset
-from rifenet.evaluation.presence import confidence, fit_calibration, presence_pairs
+from rifenet.evaluation.presence import (
+    confidence,
+    fit_calibration,
+    judged_presence,
+    presence_pairs,
+    reliability_bins,
+)
 from rifenet.metrics import auroc, expected_calibration_error
 from rifenet.models import build_model
 
@@ -52,3 +59,26 @@ def test_pairs_on_rendered_photos(tmp_path: Path) -> None:
     assert present.sum() == len(present) / 2 == 9
     assert ((statistics >= 0) & (statistics <= 1)).all()
     assert auroc(statistics, present) > 0.5  # objects of one class share colour and shape here
+
+
+def test_bins_by_hand_and_their_distance_is_the_calibration_error() -> None:
+    sure = np.array([0.05, 0.1, 0.15, 0.95, 1.0])
+    present = np.array([False, True, False, True, True])
+    bins = reliability_bins(sure, present)
+    assert [each["count"] for each in bins] == [1, 2, 0, 0, 0, 0, 0, 0, 0, 2]
+    assert (bins[1]["confidence"], bins[1]["share"]) == pytest.approx((0.125, 0.5))
+    assert (bins[9]["confidence"], bins[9]["share"]) == pytest.approx((0.975, 1.0))
+    assert (bins[0]["low"], bins[9]["high"]) == (0.0, 1.0)
+    gap = sum(each["count"] * abs(each["confidence"] - each["share"]) for each in bins) / 5
+    assert gap == pytest.approx(expected_calibration_error(sure, present))
+
+
+def test_presence_of_a_calibrated_model_and_of_one_without(tmp_path: Path) -> None:
+    index = open_dataset("pascal", make_voc(tmp_path, class_ids=(6, 7, 8), per_class=4, mixed=0))
+    model = build_model(kind="prototype", backbone="efficientnet_lite0", stride=16).eval()
+    config = Config(data=DataConfig(fold=1, image_size=97, min_area=500), eval=EvalConfig(seeds=(3,), episodes=4))
+    assert judged_presence(model, index, config, 4) == {"pairs": 0}
+    model.metadata = {"calibration": {"a": 4.0, "b": -2.0}}
+    told = judged_presence(model, index, config, 4)
+    assert (told["pairs"], sum(each["count"] for each in told["bins"])) == (4, 8)
+    assert sum(each["count"] * each["share"] for each in told["bins"]) == pytest.approx(4)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rendered import make_coco, make_voc
 from tiny_disk import tiny_disk
 
@@ -169,3 +170,25 @@ def test_another_setting_is_another_cache(model: RiFeNet, index: ImageIndex, tmp
     folders.add(_build(model, index, _data(tmp_path)).folder)
     assert len(folders) == 6
     assert all(json.loads((folder / "done.json").read_text())["done"] > 0 for folder in folders)
+
+
+@pytest.mark.parametrize(("value", "refused"), [(PADDING - 1, False), (PADDING, True)])
+def test_a_class_with_the_value_of_padding_is_refused(
+    model: RiFeNet, tmp_path: Path, value: int, refused: bool
+) -> None:
+    root = tmp_path / "custom"
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:32] = value
+    Image.fromarray(mask).save(root / "masks" / "a.png")
+    Image.new("RGB", (64, 64)).save(root / "images" / "a.png")
+    (root / "classes.txt").write_text("\n".join(f"class {i}" for i in range(1, 255)))
+    index = open_dataset("custom", root, progress=False)
+    if refused:
+        with pytest.raises(ValueError, match="Expected at most 253 classes, but a shows 'class 254'"):
+            _build(model, index, _data(tmp_path / "cache"))
+        assert not (tmp_path / "cache").exists()
+    else:
+        cache = _build(model, index, _data(tmp_path / "cache"))
+        assert (cache.labels[0, 0] == value).any()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, print_json
-from rifenet.config import DATASETS, FOLDS
+from rifenet.config import DATASETS, FOLDS, PROTOCOLS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,7 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.add_argument("--fold", type=int, default=0)
     show.add_argument("--shots", type=int, default=1, metavar="K")
-    show.add_argument("--size", type=int, default=473, metavar="PX", help="side of the network's input")
+    show.add_argument("--size", type=int, metavar="PX", help="side of the network's input (default: 473; hsnet: 400)")
+    show.add_argument(
+        "--protocol", choices=tuple(PROTOCOLS), default="pfenet", help="whose episodes; hsnet squashes them"
+    )
     show.add_argument("--seed", type=int, default=0)
     show.add_argument("--episodes", type=int, default=6, metavar="N")
     show.add_argument(
@@ -134,10 +137,13 @@ def _show(index: ImageIndex, options: argparse.Namespace) -> int:
     from rifenet.data import episodes as data
     from rifenet.visualize import contact_sheet
 
+    if options.train and options.protocol != "pfenet":
+        raise ValueError(f"Expected no protocol with --train, but got {options.protocol}. Leave one of them out.")
     if options.episodes < 1:
         raise ValueError(f"Expected at least 1 episode, but got {options.episodes}.")
     novel, base = index.novel_classes(options.fold), index.base_classes(options.fold)
-    config = DataConfig(fold=options.fold, shots=options.shots, image_size=options.size, min_area=options.min_area)
+    size = options.size or PROTOCOLS[options.protocol].image_size or DataConfig.image_size
+    config = DataConfig(fold=options.fold, shots=options.shots, image_size=size, min_area=options.min_area)
     if options.train:
         pool = data.EpisodePool(
             index.without_classes(novel), base, shots=options.shots, unlabeled=2, min_area=options.min_area
@@ -155,10 +161,11 @@ def _show(index: ImageIndex, options: argparse.Namespace) -> int:
                 seed=options.seed,
                 episodes=options.episodes,
                 min_area=options.min_area,
+                protocol=options.protocol,
             )
         for warning in caught:
             note(f"warning: {warning.message}")
-        loaded = data.EvaluationEpisodes(index, listed, config.image_size)
+        loaded = data.EvaluationEpisodes(index, listed, size, squashed=options.protocol == "hsnet")
     strips = [_strip(loaded[i], index) for i in range(len(loaded))]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(strips).save(options.out)

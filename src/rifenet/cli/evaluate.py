@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
 
     from rifenet.data.sources import open_dataset
     from rifenet.evaluation.lists import read_episodes, write_episodes
+    from rifenet.evaluation.presence import judged_presence
     from rifenet.evaluation.protocol import drawn_episodes, evaluate, settled
     from rifenet.evaluation.result import write_result
 
@@ -66,6 +67,8 @@ def main(argv: list[str]) -> int:
                 scored.to(device), index, config, listed=listed, name=name, fabric=fabric, progress=progress
             )
         if leads:
+            if options.presence:
+                result["presence"] = judged_presence(scored, index, config, options.presence)
             write_result(result, out)
             printed.append({"file": str(out), **{key: result[key] for key in result if key != "episode_counts"}})
     if leads:
@@ -107,6 +110,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--workers", type=int, default=rules.workers, help="loader processes; changes no digit")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     add("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
+    add("--presence", type=int, default=0, metavar="N", help="also judge confidence on N photos with and N without")
     add("--json", action="store_true", help="print the results as JSON")
     add("--out", type=Path, default=Path("result.json"), metavar="FILE", help="default: %(default)s")
     options = parser.parse_args(argv)

@@ -13,6 +13,7 @@ from rifenet import __version__
 COMMANDS = {
     "demo": ("rifenet.cli.demo", "learn and segment the photos that ship with the program, and write a report"),
     "segment": ("rifenet.cli.segment", "learn classes from annotated photos and segment other photos"),
+    "advise": ("rifenet.cli.advise", "which annotated photo hurts, and which photos to annotate next"),
     "serve": ("rifenet.cli.serve", "the page and the HTTP API"),
     "data": ("rifenet.cli.data", "scan a dataset, or show its episodes"),
     "train": ("rifenet.cli.train", "meta-train a model; resumes by itself"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from rifenet.config import DataConfig
 _EXAMPLE = """examples:
   rifenet report runs/*/result*.json --out results.md
   rifenet report runs/fold2/result.json --strips runs/fold2 --root VOC2012 --list-file voc_mini --out results.md
+  rifenet report runs/fold2/result.json --strips runs/fold2 --root VOC2012 --html report.html
   rifenet report --ablation runs/ablation/*.json --out ablations.md"""
 
 
@@ -21,7 +24,7 @@ def main(argv: list[str]) -> int:
         prog="rifenet report",
         description="Tables from result files: models, the training-free prototype, intervals, classes, sources. With "
         "--out also pictures, in a folder of the report's name: training curves of each result that has its "
-        "metrics.jsonl beside it, bars of ablations, strips of episodes.",
+        "metrics.jsonl beside it, reliability, bars of ablations, galleries of episodes. --html is all in one file.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -32,42 +35,58 @@ def main(argv: list[str]) -> int:
     add("--root", metavar="DIR", help="folder of the dataset, for --strips")
     add("--list-file", default="", metavar="FILE", help="image names that the results were scored on, for --strips")
     add("--out", type=Path, metavar="FILE", help="Markdown file to write (default: print it)")
+    add("--html", type=Path, metavar="FILE", help="also, or instead, one HTML page with all pictures in it")
     options = parser.parse_args(argv)
     if not (options.results or options.ablation):
         parser.error("give result files, --ablation, or both")
-    if options.out is None and (options.ablation or options.strips):
-        parser.error("--ablation and --strips draw pictures and need --out")
+    if options.out is None and options.html is None and (options.ablation or options.strips):
+        parser.error("--ablation and --strips draw pictures and need --out or --html")
     if bool(options.strips) != bool(options.root):
         parser.error("--strips and --root belong together")
 
+    from rifenet.evaluation.page import page
     from rifenet.evaluation.report import report
     from rifenet.files import write_text
 
-    if options.out is None:
+    if options.out is None and options.html is None:
         print(report(options.results))
         return 0
-    pictures = _pictures(options)
-    if options.results:
-        write_text(options.out, report(options.results, options.out.parent, pictures))
-    else:
-        write_text(options.out, "\n".join(["# Ablations", "", "Written by `rifenet report`.", "", *pictures]))
-    print(f"Wrote {options.out}: {len(options.results)} results, {len(options.ablation)} ablations.")
+    with contextlib.ExitStack() as stack:
+        out = options.out or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "report.md"
+        text = _markdown(options, out)
+        if options.out is not None:
+            write_text(out, text)
+        if options.html is not None:
+            write_text(options.html, page(text, out.parent))
+    written = " and ".join(str(path) for path in (options.out, options.html) if path is not None)
+    print(f"Wrote {written}: {len(options.results)} results, {len(options.ablation)} ablations.")
     return 0
 
 
-def _pictures(options: argparse.Namespace) -> list[str]:
-    """Lines of the sections with pictures, which are written into a folder beside the report."""
-    from rifenet.evaluation.pictures import ablation_sections, curve_sections
+def _markdown(options: argparse.Namespace, out: Path) -> str:
+    """The report at `out`, whose pictures are written beside it."""
+    from rifenet.evaluation.report import report
 
-    folder, relative_to = options.out.with_suffix(""), options.out.parent
+    pictures = _pictures(options, out)
+    if options.results:
+        return report(options.results, out.parent, pictures)
+    return "\n".join(["# Ablations", "", "Written by `rifenet report`.", "", *pictures])
+
+
+def _pictures(options: argparse.Namespace, out: Path) -> list[str]:
+    """Lines of the sections with pictures, which are written into a folder beside the report."""
+    from rifenet.evaluation.pictures import ablation_sections, curve_sections, reliability_sections
+
+    folder, relative_to = out.with_suffix(""), out.parent
     lines = curve_sections(options.results, folder, relative_to)
+    lines += reliability_sections(options.results, folder, relative_to)
     taken: set[str] = set()
     for model in options.strips:
-        lines += _strips(options, model, folder, taken)
+        lines += _strips(options, model, folder, out.parent, taken)
     return lines + ablation_sections(options.ablation, folder, relative_to)
 
 
-def _strips(options: argparse.Namespace, name: str, folder: Path, taken: set[str]) -> list[str]:
+def _strips(options: argparse.Namespace, name: str, folder: Path, relative_to: Path, taken: set[str]) -> list[str]:
     from rifenet.data.sources import open_dataset
     from rifenet.evaluation.pictures import unused
     from rifenet.evaluation.result import read_result
@@ -96,7 +115,7 @@ def _strips(options: argparse.Namespace, name: str, folder: Path, taken: set[str
             progress=False,
         )
         start = unused(f"{path.resolve().parent.name}-{path.stem}", taken)
-        lines += strip_sections(model, index, result, start, folder, options.out.parent)
+        lines += strip_sections(model, index, result, start, folder, relative_to)
     return lines
 
 

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     out = Path(arguments.out)
     masks = {Path(mask).resolve() for _, _, mask in arguments.support}
-    queries = _output_names(_photos(arguments.query, out, masks))
+    queries = _output_names(photos_of(arguments.query, out, masks))
 
     from rifenet.segmenter import Segmenter
 
@@ -133,13 +133,13 @@ def _labels(words: list[str], classes: list[str]) -> dict[str, str]:
     return labels
 
 
-def _photos(queries: list[str], out: Path, masks: set[Path]) -> list[Path]:
+def photos_of(queries: list[str], out: Path | None, masks: set[Path]) -> list[Path]:
     """Each photo once: files as given (a missing one is reported later), a folder's own by name, less the masks."""
     photos: dict[Path, Path] = {}
     for path in map(Path, queries):
         found = [path]
         if path.is_dir():
-            if path.resolve() == out.resolve():
+            if out is not None and path.resolve() == out.resolve():
                 raise ValueError(f"Expected --out to be another folder than --query, but both are {path}.")
             found = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTOS and file.is_file())
             found = [file for file in found if file.resolve() not in masks]

@@ -1,4 +1,4 @@
-"""Sections of the report that show pictures: training curves and the bars of ablations, from files alone.
+"""Sections of the report that show pictures from files alone: training curves, bars of ablations, reliability.
 
 Each function writes its pictures into a folder and returns lines of Markdown with links relative to another one.
 """
@@ -13,8 +13,9 @@ from typing import Any
 
 from rifenet.evaluation.ablation_table import ablation_markdown, read_table
 from rifenet.evaluation.report import link
+from rifenet.evaluation.result import read_result
 from rifenet.files import write_text
-from rifenet.plots import Bar, Panel, Series, bars, curves
+from rifenet.plots import Bar, Bin, Panel, Series, bars, curves, reliability
 
 METRICS_FILE = "metrics.jsonl"
 _NO_LOSS = ("step", "gradient_norm", "lr", "episodes_per_second")  # what else a line with losses holds
@@ -98,6 +99,26 @@ def ablation_bars(table: dict[str, Any]) -> str:
     ]
     x_label = f"mIoU minus {table['baseline']}, points: mean, paired 95% interval, one ring for each fold and seed"
     return bars(f"Ablation: {table['title']}", x_label, rows)
+
+
+def reliability_sections(results: Sequence[Path], folder: Path, relative_to: Path) -> list[str]:
+    """The reliability diagram of each result that was scored with `--presence`; no lines where none was."""
+    lines: list[str] = []
+    taken: set[str] = set()
+    for path in results:
+        result = read_result(path)
+        if not result.get("presence", {}).get("pairs"):
+            continue
+        known, name = result["presence"], result["model"]["name"]
+        picture = folder / f"{unused(path.stem, taken)}-reliability.svg"
+        write_text(picture, reliability(f"Confidence of {name}", [Bin(**each) for each in known["bins"]]))
+        lines += ["", image(picture, f"reliability of {name}", relative_to), ""]
+        lines.append(
+            f"{name}: area under the ROC curve {known['auroc']:.3f}, calibration error "
+            f"{known['expected_calibration_error']:.3f}, over {known['pairs']} photos that show the class and as many "
+            "that do not."
+        )
+    return ["## Confidence that a class is there", *lines, ""] if lines else []
 
 
 def image(path: Path, text: str, relative_to: Path) -> str:

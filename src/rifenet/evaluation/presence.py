@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from rifenet.config import Config
 from rifenet.data.episodes import load_episode
 from rifenet.data.index import ImageIndex
-from rifenet.data.sampling import Episode, absent_query
-from rifenet.metrics import presence_statistic
+from rifenet.data.sampling import Episode, absent_query, evaluation_episodes
+from rifenet.metrics import auroc, expected_calibration_error, presence_statistic
 
+BINS = 10
 Pairs = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
 
@@ -74,3 +77,52 @@ def fit_calibration(statistics: NDArray[np.float64], present: NDArray[np.bool_])
 def confidence(statistics: NDArray[np.float64], calibration: dict[str, float]) -> NDArray[np.float64]:
     """The calibrated probability of each statistic, in [0,1]."""
     return np.asarray(1 / (1 + np.exp(-(calibration["a"] * statistics + calibration["b"]))))
+
+
+def judged_presence(model: Any, index: ImageIndex, config: Config, count: int) -> dict[str, Any]:
+    """How far confidence is to be believed, for a result file: figures, and `bins` for a reliability diagram.
+
+    `count` episodes of the novel classes, under the protocol `pfenet` by the first seed, each also with a query that
+    does not show the class. The model's own calibration is judged as it is; one without any, such as `prototype`, gives
+    `{"pairs": 0}`.
+    """
+    calibration = getattr(model, "metadata", {}).get("calibration")
+    if calibration is None:
+        return {"pairs": 0}
+    data, seed = config.data, config.eval.seeds[0]
+    episodes = evaluation_episodes(
+        index,
+        index.novel_classes(data.fold),
+        shots=data.shots,
+        seed=seed,
+        episodes=count,
+        min_area=data.min_area,
+    )
+    statistics, present = presence_pairs(model.eval(), index, episodes, data.image_size, seed)
+    sure = confidence(statistics, calibration)
+    return {
+        "pairs": len(episodes),
+        "negatives": "class-uniform",
+        "auroc": auroc(statistics, present),
+        "expected_calibration_error": expected_calibration_error(sure, present),
+        "bins": reliability_bins(sure, present),
+    }
+
+
+def reliability_bins(sure: NDArray[np.float64], present: NDArray[np.bool_], count: int = BINS) -> list[dict[str, Any]]:
+    """Equal bins of confidence in [0,1]: edges, number of examples, mean confidence and share of positives (0 of none).
+
+    As in `metrics.expected_calibration_error`, each bin holds its lower edge, and the last one also 1.
+    """
+    inside = np.minimum((sure * count).astype(np.int64), count - 1)
+    held = [(inside == number) for number in range(count)]
+    return [
+        {
+            "low": number / count,
+            "high": (number + 1) / count,
+            "count": int(here.sum()),
+            "confidence": float(sure[here].mean()) if here.any() else 0.0,
+            "share": float(present[here].mean()) if here.any() else 0.0,
+        }
+        for number, here in enumerate(held)
+    ]

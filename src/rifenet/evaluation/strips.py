@@ -1,10 +1,14 @@
-"""Strips of scored episodes: the best, the median and the worst of each class, support | query | prediction | truth.
+"""Galleries of scored episodes, class by class, by rising IoU: the worst, the median and the best of each.
+
+A strip is support | query | prediction | truth | prior | score: what the prior mask makes of the query, and how sure
+the model is of each pixel; a model without a prior, such as `prototype`, has no such panel.
 
 Which episodes is read from the counts in a result file; only these are run again, with the model that the file names.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -12,21 +16,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from rifenet.data.episodes import binary_mask, load_episode, load_pair
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, evaluation_episodes
-from rifenet.evaluation.pictures import image
+from rifenet.data.transforms import restore
+from rifenet.evaluation.pictures import image, unused
 from rifenet.evaluation.prediction import predicted_mask
 from rifenet.evaluation.protocol import episodes_hash
+from rifenet.evaluation.report import percent
 from rifenet.evaluation.result import EpisodeCounts, unpack_counts
 from rifenet.evaluation.scoring import Model, device_of
 from rifenet.files import write_bytes
 from rifenet.metrics import class_iou, intersection_union
-from rifenet.visualize import contact_sheet, overlay, strip
+from rifenet.models import RiFeNet
+from rifenet.visualize import contact_sheet, heat, overlay, strip
 
-RANKS = ("best", "median", "worst")
+RANKS = ("worst", "median", "best")
 _HEIGHT = 150  # of a strip's photos, pixels
 _TOLERANCE = 0.02  # of an IoU that is computed again, perhaps by other versions or on another device
 
@@ -40,13 +48,13 @@ class Chosen(NamedTuple):
 
 
 def chosen_episodes(counted: EpisodeCounts, class_id: int) -> dict[str, Chosen]:
-    """The best, median and worst episode of a class by IoU, ties by run and position; none for a class without any."""
+    """The worst, median and best episode of a class by IoU, ties by run and position; none for a class without any."""
     runs, positions = np.nonzero(counted.class_ids == class_id)
     ious = class_iou(counted.counts[runs, positions])
     order = [number for number in np.argsort(-ious, kind="stable") if not np.isnan(ious[number])]
     if not order:
         return {}
-    picked = (order[0], order[len(order) // 2], order[-1])
+    picked = (order[-1], order[len(order) // 2], order[0])
     return {
         rank: Chosen(int(runs[number]), int(positions[number]), float(ious[number]))
         for rank, number in zip(RANKS, picked, strict=True)
@@ -56,7 +64,7 @@ def chosen_episodes(counted: EpisodeCounts, class_id: int) -> dict[str, Chosen]:
 def strip_sections(
     model: Model, index: ImageIndex, result: dict[str, Any], name: str, folder: Path, relative_to: Path
 ) -> list[str]:
-    """Writes one JPEG for each rank into `folder` and returns the lines of Markdown that show them.
+    """Writes one JPEG for each class into `folder` and returns the lines of Markdown that show them.
 
     Args:
         model: the scored model, in eval mode.
@@ -81,19 +89,24 @@ def strip_sections(
     counted = unpack_counts(result)
     episodes = _episodes(index, result)
     lines = [f"## Episodes: {result['model']['name']}, fold {result['fold']}, {result['shots']}-shot", ""]
-    lines += ["Of each class the best, the median and the worst episode by IoU, over all seeds.", ""]
-    for rank in RANKS:
-        strips = []
-        for row in result["per_class"]:
-            chosen = chosen_episodes(counted, row["id"]).get(rank)
-            if chosen is not None:
-                episode = episodes[chosen.run][chosen.position]
-                strips.append(_strip(model, index, episode, result["model"]["image_size"], row["name"], chosen.iou))
-        path = folder / f"{name}-{rank}.jpg"
+    panels = "support, query, prediction, truth, prior mask (where the model has one), score"
+    lines += [f"Of each class the worst, the median and the best episode by IoU, over all seeds: {panels}.", ""]
+    taken: set[str] = set()
+    for row in result["per_class"]:
+        chosen = chosen_episodes(counted, row["id"])
+        if not chosen:
+            continue
+        strips = [
+            _strip(model, index, episodes[one.run][one.position], result["model"]["image_size"], rank, one.iou)
+            for rank, one in chosen.items()
+        ]
+        slug = unused(re.sub(r"\W+", "-", row["name"]).strip("-").lower() or "class", taken)
+        path = folder / f"{name}-{slug}.jpg"
         data = BytesIO()
         contact_sheet(strips).save(data, "JPEG", quality=85)
         write_bytes(path, data.getvalue())
-        lines += [f"### {rank.capitalize()}", "", image(path, f"{rank} episodes of each class", relative_to), ""]
+        text = f"worst, median and best episode of {row['name']}"
+        lines += [f"### {row['name']}: mean IoU {percent(row['iou'])}", "", image(path, text, relative_to), ""]
     return lines
 
 
@@ -121,16 +134,15 @@ def _episodes(index: ImageIndex, result: dict[str, Any]) -> list[list[Episode]]:
 
 
 @torch.inference_mode()
-def _strip(
-    model: Model, index: ImageIndex, episode: Episode, size: int, class_name: str, recorded: float
-) -> Image.Image:
+def _strip(model: Model, index: ImageIndex, episode: Episode, size: int, rank: str, recorded: float) -> Image.Image:
     arrays = load_episode(index, episode, size)
     device = device_of(model)
     support, query = (
         [torch.from_numpy(arrays[f"{branch}_{part}"])[None].to(device) for part in ("images", "masks", "valid")]
         for branch in ("support", "query")
     )
-    logits = model.decode(model.encode_query(query[0], query[2]), model.encode_support(*support))
+    features, context = model.encode_query(query[0], query[2]), model.encode_support(*support)
+    logits = model.decode(features, context)
     mask = predicted_mask(logits, arrays["placement"])
     truth = arrays["query_mask_original"]
     iou = float(class_iou(intersection_union(mask, truth)))
@@ -148,5 +160,12 @@ def _strip(
         overlay(photo, mask),
         overlay(photo, truth),
     ]
-    captions = [f"support: {class_name}{more}", "query", f"prediction, IoU {100 * iou:.0f}", "truth"]
+    captions = [f"support{more}", f"{rank}: query", f"prediction, IoU {100 * iou:.0f}", "truth"]
+    maps = {"score": logits.float().softmax(1)[:, 1:]}
+    if isinstance(model, RiFeNet):
+        maps = {"prior": model.decode_all(features, context).prior, **maps}
+    for caption, values in maps.items():
+        whole = F.interpolate(values.float(), (size, size), mode="bilinear", align_corners=True)[0, 0]
+        panels.append(heat(restore(whole.cpu().numpy(), arrays["placement"])))
+        captions.append(caption)
     return strip(panels, captions, height=_HEIGHT)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field
 
+from rifenet.advice import Advice
 from rifenet.result import Result
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project
@@ -62,6 +64,38 @@ class SegmentAnswer(BaseModel):
     """Segmented photos, in the order in which they came."""
 
     results: list[PhotoAnswer]
+
+
+class ShotAnswer(BaseModel):
+    """What advice says of one annotated photo."""
+
+    class_name: str
+    number: int = Field(description="Its place among the class's photos in the order of learning, from 1.")
+    iou: float = Field(description="IoU of its mask with what the class's other photos find; 0 to 1.")
+    gain: float | None = Field(description="Rise of the others' IoU without it, null where that was not tried.")
+    verdict: str = Field(description="good, hurts, inverted, doubtful or alone.")
+    warns: bool = Field(description="Whether somebody should look at its mask.")
+    reason: str
+
+
+class NextAnswer(BaseModel):
+    """A photo to annotate."""
+
+    rank: int = Field(description="From 1, best first.")
+    name: str
+    number: int = Field(description="Its place among the photos of the request, from 1.")
+    class_name: str = Field(description="The class in doubt.")
+    doubt: float = Field(description="0 sure, 1 undecided.")
+    confidence: float = Field(description="How likely the class is in the photo, 0 to 1.")
+    unlike: float = Field(description="Distance to the most similar annotated photo, 0 the same.")
+    reason: str
+
+
+class AdviceAnswer(BaseModel):
+    """Advice on the annotation."""
+
+    shots: list[ShotAnswer]
+    next: list[NextAnswer]
 
 
 class HealthAnswer(BaseModel):
@@ -122,6 +156,15 @@ def photo_answer(result: Result, name: str) -> PhotoAnswer:
         calibrated=facts["calibrated"],
         classes=[FoundAnswer(**entry) for entry in facts["classes"]],
         mask=base64.b64encode(mask_png(result)).decode(),
+    )
+
+
+def advice_answer(advice: Advice, names: Sequence[str]) -> AdviceAnswer:
+    """Advice as JSON holds it; `names` are those of the request's photos."""
+    told = advice.to_dict()
+    return AdviceAnswer(
+        shots=[ShotAnswer(**shot) for shot in told["shots"]],
+        next=[NextAnswer(**photo, name=names[photo["number"] - 1]) for photo in told["next"]],
     )
 
 

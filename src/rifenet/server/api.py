@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
 from rifenet import __version__
+from rifenet.advice import advise
 from rifenet.server import answers
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
@@ -158,6 +159,28 @@ async def segment(
 
     answer = await service.run(request, work)
     return Response(answer, media_type="image/png") if isinstance(answer, bytes) else answer
+
+
+@router.post("/advice", responses=answers.problems(415, 422, 503))
+async def advice(
+    request: Request,
+    service: Shared,
+    images: Annotated[list[UploadFile] | None, File(description="Photos to choose the next from; may be none.")] = None,
+    suggest: Annotated[int, Form(description="How many of them to name at most.", ge=1, le=100)] = 5,
+    x_project: ProjectName = None,
+) -> answers.AdviceAnswer:
+    """Says which annotated photo of the project hurts, and which of these photos to annotate next."""
+    project, uploads = service.project_of(request, x_project)[1], images or []
+    if project is None:
+        raise Problem(422, "Expected a project with a learned class, but there is none. Send POST /api/classes first.")
+    await run_in_threadpool(check_files, uploads, service.limits, "photo")
+    photos = _Pictures(uploads, read_photo, service.worker.check)
+
+    def work() -> answers.AdviceAnswer:
+        found = advise(project.segmenter, None, photos, suggest=suggest)
+        return answers.advice_answer(found, [file_name(upload, index) for index, upload in enumerate(uploads, 1)])
+
+    return await service.run(request, work)
 
 
 class _Pictures(Sequence[NDArray[np.uint8]]):

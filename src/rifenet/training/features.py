@@ -113,7 +113,11 @@ class FeatureCache:
     def build(
         cls, model: RiFeNet, index: ImageIndex, data: DataConfig, *, strong: bool, seed: int, device: torch.device
     ) -> FeatureCache:
-        """Opens the cache below `data.cache_dir`, and first computes what is missing from it, with a progress bar."""
+        """Opens the cache below `data.cache_dir`, and first computes what is missing from it, with a progress bar.
+
+        Raises ValueError for masks with the value that stands for padding in cached labels.
+        """
+        _check_labels(index)
         backbone = model.backbone
         grid = backbone.grid(data.image_size, data.image_size)
         content = {
@@ -211,6 +215,17 @@ def unpack(model: RiFeNet, packed: Tensor, size: int) -> Features:
     parts = packed.flatten(0, -2).float().split([math.prod(shape) for shape in shapes], dim=1)
     features = backbone.assemble([part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)])
     return Features(*(level.unflatten(0, packed.shape[:-1]) for level in features))
+
+
+def _check_labels(index: ImageIndex) -> None:
+    for record in index.records:
+        for class_id in record.areas:
+            if record.value(class_id) == PADDING:
+                raise ValueError(
+                    f"Expected at most {PADDING - 1} classes, but {record.name} shows {index.class_name(class_id)!r} "
+                    f"by the value {PADDING}, which the feature cache needs for itself. Move a class without photos to "
+                    "the end of the list, or leave data.cache_dir empty."
+                )
 
 
 def _packed_length(model: RiFeNet, size: int, device: torch.device) -> int:

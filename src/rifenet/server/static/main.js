@@ -1,5 +1,6 @@
 // The page: wires the project, the stage, the lists and the jobs.
 
+import { advise, drawAdvice, dropAdvice } from "./advice.js";
 import { archive } from "./archive.js";
 import { find, say } from "./dom.js";
 import { Editor } from "./editor.js";
@@ -16,6 +17,8 @@ const PLURAL = { example: "examples", query: "queries" };
 let running = null; // { done, total, abort } while the server works for this page
 
 const act = {
+  say,
+  changed: () => refresh({ photos: true }),
   choose(id) {
     project.chosen = editor.value = id;
     markChosen();
@@ -77,6 +80,7 @@ function refresh({ classes = false, photos = false } = {}) {
   }
   drawFacts(act);
   drawRun(running);
+  drawAdvice(act, Boolean(running));
   const history = model.selectedPhoto()?.history;
   find("#undo").disabled = !history?.undo.length;
   find("#redo").disabled = !history?.redo.length;
@@ -196,6 +200,7 @@ async function sample(event) {
 async function startOver() {
   if (project.photos.length && !confirm("Remove all photos, masks and classes from this browser?")) return;
   running?.abort.abort();
+  dropAdvice();
   await model.startOver();
   model.addClass();
   await show(null);
@@ -235,6 +240,7 @@ function wire() {
   on("#zoom-fit", "click", () => editor.fit());
   on("#add-class", "click", () => { model.addClass(); refresh({ classes: true }); find(".class.chosen input[type=text]")?.focus(); });
   on("#segment", "click", run);
+  on("#advise", "click", () => advise(act));
   on("#cancel", "click", () => running?.abort.abort());
   on("#download", "click", download);
   on("#sample", "click", sample);

@@ -1,5 +1,6 @@
 // The lists beside the stage and the line below it, drawn from the project.
 
+import { warningOf } from "./advice.js";
 import { element, find, icon, keepingFocus, rgb } from "./dom.js";
 import { resized, tint, whole } from "./labels.js";
 import { classOf, isBlank, isByHand, nameOf, photosOf, pixels, project, selectedPhoto, toSegment } from "./project.js";
@@ -53,7 +54,7 @@ function thumb(photo, act) {
   const note = noteOf(photo), current = photo.id === project.selected;
   const open = element(
     "button", { "aria-current": String(current), "aria-label": `${photo.name}: ${note}`, "data-focus": `open-${photo.id}`, title: photo.error || photo.name, onclick: () => act.open(photo) },
-    canvas, element("span", { class: photo.status === "error" ? "note bad" : "note soft" }, note),
+    canvas, element("span", { class: photo.status === "error" || warningOf(photo) ? "note bad" : "note soft" }, note),
   );
   const remove = element("button", { class: "remove", "aria-label": `Remove ${photo.name}`, "data-focus": `remove-${photo.id}`, title: "Remove", onclick: () => act.removePhoto(photo) }, icon(CROSS));
   return element("li", { class: `thumb ${photo.status}`, "data-photo": photo.id }, open, remove);
@@ -61,7 +62,7 @@ function thumb(photo, act) {
 
 function noteOf(photo) {
   const painted = project.classes.filter((each) => pixels(photo)[each.id]).map((each) => nameOf(each) || "unnamed");
-  if (photo.role === "example") return painted.join(", ") || "not painted";
+  if (photo.role === "example") return `${warningOf(photo) ? "⚠ check: " : ""}${painted.join(", ") || "not painted"}`;
   if (photo.status === "running") return "working…";
   if (photo.status === "error") return "failed";
   if (!photo.result) return isBlank(photo) ? "waiting" : "painted";

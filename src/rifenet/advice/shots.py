@@ -1,0 +1,181 @@
+"""How well the shots of a class agree: each is segmented by what the others teach, and taught from alone.
+
+    K shots · S side of the square network input
+
+Over an `Engine`'s three methods alone, so any engine will do, and at the network's size: masks [S,S], padding 255. At
+most `TEACHERS` others teach at a time, so the work grows with K and not with its square: about 7 K encoded photos and
+6 K decodings, and for each suspect 5 times 5 photos more at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rifenet.engines import Context, Engine
+from rifenet.metrics import class_iou, intersection_union
+from rifenet.shots import Shots
+
+MARGIN = 0.08
+"""A shot hurts where the others' mean leave-one-out IoU is higher by more than this without it."""
+FIT = 0.25
+"""A shot is doubtful where it fits the others less than this share of what they, in the median, fit each other."""
+AGREE = 0.15
+"""Fit from which on shots are said to find each other; below it, nothing follows from one that fits worse."""
+INVERSE = 0.5
+"""IoU with what the mask does not mark, above which it is taken for inverted, where the mask itself fits worse."""
+TEACHERS = 5  # others at a time; up to six shots all others teach
+SUSPECTS = 2  # shots of a class whose removal is tried: each is work over again
+
+GOOD, HURTS, INVERTED, DOUBTFUL, ALONE = "good", "hurts", "inverted", "doubtful", "alone"
+
+
+@dataclass(frozen=True)
+class ShotAdvice:
+    """What is to be said of one annotated photo."""
+
+    class_name: str
+    number: int
+    """Its place among the shots of its class, from 1."""
+    source: str
+    """Path of the photo; empty where it came from memory."""
+    iou: float
+    """Leave-one-out IoU in [0,1]; of a class's only shot, IoU on itself."""
+    gain: float | None
+    """By how much the mean leave-one-out IoU of the others rises without it; None where that was not tried."""
+    verdict: str
+    """good, hurts, inverted, doubtful or alone."""
+    reason: str
+    """The same in words."""
+
+    @property
+    def warns(self) -> bool:
+        """Whether somebody should look at its mask."""
+        return self.verdict in (HURTS, INVERTED, DOUBTFUL)
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """What was measured over the shots of one class; everything `judged` goes by."""
+
+    alone: tuple[Context, ...]
+    """Each shot learned by itself."""
+    ious: NDArray[np.float64]
+    """Leave-one-out IoU, [K]."""
+    inverse: NDArray[np.float64]
+    """The same with what the mask does not mark, [K]."""
+    pairs: NDArray[np.float64]
+    """IoU of shot j segmented by shot i alone, [K,K] (i, j); NaN where i did not teach j."""
+    gains: dict[int, float]
+    """Shot -> gain of its removal, for those that were tried."""
+
+    def fits(self) -> NDArray[np.float64]:
+        """How well each shot fits the others, [K] in [0,1]: the mean of how it is found and of how it finds others."""
+        found = np.array([_mean(row[~np.isnan(row)]) for row in self.pairs])
+        return (self.ious + found) / 2
+
+
+def agreement(engine: Engine, inputs: Shots) -> Agreement:
+    """Measures the shots of one class against each other."""
+    count = len(inputs.images)
+    features = [engine.encode_query(inputs.images[i : i + 1], inputs.valid[i : i + 1]) for i in range(count)]
+    alone = tuple(_learn(engine, inputs, [i]) for i in range(count))
+    pairs, ious, inverse = np.full((count, count), np.nan), np.empty(count), np.empty(count)
+    for j in range(count):
+        taught = teachers(j, range(count))
+        for i in taught:
+            pairs[i, j] = iou(predicted(engine, features[j], alone[i]), inputs.masks[j])
+        context = alone[taught[0]] if len(taught) == 1 else _learn(engine, inputs, taught)
+        found = predicted(engine, features[j], context)
+        ious[j], inverse[j] = iou(found, inputs.masks[j]), iou(found, inverted(inputs.masks[j]))
+    measured = Agreement(alone, ious, inverse, pairs, {})
+    for suspect in np.argsort(measured.fits(), kind="stable")[:SUSPECTS].tolist() if count > 2 else ():
+        rest = [i for i in range(count) if i != suspect]
+        without = ious[rest].copy()
+        for place, j in enumerate(rest):
+            if suspect in teachers(j, range(count)):
+                context = _learn(engine, inputs, teachers(j, rest))
+                without[place] = iou(predicted(engine, features[j], context), inputs.masks[j])
+        measured.gains[suspect] = float(without.mean() - ious[rest].mean())
+    return measured
+
+
+def teachers(shot: int, among: Sequence[int]) -> list[int]:
+    """Who teaches `shot`: up to `TEACHERS` others, those after it first; a class's only shot teaches itself."""
+    others = sorted((i for i in among if i != shot), key=lambda i: (i < shot, i))
+    return sorted(others[:TEACHERS]) or [shot]
+
+
+def judged(name: str, sources: Sequence[str], measured: Agreement) -> list[ShotAdvice]:
+    """A verdict on each shot of class `name`, with the reason in words."""
+    advice = []
+    for i, source in enumerate(sources):
+        verdict = _verdict(measured, i)
+        gain = measured.gains.get(i)
+        reason = _reason(verdict, measured, i)
+        advice.append(ShotAdvice(name, i + 1, source, float(measured.ious[i]), gain, verdict, reason))
+    return advice
+
+
+def _verdict(measured: Agreement, i: int) -> str:
+    if len(measured.ious) == 1:
+        return ALONE
+    fits = measured.fits()
+    others = float(np.median(np.delete(fits, i)))
+    # One that is taught by a wrong mask may look inverted itself, hence only the one that fits worst.
+    if fits[i] <= fits.min() and measured.inverse[i] > max(INVERSE, measured.ious[i]):
+        return INVERTED
+    if measured.gains.get(i, 0.0) > MARGIN:
+        return HURTS
+    if len(fits) == 2:  # neither is known to be the wrong one
+        return DOUBTFUL if fits[i] < FIT * AGREE else GOOD
+    return DOUBTFUL if fits[i] < FIT * others and others >= AGREE else GOOD
+
+
+def _reason(verdict: str, measured: Agreement, i: int) -> str:
+    own = f"{100 * measured.ious[i]:.0f}"
+    check = "Check its mask: all of the object, and nothing else."
+    if verdict == ALONE:
+        seen = "so the model sees it" if measured.ious[i] >= AGREE else "so the model hardly sees what is marked"
+        return (
+            f"The only shot: it finds itself with IoU {own}, {seen}. Only a second shot can say if its mask is right."
+        )
+    if verdict == INVERTED:
+        other = f"{100 * measured.inverse[i]:.0f}"
+        return f"Its mask seems to mark the background: IoU is {own}, and {other} with it inverted."
+    if verdict == HURTS:
+        return f"The others find each other better without it, by {100 * measured.gains[i]:.0f} points of IoU. {check}"
+    if verdict == DOUBTFUL and len(measured.ious) == 2:
+        return f"The two shots do not find each other (IoU {own}). Check both masks, or annotate a third."
+    if verdict == DOUBTFUL:
+        return f"The other shots find each other, but hardly this one (IoU {own}). {check} Or it is small."
+    return f"The other shots find it with IoU {own}."
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else 0.0
+
+
+def predicted(engine: Engine, features: Any, context: Context) -> NDArray[np.uint8]:
+    """Mask [S,S] of one class in the one image of `features`."""
+    logits = engine.decode(features, context)[0]
+    return (logits[1] > logits[0]).astype(np.uint8)
+
+
+def iou(found: NDArray[np.uint8], mask: NDArray[np.uint8]) -> float:
+    """IoU of the foreground, 0 where there is none in either."""
+    value = float(class_iou(intersection_union(found, mask)))
+    return 0.0 if np.isnan(value) else value
+
+
+def inverted(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The mask with object and background exchanged; 255 stays."""
+    return np.where(mask == 255, 255, mask == 0).astype(np.uint8)
+
+
+def _learn(engine: Engine, inputs: Shots, rows: list[int]) -> Context:
+    return engine.encode_support(inputs.images[rows], inputs.masks[rows], inputs.valid[rows])

@@ -1,0 +1,151 @@
+"""`rifenet advise`: which annotated photo hurts, and which photos to annotate next."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rifenet.cli.console import note, print_json, progress
+
+if TYPE_CHECKING:
+    from rifenet.advice import Advice
+    from rifenet.visualize import Section
+
+
+def main(argv: list[str]) -> int:
+    """Prints the advice, writes it where `--out` says, and returns 0, whatever the advice is."""
+    arguments = _parser().parse_args(argv)
+    from rifenet.cli.segment import photos_of
+
+    annotated = {Path(path).resolve() for _, *pair in arguments.support for path in pair}
+    out = Path(arguments.out) if arguments.out else None
+    queries = photos_of(arguments.query, out, annotated) if arguments.query else []
+
+    from rifenet.advice import advise
+    from rifenet.segmenter import Segmenter
+
+    shots: dict[str, list[tuple[Any, Any]]] = {}
+    for name, photo, mask in arguments.support:
+        shots.setdefault(name, []).append((photo, mask))
+    advice = advise(
+        Segmenter.from_pretrained(arguments.model, arguments.device, arguments.threads),
+        shots,
+        queries,
+        suggest=arguments.suggest,
+        white_is_object=arguments.white_is_object,
+        on_error=lambda photo, error: note(f"rifenet advise: skipped {photo}: {error}"),
+        watch=progress,
+    )
+    if out is not None:
+        _write(advice, shots, out)
+    if arguments.json:
+        print_json(advice.to_dict())
+    else:
+        _print(advice)
+    if queries and not advice.looked_at:
+        raise ValueError(f"Expected at least one photo that can be read, but all {len(queries)} failed.")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rifenet advise",
+        description="Segments each annotated photo by what the others teach, warns of those that hurt, and says which"
+        " of the photos without masks to annotate next.",
+        epilog="example: rifenet advise --support dog a.jpg a.png --support dog b.jpg b.png --query photos",
+    )
+    add = parser.add_argument
+    add(
+        "--support",
+        nargs=3,
+        action="append",
+        required=True,
+        metavar=("CLASS", "PHOTO", "MASK"),
+        help="a shot, as for rifenet segment; once for each",
+    )
+    add("--query", nargs="+", action="extend", default=[], metavar="PATH", help="photos, or folders of photos")
+    add("--suggest", type=int, default=5, metavar="N", help="photos to name at most (default: %(default)s)")
+    add("--out", metavar="DIR", help="also write advice.json and advice.html, with pictures, into this folder")
+    add("--model", default="default", help="default (bundled), a run folder, a .safetensors file or hf:owner/name")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    add("--threads", type=int, help="CPU threads (default: torch's choice)")
+    add("--white-is-object", action="store_true", help="255 in a mask marks the class, too")
+    add("--json", action="store_true", help="print the advice as JSON")
+    return parser
+
+
+def _print(advice: Advice) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    table = Table("class", "shot", "IoU from the others", "", title="Annotated photos")
+    for shot in advice.shots:
+        mark = "[bold red]![/bold red] " if shot.warns else ""
+        name = f"{mark}{shot.number} {escape(Path(shot.source).name)}"
+        table.add_row(escape(shot.class_name), name, f"{100 * shot.iou:.0f}", escape(shot.reason))
+    console.print(table)
+    if advice.next:
+        table = Table("", "photo", "why", title=f"Annotate next, of {advice.looked_at}")
+        for photo in advice.next:
+            table.add_row(str(photo.rank), escape(Path(photo.source).name), escape(photo.reason))
+        console.print(table)
+    if advice.failed:
+        console.print(f"{len(advice.failed)} photos could not be read.", highlight=False)
+
+
+def _write(advice: Advice, shots: dict[str, list[tuple[str, str]]], out: Path) -> None:
+    """`advice.json`, and `advice.html` with the photos in it."""
+    from rifenet.files import write_text
+    from rifenet.visualize import Report, render
+
+    table = [[shot.class_name, str(shot.number), f"{100 * shot.iou:.0f}", shot.verdict] for shot in advice.shots]
+    report = Report(
+        title="rifenet: advice on the annotation",
+        lead=f"{len(advice.shots)} annotated photos judged, {advice.looked_at} others looked at.",
+        header=("class", "shot", "IoU from the others", "verdict"),
+        table=table,
+        notes=[f"{query}: {reason}" for query, reason in advice.failed],
+        sections=[*_shot_sections(advice, shots), *_next_sections(advice)],
+    )
+    write_text(out / "advice.json", json.dumps(advice.to_dict(), indent=1))
+    write_text(out / "advice.html", render(report))
+
+
+def _shot_sections(advice: Advice, shots: dict[str, list[tuple[str, str]]]) -> Iterator[Section]:
+    """Each class: what to check on the left, the other shots beside it."""
+    import numpy as np
+
+    from rifenet.data.transforms import load_image, load_mask
+    from rifenet.visualize import Figure, Section, overlay
+
+    for name, pairs in shots.items():
+        warned, good = [], []
+        for shot in advice.shots:
+            if shot.class_name == name:
+                photo, mask = (
+                    read(path) for read, path in zip((load_image, load_mask), pairs[shot.number - 1], strict=True)
+                )
+                figure = Figure(overlay(photo, np.minimum(mask, 1)), f"{shot.number}: {shot.reason}")
+                (warned if shot.warns else good).append(figure)
+        heads = ("to check" if warned else "nothing to check", "in order" if good else "", "", "")
+        yield Section(f"Annotated: {name}", heads, warned, [good])
+
+
+def _next_sections(advice: Advice) -> Iterator[Section]:
+    """The first suggestion on the left, the others beside it."""
+    from PIL import Image
+
+    from rifenet.data.transforms import load_image
+    from rifenet.visualize import Figure, Section
+
+    if advice.next:
+        figures = [
+            Figure(Image.fromarray(load_image(each.source)), f"{each.rank}: {Path(each.source).name}. {each.reason}")
+            for each in advice.next
+        ]
+        yield Section("Annotate next", ("first", "then" if figures[1:] else "", "", ""), figures[:1], [figures[1:]])

@@ -1,0 +1,100 @@
+// Advice on the annotation: which example hurts, and which of the other photos to annotate next.
+
+import { ask, formOf } from "./api.js";
+import { element, find, icon, keepingFocus } from "./dom.js";
+import { lesson, teach, whatIsMissing } from "./jobs.js";
+import { bitmapOf, isByHand, photosOf, project, projectKey } from "./project.js";
+
+const ASKED = 12; // photos in one request: more would take a slow machine longer than an answer may
+const SIDE = 640; // px that are sent of a photo; the model looks at fewer
+const WARNING = "M12 4 2.500 20h19zM12 10v5M12 17.500v.5", FINE = "m5 12 5 5 9-10";
+
+let running = null; // the controller that cancels, while the server works on advice
+let told = null; // { key, shots: [{ photo, className, iou, warns, verdict, reason }], next: [{ photo, rank, reason }] }
+
+/** Asks for advice, and shows it; pressed again, cancels. `act` has open(photo), changed(), say(text, bad). */
+export async function advise(act) {
+  if (running) return running.abort();
+  const missing = whatIsMissing();
+  if (missing) return act.say(missing.text, true);
+  running = new AbortController();
+  act.changed();
+  try {
+    const taught = lesson(), asked = candidates(), { signal } = running;
+    await teach(taught, signal);
+    const form = [["suggest", "5"]];
+    for (const photo of asked) form.push(["images", await small(photo), photo.name]);
+    const answer = await ask("/api/advice", { method: "POST", form: formOf(form), signal });
+    const shotOf = ({ class_name, number }) => taught.classes.find((each) => each.name === class_name)?.shots[number - 1]?.photo;
+    told = {
+      key: taught.key,
+      shots: answer.shots.map((each) => ({ ...each, photo: shotOf(each) })),
+      next: answer.next.map((each) => ({ ...each, photo: asked[each.number - 1] })),
+    };
+    const bad = told.shots.filter((each) => each.warns).length;
+    act.say(bad ? `${bad} of ${told.shots.length} examples should be checked.` : "No example looks wrong.");
+  } catch (error) {
+    if (error.name === "AbortError") act.say("Cancelled. Nothing was changed.");
+    else act.say(error.message, true);
+  } finally {
+    running = null;
+    act.changed();
+  }
+}
+
+/** The button and the lists; `busy` while the page segments. */
+export function drawAdvice(act, busy) {
+  const button = find("#advise"), examples = photosOf("example").length;
+  button.textContent = running ? "Cancel the check" : "Check the examples";
+  button.disabled = !running && (busy || !examples);
+  find("#advice").setAttribute("aria-busy", String(Boolean(running)));
+  keepingFocus(() => find("#advice").replaceChildren(...(told ? parts(act) : [])));
+}
+
+function parts(act) {
+  const here = ({ photo }) => project.photos.includes(photo);
+  const shots = told.shots.filter(here), next = told.next.filter((each) => here(each) && each.photo.role === "query");
+  const stale = told.key !== projectKey() && element("p", { class: "soft small" }, "The examples have changed since. Check them again.");
+  const rows = shots.map((each) => row(act, each, "shot", each.photo.name, `${each.class_name}, IoU ${Math.round(100 * each.iou)} from the others`));
+  const order = next.map((each) => row(act, each, "next", `${each.rank}. ${each.photo.name}`, ""));
+  return [
+    stale || null,
+    rows.length && element("ul", { class: "advice", "aria-label": "Examples" }, ...rows),
+    order.length && element("h3", {}, "Annotate next"),
+    order.length && element("ol", { class: "advice", "aria-label": "Annotate next" }, ...order),
+  ].filter(Boolean);
+}
+
+function row(act, { photo, reason, number, warns, verdict }, kind, title, figure) {
+  const mark = kind === "shot" && element("span", { class: "mark", role: "img", "aria-label": warns ? "Warning" : "In order" }, icon(warns ? WARNING : FINE));
+  const lines = [element("b", {}, title), figure && element("span", { class: "soft" }, figure), verdict !== "good" && element("span", {}, reason)];
+  const open = element(
+    "button", { class: warns ? "advised bad" : "advised", "data-focus": `${kind}-${photo.id}-${number}`, onclick: () => act.open(photo) },
+    mark || null, element("span", { class: "about" }, ...lines.filter(Boolean)),
+  );
+  return element("li", {}, open);
+}
+
+/** Queries that nobody has worked on, those first of which the model was least sure. */
+function candidates() {
+  const sureness = ({ result }) => (result?.found.length ? Math.min(...result.found.map(({ confidence }) => Math.abs(confidence - 0.5))) : 0);
+  return photosOf("query").filter((photo) => !isByHand(photo)).sort((a, b) => sureness(a) - sureness(b)).slice(0, ASKED);
+}
+
+/** A photo as a small JPEG. */
+async function small(photo) {
+  const bitmap = await bitmapOf(photo), scale = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));
+  const canvas = element("canvas", { width: Math.max(1, Math.round(bitmap.width * scale)), height: Math.max(1, Math.round(bitmap.height * scale)) });
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+}
+
+/** Forgets what was said, with the project. */
+export function dropAdvice() {
+  running?.abort();
+  told = null;
+}
+
+/** What the examples' thumbs say of them: a warning, or nothing. */
+export const warningOf = (photo) => Boolean(told && told.key === projectKey() && told.shots.some((each) => each.photo === photo && each.warns));
