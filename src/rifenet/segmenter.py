@@ -104,7 +104,7 @@ class Segmenter:
             ValueError: a picture cannot be read, a mask marks nothing, has another size than its photo or no such
                 label, there are more than 20 shots, or the class came from a file and so has no photos to add to.
         """
-        known = self._classes.get(name)
+        known = None if replace else self._classes.get(name)
         if not name or not isinstance(name, str):
             raise ValueError(f"Expected a name for the class, but got {name!r}.")
         if isinstance(images, str | PathLike | Image.Image) or isinstance(masks, str | PathLike | Image.Image):
@@ -113,8 +113,6 @@ class Segmenter:
             )
         if not len(images) == len(masks) > 0:
             raise ValueError(f"Expected a mask for each of 1 to 20 images, but got {len(images)} and {len(masks)}.")
-        if replace:
-            known = None
         before = None if known is None else known.annotated()
         total = len(images) + (known.shots if known else 0)
         if total > MAX_SHOTS:
