@@ -1,6 +1,6 @@
 """A report of `rifenet report`, from its Markdown, as one self-contained HTML page in the look of the rest.
 
-Only what our own reports use: headings, paragraphs, tables, bullet lists, pictures, links, code. Pictures are put inside.
+Only what our own reports use: headings, paragraphs, tables, lists, pictures, links, code. Pictures are put inside.
 """
 
 from __future__ import annotations
