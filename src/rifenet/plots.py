@@ -51,7 +51,7 @@ class Bin(NamedTuple):
 
     low: float
     high: float
-    count: int
+    examples: int
     confidence: float
     share: float
 
@@ -113,7 +113,7 @@ def reliability(title: str, bins: Sequence[Bin]) -> str:
     Dots at each bin's mean confidence and share, as large as its number of examples asks, on the diagonal where the two
     agree; below, the examples of each bin.
     """
-    total = sum(each.count for each in bins)
+    total = sum(each.examples for each in bins)
     if not total:
         raise ValueError(f"Expected examples to draw for {title}, but got none.")
     left, top, side, low = 90.0, 52.0, 330.0, 70.0
@@ -131,30 +131,30 @@ def reliability(title: str, bins: Sequence[Bin]) -> str:
         ]
     parts.append(_line(across(0), up(0), across(1), up(1), _SOFT, 1.5, _DASHES[1]))
     parts.append(_text(across(0.03), up(0.9), "dashed: as often as it says", fill=_SOFT))
-    shown = [each for each in bins if each.count]
+    shown = [each for each in bins if each.examples]
     parts.append(
         _path([each.confidence for each in shown], [each.share for each in shown], across, up, COLOURS[0], 2.2, "")
     )
-    floor, most = top + side + low + 20, max(each.count for each in bins)
+    floor, most = top + side + low + 20, max(each.examples for each in bins)
     for each in shown:
-        radius = 3 + 6 * math.sqrt(each.count / most)
+        radius = 3 + 6 * math.sqrt(each.examples / most)
         place = f'cx="{across(each.confidence):.1f}" cy="{up(each.share):.1f}" r="{radius:.1f}"'
         parts.append(f'<circle {place} fill="{COLOURS[0]}" stroke="#ffffff"/>')
-        height = low * each.count / most
+        height = low * each.examples / most
         size = f'width="{across(each.high) - across(each.low) - 2:.1f}" height="{height:.1f}"'
         parts.append(f'<rect x="{across(each.low) + 1:.1f}" y="{floor - height:.1f}" {size} fill="{COLOURS[4]}"/>')
         parts.append(
             _text(
                 (across(each.low) + across(each.high)) / 2,
                 floor - height - 3,
-                str(each.count),
+                str(each.examples),
                 anchor="middle",
                 size=11,
             )
         )
     parts.append(_line(left, floor, left + side, floor, _SOFT))
     beside = left + side + 28
-    gap = sum(each.count * abs(each.confidence - each.share) for each in bins) / total
+    gap = sum(each.examples * abs(each.confidence - each.share) for each in bins) / total
     lines = [
         "Up: share of photos that show the class.",
         "Across: the model's confidence that it is there.",

@@ -20,7 +20,13 @@ from rifenet.data.transforms import load_mask
 PAGE = (Path(__file__).parents[2] / "docs" / "advice.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
 EXAMPLES = Path(str(files("rifenet"))) / "examples"
-BEARS = {"a": "000000519611", "b": "000000542720", "c": "000000249346", "photos/d": "000000318080", "photos/e": "000000353072"}
+BEARS = {
+    "a": "000000519611",
+    "b": "000000542720",
+    "c": "000000249346",
+    "photos/d": "000000318080",
+    "photos/e": "000000353072",
+}
 
 
 @pytest.fixture

@@ -65,11 +65,11 @@ def test_bins_by_hand_and_their_distance_is_the_calibration_error() -> None:
     sure = np.array([0.05, 0.1, 0.15, 0.95, 1.0])
     present = np.array([False, True, False, True, True])
     bins = reliability_bins(sure, present)
-    assert [each["count"] for each in bins] == [1, 2, 0, 0, 0, 0, 0, 0, 0, 2]
+    assert [each["examples"] for each in bins] == [1, 2, 0, 0, 0, 0, 0, 0, 0, 2]
     assert (bins[1]["confidence"], bins[1]["share"]) == pytest.approx((0.125, 0.5))
     assert (bins[9]["confidence"], bins[9]["share"]) == pytest.approx((0.975, 1.0))
     assert (bins[0]["low"], bins[9]["high"]) == (0.0, 1.0)
-    gap = sum(each["count"] * abs(each["confidence"] - each["share"]) for each in bins) / 5
+    gap = sum(each["examples"] * abs(each["confidence"] - each["share"]) for each in bins) / 5
     assert gap == pytest.approx(expected_calibration_error(sure, present))
 
 
@@ -80,5 +80,5 @@ def test_presence_of_a_calibrated_model_and_of_one_without(tmp_path: Path) -> No
     assert judged_presence(model, index, config, 4) == {"pairs": 0}
     model.metadata = {"calibration": {"a": 4.0, "b": -2.0}}
     told = judged_presence(model, index, config, 4)
-    assert (told["pairs"], sum(each["count"] for each in told["bins"])) == (4, 8)
-    assert sum(each["count"] * each["share"] for each in told["bins"]) == pytest.approx(4)
+    assert (told["pairs"], sum(each["examples"] for each in told["bins"])) == (4, 8)
+    assert sum(each["examples"] * each["share"] for each in told["bins"]) == pytest.approx(4)

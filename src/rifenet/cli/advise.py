@@ -124,7 +124,8 @@ def _shot_sections(advice: Advice, shots: dict[str, list[tuple[str, str]]]) -> I
     from rifenet.visualize import Figure, Section, overlay
 
     for name, pairs in shots.items():
-        warned, good = [], []
+        warned: list[Figure] = []
+        good: list[Figure] = []
         for shot in advice.shots:
             if shot.class_name == name:
                 photo, mask = (

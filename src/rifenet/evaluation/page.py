@@ -1,6 +1,6 @@
 """A report of `rifenet report`, from its Markdown, as one self-contained HTML page in the look of the rest.
 
-Only what our own reports use: headings, paragraphs, tables, bullet lists, pictures, links, code. Pictures are put inside.
+Only what our own reports use: headings, paragraphs, tables, lists, pictures, links, code. Pictures are put inside.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`]+)`")
 _BOLD = re.compile(r"\*\*([^*]+)\*\*")
 _TYPES = {".jpg": "image/jpeg", ".png": "image/png"}
-_MORE = ".plot svg{max-width:100%;height:auto;border-radius:6px}main>img{margin:8px 0 16px}nav a{margin-right:16px}"
+_MORE = (
+    ".plot svg{max-width:100%;height:auto;border-radius:6px}main>img{margin:8px 0 16px}h2{display:block}"
+    "tbody tr:last-child td{font-weight:400;background:none}"
+)
 
 
 def page(markdown: str, folder: Path) -> str:

@@ -6,6 +6,7 @@ with its own query, which shows the class, and with a query that does not.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -90,14 +91,16 @@ def judged_presence(model: Any, index: ImageIndex, config: Config, count: int) -
     if calibration is None:
         return {"pairs": 0}
     data, seed = config.data, config.eval.seeds[0]
-    episodes = evaluation_episodes(
-        index,
-        index.novel_classes(data.fold),
-        shots=data.shots,
-        seed=seed,
-        episodes=count,
-        min_area=data.min_area,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the evaluation has named the absent classes
+        episodes = evaluation_episodes(
+            index,
+            index.novel_classes(data.fold),
+            shots=data.shots,
+            seed=seed,
+            episodes=count,
+            min_area=data.min_area,
+        )
     statistics, present = presence_pairs(model.eval(), index, episodes, data.image_size, seed)
     sure = confidence(statistics, calibration)
     return {
@@ -120,7 +123,7 @@ def reliability_bins(sure: NDArray[np.float64], present: NDArray[np.bool_], coun
         {
             "low": number / count,
             "high": (number + 1) / count,
-            "count": int(here.sum()),
+            "examples": int(here.sum()),
             "confidence": float(sure[here].mean()) if here.any() else 0.0,
             "share": float(present[here].mean()) if here.any() else 0.0,
         }
