@@ -67,7 +67,7 @@ def _one_round(
     def ask(case: schemathesis.Case, pictures: list[bytes]) -> None:
         if number >= 2 and time.monotonic() > until:
             return
-        if number % 2 == 0 and isinstance(case.body, dict):
+        if number % 2 == 0 and isinstance(case.body, dict) and case.media_type == "multipart/form-data":
             response = _with_pictures(f"{address}{case.formatted_path}", case.body, pictures)
         else:
             try:

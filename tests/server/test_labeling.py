@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from PIL import Image, ImageDraw
 from starlette.testclient import TestClient
 
 from rifenet.data.brush_rle import decode_brush, encode_brush
+from rifenet.data.transforms import load_mask
+from rifenet.engines.torch import TorchEngine
 from rifenet.server.app import create_app
 from rifenet.server.labeling_link import Link
 from rifenet.server.labeling_outlines import outer_outlines
@@ -26,6 +29,9 @@ from rifenet.server.limits import Limits
 
 from .conftest import encoded, quarter, scene, wait_for
 
+EXAMPLES = Path(str(files("rifenet"))) / "examples"
+TABLE = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
+REQUESTS = Path(__file__).parent / "label_studio" / "requests.json"
 CONFIG = (
     '<View><Image name="img" value="$photo"/><BrushLabels name="brush" toName="img"><Label value="red"/>'
     '<Label value="blue"/></BrushLabels><Choices name="c" toName="img"><Choice value="ok"/></Choices></View>'
@@ -269,7 +275,10 @@ def test_the_folder_gives_its_own_photos_only(tmp_path: Path) -> None:
 
 
 class Studio(ThreadingHTTPServer):
-    """A Label Studio of two paths: an uploaded photo and the export; `asked` holds (path, Authorization)."""
+    """A Label Studio of two paths: uploads (a scene in project 7, else an example) and the export.
+
+    `asked` holds (path, Authorization) of each request.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
@@ -290,7 +299,9 @@ class _Answers(BaseHTTPRequestHandler):
             return self._say(401, b"")
         if self.path.startswith("/data/upload/7/"):
             return self._say(200, encoded(scene()))
-        if self.path.startswith("/api/projects/7/export"):
+        if self.path.startswith("/data/upload/"):
+            return self._say(200, (EXAMPLES / "photos" / self.path.rpartition("-")[2]).read_bytes())
+        if self.path.startswith("/api/projects/") and "/export?" in self.path:
             return self._say(200, json.dumps(self.server.tasks).encode())
         self.send_response(302)
         self.send_header("Location", "http://evil.example/")
@@ -339,6 +350,34 @@ def test_annotations_survive_a_restart_in_label_studio(studio: Studio, token: st
             versions.append(send(client, {"action": "START_TRAINING", "project": PROJECT}))
     assert len(set(versions)) == 1
     assert not versions[0].endswith("untaught")
+
+
+def test_the_requests_of_a_real_label_studio(studio: Studio) -> None:
+    """Recorded by tests/server/test_label_studio.py: four photos annotated, one annotation changed and deleted."""
+    app = create_app(TorchEngine.load("default", threads=1), label_studio=Link(studio.url, "secret"))
+    versions, predicted, ious = [], 0, []
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        for request in json.loads(REQUESTS.read_text(encoding="utf-8")):
+            answer = client.request(request["method"], request["path"], json=request["body"])
+            assert answer.status_code == 200, (request["path"], answer.text)
+            if not request["path"].endswith("/predict"):
+                continue
+            versions.append(answer.json()["model_version"])
+            tasks, predicted = request["body"]["tasks"], predicted + len(request["body"]["tasks"])
+            for task, (prediction,) in zip(tasks, answer.json()["results"], strict=True):
+                ious.append(iou_with_truth(prediction, Path(task["data"]["photo"].rpartition("-")[2]).stem))
+    assert predicted == 6
+    assert len(set(versions)) == 3
+    assert np.mean(ious[:4]) > 0.6, ious
+    assert {path.split("?")[0] for path, _ in studio.asked if "/data/" not in path} == {"/api/projects/1/export"}
+
+
+def iou_with_truth(prediction: dict[str, Any], stem: str) -> float:
+    truth = load_mask(EXAMPLES / "masks" / f"{stem}.png")
+    (entry,) = [each for each in TABLE["photos"] if each["image"] == f"photos/{stem}.jpg"]
+    object_ = truth == TABLE["classes"].index(entry["classes"][0]) + 1
+    found = masks(prediction).get(entry["classes"][0], np.zeros(truth.shape, np.uint8)) == 1
+    return float((found & object_).sum() / (((found & (truth != 255)) | object_).sum()))
 
 
 def test_a_wrong_token_is_said_when_connecting(studio: Studio) -> None:
