@@ -20,10 +20,14 @@ from rifenet.server.app import create_app
 from rifenet.server.limits import Limits
 
 from .conftest import encoded, quarter, running, scene, shot
+from .test_labeling import CONFIG, NAME, PROJECT
 
 EXAMPLES = 10  # of each route in each round
 PICTURES = st.lists(
     st.sampled_from([encoded(scene()), encoded(quarter("left")), b"no picture"]), min_size=1, max_size=2
+)
+ACTIONS = st.sampled_from(
+    ["ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "TASKS_DELETED", "START_TRAINING", "OTHER"]
 )
 
 
@@ -46,6 +50,7 @@ def test_generated_requests(seconds: float) -> None:
     assert {route.label for route in routes} == {label for label, _ in counted}, counted
     assert [key for key in counted if key[1] >= 500 and key[1] != 503] == []
     assert counted["POST /api/segment", 200] > 0, counted  # some forms do reach the model
+    assert all(counted[f"POST /labeling/{name}", 200] > 0 for name in ("setup", "predict", "webhook")), counted
     assert all(counted[label, 422] > 0 for label in ("POST /api/classes", "POST /api/segment")), counted
     print(dict(counted))
 
@@ -63,12 +68,14 @@ def _one_round(
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(case=route.as_strategy(generation_mode=modes[number % 2]), pictures=PICTURES)
-    def ask(case: schemathesis.Case, pictures: list[bytes]) -> None:
+    @given(case=route.as_strategy(generation_mode=modes[number % 2]), pictures=PICTURES, action=ACTIONS)
+    def ask(case: schemathesis.Case, pictures: list[bytes], action: str) -> None:
         if number >= 2 and time.monotonic() > until:
             return
         if number % 2 == 0 and isinstance(case.body, dict) and case.media_type == "multipart/form-data":
             response = _with_pictures(f"{address}{case.formatted_path}", case.body, pictures)
+        elif number % 2 == 0 and isinstance(case.body, dict):
+            response = _of_project(f"{address}{case.formatted_path}", case.body, action)
         else:
             try:
                 response = case.call(timeout=30)
@@ -87,6 +94,16 @@ def _one_round(
 
     with contextlib.suppress(Unsatisfiable):  # a route that takes nothing has no wrong request
         ask()
+
+
+def _of_project(url: str, body: dict[str, Any], action: str) -> requests.Response:
+    """A generated body for a labeling project that could be one, which else would hardly ever be met."""
+    project = PROJECT if url.endswith("webhook") else NAME
+    known = {"project": project, "schema": CONFIG, "label_config": CONFIG, "action": action}
+    try:
+        return requests.post(url, json={**body, **known}, timeout=30)
+    except ValueError:  # numbers and letters that are no JSON
+        reject()
 
 
 def _with_pictures(url: str, body: dict[str, Any], pictures: list[bytes]) -> requests.Response:

@@ -68,6 +68,8 @@ def test_a_token_from_the_environment_guards_the_server(tmp_path: Path) -> None:
         (["--host", "0.0.0.0"], "other machines can reach it"),
         (["--token", "short"], "at least 12"),
         (["--seconds", "0"], "--seconds"),
+        (["--label-studio-url", "localhost:8080"], "--label-studio-url"),
+        (["--label-studio-folder", "nothing"], "--label-studio-folder"),
         (["--model", "nothing"], "Expected a model at nothing"),
     ],
 )

@@ -7,7 +7,6 @@ is still to be learned. After a restart they are asked of Label Studio again.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -20,7 +19,6 @@ from rifenet.server.labeling_regions import read_config
 from rifenet.server.problem import Problem
 
 router = APIRouter(prefix="/labeling")
-log = logging.getLogger(__name__)
 
 _SETUP_SECONDS = 2  # Label Studio waits 3
 _ANNOTATIONS, _TASKS = TypeAdapter(list[AnnotationIn]), TypeAdapter(list[TaskIn])
