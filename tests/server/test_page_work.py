@@ -323,6 +323,20 @@ def test_a_second_tab_stays_out(open_page: Any, photos: list[str], locks: bool) 
     expect(other.locator(".thumb")).to_have_count(3)
 
 
+def test_a_slow_browser_is_no_second_tab(open_page: Any) -> None:
+    """The first time that the page asks for the lock, the browser does not answer in time."""
+    page: Page = open_page()
+    page.context.add_init_script("""
+      const request = navigator.locks.request.bind(navigator.locks), late = new DOMException("", "TimeoutError");
+      let asked = 0;
+      navigator.locks.request = (...all) => (asked++ ? request(...all) : Promise.reject(late));
+    """)
+    page.reload()
+    ready(page)
+    expect(page.locator("#message")).to_be_hidden()
+    assert not page.evaluate("document.querySelector('main').inert")
+
+
 def test_the_focus_survives_a_redraw(open_page: Any, photos: list[str]) -> None:
     page: Page = open_page()
     painted(page, photos)
