@@ -43,7 +43,7 @@ _STEPS = (
     "--train.validate_episodes",
     "2",
 )
-_SMALL = ("--data.image_size", "97", "--data.workers", "0", "--data.cache_dir", "")
+_SMALL = ("--data.image_size", "97", "--data.holdout", "0.4", "--data.workers", "0", "--data.cache_dir", "")
 SHORTER = {
     "train": (*_STEPS, *_SMALL),
     "ablate": (*_STEPS, *_SMALL, "--eval.episodes", "3", "--folds", "2", "--seeds", "0"),

@@ -104,12 +104,12 @@ def folder(tmp_path: Path) -> Path:
 
 def add_datasets(work: Path) -> None:
     """Rendered datasets under the names that the pages use."""
-    voc = make_voc(work / "VOC2012")
+    voc = make_voc(work / "VOC2012", per_class=6)
     lists = voc / "ImageSets" / "Segmentation"
     shutil.copy(lists / "train.txt", lists / "voc_mini.txt")
     shutil.copytree(voc, work / "VOCdevkit" / "VOC2012")
-    make_coco(work / "coco", class_ids=(1, 2, 3, 5, 6, 7))
-    make_custom(work / "my_photos")
+    make_coco(work / "coco", class_ids=(1, 2, 3, 5, 6, 7), per_class=6)
+    make_custom(work / "my_photos", per_class=6)
     (work / "val").mkdir()
     for fold, (number, class_id) in enumerate(((0, 1), (2, 6), (5, 11), (8, 16))):  # the first photos are of these
         (work / "val" / f"fold{fold}.txt").write_text(f"2007_{number:06d}__{class_id:02d}\n")
