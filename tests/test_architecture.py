@@ -21,7 +21,15 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "rifenet"
 MAX_LINES = 300
 
-LIGHT = ("config", "data", "data.folds", "data.transforms", "visualize", "plots")  # none of these loads torch
+LIGHT = (
+    "config",
+    "data",
+    "data.folds",
+    "data.transforms",
+    "visualize",
+    "plots",
+    "samples",
+)  # none of these loads torch
 DATA = ("config", "data", "data.folds", "data.transforms")
 MODELS = ("models", "models.*")
 SERVED = (
@@ -49,6 +57,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "metrics": (),
     "visualize": (),
     "plots": (),
+    "samples": (),
     "distributed": (),
     "data": (),
     "data.folds": (),
@@ -65,7 +74,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "data.sampling": (*DATA, "data.index", "data.sources"),
     "data.episodes": (*DATA, "data.index", "data.sources", "data.sampling"),
     # Models: leaves, what is built of them, the networks.
-    "models.masks": (),
+    "models.masks": ("models.prototypes",),
     "models.prior": ("models.masks",),
     "models.prototypes": (),
     "models.attention": (),
@@ -95,10 +104,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "engines": (),
     "engines.torch": ("engines", *MODELS, "checkpoint", "hub"),
     "engines.onnx": ("engines", "data.transforms", "visualize"),
+    "engines.load": ("engines",),
     "storage": ("engines", "files"),
     "result": ("files", "data.transforms", "visualize"),
     "segmenter": ("engines", "storage", "result", "data.transforms", "metrics", "visualize"),
-    "export": SERVED,
+    "export": ("export.*",),
+    "export.*": (*SERVED, "samples", "files", "export.*"),
     "bench": ("bench.*",),
     "bench.*": (*SERVED, "bench.*"),
     "server": ("server.*",),
@@ -109,13 +120,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 LAZILY: dict[str, tuple[str, ...]] = {
     "segmenter": ("engines.*",),
+    "engines.load": ("engines.onnx", "engines.torch"),
     "bench.*": ("losses", "training.*", "evaluation.provenance"),  # the training step, and what machine it ran on
     "cli.*": ("*",),
 }
 ONLY_AT_FUNCTION_LEVEL = ("__init__",)  # whatever these import, they import lazily
 LIMITED_NAMES = {("models*", "config"): {"ModelConfig"}}  # of these modules, only these names
 
-NO_TORCH_AT_ALL = (*LIGHT, "config.*", "metrics", "segmenter", "storage", "result", "engines.onnx")
+NO_TORCH_AT_ALL = (*LIGHT, "config.*", "metrics", "segmenter", "storage", "result", "engines.onnx", "engines.load")
 TORCH_FREE = (*NO_TORCH_AT_ALL, "__init__", "__main__", "engines", "cli", "cli.*")  # importing them does not load it
 FABRIC = ("distributed", "training.*", "evaluation.*", "cli.train", "cli.evaluate")
 MAY_IMPORT_BY_NAME = ("__init__", "cli.main")  # may hand a string to importlib.import_module
@@ -126,9 +138,9 @@ EXTRAS = {
     "uvicorn": ("server.*",),
     "starlette": ("server.*",),
     "pydantic": ("server.*",),
-    "onnx": ("export",),
-    "onnxscript": ("export",),
-    "onnxruntime": ("engines.onnx",),
+    "onnx": ("export.*",),
+    "onnxscript": ("export.*",),
+    "onnxruntime": ("export.*",),
     "pycocotools": (),
     "scipy": (),
     "huggingface_hub": (),
