@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,26 @@ def _one_thread() -> None:
         import torch
 
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small untrained model's file, and the folder of its export; made once a run, whatever the workers."""
+    from filelock import FileLock
+    from tiny_model import write_smallest_model
+
+    from rifenet.engines.torch import TorchEngine
+    from rifenet.export.folder import write_unchecked
+
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    model = root / "smallest.safetensors"
+    with FileLock(f"{root}.lock"):
+        if not model.exists():
+            made = write_smallest_model(root / "made.safetensors")
+            write_unchecked(TorchEngine.load(made, device="cpu"), root / "folder")
+            made.rename(model)  # last: it says that the folder is complete
+    return model, root / "folder"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

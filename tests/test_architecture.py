@@ -21,7 +21,15 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "rifenet"
 MAX_LINES = 300
 
-LIGHT = ("config", "data", "data.folds", "data.transforms", "visualize", "plots")  # none of these loads torch
+LIGHT = (
+    "config",
+    "data",
+    "data.folds",
+    "data.transforms",
+    "visualize",
+    "plots",
+    "samples",
+)  # none of these loads torch
 DATA = ("config", "data", "data.folds", "data.transforms")
 MODELS = ("models", "models.*")
 SERVED = (
@@ -52,6 +60,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "metrics": (),
     "visualize": (),
     "plots": (),
+    "samples": (),
     "distributed": (),
     "data": (),
     "data.folds": (),
@@ -73,7 +82,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "data.sampling": (*DATA, "data.index", "data.sources"),
     "data.episodes": (*DATA, "data.index", "data.sources", "data.sampling"),
     # Models: leaves, what is built of them, the networks.
-    "models.masks": (),
+    "models.masks": ("models.prototypes",),
     "models.prior": ("models.masks",),
     "models.prototypes": (),
     "models.attention": (),
@@ -107,6 +116,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "engines": (),
     "engines.torch": ("engines", *MODELS, "checkpoint", "hub"),
     "engines.onnx": ("engines", "data.transforms", "visualize"),
+    "engines.load": ("engines",),
     "shots": ("data.transforms", "data.label_files"),
     "storage": ("engines", "files", "shots"),
     "outputs": ("files", "data.polygons", "data.run_lengths", "visualize"),
@@ -119,7 +129,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "refine": (),
     "advice": ("advice.*", "segmenter", "data.transforms"),
     "advice.*": ("advice.*", "engines", "shots", "storage", "result", "data.transforms", "metrics"),
-    "export": SERVED,
+    "export": ("export.*",),
+    "export.*": (*SERVED, "samples", "files", "export.*"),
     "bench": ("bench.*",),
     "bench.*": (*SERVED, "bench.*"),
     "server": ("server.*",),
@@ -131,6 +142,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 LAZILY: dict[str, tuple[str, ...]] = {
     "segmenter": ("engines.*",),
+    "engines.load": ("engines.onnx", "engines.torch"),
     "bench.*": ("losses", "training.*", "evaluation.provenance"),  # the training step, and what machine it ran on
     "cli.*": ("*",),
 }
@@ -147,6 +159,7 @@ NO_TORCH_AT_ALL = (
     "advice",
     "advice.*",
     "engines.onnx",
+    "engines.load",
 )
 TORCH_FREE = (*NO_TORCH_AT_ALL, "__init__", "__main__", "engines", "cli", "cli.*")  # importing them does not load it
 FABRIC = ("distributed", "training.*", "evaluation.*", "cli.train", "cli.evaluate")
@@ -158,9 +171,9 @@ EXTRAS = {
     "uvicorn": ("server.*",),
     "starlette": ("server.*",),
     "pydantic": ("server.*",),
-    "onnx": ("export",),
-    "onnxscript": ("export",),
-    "onnxruntime": ("engines.onnx",),
+    "onnx": ("export.*",),
+    "onnxscript": ("export.*",),
+    "onnxruntime": ("export.*",),
     "pycocotools": (),
     "scipy": (),
     "huggingface_hub": (),

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from rifenet.cli.demo import load_examples
 from rifenet.data.transforms import load_image, load_mask
+from rifenet.samples import load_examples
 
 CLASSES, EXAMPLES = load_examples()
 ROOT = EXAMPLES[0].image.parents[1]

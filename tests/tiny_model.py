@@ -25,3 +25,24 @@ def write_tiny_model(path: Path, size: int = 64) -> Path:
     metadata = {"name": "tiny", "image_size": size, "classes_trained_on": ["cat", "dog"]}
     save_model(model.eval(), path, metadata, with_backbone=True)
     return path
+
+
+def write_smallest_model(path: Path, size: int = 65, **options: object) -> Path:
+    """As `write_tiny_model`, with the evidence head and a narrow ResNet: little to export."""
+    torch.manual_seed(0)
+    small = {
+        "embed_dim": 16,
+        "heads": 2,
+        "points": 3,
+        "layers": 1,
+        "local_dim": 8,
+        "evidence": True,
+        "evidence_dim": 32,
+    }
+    caps = {"tokens_per_label": 20, "max_support_tokens": 100, "max_prior_keys": 40, "max_evidence_keys": 90}
+    backbone = {"backbone": "resnet18", "width": 0.125, "pretrained": False, "aux": False}
+    model = build_model(**(backbone | small | caps | options)).eval()
+    if model.config.evidence and model.config.kind == "rifenet":
+        torch.nn.init.normal_(model.evidence.decoder.classify.weight, std=0.3)  # which start at zero
+    save_model(model, path, {"name": "smallest", "image_size": size}, with_backbone=True)
+    return path

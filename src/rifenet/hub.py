@@ -32,8 +32,8 @@ def locate(name: str | Path = "default") -> Path:
         path = path / MODEL_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"Expected a model at {path}, but there is none. Give 'default', a run folder, a .safetensors file "
-            "or hf:owner/name."
+            f"Expected a model at {path}, but there is none. Give 'default', a run folder, a .safetensors file, "
+            "an export folder or hf:owner/name."
         )
     return path
 

@@ -47,17 +47,18 @@ class Segmenter:
         """A segmenter that has learned nothing yet.
 
         Args:
-            model: None or `default` for the bundled model, a run folder, a `.safetensors` file, or `hf:owner/name`.
+            model: None or `default` for the bundled model, a run folder, a `.safetensors` file, `hf:owner/name`, or a
+                folder from `rifenet export`, which needs no torch.
             device: auto, cpu, cuda, cuda:N or mps.
-            threads: CPU threads of the whole process; None leaves torch's choice.
+            threads: CPU threads (torch: of the whole process); None leaves the library's choice.
 
         Raises:
             FileNotFoundError: there is no such model.
-            ValueError: the file is no model, or this machine lacks the device.
+            ValueError: the file is no model, or this machine lacks the device or the library that runs it.
         """
-        from rifenet.engines.torch import TorchEngine
+        from rifenet.engines.load import load_engine
 
-        return cls(TorchEngine.load("default" if model is None else model, device=device, threads=threads))
+        return cls(load_engine("default" if model is None else model, device, threads))
 
     @property
     def classes(self) -> list[str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from PIL import Image
 from rifenet import __version__, visualize
 from rifenet.cli.console import print_json, progress
 from rifenet.data.transforms import load_image, load_mask
+from rifenet.samples import Example, load_examples
 from rifenet.visualize import Figure, Report, Section
 
 if TYPE_CHECKING:
@@ -29,27 +28,6 @@ BUNDLED_MODEL = (
 SCORES = ("alone", "together")
 
 
-@dataclass(frozen=True)
-class Example:
-    """An annotated photo that ships with the program."""
-
-    image: Path
-    mask: Path
-    classes: tuple[str, ...]
-    support: bool
-
-
-def load_examples() -> tuple[list[str], list[Example]]:
-    """Class names (id i + 1 of the masks is name i) and the photos, from `examples/examples.json`."""
-    root = Path(str(files("rifenet") / "examples"))
-    table = json.loads((root / "examples.json").read_text(encoding="utf-8"))
-    photos = [
-        Example(root / photo["image"], root / photo["mask"], tuple(photo["classes"]), photo["support"])
-        for photo in table["photos"]
-    ]
-    return table["classes"], photos
-
-
 def main(argv: list[str]) -> int:
     """Writes `report.html` and `result.json`, and prints the table."""
     parser = argparse.ArgumentParser(
@@ -60,25 +38,28 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--out", default="demo", metavar="DIR", help="folder of the report (default: ./demo)")
     parser.add_argument(
-        "--model", default="default", help="default (bundled), a run folder, a .safetensors file or hf:owner/name"
+        "--model",
+        default="default",
+        help="default (bundled), a run folder, a .safetensors file, an export folder or hf:owner/name",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: the library's choice)")
     parser.add_argument("--json", action="store_true", help="print result.json")
     arguments = parser.parse_args(argv)
 
-    from rifenet.engines.torch import TorchEngine
+    from rifenet.engines.load import load_engine
     from rifenet.files import write_bytes
     from rifenet.segmenter import Segmenter
 
     started = time.perf_counter()
-    engine = TorchEngine.load(arguments.model, device=arguments.device, threads=arguments.threads)
+    engine = load_engine(arguments.model, arguments.device, arguments.threads)
+    baseline = engine.baseline()
     classes, examples = load_examples()
     queries = [example for example in examples if not example.support]
     truths = [load_mask(example.mask) for example in queries]
     results, scores = {}, {}
-    for label, segmenter in (("model", Segmenter(engine)), ("prototype", Segmenter(engine.baseline()))):
-        results[label] = segment_examples(segmenter, classes, examples, label)
+    for label, used in {"model": engine, **({"prototype": baseline} if baseline else {})}.items():
+        results[label] = segment_examples(Segmenter(used), classes, examples, label)
         scores[label] = score(results[label], truths, classes)
     outcome = {
         "rifenet": __version__,
@@ -150,8 +131,12 @@ def score(results: list[Result], truths: list[Any], classes: list[str]) -> dict[
 
 def table(outcome: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows, the mean last, for the terminal and the page."""
-    header = ["class", "shots", "photos", "IoU alone", "prototype alone", "IoU together", "prototype together"]
-    columns = [f"{label}_{kind}" for kind in SCORES for label in ("model", "prototype")]
+    header, columns = ["class", "shots", "photos"], []
+    for kind in SCORES:
+        for label, shown in (("model", "IoU"), ("prototype", "prototype")):
+            if f"{label}_{kind}" in outcome["mean"]:  # an export has no baseline
+                header.append(f"{shown} {kind}")
+                columns.append(f"{label}_{kind}")
     rows = [
         [
             entry["name"],
@@ -183,8 +168,8 @@ def report(
                 columns=("support", "query", "prediction", "truth"),
                 aside=[Figure(visualize.overlay(load_image(shot.image), load_mask(shot.mask))) for shot in supports],
                 rows=[_row(results[index], truths[index], class_id, classes) for index in shown],
-                text=f"Learned from {entry['shots']} photos. IoU together {100 * entry['model_together']:.1f},"
-                f" prototype {100 * entry['prototype_together']:.1f}.",
+                text=f"Learned from {entry['shots']} photos. IoU together {100 * entry['model_together']:.1f}"
+                + (f", prototype {100 * entry['prototype_together']:.1f}." if "prototype_together" in entry else "."),
                 class_id=class_id,
             )
         )
@@ -201,8 +186,12 @@ def report(
             " ".join([f"Model: {model['name']} ({model['hash']}).", *model_notes(outcome)]),
             "IoU in percent, pixels summed over photos. Alone: only the photos that show the class, segmented by that"
             " class alone. Together: all photos, all classes competing for each pixel.",
-            "prototype: the training-free baseline with the same frozen backbone and the same supports.",
-            f"{outcome['seconds']:.0f} seconds on this machine for both.",
+            *(
+                ["prototype: the training-free baseline with the same frozen backbone and the same supports."]
+                if "prototype_together" in outcome["mean"]
+                else []
+            ),
+            f"{outcome['seconds']:.0f} seconds on this machine for all of it.",
         ),
         sections=sections,
         footer=f"rifenet {outcome['rifenet']}. Photos: Flickr users, by way of COCO 2017; masks: COCO, CC BY 4.0."

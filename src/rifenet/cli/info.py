@@ -7,6 +7,7 @@ import json
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from rifenet import __version__
@@ -23,7 +24,9 @@ def main(argv: list[str]) -> int:
         epilog="example: rifenet info --model runs/first --json",
     )
     parser.add_argument(
-        "--model", default="default", help="default (bundled), a run folder, a .safetensors file or hf:owner/name"
+        "--model",
+        default="default",
+        help="default (bundled), a run folder, a .safetensors file, an export folder or hf:owner/name",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
@@ -58,8 +61,9 @@ def _version(package: str) -> str | None:
 
 def _devices() -> list[str]:
     """Devices that `--device` takes here."""
-    if "+cpu" in (_version("torch") or ""):
-        return ["cpu"]  # this build of torch knows no other, so there is nothing to ask it
+    installed = _version("torch")
+    if installed is None or "+cpu" in installed:
+        return ["cpu"]  # no torch, or a build that knows no other device: there is nothing to ask it
     import torch
 
     names = [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
@@ -70,8 +74,11 @@ def _card(name: str) -> dict[str, Any]:
     """What the header of the model's file says. Raises FileNotFoundError, or ValueError for another kind of file."""
     from safetensors import SafetensorError, safe_open
 
+    from rifenet.engines import is_export
     from rifenet.hub import locate
 
+    if is_export(name):
+        return _export_card(name)
     path = locate(name)
     if not path.is_file():
         raise FileNotFoundError(f"Expected a model at {path}, but there is none.")
@@ -91,6 +98,17 @@ def _card(name: str) -> dict[str, Any]:
         "backbone_hash": header["backbone_hash"],
         **header["metadata"],
     }
+
+
+def _export_card(folder: str) -> dict[str, Any]:
+    from rifenet.engines.onnx import GRAPHS, read_card
+
+    card = read_card(folder)
+    graphs = [Path(folder) / f"{name}.onnx" for name in GRAPHS]
+    size = sum(path.stat().st_size for path in graphs if path.is_file())
+    unlisted = ("graphs", "context", "features")
+    card = {name: value for name, value in card.items() if name not in unlisted}
+    return {"file": folder, "megabytes": round(size / 1e6, 1), **card}
 
 
 def _print_table(facts: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": ("rifenet.cli.evaluate", "score a model on novel classes"),
     "ablate": ("rifenet.cli.ablate", "train and score the rows of a grid; one table with paired intervals"),
     "report": ("rifenet.cli.report", "turn results into tables, published figures beside ours"),
+    "export": ("rifenet.cli.export", "a model as ONNX graphs, which run without torch"),
     "bench": ("rifenet.cli.bench", "this machine's times and memory, as JSON and a table"),
     "info": ("rifenet.cli.info", "versions, devices and the model's card"),
 }

@@ -84,10 +84,12 @@ def _parser() -> argparse.ArgumentParser:
         "--out", required=True, metavar="DIR", help="folder for the results; the same command resumes there"
     )
     parser.add_argument(
-        "--model", default="default", help="default (bundled), a run folder, a .safetensors file or hf:owner/name"
+        "--model",
+        default="default",
+        help="default (bundled), a run folder, a .safetensors file, an export folder or hf:owner/name",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: the library's choice)")
     parser.add_argument(
         "--format",
         type=_formats,

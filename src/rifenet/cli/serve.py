@@ -33,9 +33,9 @@ def main(argv: list[str]) -> int:
         arguments.label_studio_folder,
     )
 
-    from rifenet.engines.torch import TorchEngine
+    from rifenet.engines.load import load_engine
 
-    engine = TorchEngine.load(arguments.model, device=arguments.device, threads=arguments.threads)
+    engine = load_engine(arguments.model, arguments.device, arguments.threads)
 
     def ready(address: str) -> None:
         elsewhere = "" if arguments.host in LOOPBACK else " here, or this machine's own name elsewhere"
@@ -70,10 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for a free one (default: 8000)")
     parser.add_argument(
-        "--model", default="default", help="default (bundled), a run folder, a .safetensors file or hf:owner/name"
+        "--model",
+        default="default",
+        help="default (bundled), a run folder, a .safetensors file, an export folder or hf:owner/name",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: the library's choice)")
     parser.add_argument(
         "--token",
         help="what clients must show; required for any host but loopback (or set RIFENET_TOKEN, which no list"

@@ -8,10 +8,14 @@ Each engine is a file of its own (`torch.py`); it satisfies `Engine` by having t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+CARD = "rifenet.json"
+"""The file that makes a folder an export."""
 
 Context = dict[str, NDArray[Any]]
 """A learned class as named arrays; what they mean is the engine's business."""
@@ -59,3 +63,8 @@ class Engine(Protocol):
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
         """Logits [B,2,S,S] (background, foreground) of one class in the images that `encode_query` saw."""
         ...
+
+
+def is_export(model: str | Path) -> bool:
+    """Whether `model` is a folder that `rifenet export` wrote."""
+    return (Path(model) / CARD).is_file()

@@ -81,7 +81,8 @@ class DeformableSelfAttention(nn.Module):
         weights = self.weights(query).view(batch, length, self.heads, self.points).softmax(-1).transpose(1, 2)
         weights = self.point_dropout(weights)
         position = torch.arange(length, device=x.device)
-        centre = torch.stack([position % width, torch.div(position, width, rounding_mode="floor")], -1)  # [N,2]: x, y
+        row = torch.div(position, width, rounding_mode="floor")
+        centre = torch.stack([position - row * width, row], -1)  # [N,2]: x, y
         scale = torch.tensor(
             [width, height], device=x.device, dtype=x.dtype if x.dtype == torch.float64 else torch.float32
         )

@@ -73,5 +73,5 @@ class Prototype(nn.Module):
 
 
 def _expand(features: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
-    batch = max(len(features), len(prototypes))
+    batch = max(features.shape[0], prototypes.shape[0])
     return features.expand(batch, -1, -1, -1), prototypes.expand(batch, -1, -1)

@@ -61,7 +61,9 @@ def support_keys(high: Tensor, soft: SoftMasks, channels: tuple[int, ...], cap: 
     background = (1 - foreground - soft.void.flatten(1)).clamp(min=0)
     both = torch.stack([background, foreground], 1)
     share = both / both.sum(2, keepdim=True).clamp(min=EPS)
-    slots = masks.choose_tokens(foreground > 0, (foreground <= 0) & (background > 0), min(cap, foreground.shape[1]))
+    slots = masks.choose_tokens(
+        foreground > 0, (foreground <= 0) & (background > 0), torch.sym_min(cap, foreground.shape[1])
+    )
     weights = both.gather(2, slots.positions[:, None].expand(-1, 2, -1)) * slots.valid[:, None]
     with torch.autocast(high.device.type, enabled=False):  # training must see the similarities of evaluation
         means = share @ units

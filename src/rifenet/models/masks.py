@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rifenet.models.prototypes import pooling_matrix
+
 TRAINING_SPREAD = ((0.6, 4.0), (0.6, 1.4))  # of the number of tokens: for one shot, for more (method.md 8)
 
 
@@ -49,10 +51,11 @@ def soft_masks(masks: Tensor, valid: Tensor | None, grid: tuple[int, int]) -> So
     foreground = (masks == 1).float()
     void = (masks == 255).float() if valid is None else ((masks == 255) | ~valid).float()
     maps = F.interpolate(
-        torch.stack([foreground, void], 2).flatten(0, 1), size=grid, mode="bilinear", align_corners=True
-    )  # [B*K,2,h,w]
-    sampled, void = maps[:, 0].unflatten(0, masks.shape[:2]), maps[:, 1].unflatten(0, masks.shape[:2])
-    area = F.adaptive_avg_pool2d(foreground, grid)
+        torch.stack([foreground, void]).flatten(1, 2), size=grid, mode="bilinear", align_corners=True
+    )  # [2,B*K,h,w]
+    sampled, void = maps.unflatten(1, masks.shape[:2]).unbind()
+    rows, columns = (pooling_matrix(*sides, masks.device) for sides in zip(masks.shape[-2:], grid, strict=True))
+    area = ((foreground @ columns.T).mT @ rows.T).mT / (rows.sum(1)[:, None] * columns.sum(1))
     missed = sampled.amax((-2, -1), keepdim=True) <= 0
     return SoftMasks(torch.where(missed, area, sampled), void)
 
@@ -64,7 +67,7 @@ def token_labels(masks: SoftMasks, valid: Tensor) -> tuple[Tensor, Tensor]:
     """
     foreground = masks.foreground > 0.5
     flat = masks.foreground.flatten(2)
-    largest = F.one_hot(flat.argmax(-1), flat.shape[-1]).bool() & (flat > 0)
+    largest = (torch.arange(flat.shape[-1], device=flat.device) == flat.argmax(-1, keepdim=True)) & (flat > 0)
     none = ~foreground.flatten(2).any(-1)
     foreground = foreground | (largest & none[..., None]).view_as(foreground)
     background = ~foreground & valid & (masks.void <= 0.5)
@@ -103,7 +106,7 @@ def balanced_counts(foreground: Tensor, background: Tensor, slots: int) -> tuple
 def fill_slots(chosen: Tensor, slots: int) -> Slots:
     """Packs the chosen entries of [B,M] into `slots` slots, lowest position first; the rest are empty."""
     positions = chosen.shape[1]
-    slots = min(slots, positions)
+    slots = torch.sym_min(slots, positions)
     order = torch.arange(positions, device=chosen.device)
     index = torch.where(chosen, positions - order, -order).topk(slots, dim=1).indices
     return Slots(index, chosen.gather(1, index))

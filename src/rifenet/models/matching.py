@@ -28,7 +28,7 @@ def matching_prototypes(features: Tensor, foreground: Tensor, void: Tensor) -> T
     """
     background = (1 - foreground - void).clamp(min=0)
     # All shots are one long image: a shot with a larger object weighs more, as in the definition.
-    sums = [torch.einsum("bkdhw,bkhw->bd", features, weight) for weight in (background, foreground)]
+    sums = [(features.flatten(3) @ weight.flatten(2)[..., None]).sum(1)[..., 0] for weight in (background, foreground)]
     return F.normalize(torch.stack(sums, 1), dim=2)
 
 

@@ -16,7 +16,7 @@ EPS = 1e-7
 
 def masked_average(features: Tensor, weight: Tensor) -> Tensor:
     """Average of features [...,C,h,w] under weight [...,h,w] >= 0: [...,C]; zeros where all weight is zero."""
-    total = torch.einsum("...chw,...hw->...c", features, weight)
+    total = (features.flatten(-2) @ weight.flatten(-2)[..., None])[..., 0]
     return total / weight.sum((-2, -1)).clamp(min=EPS)[..., None]
 
 
@@ -40,8 +40,7 @@ def grid_average(features: Tensor, valid: Tensor, grid: int) -> Tensor:
     rows = pooling_matrix(features.shape[2], grid, features.device).to(features.dtype)
     columns = pooling_matrix(features.shape[3], grid, features.device).to(features.dtype)
     weight = valid[:, None].to(features.dtype)
-    total = rows @ (features * weight) @ columns.T
-    count = rows @ weight @ columns.T
+    total, count = (((x @ columns.T).mT @ rows.T).mT for x in (features * weight, weight))
     return total / count.clamp(min=1)
 
 

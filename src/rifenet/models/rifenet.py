@@ -265,7 +265,7 @@ class RiFeNet(nn.Module):
         on_grid = _grid_valid(valid, (batch, shots, height, width), support_masks.device)
         projected = self.support_projection(features.mid.flatten(0, 1)).unflatten(0, (batch, shots))
         own = masked_average(projected, soft.foreground)  # [B,K,C]
-        cap = max(self.config.max_prior_keys // shots, 1)
+        cap = torch.sym_max(self.config.max_prior_keys // shots, 1)
         keys, keys_valid = choose_keys(features.high, soft.foreground > 0, cap)
         evidence = EvidenceKeys(*[own[:, :0]] * 3)
         if self.evidence is not None:
@@ -286,7 +286,7 @@ class RiFeNet(nn.Module):
         slots = masks.choose_tokens(
             foreground,
             background,
-            min(2 * self.config.tokens_per_label * shots, self.config.max_support_tokens),
+            torch.sym_min(2 * self.config.tokens_per_label * shots, self.config.max_support_tokens),
             spread=masks.TRAINING_SPREAD[shots > 1] if self.training and self.config.random_tokens else None,
         )
         return masks.gather_positions(flat, slots.positions), foreground.gather(1, slots.positions), slots.valid

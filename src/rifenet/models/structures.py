@@ -103,7 +103,7 @@ def _check_valid(branch: str, valid: Tensor | None, shape: tuple[int, ...]) -> N
 
 def match_batches(features: QueryFeatures, context: SupportContext) -> tuple[QueryFeatures, SupportContext]:
     """Expands a batch of 1 on either side to the other's. Raises ValueError where the batches do not fit."""
-    queries, contexts = len(features.projected), len(context.prototype)
+    queries, contexts = features.projected.shape[0], context.prototype.shape[0]
     if queries == contexts:
         return features, context
     if 1 not in (queries, contexts):

@@ -1,0 +1,87 @@
+"""`rifenet export`: a model as ONNX graphs, which run without torch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rifenet.cli.console import note, print_json
+
+PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+def main(argv: list[str]) -> int:
+    """Writes the folder once its masks are those of torch, and says how near they are."""
+    arguments = _parser().parse_args(argv)
+    photos = _photos(arguments.calibration, arguments.int8)
+    try:
+        from rifenet.export import export
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"Exporting needs an extra ({error.name} is missing): pip install 'rifenet[export]'."
+        ) from error
+    from rifenet.engines import is_export
+    from rifenet.engines.torch import TorchEngine
+
+    if is_export(arguments.model):
+        raise ValueError(f"Expected a model to export, but {arguments.model} is an export. Give what it was made from.")
+    engine = TorchEngine.load(arguments.model, device="cpu", threads=arguments.threads)
+    card = export(
+        engine,
+        arguments.out,
+        int8=arguments.int8,
+        calibration=photos,
+        tell=lambda step: note(f"rifenet export: {step} ..."),
+    )
+    if arguments.json:
+        print_json(card)
+    else:
+        _print(card, Path(arguments.out))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rifenet export",
+        description="Writes a model as three ONNX graphs and a card, checked against torch on real photos. What takes"
+        " --model takes the folder, and then needs ONNX Runtime instead of torch.",
+        epilog="example: rifenet export --out exported && rifenet demo --model exported",
+    )
+    parser.add_argument(
+        "--model", default="default", help="default (bundled), a run folder, a .safetensors file or hf:owner/name"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or an older export to replace")
+    parser.add_argument("--int8", action="store_true", help="the backbone computes in 8 bits: faster, a little coarser")
+    parser.add_argument(
+        "--calibration",
+        metavar="FOLDER",
+        help="with --int8: photos like those to be segmented (default: those that ship with the program)",
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--json", action="store_true", help="print the card as JSON")
+    return parser
+
+
+def _photos(folder: str | None, int8: bool) -> list[Path]:
+    if folder is None:
+        return []
+    if not int8:
+        raise ValueError("Expected --int8 with --calibration, but got --calibration alone. Only 8 bits need photos.")
+    path = Path(folder)
+    if not path.is_dir():
+        raise FileNotFoundError(f"Expected a folder of photos at {path}, but there is none.")
+    photos = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTOS and file.is_file())
+    if not photos:
+        raise ValueError(f"Expected photos ({', '.join(sorted(PHOTOS))}) in {path}, but it holds none.")
+    return photos
+
+
+def _print(card: dict[str, Any], out: Path) -> None:
+    agreement = card["agreement_with_torch"]
+    size = sum((out / f"{name}.onnx").stat().st_size for name in card["graphs"]) / 1e6
+    print(
+        f"{card['name']} ({card['hash']}, {card['precision']}) is in {out}, {size:.1f} MB. On {agreement['photos']}"
+        f" photos its masks meet torch's with an IoU of {agreement['mask_iou']:.4f}; logits differ by at most"
+        f" {agreement['logit_difference']:.2g}."
+    )

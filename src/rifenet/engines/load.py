@@ -1,0 +1,38 @@
+"""Which engine runs a model, by what the model is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rifenet.engines import is_export
+
+if TYPE_CHECKING:
+    from rifenet.engines.onnx import OnnxEngine
+    from rifenet.engines.torch import TorchEngine
+
+
+def load_engine(
+    model: str | Path = "default", device: str = "auto", threads: int | None = None
+) -> OnnxEngine | TorchEngine:
+    """The engine of a model: ONNX Runtime for an export folder, torch for all that `rifenet.hub.load_model` takes.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ValueError: the file is no model, this machine lacks the device, or the library that runs it is missing.
+    """
+    if is_export(model):
+        if device not in ("auto", "cpu"):
+            raise ValueError(f"Expected device auto or cpu with an export folder, but got {device!r}.")
+        from rifenet.engines.onnx import OnnxEngine
+
+        return OnnxEngine(model, threads=threads)
+    try:
+        from rifenet.engines.torch import TorchEngine
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ValueError(
+            f"Expected torch to run {model}, but it is not installed. Install it, or give a folder from rifenet export."
+        ) from error
+    return TorchEngine.load(model, device=device, threads=threads)

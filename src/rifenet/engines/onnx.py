@@ -1,0 +1,144 @@
+"""The engine on ONNX Runtime, over a folder that `rifenet export` wrote. Works where torch is not installed.
+
+    K shots · B query images · S side of the square network input
+
+A folder holds three graphs and `rifenet.json`, which says what the model is, and names the files by their SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rifenet.engines import CARD, Context
+
+FORMAT = 1
+GRAPHS = ("encode_support", "encode_query", "decode")
+_KEYS = {"format", "name", "hash", "image_size", "calibration", "classes_trained_on", "context", "features", "graphs"}
+
+
+def read_card(folder: str | Path) -> dict[str, Any]:
+    """What `rifenet.json` says of an export.
+
+    Raises FileNotFoundError where the folder is no export, or ValueError for a damaged one or another format.
+    """
+    path = Path(folder) / CARD
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected an export folder with {CARD} at {folder}, but it has none. Run rifenet export."
+        )
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        version = card["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Expected {path} as rifenet export writes it, but it is not ({error!r}). Export again."
+        ) from error
+    if version != FORMAT:
+        raise ValueError(
+            f"Expected an export of format {FORMAT}, but {path} has {version}. Update rifenet or export again."
+        )
+    if missing := _KEYS - card.keys():
+        raise ValueError(f"Expected {path} as rifenet export writes it, but it lacks {', '.join(sorted(missing))}.")
+    return dict(card)
+
+
+class OnnxEngine:
+    """Runs an export on the CPU; see `rifenet.engines.Engine` for what the members mean.
+
+    Images go through the network one at a time, whatever the batch, so that no mask depends on its neighbours.
+    """
+
+    def __init__(self, folder: str | Path, *, threads: int | None = None) -> None:
+        """Loads the graphs of `folder`; `threads` None leaves ONNX Runtime's choice.
+
+        Raises FileNotFoundError where a file is missing, or ValueError where one has changed or cannot be run, or
+        where ONNX Runtime is not installed.
+        """
+        if threads is not None and threads < 1:
+            raise ValueError(f"Expected threads to be at least 1, but got {threads}.")
+        card = read_card(folder)
+        self.name = str(card["name"])
+        self.hash = str(card["hash"])
+        self.size = int(card["image_size"])
+        self.calibration: Mapping[str, float] | None = card["calibration"]
+        self.classes_trained_on: list[str] | None = card["classes_trained_on"]
+        self._context, self._features = list(card["context"]), list(card["features"])
+        self._support, self._query, self._decode = (
+            _session(Path(folder), card["graphs"].get(name), name, threads) for name in GRAPHS
+        )
+
+    def baseline(self) -> None:
+        """None: an export holds one model, and no training-free baseline beside it."""
+
+    def encode_support(
+        self, images: NDArray[np.float32], masks: NDArray[np.uint8], valid: NDArray[np.bool_]
+    ) -> Context:
+        """Learns a class; see `Engine`."""
+        inputs: dict[str, NDArray[Any]] = {"images": images[None], "masks": masks[None], "image_valid": valid[None]}
+        return dict(zip(self._context, _run(self._support, inputs), strict=True))
+
+    def encode_query(self, images: NDArray[np.float32], valid: NDArray[np.bool_]) -> Any:
+        """Encodes images; see `Engine`."""
+        inputs = ({"images": images[i : i + 1], "image_valid": valid[i : i + 1]} for i in range(len(images)))
+        return [dict(zip(self._features, _run(self._query, each), strict=True)) for each in inputs]
+
+    def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
+        """Segments one class; see `Engine`. Raises ValueError for a context that another model learned."""
+        if set(self._context) != set(context):
+            raise ValueError(
+                f"Expected a context with {', '.join(self._context)}, but got {', '.join(sorted(context))}."
+            )
+        logits = [_run(self._decode, {**image, **context})[0] for image in features]
+        return np.concatenate([upsample(part, self.size) for part in logits])
+
+
+def upsample(logits: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Maps [...,h,w] at [...,size,size], bilinear with aligned corners, as two small matrix products."""
+    rows, columns = (_interpolation(side, size) for side in logits.shape[-2:])
+    return np.asarray(rows @ logits @ columns.T, np.float32)
+
+
+@cache
+def _interpolation(side: int, size: int) -> NDArray[np.float32]:
+    """Matrix [size,side] from values at `side` evenly spaced positions to `size`, first and last the same."""
+    position = np.linspace(0, side - 1, size)
+    weight = 1 - np.abs(position[:, None] - np.arange(side))
+    return np.maximum(weight, 0).astype(np.float32)
+
+
+def _session(folder: Path, entry: Any, name: str, threads: int | None) -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"An export folder needs ONNX Runtime ({error.name} is missing): pip install onnxruntime."
+        ) from error
+    path, expected = folder / f"{name}.onnx", (entry or {}).get("sha256")
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected {path.name} beside {CARD} in {folder}, but it is missing. Export again.")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise ValueError(f"Expected {path} as it was exported, but its content is not what {CARD} names. Export again.")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the library's own kinds share no base class
+        raise ValueError(f"Expected a graph that this ONNX Runtime can run, but {path} fails: {error}") from error
+
+
+def _run(session: Any, values: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    # What a graph does not need (the empty fields of a model without some part) is no input of it.
+    wanted = [value.name for value in session.get_inputs()]
+    outputs: list[NDArray[Any]] = session.run(None, {name: np.ascontiguousarray(values[name]) for name in wanted})
+    return outputs

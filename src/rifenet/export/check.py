@@ -1,0 +1,68 @@
+"""Whether two engines give the same masks, on the photos that ship with the program."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rifenet.data.transforms import load_image, load_mask, resize_and_pad, resize_mask
+from rifenet.engines import Engine
+from rifenet.samples import Example, load_examples
+
+CLASSES = 3
+PHOTOS = 4
+
+
+class Agreement(NamedTuple):
+    """How near two engines are."""
+
+    mask_iou: float
+    """Of their masks, pixels of all photos together; the lowest of the classes."""
+    logit_difference: float
+    """The largest there is."""
+    photos: int
+    """Number of photos segmented."""
+
+
+def compare(first: Engine, second: Engine) -> Agreement:
+    """Both engines learn `CLASSES` classes, the n-th from n photos, and segment the same `PHOTOS` photos."""
+    names, examples = load_examples()
+    queries = [resize_and_pad(load_image(each.image), first.size) for each in _spread(examples, PHOTOS)]
+    images, valid = np.stack([query[0] for query in queries]), np.stack([query[1] for query in queries])
+    features = [engine.encode_query(images, valid) for engine in (first, second)]
+    ious, largest = [], 0.0
+    for number, name in enumerate(names[:CLASSES], start=1):
+        shots = [each for each in examples if each.support and name in each.classes][:number]
+        support = learning_inputs(shots, names.index(name) + 1, first.size)
+        logits = [
+            engine.decode(encoded, engine.encode_support(*support))
+            for engine, encoded in zip((first, second), features, strict=True)
+        ]
+        largest = max(largest, float(np.abs(logits[0] - logits[1]).max()))
+        masks = [(pair[:, 1] > pair[:, 0]) & valid for pair in logits]
+        union = (masks[0] | masks[1]).sum()
+        ious.append(float((masks[0] & masks[1]).sum() / union) if union else 1.0)
+    return Agreement(min(ious) if np.isfinite(largest) else 0.0, largest, len(queries))
+
+
+def learning_inputs(
+    shots: list[Example], class_id: int, size: int
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]]:
+    """What `Engine.encode_support` takes of K examples: images [K,3,S,S], masks [K,S,S] (0, 1, 255), valid [K,S,S]."""
+    images, masks, valid = [], [], []
+    for shot in shots:
+        image, real, placement = resize_and_pad(load_image(shot.image), size)
+        labels = load_mask(shot.mask)
+        own = np.where(labels == 255, 255, labels == class_id).astype(np.uint8)
+        images.append(image)
+        masks.append(resize_mask(own, placement))
+        valid.append(real)
+    return np.stack(images), np.stack(masks), np.stack(valid)
+
+
+def _spread(examples: list[Example], count: int) -> list[Example]:
+    """`count` photos to segment, evenly from the list, which is sorted by class."""
+    queries = [each for each in examples if not each.support]
+    return [queries[i * len(queries) // count] for i in range(count)]

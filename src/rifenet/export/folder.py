@@ -1,0 +1,134 @@
+"""Writes an export: graphs, their check against torch, and the card that makes them a model."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from rifenet import __version__
+from rifenet.engines import CARD
+from rifenet.engines.onnx import FORMAT, OnnxEngine
+from rifenet.engines.torch import TorchEngine
+from rifenet.export.check import Agreement, compare
+from rifenet.export.graphs import Fields, build_graphs
+from rifenet.files import write_bytes, write_text
+
+LEAST_IOU = {"float32": 0.999, "int8": 0.9}
+"""Of masks with torch's, on the photos that ship with the program, by precision."""
+
+
+def export(
+    engine: TorchEngine,
+    out: str | Path,
+    *,
+    int8: bool = False,
+    calibration: Sequence[Path] = (),
+    tell: Callable[[str], object] = lambda text: None,
+) -> dict[str, Any]:
+    """Writes the model of `engine` to the folder `out` and returns its card.
+
+    Nothing is written where a check fails; an older export there is replaced, its card last, so that a stopped write
+    leaves a folder that does not load.
+
+    Args:
+        engine: the model, on any device; torch's masks are those of the CPU.
+        out: a new or empty folder, or an older export.
+        int8: the backbone computes in 8 bits; its hash is another, because its features are.
+        calibration: photos that set the ranges of the 8 bits; none: those that ship with the program.
+        tell: is told what is being done.
+
+    Raises:
+        ValueError: the graphs and torch differ, `out` holds something else, or a package of the extra is missing.
+        OSError: the disk is full.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CARD).is_file())):
+        raise ValueError(f"Expected a new or empty folder, or an older export, but {out} is or holds something else.")
+    with tempfile.TemporaryDirectory(prefix="rifenet-export-") as folder:
+        trial = Path(folder)
+        card = write_unchecked(engine, trial, int8=int8, calibration=calibration, tell=tell)
+        tell("check")
+        agreement = compare(_on_cpu(engine), OnnxEngine(trial))
+        _refuse_other_masks(agreement, card["precision"])
+        card["agreement_with_torch"] = agreement._asdict()
+        for name in card["graphs"]:
+            write_bytes(out / f"{name}.onnx", (trial / f"{name}.onnx").read_bytes())
+        write_text(out / CARD, json.dumps(card, indent=1))
+    return card
+
+
+def write_unchecked(
+    engine: TorchEngine,
+    out: Path,
+    *,
+    int8: bool = False,
+    calibration: Sequence[Path] = (),
+    tell: Callable[[str], object] = lambda text: None,
+) -> dict[str, Any]:
+    """`export` without its check, into any folder; for measurements of what a check would refuse."""
+    tell("graphs")
+    graphs, fields = build_graphs(engine.model)
+    if int8:
+        from rifenet.export.quantize import quantize_graphs
+
+        tell("8 bits")
+        graphs = quantize_graphs(graphs, engine.size, calibration)
+    card = _card(engine, fields, _write(graphs, out), "int8" if int8 else "float32")
+    write_text(out / CARD, json.dumps(card, indent=1))
+    return card
+
+
+def _on_cpu(engine: TorchEngine) -> TorchEngine:
+    """The same model where the graphs run, so that only the library differs."""
+    if engine.device.type == "cpu":
+        return engine
+    same = TorchEngine(copy.deepcopy(engine.model), device="cpu")
+    same.size = engine.size
+    return same
+
+
+def _write(graphs: dict[str, onnx.ModelProto], folder: Path) -> dict[str, dict[str, str]]:
+    """Writes each graph as one file; its entry of the card by name."""
+    entries = {}
+    for name, graph in graphs.items():
+        data = graph.SerializeToString(deterministic=True)
+        write_bytes(folder / f"{name}.onnx", data)
+        entries[name] = {"sha256": hashlib.sha256(data).hexdigest()}
+    return entries
+
+
+def _card(engine: TorchEngine, fields: Fields, entries: dict[str, dict[str, str]], precision: str) -> dict[str, Any]:
+    suffix = "" if precision == "float32" else f"-{precision}-{entries['encode_support']['sha256'][:8]}"
+    config = engine.model.config
+    return {
+        "format": FORMAT,
+        "rifenet": __version__,
+        "name": engine.name,
+        "hash": engine.hash + suffix,
+        "precision": precision,
+        "image_size": engine.size,
+        "kind": config.kind,
+        "backbone": config.backbone,
+        "calibration": dict(engine.calibration) if engine.calibration else None,
+        "classes_trained_on": engine.classes_trained_on,
+        "context": fields.context,
+        "features": fields.features,
+        "graphs": entries,
+    }
+
+
+def _refuse_other_masks(agreement: Agreement, precision: str) -> None:
+    if agreement.mask_iou < LEAST_IOU[precision]:
+        raise ValueError(
+            f"Expected masks that meet torch's with an IoU of at least {LEAST_IOU[precision]}, but the {precision}"
+            f" graphs give {agreement.mask_iou:.4f} on {agreement.photos} photos (logits differ by up to"
+            f" {agreement.logit_difference:.2g}). Nothing was written."
+            + (" Give more photos like yours with --calibration, or leave --int8 out." if precision == "int8" else "")
+        )

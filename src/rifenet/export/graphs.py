@@ -1,0 +1,256 @@
+"""The three methods of a model as ONNX graphs with free batch, shots and image size.
+
+Letters: B batch, K shots, H W image size.
+
+The graphs come from `torch.export`, which follows the code with symbols in place of sizes. Two things of the backbones
+depend on a size in a way that it cannot follow, so a copy of the model says them otherwise: which stages are resized to
+the grid is asked of one small picture, and TensorFlow's SAME padding of a strided convolution is the operator's own
+`auto_pad`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import onnx
+import torch
+import torch.fx.experimental._config as exporter_config
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rifenet.models import Backbone, Features, Prototype, QueryFeatures, RiFeNet, SupportContext
+from rifenet.models.backbones.efficientnet_lite import SameConv2d
+from rifenet.models.baseline import PrototypeContext, PrototypeFeatures
+from rifenet.segmenter import MAX_SHOTS
+
+OPSET = 20
+BACKBONE = "backbone."
+"""Prefix of the names of the backbone's nodes, and of no other."""
+VALID = "image_valid"
+_PROBE = 97  # pixels: small, on no grid that a stage of stride 2 or more shares with another stride
+_EXAMPLE = (2, 3, 161, 145)  # B, K, H, W while tracing: none 0 or 1, which torch would take for constants
+
+
+class Fields(NamedTuple):
+    """Names of what the graphs hand to each other, in order."""
+
+    context: tuple[str, ...]
+    features: tuple[str, ...]
+
+
+class _Backbone(nn.Module):
+    """`Backbone.forward` and `stages` without a question about the image's size."""
+
+    def __init__(self, inner: Backbone) -> None:
+        super().__init__()
+        with torch.no_grad():
+            shapes = [stage.shape[-2:] for stage in inner._run(torch.zeros(1, 3, _PROBE, _PROBE))]
+        grid = inner.grid(_PROBE, _PROBE)
+        self.on_grid = [stage for stage in inner.used_stages if shapes[stage - 1] == grid]
+        if not self.on_grid:
+            raise ValueError(
+                f"Expected a used stage of {inner.name} at stride {inner.stride}, but stages {inner.used_stages} all"
+                " have another. Such a model cannot be exported; name a stage of that stride in model.low, mid or high."
+            )
+        self.inner = inner
+        _replace_same_padding(inner)
+
+    def stages(self, images: Tensor) -> tuple[Tensor, ...]:
+        """As `Backbone.stages`."""
+        inner = self.inner
+        found = list(inner._run(((images.flip(1) if inner._bgr else images) - inner.mean) / inner.deviation))
+        grid = found[self.on_grid[0] - 1].shape[-2:]
+        kept = [
+            found[stage - 1]
+            if stage in self.on_grid
+            else F.interpolate(found[stage - 1], size=grid, mode="bilinear", align_corners=True)
+            for stage in inner.used_stages
+        ]
+        return (*kept, *([found[inner.levels.fine - 1]] if inner.levels.fine else []))
+
+    def forward(self, images: Tensor) -> Features:
+        """As `Backbone.forward`, with any leading dimensions."""
+        flat = self.inner.assemble(self.stages(images.flatten(0, -4)))
+        return Features(*(level.unflatten(0, images.shape[:-3]) for level in flat))
+
+
+def _replace_same_padding(module: nn.Module) -> None:
+    """Gives every SAME convolution its padding at odd sides; `_name_nodes` sets the right one where strides are."""
+    for name, child in module.named_children():
+        if not isinstance(child, SameConv2d):
+            _replace_same_padding(child)
+            continue
+        (kernel, _), (dilation, _) = child.kernel_size, child.dilation
+        plain = nn.Conv2d(
+            child.in_channels,
+            child.out_channels,
+            kernel,
+            child.stride[0],
+            padding=(kernel - 1) * dilation // 2,
+            dilation=dilation,
+            groups=child.groups,
+            bias=False,
+        )
+        plain.weight = child.weight
+        setattr(module, name, plain)
+
+
+class _EncodeSupport(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, masks: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+        if isinstance(self.model, Prototype):
+            return tuple(self.model.encode_support(images, masks, valid))
+        return tuple(self.model.encode_support(self.model.backbone(images), masks, valid))
+
+
+class _EncodeQuery(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+        if isinstance(self.model, Prototype):
+            return tuple(self.model.encode_query(images, valid))
+        return tuple(self.model.encode_query(self.model.backbone(images), valid))
+
+
+class _Decode(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        baseline = isinstance(model, Prototype)
+        self.features: Any = PrototypeFeatures if baseline else QueryFeatures
+        self.context: Any = PrototypeContext if baseline else SupportContext
+
+    def forward(self, features: tuple[Tensor, ...], context: tuple[Tensor, ...]) -> Tensor:
+        logits: Tensor = self.model.decode(self.features(*features), self.context(*context))
+        return logits
+
+
+def build_graphs(model: RiFeNet | Prototype) -> tuple[dict[str, onnx.ModelProto], Fields]:
+    """The graphs `encode_support`, `encode_query` and `decode`, and the names of what they hand to each other.
+
+    Inputs are those of the model's methods (masks as uint8, validity as bool, never left out), outputs their fields;
+    `decode` takes the fields of both, with as many queries as contexts. The names of the backbone's nodes start with
+    `backbone.`. The model itself stays as it is.
+
+    Raises ValueError for a backbone without a stage on the feature grid.
+    """
+    model = copy.deepcopy(model).cpu().eval()
+    model.backbone = _Backbone(model.backbone)  # type: ignore[assignment]
+    batch, shots, height, width = _EXAMPLE
+    images = torch.rand(batch, shots, 3, height, width, generator=torch.Generator().manual_seed(0))
+    masks = (images[:, :, 0] > 0.5).to(torch.uint8)
+    valid = torch.ones(batch, shots, height, width, dtype=torch.bool)
+    support, query, decode = _EncodeSupport(model), _EncodeQuery(model), _Decode(model)
+    with torch.no_grad():
+        context, features = support(images, masks, valid), query(images[:, 0], valid[:, 0])
+    fields = Fields(decode.context._fields, decode.features._fields)
+    free = torch.export.Dim
+    sizes = {
+        "batch": free("batch", min=1, max=1024),
+        "shots": free("shots", min=1, max=MAX_SHOTS),
+        "height": free("height", min=32, max=8192),
+        "width": free("width", min=32, max=8192),
+    }
+    of_images = [sizes["batch"], None, sizes["height"], sizes["width"]]
+    of_support = [sizes["batch"], sizes["shots"], None, sizes["height"], sizes["width"]]
+    of_masks = [size for size in of_support if size is not None]
+    of_valid = [size for size in of_images if size is not None]
+    graphs = {
+        "encode_support": _export(
+            support,
+            (images, masks, valid),
+            _axes(of_support, of_masks, of_masks),
+            ["images", "masks", VALID],
+            fields[0],
+        ),
+        "encode_query": _export(
+            query, (images[:, 0], valid[:, 0]), _axes(of_images, of_valid), ["images", VALID], fields[1]
+        ),
+        "decode": _export(
+            decode,
+            (features, context),
+            tuple(tuple(_axes_of_fields(names, sizes)) for names in (fields.features, fields.context)),
+            [*fields.features, *fields.context],
+            ("logits",),
+        ),
+    }
+    return graphs, fields
+
+
+def _axes(*inputs: list[Any]) -> tuple[dict[int, Any], ...]:
+    return tuple({axis: size for axis, size in enumerate(sizes) if size is not None} for sizes in inputs)
+
+
+def _axes_of_fields(names: tuple[str, ...], sizes: dict[str, Any]) -> Iterator[dict[int, Any]]:
+    """Which axes of each field are free; B and K are those of the images, the others are named in `structures.py`."""
+    free = {
+        name: torch.export.Dim(name, min=3, max=2**20) for name in ("h", "w", "f", "g", "tokens", "keys", "evidence")
+    }
+    grid = {2: free["h"], 3: free["w"]}
+    axes = {
+        **dict.fromkeys(("local", "projected", "high", "features"), grid),
+        "fine": {2: free["f"], 3: free["g"]},
+        "valid": {1: free["h"], 2: free["w"]},
+        **{name: {1: free["tokens"]} for name in ("tokens", "token_labels", "token_valid")},
+        **{name: {1: sizes["shots"], 2: free["keys"]} for name in ("prior_keys", "prior_valid")},
+        "evidence_keys": {1: free["evidence"]},
+        "evidence_weights": {2: free["evidence"]},
+    }
+    for name in names:
+        yield {0: sizes["batch"], **axes.get(name, {})}
+
+
+def _export(
+    module: nn.Module, arguments: tuple[Any, ...], axes: tuple[Any, ...], inputs: list[str], outputs: tuple[str, ...]
+) -> onnx.ModelProto:
+    with _quiet(), exporter_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        # By itself, because torch.onnx.export would try again with fixed sizes where free ones fail.
+        traced = torch.export.export(module.eval(), arguments, dynamic_shapes=axes)
+        program = torch.onnx.export(
+            traced,
+            dynamic_shapes=axes,
+            input_names=inputs,
+            output_names=outputs,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None, "torch.onnx.export returns the program where it is given no file"
+    graph: onnx.ModelProto = program.model_proto
+    _name_nodes(graph)
+    return graph
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says of itself: progress, operators of packages that nothing here uses."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _name_nodes(graph: onnx.ModelProto) -> None:
+    """Marks the backbone's nodes, sets SAME padding, and drops the traces, which tell paths of the machine."""
+    for number, node in enumerate(graph.graph.node):
+        scopes = next((entry.value for entry in node.metadata_props if entry.key.endswith("name_scopes")), "")
+        node.name = f"{BACKBONE if 'model.backbone' in scopes else ''}{node.op_type}_{number}"
+        del node.metadata_props[:]
+    for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
+        del value.metadata_props[:]
+    del graph.metadata_props[:], graph.graph.metadata_props[:]
