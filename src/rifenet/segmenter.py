@@ -109,9 +109,7 @@ class Segmenter:
         if not name or not isinstance(name, str):
             raise ValueError(f"Expected a name for the class, but got {name!r}.")
         if isinstance(images, str | PathLike | Image.Image) or isinstance(masks, str | PathLike | Image.Image):
-            raise ValueError(
-                "Expected lists of images and masks, but got one of them. Write images=[...], masks=[...]."
-            )
+            raise ValueError("Expected lists of images and masks, but got one. Write images=[...], masks=[...].")
         if not len(images) == len(masks) > 0:
             raise ValueError(f"Expected a mask for each of 1 to 20 images, but got {len(images)} and {len(masks)}.")
         before = None if known is None else known.annotated()

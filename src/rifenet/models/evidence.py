@@ -279,8 +279,7 @@ class EvidenceHead(nn.Module):
             own = self._own_maps(units, coarse.float(), real.float())
         x = torch.cat([x, own, coarse.sigmoid()], 1) * real
         x = self.spread[1](self.enter_own(x, real).relu(), affinity, real)
-        for block in self.second:
-            x = block(x, real)
+        x = self.second[1](self.second[0](x, real), real)
         refined = self.decoder(x, fine, real) + _resize(coarse, (fine.shape[-2], fine.shape[-1]))
         return EvidenceLogits(*(torch.cat([-value, value], 1) / 2 for value in (refined, coarse)))
 
