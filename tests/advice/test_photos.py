@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import tracemalloc
 from collections.abc import Iterator
@@ -101,6 +102,20 @@ def test_doubt_decides_among_photos_equally_unlike() -> None:
 def test_what_shows_more_of_the_object_comes_first() -> None:
     found = [look(1, 45, 0.5, 0.1), look(2, -45, 0.5, 0.4), look(3, -44, 0.5, 0.0)]
     assert [photo.number for photo in ranked(found, [look(0, 0, 1).description], 3)] == [2, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("angle", "weight", "confidence", "words"),
+    [
+        (85, 0.9, 0.9, "Undecided about what looks like red, unlike what is annotated."),
+        (55, 0.2, 0.5, "Fairly sure about what looks like red, which may or may not be there (50 %), somewhat like"),
+        (5, 0.2, 0.1, "Fairly sure about what looks like red, which is probably not there (10 %), much like"),
+    ],
+)
+def test_the_reason_says_what_the_figures_say(angle: float, weight: float, confidence: float, words: str) -> None:
+    found = dataclasses.replace(look(1, angle, weight), confidence=confidence)
+    (chosen,) = ranked([found], [look(0, 0, 1).description], 1)
+    assert chosen.reason.startswith(words)
 
 
 def test_fewer_photos_than_asked_for_and_none() -> None:

@@ -21,7 +21,8 @@ from rifenet.result import sigmoid
 from rifenet.storage import LearnedClass
 
 _POOLED = ("evidence_means", "prototypes", "prototype")  # context fields that are averages, the most telling first
-_UNDECIDED, _NEAR_HALF, _UNLIKE = 0.5, 0.15, 0.15  # from which values on the words of a reason say so
+# From which values on the words of a reason say so; about the quartiles over photos of trained classes.
+_UNDECIDED, _UNLIKE, _LIKE, _ABSENT, _PRESENT = 0.65, 0.5, 0.35, 0.35, 0.65
 _LEAST_AREA = 0.001  # share of a photo that is taken to be found where less is: nothing found is no reason for never
 _ROWS = 512  # photos compared with all others at a time
 
@@ -187,9 +188,12 @@ def _relief(
 
 def _advice(look: Look, rank: int, unlike: float, like: int) -> PhotoAdvice:
     parts = [f"{'undecided' if look.doubt >= _UNDECIDED else 'fairly sure'} about what looks like {look.class_name}"]
-    if abs(look.confidence - 0.5) < _NEAR_HALF:
-        parts.append(f"which may or may not be there ({100 * look.confidence:.0f} %)")
-    parts.append(f"{'unlike' if unlike >= _UNLIKE else 'much like'} what is annotated")
+    if look.confidence < _PRESENT:
+        how = "may or may not be there" if look.confidence >= _ABSENT else "is probably not there"
+        parts.append(f"which {how} ({100 * look.confidence:.0f} %)")
+    parts.append(
+        f"{'unlike' if unlike >= _UNLIKE else 'somewhat like' if unlike >= _LIKE else 'much like'} what is annotated"
+    )
     if like:
         parts.append(f"and stands for {like} more {'photo' if like == 1 else 'photos'} like it")
     reason = ", ".join(parts)
