@@ -79,14 +79,18 @@ class _Backbone(nn.Module):
         return Features(*(level.unflatten(0, images.shape[:-3]) for level in flat))
 
 
+class _SamePadded(nn.Conv2d):
+    """Stands for a `SameConv2d`."""
+
+
 def _replace_same_padding(module: nn.Module) -> None:
-    """Gives every SAME convolution its padding at odd sides; `_name_nodes` sets the right one where strides are."""
+    """Gives every SAME convolution its padding at odd sides; `_clean` sets that of other sides, where strides are."""
     for name, child in module.named_children():
         if not isinstance(child, SameConv2d):
             _replace_same_padding(child)
             continue
         (kernel, _), (dilation, _) = child.kernel_size, child.dilation
-        plain = nn.Conv2d(
+        plain = _SamePadded(
             child.in_channels,
             child.out_channels,
             kernel,
@@ -179,7 +183,10 @@ def build_graphs(model: RiFeNet | Prototype) -> tuple[dict[str, onnx.ModelProto]
         "decode": _export(
             decode,
             (features, context),
-            tuple(tuple(_axes_of_fields(names, sizes)) for names in (fields.features, fields.context)),
+            tuple(
+                tuple(_axes_of_fields(names, tensors, sizes))
+                for names, tensors in ((fields.features, features), (fields.context, context))
+            ),
             [*fields.features, *fields.context],
             ("logits",),
         ),
@@ -191,8 +198,13 @@ def _axes(*inputs: list[Any]) -> tuple[dict[int, Any], ...]:
     return tuple({axis: size for axis, size in enumerate(sizes) if size is not None} for sizes in inputs)
 
 
-def _axes_of_fields(names: tuple[str, ...], sizes: dict[str, Any]) -> Iterator[dict[int, Any]]:
-    """Which axes of each field are free; B and K are those of the images, the others are named in `structures.py`."""
+def _axes_of_fields(
+    names: tuple[str, ...], tensors: tuple[Tensor, ...], sizes: dict[str, Any]
+) -> Iterator[dict[int, Any]]:
+    """Which axes of each field are free; B and K are those of the images, the others are named in `structures.py`.
+
+    Of an empty field none is but the batch: nothing reads it.
+    """
     free = {
         name: torch.export.Dim(name, min=3, max=2**20) for name in ("h", "w", "f", "g", "tokens", "keys", "evidence")
     }
@@ -206,8 +218,8 @@ def _axes_of_fields(names: tuple[str, ...], sizes: dict[str, Any]) -> Iterator[d
         "evidence_keys": {1: free["evidence"]},
         "evidence_weights": {2: free["evidence"]},
     }
-    for name in names:
-        yield {0: sizes["batch"], **axes.get(name, {})}
+    for name, tensor in zip(names, tensors, strict=True):
+        yield {0: sizes["batch"], **(axes.get(name, {}) if tensor.numel() else {})}
 
 
 def _export(
@@ -227,7 +239,7 @@ def _export(
         )
     assert program is not None, "torch.onnx.export returns the program where it is given no file"
     graph: onnx.ModelProto = program.model_proto
-    _name_nodes(graph)
+    _clean(graph, same=any(isinstance(part, _SamePadded) for part in module.modules()))
     return graph
 
 
@@ -245,12 +257,30 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _name_nodes(graph: onnx.ModelProto) -> None:
-    """Marks the backbone's nodes, sets SAME padding, and drops the traces, which tell paths of the machine."""
+def _clean(graph: onnx.ModelProto, same: bool) -> None:
+    """Names the backbone's nodes, and drops inputs that nothing reads and traces, which tell paths of the machine.
+
+    `same` gives the backbone's strided convolutions SAME padding.
+    """
+    read = {name for node in graph.graph.node for name in node.input}
+    for value in [value for value in graph.graph.input if value.name not in read]:
+        graph.graph.input.remove(value)
     for number, node in enumerate(graph.graph.node):
         scopes = next((entry.value for entry in node.metadata_props if entry.key.endswith("name_scopes")), "")
         node.name = f"{BACKBONE if 'model.backbone' in scopes else ''}{node.op_type}_{number}"
         del node.metadata_props[:]
+        if same and node.op_type == "Conv" and node.name.startswith(BACKBONE):
+            _pad_same(node)
     for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
         del value.metadata_props[:]
     del graph.metadata_props[:], graph.graph.metadata_props[:]
+
+
+def _pad_same(node: onnx.NodeProto) -> None:
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    if "strides" not in attributes or set(attributes["strides"].ints) == {1}:
+        return  # at stride 1 the padding is the same at any size
+    for name in ("pads", "auto_pad"):
+        if name in attributes:
+            node.attribute.remove(attributes[name])
+    node.attribute.append(onnx.helper.make_attribute("auto_pad", "SAME_UPPER"))
