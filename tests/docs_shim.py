@@ -5,7 +5,7 @@
 The rules, all of them:
 
 - `rifenet train`, `evaluate`, `ablate` and `bench` get the words of `SHORTER` at their end, also under `torchrun`: two
-  small steps, three episodes. All other commands of `rifenet` run as written.
+  small steps, three episodes, unless a list of episodes is given. All other commands of `rifenet` run as written.
 - `rifenet serve` starts on a free port, in the background, and is left running until the next one or the page's end.
 - `pip install` installs nothing: each name must be this package with extras that it has, or be pinned in
   constraints.txt.
@@ -74,7 +74,8 @@ def python(arguments: list[str]) -> int:
     if arguments[:2] == ["-m", "venv"]:
         arguments = [*arguments, "--without-pip"]
     if "rifenet" in arguments and (command := arguments[arguments.index("rifenet") + 1 :][:1]):
-        arguments = [*arguments, *SHORTER.get(command[0], ())]
+        listed = command[0] == "evaluate" and "--episodes-from" in arguments
+        arguments = [*arguments, *(() if listed else SHORTER.get(command[0], ()))]
     os.execv(sys.executable, [sys.executable, *arguments])
 
 

@@ -22,6 +22,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import docs_shim
 import numpy as np
@@ -32,10 +33,13 @@ from PIL import Image
 from rendered import make_coco, make_custom, make_voc
 
 EXAMPLES = ROOT / "src" / "rifenet" / "examples"
-SLOW = re.compile(r"rifenet (?:demo|train|evaluate|ablate|report|bench)\b")
+SLOW = re.compile(r"rifenet (?:demo|export|train|evaluate|ablate|report|bench)\b")
 THERE = "http://127.0.0.1:8000"
-SHELL, DATA, PICTURES = ("sh", "bash"), ("json", "yaml"), ("", "text")
-MAX_NOT_RUN = 6
+SHELL, DATA, PICTURES = ("sh", "bash"), ("json", "yaml", "xml"), ("", "text")
+MAX_NOT_RUN = 8
+ELSEWHERE = {"docs/formats.md": "tests/test_examples_of_formats.py", "docs/advice.md": "tests/advice/test_docs.py"}
+"""Pages whose blocks another test runs, with the files that they name."""
+
 PROGRAMS = ("rifenet", "pip", "make", "python", "python3", "torchrun")
 QUICK_LANGUAGES = (*SHELL, "python")
 
@@ -60,8 +64,9 @@ def to_run(found: list[Block]) -> list[Block]:
     return [block for block in found if block.language in QUICK_LANGUAGES and not block.not_run]
 
 
-QUICK_PAGES = [page for page in PAGES if to_run(quick(page))]
-SLOW_PAGES = [page for page in PAGES if quick(page) != read(page)]
+HERE = [page for page in PAGES if name_of(page) not in ELSEWHERE]
+QUICK_PAGES = [page for page in HERE if to_run(quick(page))]
+SLOW_PAGES = [page for page in HERE if quick(page) != read(page)]
 
 
 def examples(class_name: str, support: bool) -> list[tuple[Path, Path, int]]:
@@ -91,6 +96,11 @@ def folder(tmp_path: Path) -> Path:
         shutil.copy(photo, work / f"{name}.jpg")
         save_binary(mask, number, work / f"{name}.png")
     save_binary(shots[0][1], shots[0][2], work / "brush" / "task-1-bear.png", 255)
+    box = {"image_id": 1, "category_id": 1, "segmentation": [[40, 40, 160, 40, 160, 160, 40, 160]]}
+    with Image.open(work / "a.jpg") as photo:
+        size = {"width": photo.width, "height": photo.height}
+    coco = {"images": [{"id": 1, "file_name": "a.jpg", **size}], "categories": [{"id": 1, "name": "dog"}]}
+    (work / "coco.json").write_text(json.dumps({**coco, "annotations": [box]}))
     bears = examples("bear", False)
     shutil.copy(bears[0][0], work / "query.jpg")
     for photo in (bears[1][0], bears[2][0], examples("pizza", False)[0][0]):
@@ -224,11 +234,21 @@ def test_every_block_is_of_a_known_kind(page: Path) -> None:
         assert block.language in (*QUICK_LANGUAGES, *DATA, *PICTURES), f"{name_of(page)}:{block.line}"
         if block.language == "json":
             json.loads(block.text)
+        if block.language == "xml":
+            ElementTree.fromstring(block.text)
         if block.language == "yaml":
             assert yaml.safe_load(block.text) is not None
         if block.language in PICTURES:
             assert not re.search(r"^(?:\$ )?(?:rifenet|pip|make|python3?) ", block.text, re.MULTILINE), block.text
     assert text.count("```") == 2 * len(blocks(text)), "a fence is indented, or not closed: nothing would run it"
+
+
+def test_pages_that_are_run_elsewhere_are() -> None:
+    assert {*ELSEWHERE} <= {name_of(page) for page in PAGES}
+    for page, test in ELSEWHERE.items():
+        text = (ROOT / test).read_text(encoding="utf-8")
+        assert Path(page).name in text, f"{test} reads another page"
+        assert "exec(" in text, f"{test} runs no Python block"
 
 
 def test_few_blocks_are_not_run_and_each_says_why() -> None:
