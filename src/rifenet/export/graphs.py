@@ -225,7 +225,7 @@ def _axes_of_fields(
 def _export(
     module: nn.Module, arguments: tuple[Any, ...], axes: tuple[Any, ...], inputs: list[str], outputs: tuple[str, ...]
 ) -> onnx.ModelProto:
-    with _quiet(), exporter_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+    with quiet("torch.onnx"), exporter_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         # By itself, because torch.onnx.export would try again with fixed sizes where free ones fail.
         traced = torch.export.export(module.eval(), arguments, dynamic_shapes=axes)
         program = torch.onnx.export(
@@ -244,9 +244,9 @@ def _export(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the exporter says of itself: progress, operators of packages that nothing here uses."""
-    logger = logging.getLogger("torch.onnx")
+def quiet(name: str) -> Iterator[None]:
+    """Without warnings, and without what the logger `name` says below an error: of steps, of packages not used here."""
+    logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
