@@ -140,8 +140,9 @@ class RiFeNet(nn.Module):
         assert self.evidence is not None
         features, context = match_batches(features, context)
         keys = EvidenceKeys(context.evidence_keys, context.evidence_weights, context.evidence_means)
+        affinity = features.affinity if features.affinity.shape[-1] else None  # graphs for export compute it here
         maps = features.high, features.valid, features.fine
-        logits: EvidenceLogits = self.evidence(*maps, keys, decoded.features, features.affinity)
+        logits: EvidenceLogits = self.evidence(*maps, keys, decoded.features, affinity)
         return logits
 
     def forward(
