@@ -323,7 +323,11 @@ class _Answers(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def studio() -> Iterator[Studio]:
+def studio(monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
+    """A Label Studio, where the environment also names a proxy that nothing may go through."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     with Studio() as made:
         thread = threading.Thread(target=made.serve_forever, args=(0.05,), daemon=True)
         thread.start()

@@ -14,7 +14,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, quote, unquote, urljoin, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 _SOCKET_SECONDS = 10
 _IN_MEMORY = 2**20  # bytes of a photo that are not worth a file
@@ -27,6 +27,9 @@ class _NoRedirect(HTTPRedirectHandler):
 
     def redirect_request(self, *args: Any) -> None:
         """Refuses: the answer is then an HTTPError of its status."""
+
+
+_DIRECT = (ProxyHandler({}), _NoRedirect)  # tokens and photos pass through no proxy that the environment names
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Link:
         wait = min(_SOCKET_SECONDS, seconds)
         try:
             request = Request(address, headers=self._authorization(self.token or token, wait))
-            with build_opener(_NoRedirect).open(request, timeout=wait) as answer:
+            with build_opener(*_DIRECT).open(request, timeout=wait) as answer:
                 taken = 0
                 while part := answer.read(_CHUNK):
                     taken += len(part)
@@ -165,7 +168,7 @@ class Link:
             json.dumps({"refresh": token}).encode(),
             {"Content-Type": "application/json"},
         )
-        with build_opener(_NoRedirect).open(request, timeout=seconds) as answer:
+        with build_opener(*_DIRECT).open(request, timeout=seconds) as answer:
             try:
                 return {"Authorization": f"Bearer {json.loads(answer.read(_CHUNK))['access']}"}
             except (ValueError, KeyError, TypeError) as error:
