@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rifenet import Segmenter
+from rifenet import Segmenter, plots
 from rifenet.data.outlines import draw_mask
-from rifenet.files import write_bytes, write_text
+from rifenet.files import write_text
 
 IGNORE = 255
 LEAST = {"support": 0.03, "query": 0.005}  # of the picture
@@ -133,32 +133,6 @@ def measure(
     return counts
 
 
-def picture(names: list[str], shares: NDArray[np.float64]) -> str:
-    """The confusion as SVG: a row for each true class, and in each field how much of it was taken for the column's."""
-    cell, left, top = 34, 120, 110
-    parts = []
-    for row, name in enumerate(names):
-        y = top + cell * row
-        parts.append(f'<text x="{left - 8}" y="{y + 22}" text-anchor="end">{name}</text>')
-        x = left + cell * row + 20
-        parts.append(f'<text transform="translate({x} {top - 8}) rotate(-60)">{name}</text>')
-        for column, share in enumerate(shares[row]):
-            level = round(255 - 200 * float(share))
-            ink = "#fff" if share > 0.5 else "#1b1f24"
-            x = left + cell * column
-            parts.append(f'<rect x="{x}" y="{y}" width="{cell}" height="{cell}" fill="rgb({level},{level},255)"/>')
-            if share >= 0.005:
-                parts.append(
-                    f'<text x="{x + cell / 2}" y="{y + 21}" text-anchor="middle" fill="{ink}">{100 * share:.0f}</text>'
-                )
-    width, height = left + cell * len(names) + 70, top + cell * len(names) + 20
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
-        ' font-family="sans-serif" font-size="12">'
-        f'<rect width="{width}" height="{height}" fill="#fff"/>{"".join(parts)}</svg>\n'
-    )
-
-
 def main() -> None:
     """Writes OUT and, beside it, OUT with .svg in place of .json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -195,8 +169,7 @@ def main() -> None:
     means = {way: round(float(np.mean(list(values.values()))), 2) for way, values in iou.items()}
     places = [0, *(classes.index(name) + 1 for name in used)]
     table = confusion[np.ix_(places, places)]
-    shares = table / np.maximum(1, table.sum(1, keepdims=True))
-    content = {
+    content: dict[str, Any] = {
         "model": {"name": segmenter.engine.name, "hash": segmenter.engine.hash},
         "classes": "trained on" if options.trained else "never seen",
         "seed": options.seed,
@@ -207,7 +180,8 @@ def main() -> None:
         "confusion": {"names": ["background", *used], "pixels": table.tolist()},
     }
     write_text(options.out, json.dumps(content, indent=1) + "\n")
-    write_bytes(options.out.with_suffix(".svg"), picture(["background", *used], shares).encode())
+    chart = plots.confusion("What each class was taken for, in percent", **content["confusion"])
+    write_text(options.out.with_suffix(".svg"), chart)
     print(json.dumps(means))
 
 

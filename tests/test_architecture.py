@@ -135,7 +135,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bench.*": (*SERVED, "bench.*"),
     "server": ("server.*",),
     "server.*": (*SERVED, "server.*"),
-    "server.labeling_regions": (*SERVED, "server.*", "data.brush_rle"),
+    "server.labeling_regions": (*SERVED, "server.*", "data.brush_rle", "data.label_json", "data.polygons"),
     # Commands: what they run is imported inside the function that runs it, so that --help is quick.
     "cli": (),
     "cli.*": ("cli", "cli.*", *LIGHT),
@@ -165,7 +165,18 @@ TORCH_FREE = (*NO_TORCH_AT_ALL, "__init__", "__main__", "engines", "cli", "cli.*
 FABRIC = ("distributed", "training.*", "evaluation.*", "cli.train", "cli.evaluate")
 MAY_IMPORT_BY_NAME = ("__init__", "cli.main")  # may hand a string to importlib.import_module
 
-BASE = {"torch", "numpy", "PIL", "safetensors", "rich", "yaml", "jsonargparse", "lightning_fabric", "filelock"}
+BASE = {
+    "torch",
+    "numpy",
+    "PIL",
+    "safetensors",
+    "rich",
+    "yaml",
+    "jsonargparse",
+    "lightning_fabric",
+    "filelock",
+    "markdown_it",
+}
 EXTRAS = {
     "fastapi": ("server.*",),
     "uvicorn": ("server.*",),

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rifenet.plots import Bar, Bin, Panel, Series, bars, curves, reliability, running_mean, ticks
+from rifenet.plots import Bar, Bin, Panel, Series, bars, confusion, curves, reliability, running_mean, ticks
 
 NAMES = {"svg": "http://www.w3.org/2000/svg"}
 
@@ -84,7 +84,20 @@ def test_reliability_dots_stand_at_confidence_and_share() -> None:
     assert any("mean distance to the diagonal 0.250" in each for each in words(text))
 
 
+def test_confusion_has_a_field_for_each_pair_as_dark_as_its_share() -> None:
+    text = confusion("Taken for", ["a", "bus", "c"], [[3, 1, 0], [0, 200, 0], [0, 0, 0]])
+    fields = drawn(text, "rect")[1:]
+    opacity = [float(item.get("fill-opacity", 0)) for item in fields]
+    assert opacity == pytest.approx([0.675, 0.225, 0, 0, 0.9, 0, 0, 0, 0], abs=1e-3)
+    assert float(fields[1].get("x", 0)) > float(fields[0].get("x", 0)) == float(fields[3].get("x", 0))
+    assert float(fields[3].get("y", 0)) > float(fields[0].get("y", 0)) == float(fields[1].get("y", 0))
+    assert {"75", "25", "100", "bus", "Taken for"} <= words(text).keys()
+    assert "0" not in words(text)
+
+
 def test_nothing_to_draw_is_refused() -> None:
+    with pytest.raises(ValueError, match="Expected classes to draw for Run"):
+        confusion("Run", [], [])
     with pytest.raises(ValueError, match="Expected examples to draw for Run"):
         reliability("Run", [Bin(0, 1, 0, 0, 0)])
     with pytest.raises(ValueError, match="Expected points to draw for Run"):

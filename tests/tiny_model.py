@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from rifenet.checkpoint import save_model
 from rifenet.models import build_model
+
+SMALL: dict[str, Any] = {
+    "backbone": "efficientnet_lite0",
+    "pretrained": False,
+    "stride": 16,
+    "embed_dim": 32,
+    "heads": 4,
+    "points": 4,
+    "local_dim": 32,
+    "tokens_per_label": 20,
+    "max_support_tokens": 60,
+    "max_prior_keys": 40,
+}
+"""Options of a network for tests of one call: quick, and with no part left out."""
 
 
 def write_tiny_model(path: Path, size: int = 64) -> Path:

@@ -143,15 +143,8 @@ def reliability(title: str, bins: Sequence[Bin]) -> str:
         height = low * each.examples / most
         size = f'width="{across(each.high) - across(each.low) - 2:.1f}" height="{height:.1f}"'
         parts.append(f'<rect x="{across(each.low) + 1:.1f}" y="{floor - height:.1f}" {size} fill="{COLOURS[4]}"/>')
-        parts.append(
-            _text(
-                (across(each.low) + across(each.high)) / 2,
-                floor - height - 3,
-                str(each.examples),
-                anchor="middle",
-                size=11,
-            )
-        )
+        middle = (across(each.low) + across(each.high)) / 2
+        parts.append(_text(middle, floor - height - 3, str(each.examples), anchor="middle", size=11))
     parts.append(_line(left, floor, left + side, floor, _SOFT))
     beside = left + side + 28
     gap = sum(each.examples * abs(each.confidence - each.share) for each in bins) / total
@@ -166,6 +159,36 @@ def reliability(title: str, bins: Sequence[Bin]) -> str:
     parts += [_text(beside, top + 20 + 20 * number, line) for number, line in enumerate(lines)]
     parts.append(_text(left + side / 2, floor + 44, "confidence", anchor="middle", fill=_SOFT))
     return _svg(title, floor + 56, parts)
+
+
+def confusion(title: str, names: Sequence[str], pixels: Sequence[Sequence[float]]) -> str:
+    """What each class was taken for, as SVG: a row for each true class, in percent of it.
+
+    Args:
+        title: stands above.
+        names: of the classes.
+        pixels: [true][found], counts of any unit; a row without any is empty.
+
+    Raises ValueError without a class.
+    """
+    if not names:
+        raise ValueError(f"Expected classes to draw for {title}, but got none.")
+    longest = _CHARACTER * max(map(len, names))
+    cell, left, top = 34.0, 24 + longest, 56 + longest
+    parts = []
+    for row, (name, counts) in enumerate(zip(names, pixels, strict=True)):
+        y, total = top + cell * row, sum(counts)
+        parts.append(_text(left - 10, y + 22, name, anchor="end"))
+        turned = f'transform="translate({left + cell * row + 21:.1f} {top - 8:.1f}) rotate(-60)"'
+        parts.append(f"<g {turned}>{_text(0, 0, name)}</g>")
+        for column, count in enumerate(counts):
+            share, x = count / total if total else 0.0, left + cell * column
+            place = f'x="{x:.1f}" y="{y:.1f}" width="{cell:.1f}" height="{cell:.1f}"'
+            parts.append(f'<rect {place} fill="{COLOURS[0]}" fill-opacity="{0.9 * share:.3f}"/>')
+            if share >= 0.005:
+                ink = "#ffffff" if share > 0.5 else _INK
+                parts.append(_text(x + cell / 2, y + 22, f"{100 * share:.0f}", anchor="middle", fill=ink))
+    return _svg(title, top + cell * len(names) + 20, parts)
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:

@@ -164,12 +164,12 @@ def render(report: Report, *, width: int = 300) -> str:
     )
 
 
-def page_head(title: str) -> str:
-    """The start of a page, up to where its content begins; `</main></body></html>` ends it."""
+def page_head(title: str, style: str = "") -> str:
+    """The start of a page, up to where its content begins; `</main></body></html>` ends it. `style`: more CSS."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body><main>"
+        f"<title>{html.escape(title)}</title><style>{STYLE}{style}</style></head><body><main>"
     )
 
 

@@ -6,23 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_model import SMALL
 from torch import Tensor
 
 from rifenet.models import Prototype, RiFeNet, RiFeNetOutput, build_model, upsample
 from rifenet.models.backbones import Backbone
 
-SMALL: dict[str, Any] = {
-    "backbone": "efficientnet_lite0",
-    "pretrained": False,
-    "stride": 16,
-    "embed_dim": 32,
-    "heads": 4,
-    "points": 4,
-    "local_dim": 32,
-    "tokens_per_label": 20,
-    "max_support_tokens": 60,
-    "max_prior_keys": 40,
-}
 ABLATIONS: dict[str, dict[str, Any]] = {
     "full": {},
     "no local prototype": {"use_local": False},

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_model import SMALL
 from torch import Tensor
 
 from rifenet.config import TrainConfig
@@ -14,18 +15,6 @@ from rifenet.models import RiFeNet, build_model
 from rifenet.models.attention import cycle_consistent, sample_and_mix
 from rifenet.models.prior import choose_keys, prior_mask
 from rifenet.training.loop import prepare
-
-SMALL: dict[str, Any] = {
-    "backbone": "efficientnet_lite0",
-    "pretrained": False,
-    "stride": 16,
-    "embed_dim": 32,
-    "heads": 4,
-    "points": 4,
-    "local_dim": 16,
-    "tokens_per_label": 20,
-    "max_prior_keys": 40,
-}
 
 
 def sampled_by_loops(value: Tensor, location: Tensor, weights: Tensor) -> Tensor:

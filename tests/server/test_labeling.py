@@ -24,7 +24,7 @@ from rifenet.data.transforms import load_mask
 from rifenet.engines.torch import TorchEngine
 from rifenet.server.app import create_app
 from rifenet.server.labeling_link import Link
-from rifenet.server.labeling_outlines import outer_outlines
+from rifenet.server.labeling_regions import outlines_of
 from rifenet.server.limits import Limits
 
 from .conftest import encoded, quarter, scene, wait_for
@@ -174,7 +174,7 @@ def test_outlines_drawn_again_are_the_mask_without_its_holes() -> None:
     mask = np.array(picture)
     holed = mask.copy()
     holed[30:36, 20:30] = 0
-    loops = list(outer_outlines(holed == 1))
+    loops = outlines_of(holed == 1)
     assert len(loops) == 2  # one pixel is no part
     again = Image.new("L", (900, 700))
     for corners in loops:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +10,19 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from rifenet.server.app import create_app
-
 from .browsing import SIZES
-from .conftest import SlowEngine, encoded, running, scene
+from .conftest import encoded, scene
+from .slow_page import ENGINE, address, hold, let_go
 from .test_page import CONTRAST, UNNAMED
 
-ENGINE = SlowEngine()
+__all__ = ["address", "let_go"]  # fixtures
+
 PAINT = """async ([name, left, right]) => {
   const { project, touch } = await import("/static/project.js");
   const photo = project.photos.find((each) => each.name === name), { width, data } = photo.labels;
   for (let i = 0; i < data.length; i++) if (i % width >= left && i % width < right) data[i] = project.classes[0].id;
   await touch(photo);
 }"""
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with running(create_app(ENGINE)) as there:
-        yield there
-        ENGINE.go.set()
-
-
-@pytest.fixture(autouse=True)
-def let_go() -> Iterator[None]:
-    ENGINE.go.set()
-    yield
-    ENGINE.go.set()
 
 
 def prepare(page: Page, folder: Path) -> None:
@@ -101,8 +86,7 @@ def test_the_wrong_example_and_the_next_photo(open_page: Any, tmp_path: Path, si
 def test_a_check_can_be_cancelled(open_page: Any, tmp_path: Path) -> None:
     page: Page = open_page()
     prepare(page, tmp_path)
-    ENGINE.entered.clear()
-    ENGINE.go.clear()
+    hold()
     page.click("#advise")
     assert ENGINE.entered.wait(30)
     expect(page.locator("#advise")).to_have_text("Cancel the check")

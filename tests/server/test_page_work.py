@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +18,16 @@ from rifenet.server.app import create_app
 from rifenet.visualize import class_colour
 
 from .browsing import labels_of, ready, segment
-from .conftest import SlowEngine, encoded, running, scene
+from .conftest import encoded, running, scene
+from .slow_page import ENGINE, address, hold, let_go
 
-ENGINE = SlowEngine()
+__all__ = ["address", "let_go"]  # fixtures
+
 STATE = """async (name) => {
   const { project } = await import("/static/project.js");
   const { role, status, result, history, version } = project.photos.find((photo) => photo.name === name);
   return { role, status, version, corrected: result?.corrected ?? null, undo: history?.undo.length ?? null };
 }"""
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with running(create_app(ENGINE)) as there:
-        yield there
-        ENGINE.go.set()
-
-
-@pytest.fixture(autouse=True)
-def let_go() -> Iterator[None]:
-    """Each test begins with a server that answers at once, and leaves none waiting."""
-    ENGINE.go.set()
-    yield
-    ENGINE.go.set()
-
-
-def hold() -> None:
-    """From now on the server takes a photo and does not answer before `ENGINE.go.set()`."""
-    ENGINE.entered.clear()
-    ENGINE.go.clear()
 
 
 @pytest.fixture

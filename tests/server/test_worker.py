@@ -136,15 +136,16 @@ def test_a_client_that_leaves_stops_its_job_and_the_one_in_the_queue() -> None:
 
         def leave() -> None:
             with pytest.raises(httpx2.TimeoutException):
-                client.post("/api/segment", files=photo(), timeout=0.5)
+                client.post("/api/segment", files=photo(), timeout=2)
 
         threads = [threading.Thread(target=leave) for _ in range(2)]
-        for thread in threads:
-            thread.start()
+        threads[0].start()
+        assert engine.entered.wait(10)
+        threads[1].start()
         for thread in threads:
             thread.join(20)
         service = app.state.service
-        wait_for(lambda: service.worker._current is None or service.worker._current.stopped.is_set())
+        wait_for(lambda: service.worker._current is not None and service.worker._current.stopped.is_set())
         engine.go.set()
         wait_for(lambda: not service.worker.busy and not service.worker.waiting)
         assert engine.decoded == 0  # neither job went on to its next step

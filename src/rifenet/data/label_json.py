@@ -11,6 +11,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -211,7 +212,7 @@ def _label_studio(tasks: list[dict[str, Any]], photo: str, most_pixels: int) -> 
     sizes = {(row.get("original_height"), row["original_width"]) for row in regions}
     height, width = _size(*max(sizes, key=str), most_pixels) if len(sizes) == 1 else _size(None, None, 0)
     shapes = [
-        Shape(label, None, False, _region_drawer(row["value"], height, width))
+        Shape(label, None, False, partial(draw_region, row["value"], height, width))
         for row in regions
         for label in _names(row["value"])
     ]
@@ -226,13 +227,15 @@ def _names(value: Any) -> list[str]:
     return [str(name) for name in lists[0]] if lists else []
 
 
-def _region_drawer(value: dict[str, Any], height: int, width: int) -> Callable[[], NDArray[Any]]:
-    def draw() -> NDArray[Any]:
-        if value.get("format") == "rle":
-            return decode_brush(value.get("rle") or [], height, width)
-        if "points" in value:
-            percent = corners_of(value["points"], 100, 100)
-            return fill_polygon(percent * (width / 100, height / 100), height, width)
-        raise ValueError("Expected brush or polygon labels, but got a region of another kind. Draw its area.")
+def draw_region(value: dict[str, Any], height: int, width: int) -> NDArray[Any]:
+    """What a region of Label Studio covers: [height, width], not 0 inside.
 
-    return draw
+    `value`: a brush stroke's `rle`, or a polygon's `points` in percent of width and height. Raises ValueError for other
+    kinds and for damaged ones.
+    """
+    if "rle" in value:
+        return decode_brush(value["rle"] or [], height, width)
+    if "points" in value:
+        percent = corners_of(value["points"], 100, 100)
+        return fill_polygon(percent * (width / 100, height / 100), height, width)
+    raise ValueError("Expected brush or polygon labels, but got a region of another kind. Draw its area.")

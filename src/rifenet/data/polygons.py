@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Corners = NDArray[np.float64]
 """[N,2]: x and y in pixels; the picture's top left corner is (0, 0), the middle of its first pixel (0.5, 0.5)."""
 
+_CROSSINGS = 2**22  # of edges with the middles of rows, held at a time
+
 
 def corners_of(numbers: Any, height: int, width: int) -> Corners:
     """Corners [N,2] out of x, y, x, y, ... or [[x, y], ...].
@@ -43,23 +45,28 @@ def fill_polygon(corners: Corners, height: int, width: int) -> NDArray[np.bool_]
     first = np.clip(np.ceil(np.minimum(y, ahead_y) - 0.5), 0, height).astype(np.int64)
     last = np.clip(np.ceil(np.maximum(y, ahead_y) - 0.5), 0, height).astype(np.int64)
     rows_of = last - first  # of each edge: the rows whose middle it crosses
-    edge = np.repeat(np.arange(len(x)), rows_of)
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(rows_of) - rows_of, rows_of) + first[edge]
-    slope = (ahead_x - x)[edge] / (ahead_y - y)[edge]
-    crossing = x[edge] + (row + 0.5 - y[edge]) * slope
-    column = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)
     toggles = np.zeros((height, width + 1), np.uint8)
-    np.add.at(toggles, (row, column), np.uint8(1))  # may wrap at 256, which keeps what counts: odd or even
+    # So many edges at a time that their crossings fit into memory, however often the outline goes up and down.
+    at_a_time = max(_CROSSINGS // max(height, 1), 1)
+    for start in range(0, len(x), at_a_time):
+        counts = rows_of[start : start + at_a_time]
+        edge = np.repeat(np.arange(start, start + len(counts)), counts)
+        row = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
+        slope = (ahead_x - x)[edge] / (ahead_y - y)[edge]
+        crossing = x[edge] + (row + 0.5 - y[edge]) * slope
+        column = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)
+        np.add.at(toggles, (row, column), np.uint8(1))  # may wrap at 256, which keeps what counts: odd or even
     inside: NDArray[np.bool_] = np.bitwise_xor.accumulate(toggles & 1, axis=1)[:, :width].astype(bool)
     return inside
 
 
-def trace_polygons(mask: NDArray[Any], *, tolerance: float = 0.0) -> list[Corners]:
+def trace_polygons(mask: NDArray[Any], *, tolerance: float = 0.0, holes: bool = True) -> list[Corners]:
     """Polygons of a mask [H,W] (anything but 0 is inside), largest first, one for each part.
 
-    `tolerance`: how far an outline may move, in pixels, so that it has fewer corners; 0 is exact.
+    `tolerance`: how far an outline may move, in pixels, so that it has fewer corners; 0 is exact. Without `holes` they
+    are filled.
     """
-    rings = _rings(mask != 0)
+    rings = [ring for ring in _rings(mask != 0) if holes or ring.beside < 0]
     shapes = [_simplified(ring.corners, tolerance) for ring in rings]
     parts: dict[int, Corners] = {}
     for number, ring in sorted(enumerate(rings), key=lambda item: (item[1].beside >= 0, item[1].corners[:, 0].min())):

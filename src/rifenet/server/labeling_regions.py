@@ -12,16 +12,16 @@ from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from rifenet.data.brush_rle import decode_brush, encode_brush
+from rifenet.data.brush_rle import encode_brush
+from rifenet.data.label_json import draw_region
+from rifenet.data.polygons import Corners, flattened, signed_area, trace_polygons
 from rifenet.result import Result
-from rifenet.server.labeling_outlines import outer_outlines
 
 _KINDS = {"BrushLabels": "brushlabels", "PolygonLabels": "polygonlabels"}
 _MAX_CONFIG = 100_000
-MAX_CORNERS = 10_000
+_TOLERANCE, _LEAST_PART = 0.75, 4  # px, square px
 
 
 class Control(NamedTuple):
@@ -131,11 +131,7 @@ def mask_of(regions: Iterable[Region], height: int, width: int) -> NDArray[np.ui
             )
         if region.image_rotation % 360:
             raise ValueError("Expected an annotation of the photo as it is, but it was turned. Turn it back.")
-        if region.type == "brushlabels":
-            rle = region.value.get("rle")
-            mask |= decode_brush(rle if isinstance(rle, list | bytes) else [], height, width)
-        else:
-            mask |= _filled(region.value.get("points"), height, width)
+        mask[draw_region(region.value, height, width) != 0] = 1
     return mask
 
 
@@ -171,19 +167,10 @@ def _values(mask: NDArray[np.bool_], kind: str) -> list[dict[str, Any]]:
     if kind == "brushlabels":
         return [{"format": "rle", "rle": encode_brush(mask)}]
     scale = np.array([100 / mask.shape[1], 100 / mask.shape[0]])
-    return [{"points": (corners * scale).round(4).tolist(), "closed": True} for corners in outer_outlines(mask)]
+    return [{"points": flattened(corners * scale, 4), "closed": True} for corners in outlines_of(mask)]
 
 
-def _filled(points: Any, height: int, width: int) -> NDArray[np.uint8]:
-    try:
-        corners = np.array(points, np.float64)
-    except (TypeError, ValueError):
-        corners = np.empty(0)
-    if corners.ndim != 2 or corners.shape[1] != 2 or not 3 <= len(corners) <= MAX_CORNERS:
-        raise ValueError(f"Expected a polygon of 3 to {MAX_CORNERS} corners [x, y], but got {str(points)[:60]}.")
-    if not (np.abs(corners - 50) <= 1000).all():
-        raise ValueError("Expected a polygon's corners in percent of the photo, but one is far outside.")
-    picture = Image.new("L", (width, height))
-    pixels = [(x * width / 100 - 0.5, y * height / 100 - 0.5) for x, y in corners.tolist()]
-    ImageDraw.Draw(picture).polygon(pixels, fill=1, outline=1)
-    return np.array(picture)
+def outlines_of(mask: NDArray[np.bool_]) -> list[Corners]:
+    """Outer outlines of a mask's parts, in px; parts below 4 px are left out, and an outline may move by 0.75 px."""
+    outlines = trace_polygons(mask, tolerance=_TOLERANCE, holes=False)
+    return [corners for corners in outlines if signed_area(corners) >= _LEAST_PART]
