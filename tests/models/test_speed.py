@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rifenet.config import TrainConfig
 from rifenet.models import RiFeNet, build_model
-from rifenet.models.attention import cycle_consistent, sample_and_mix
+from rifenet.models.attention import _softmax, cycle_consistent, first_maximum, sample_and_mix
 from rifenet.models.prior import choose_keys, prior_mask
 from rifenet.training.loop import prepare
 
@@ -80,6 +80,35 @@ def test_cycles_by_loops() -> None:
                 best = max(positions, key=lambda i: float(keys[b, g, j] @ query[b, g, i]))
                 back = max(tokens, key=lambda t: float(keys[b, g, t] @ query[b, g, best]))
                 assert bool(kept[b, g, j]) == bool(token_valid[b, j] and labels[b, back] == labels[b, j])
+
+
+@pytest.mark.parametrize("length", [1, 255, 256, 320, 3600, 3601])
+def test_the_first_of_the_largest_by_blocks(length: int) -> None:
+    torch.manual_seed(length)
+    for x in (
+        torch.randn(2, 3, length),
+        torch.randint(0, 3, (2, 3, length)).float(),  # many equals
+        torch.full((1, length), -torch.inf),
+    ):
+        assert torch.equal(first_maximum(x), x.argmax(-1))
+
+
+def test_softmax_without_a_graph_is_the_same() -> None:
+    x = 30 * torch.randn(2, 50, 4, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(_softmax(x), x.softmax(-1), rtol=1e-5, atol=1e-7)
+
+
+def test_keys_that_do_not_exist_count_nothing_in_the_prior() -> None:
+    torch.manual_seed(0)
+    high = torch.nn.functional.normalize(torch.randn(1, 8, 3, 4), dim=1)
+    keys = torch.nn.functional.normalize(torch.randn(1, 2, 5, 8), dim=-1)
+    there = torch.tensor([[[True, True, True, False, False], [True, False, False, False, False]]])
+    valid = torch.ones(1, 3, 4, dtype=torch.bool)
+    expected = torch.stack(
+        [prior_mask(high, valid, keys[:, k : k + 1, :n], there[:, k : k + 1, :n]) for k, n in ((0, 3), (1, 1))]
+    )
+    torch.testing.assert_close(prior_mask(high, valid, keys, there), expected.mean(0))
 
 
 def test_keys_take_no_more_slots_than_the_fullest_shot_and_the_prior_is_the_same() -> None:

@@ -26,7 +26,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x [B,N,C] to [B,N,C]."""
-        hidden = self.dropout(self.expand(x).relu())
+        hidden = self.dropout(self.expand(x).relu_())
         y: Tensor = self.norm(x + self.dropout(self.reduce(hidden)))
         return y
 

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rifenet.models.device import runs_eagerly_on_cpu
+
 
 def sine_position(height: int, width: int, channels: int, device: torch.device) -> Tensor:
     """Two-dimensional sine position encoding [h*w,C]: rows in the first half of the channels, columns in the second."""
@@ -78,7 +80,7 @@ class DeformableSelfAttention(nn.Module):
         value = value.view(batch, height, width, self.heads, -1).permute(0, 3, 4, 1, 2).flatten(0, 1)  # [B*G,D,h,w]
 
         offsets = self.offsets(query).view(batch, length, self.heads, self.points, 2).transpose(1, 2)
-        weights = self.weights(query).view(batch, length, self.heads, self.points).softmax(-1).transpose(1, 2)
+        weights = _softmax(self.weights(query).view(batch, length, self.heads, self.points)).transpose(1, 2)
         weights = self.point_dropout(weights)
         position = torch.arange(length, device=x.device)
         row = torch.div(position, width, rounding_mode="floor")
@@ -94,6 +96,14 @@ class DeformableSelfAttention(nn.Module):
         return output
 
 
+def _softmax(x: Tensor) -> Tensor:
+    """Softmax over the last dimension; without a graph in a way that is four times as fast where it is short."""
+    if torch.is_grad_enabled() or not runs_eagerly_on_cpu(x):
+        return x.softmax(-1)
+    powers = (x - x.amax(-1, keepdim=True)).exp_()
+    return powers.div_(powers.sum(-1, keepdim=True))
+
+
 def sample_and_mix(value: Tensor, location: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of values [M,D,h,w] sampled bilinearly at P points for each of N positions: [M,D,N].
 
@@ -105,8 +115,7 @@ def sample_and_mix(value: Tensor, location: Tensor, weights: Tensor) -> Tensor:
         location: x and y in [-1,1] from border to border (`align_corners=False`), [M,N,P,2].
         weights: [M,N,P].
     """
-    graph = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
-    if graph or value.device.type != "cpu":
+    if torch.is_grad_enabled() or not runs_eagerly_on_cpu(value):
         sampled = F.grid_sample(value, location, align_corners=False)  # [M,D,N,P]
         return (sampled * weights[:, None]).sum(-1)
     maps, _, height, width = value.shape
@@ -160,10 +169,28 @@ def _returns_to_its_label(
 ) -> Tensor:
     """One head of `cycle_consistent`: query [B,N,D], keys [B,T,D] -> [B,T] bool."""
     # The product starts from 0 or -inf instead of having its padding filled in another pass over it.
-    best_query = torch.baddbmm(_barred(query_valid, query), keys, query.transpose(1, 2)).argmax(-1, keepdim=True)
+    best_query = first_maximum(torch.baddbmm(_barred(query_valid, query), keys, query.transpose(1, 2)))[..., None]
     there = query.gather(1, best_query.expand(-1, -1, query.shape[-1]))  # [B,T,D]
-    best_token = torch.baddbmm(_barred(token_valid, keys), there, keys.transpose(1, 2)).argmax(-1)  # [B,T]
+    best_token = first_maximum(torch.baddbmm(_barred(token_valid, keys), there, keys.transpose(1, 2)))  # [B,T]
     return (labels.gather(1, best_token) == labels) & token_valid
+
+
+def first_maximum(x: Tensor, block: int = 64) -> Tensor:
+    """`x.argmax(-1)` of [...,M], the first of equals.
+
+    On a CPU the search for an index takes sixteen times as long as that for a maximum. So there it goes through the
+    maxima of blocks, and then through the one block that holds the largest.
+    """
+    length = x.shape[-1]
+    if not runs_eagerly_on_cpu(x) or length < 4 * block:
+        return x.argmax(-1)
+    whole = length - length % block
+    maxima = x[..., :whole].unflatten(-1, (-1, block)).amax(-1)
+    if whole < length:
+        maxima = torch.cat([maxima, x[..., whole:].amax(-1, keepdim=True)], -1)
+    start = maxima.argmax(-1, keepdim=True) * block
+    places = (start + torch.arange(block, device=x.device)).clamp(max=length - 1)
+    return start[..., 0] + x.gather(-1, places).argmax(-1)
 
 
 def _barred(valid: Tensor, like: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
         """Maps x [B,c,h,w] to [B,c,h,w]; real [B,1,h,w]."""
-        return (x + self.second(self.first(x, real).relu(), real)).relu()
+        return (x + self.second(self.first(x, real).relu_(), real)).relu_()
 
 
 class AffinityPropagation(nn.Module):
@@ -176,7 +176,7 @@ class AffinityPropagation(nn.Module):
         mixed = torch.stack([(affinity[:, 0] * sharp).softmax(2) @ own for sharp, own in heads], 1)
         spread = mixed.transpose(2, 3).flatten(1, 2).view_as(x)
         merged: Tensor = self.merge.norm(x + self.merge.convolution(spread), real)
-        return merged.relu()
+        return merged.relu_()
 
 
 class FineDecoder(nn.Module):
@@ -196,10 +196,10 @@ class FineDecoder(nn.Module):
         real_half, real_fine = ((_resize(real, size) >= 0.5).to(real.dtype) for size in (half, (height, width)))
         x = _resize(x, half)
         for layer in self.middle:
-            x = layer(x * real_half, real_half).relu()
+            x = layer(x * real_half, real_half).relu_()
         x = torch.cat([_resize(x, (height, width)), self.reduce(fine, real_fine)], 1)
         for layer in self.last:
-            x = layer(x * real_fine, real_fine).relu()
+            x = layer(x * real_fine, real_fine).relu_()
         score: Tensor = self.classify(x)
         return score
 
@@ -268,7 +268,7 @@ class EvidenceHead(nn.Module):
         with torch.autocast(high.device.type, enabled=False):  # training must see the similarities of evaluation
             units = stage_units(high, self.channels, 1)
             maps, score = similarity_maps(units, keys, self.channels)
-        x = self.enter((maps * 4 - 2) * real, real).relu()
+        x = self.enter((maps * 4 - 2) * real, real).relu_()
         x = self.first(self.spread[0](x, affinity, real), real)
         assist = self.assist(features * real)
         if self.training:
@@ -278,7 +278,7 @@ class EvidenceHead(nn.Module):
         with torch.autocast(high.device.type, enabled=False):
             own = self._own_maps(units, coarse.float(), real.float())
         x = torch.cat([x, own, coarse.sigmoid()], 1) * real
-        x = self.spread[1](self.enter_own(x, real).relu(), affinity, real)
+        x = self.spread[1](self.enter_own(x, real).relu_(), affinity, real)
         x = self.second[1](self.second[0](x, real), real)
         refined = self.decoder(x, fine, real) + _resize(coarse, (fine.shape[-2], fine.shape[-1]))
         return EvidenceLogits(*(torch.cat([-value, value], 1) / 2 for value in (refined, coarse)))

@@ -26,7 +26,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x [B,C,h,w] to [B,C,h,w]."""
-        return x + self.second(self.first(x).relu()).relu()
+        return x + self.second(self.first(x).relu_()).relu_()
 
 
 class Head(nn.Module):
@@ -40,7 +40,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x [B,C,h,w] to logits [B,2,h,w]."""
-        logits: Tensor = self.classify(self.dropout(self.hidden(x).relu()))
+        logits: Tensor = self.classify(self.dropout(self.hidden(x).relu_()))
         return logits
 
 

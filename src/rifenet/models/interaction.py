@@ -33,7 +33,7 @@ class QueryInteraction(nn.Module):
         merged = F.conv2d(projected, on_map) + prior * on_prior[:, 0]
         if constants:
             merged = merged + F.linear(torch.cat(constants, 1), constant[:, :, 0, 0])[..., None, None]
-        return merged.relu()
+        return merged.relu_()
 
 
 class SupportInteraction(nn.Module):
@@ -47,4 +47,4 @@ class SupportInteraction(nn.Module):
         """Merges projected [B,C,h,w] with own [B,C]."""
         on_map, constant = self.merge.weight.chunk(2, dim=1)
         merged = F.conv2d(projected, on_map) + F.linear(own, constant[:, :, 0, 0])[..., None, None]
-        return merged.relu()
+        return merged.relu_()

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rifenet.models.device import runs_eagerly_on_cpu
 from rifenet.models.masks import choose_evenly, fill_slots, gather_positions
 
 EPS = 1e-7
@@ -29,7 +30,7 @@ def choose_keys(high: Tensor, of_label: Tensor, cap: int) -> tuple[Tensor, Tenso
     batch, shots = high.shape[:2]
     candidates = of_label.flatten(0, 1).flatten(1)
     chosen = choose_evenly(candidates, torch.full((batch * shots,), cap, device=high.device))
-    if high.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()):
+    if runs_eagerly_on_cpu(high):
         cap = max(int(chosen.sum(1).max()), 1)
     slots = fill_slots(chosen, cap)
     keys = gather_positions(high.flatten(0, 1).flatten(2).transpose(1, 2).float(), slots.positions)
@@ -52,8 +53,8 @@ def prior_mask(high: Tensor, valid: Tensor, keys: Tensor, keys_valid: Tensor) ->
     batch, _, height, width = high.shape
     shots = keys.shape[1]
     with torch.autocast(high.device.type, enabled=False):  # training must see the prior that evaluation sees
+        keys = keys.masked_fill(~keys_valid[..., None], 0.0)  # fewer numbers than their similarities
         similarity = high.flatten(2).transpose(1, 2) @ keys.flatten(1, 2).transpose(1, 2)  # [B,N,K*P]
-    similarity = similarity.masked_fill(~keys_valid.flatten(1)[:, None], 0.0)
     best = similarity.unflatten(2, (shots, -1)).amax(3).clamp(min=0)  # [B,N,K]
     real = valid.flatten(1)[..., None]  # [B,N,1]
     low = best.masked_fill(~real, torch.inf).amin(1, keepdim=True)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rifenet.models.backbones.folding import fold_norms
+from rifenet.models.device import runs_eagerly_on_cpu
 
 CPU_IMAGES = 2
 """Images that go through a backbone's layers together on a CPU."""
@@ -210,9 +211,7 @@ class Backbone(nn.Module):
 
 def _fits(images: Tensor) -> bool:
     """Whether all images go through the layers together: on a CPU many are no faster than few, and take more memory."""
-    if images.device.type != "cpu" or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
-        return True  # a graph is of any batch
-    return len(images) <= CPU_IMAGES
+    return not runs_eagerly_on_cpu(images) or len(images) <= CPU_IMAGES  # a graph is of any batch
 
 
 def _concatenate(stages: list[Tensor]) -> Tensor:

@@ -85,7 +85,7 @@ class InvertedResidual(nn.Module):
             out = self.relu(self.bn0(self.expand_conv(out)))
         out = self.relu(self.bn1(self.depthwise_conv(out)))
         out = self.bn2(self.project_conv(out))
-        return out + x if self.identity else out
+        return out.add_(x) if self.identity else out
 
 
 def scaled_channels(channels: int, multiplier: float) -> int:

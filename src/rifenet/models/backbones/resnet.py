@@ -51,7 +51,8 @@ class BasicBlock(nn.Module):
         """`[B, inputs, h, w] -> [B, planes, h / stride, w / stride]`."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        result: Tensor = self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        out += x if self.downsample is None else self.downsample(x)
+        result: Tensor = self.relu(out)
         return result
 
 
@@ -80,7 +81,8 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        result: Tensor = self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        out += x if self.downsample is None else self.downsample(x)
+        result: Tensor = self.relu(out)
         return result
 
 
