@@ -226,7 +226,7 @@ def test_context_cache_stays_within_its_limit_and_changes_nothing(
         cache.get(0)
     assert [cache.get(key) is not None for key in range(4)] == [True, False, False, True]
     expected = score_episodes(ColourModel(), index, listed(index, 28), 64)
-    monkeypatch.setattr(scoring, "_CACHE_BYTES", 0)
+    monkeypatch.setattr(scoring, "CACHE_BYTES", 0)
     uncached = ColourModel()
     assert (score_episodes(uncached, index, listed(index, 28), 64) == expected).all()
     assert uncached.supports == 28

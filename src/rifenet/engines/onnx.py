@@ -101,17 +101,27 @@ class OnnxEngine:
 
 
 def upsample(logits: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Maps [...,h,w] at [...,size,size], bilinear with aligned corners, as two small matrix products."""
-    rows, columns = (_interpolation(side, size) for side in logits.shape[-2:])
-    return np.asarray(rows @ logits @ columns.T, np.float32)
+    """Maps [...,h,w] at [...,size,size], bilinear with aligned corners.
+
+    Without a matrix product: numpy's threads for those go on spinning for tens of milliseconds, on the cores that the
+    next graph needs.
+    """
+    for axis in (-2, -1):
+        low, share = _interpolation(logits.shape[axis], size)
+        high = np.minimum(low + 1, logits.shape[axis] - 1)
+        share = share[:, None] if axis == -2 else share
+        first, second = np.take(logits, low, axis), np.take(logits, high, axis)
+        logits = first + (second - first) * share
+    return logits
 
 
 @cache
-def _interpolation(side: int, size: int) -> NDArray[np.float32]:
-    """Matrix [size,side] from values at `side` evenly spaced positions to `size`, first and last the same."""
+def _interpolation(side: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """For `size` evenly spaced positions over `side` values, first and last the same: the value before, [size], and how
+    far beyond it, [size] in [0,1)."""
     position = np.linspace(0, side - 1, size)
-    weight = 1 - np.abs(position[:, None] - np.arange(side))
-    return np.maximum(weight, 0).astype(np.float32)
+    low = np.floor(position).astype(np.int64)
+    return low, (position - low).astype(np.float32)
 
 
 def _session(folder: Path, entry: Any, name: str, threads: int | None) -> Any:
@@ -129,6 +139,8 @@ def _session(folder: Path, entry: Any, name: str, threads: int | None) -> Any:
         raise ValueError(f"Expected {path} as it was exported, but its content is not what {CARD} names. Export again.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # The threads of one graph that wait for more to do would keep the cores from the next graph: twice as slow.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:

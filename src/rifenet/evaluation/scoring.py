@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-_CACHE_BYTES = 3 * 2**29  # holds the one-shot supports of a class: a hundred photos at 473 px of ResNet-50, a thread
+CACHE_BYTES = 3 * 2**29
+"""Bytes of support contexts kept: for each thread a class of a hundred photos, one-shot, 473 px, ResNet-50."""
 
 
 class Model(Protocol):
@@ -138,7 +139,7 @@ def _score_in_threads(
     try:
         with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:
             work = [
-                pool.submit(_score, model, stream, part, rules, _CACHE_BYTES // len(parts), stop, progress)
+                pool.submit(_score, model, stream, part, rules, CACHE_BYTES // len(parts), stop, progress)
                 for stream, part in zip(streams, parts, strict=True)
             ]
             try:
