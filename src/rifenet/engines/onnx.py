@@ -117,8 +117,10 @@ def upsample(logits: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 
 @cache
 def _interpolation(side: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """For `size` evenly spaced positions over `side` values, first and last the same: the value before, [size], and how
-    far beyond it, [size] in [0,1)."""
+    """`size` evenly spaced positions over `side` values, first and last the same.
+
+    Returns the number of the value before each, [size], and how far beyond it each is, [size] in [0,1).
+    """
     position = np.linspace(0, side - 1, size)
     low = np.floor(position).astype(np.int64)
     return low, (position - low).astype(np.float32)

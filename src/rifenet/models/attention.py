@@ -198,6 +198,13 @@ def _barred(valid: Tensor, like: Tensor) -> Tensor:
     return torch.zeros_like(valid, dtype=like.dtype).masked_fill(~valid, -torch.inf)[:, None]
 
 
+def _attention_in_full(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, dropout_p: float) -> Tensor:
+    """`scaled_dot_product_attention` for exported graphs, which else ask each weight whether it is a number."""
+    barred = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
+    weights = ((query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2) + barred).softmax(-1)
+    return F.dropout(weights, dropout_p) @ value
+
+
 class CycleCrossAttention(nn.Module):
     """Attention from query positions to support tokens, without bias terms.
 
@@ -239,7 +246,8 @@ class CycleCrossAttention(nn.Module):
             keep = cycle_consistent(query, key, valid, token_valid, token_labels)
             if self.training and self.cycle_dropout:
                 keep = keep | (exists & (torch.rand(keep.shape, device=keep.device) < self.cycle_dropout))
-        mixed = F.scaled_dot_product_attention(
+        attend = _attention_in_full if torch.compiler.is_exporting() else F.scaled_dot_product_attention
+        mixed = attend(
             query,
             key,
             self.value_dropout(value),

@@ -287,13 +287,13 @@ class EvidenceHead(nn.Module):
         """Cosines [B,2*levels,h,w], scaled, to the query's own foreground and background by the first estimate."""
         probability = coarse.sigmoid()
         weights = torch.cat([1 - probability, probability], 1).square() * real  # [B,2,h,w]
-        means = torch.einsum("bdhw,blhw->bld", units, weights)  # [B,2,D]
-        parts = list(zip(units.split(self.channels, 1), means.split(self.channels, 2), strict=True))
-        maps = [torch.einsum("bdhw,bld->blhw", unit, F.normalize(mean, dim=2)) for unit, mean in parts]
+        flat = units.flatten(2)
+        means = weights.flatten(2) @ flat.transpose(1, 2)  # [B,2,D]
+        parts = list(zip(flat.split(self.channels, 1), means.split(self.channels, 2), strict=True))
+        maps = [F.normalize(mean, dim=2) @ unit for unit, mean in parts]  # [B,2,N] each
         if len(parts) > 1:
-            everything = torch.einsum("bdhw,bld->blhw", units, F.normalize(means, dim=2))
-            maps.append(everything / math.sqrt(len(parts)))
-        return torch.cat(maps, 1) * 4 - 2
+            maps.append(F.normalize(means, dim=2) @ flat / math.sqrt(len(parts)))
+        return (torch.cat(maps, 1) * 4 - 2).unflatten(2, units.shape[-2:])
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
