@@ -4,9 +4,9 @@ Decisions, all of them so that no setting of the machine changes a digit:
 - The network sees one episode at a time, whatever the loader's batch size: sums over a batch differ in their last bits.
 - On the CPU each operation has one thread, because sums over several differ too; the threads score different episodes
   instead, which is also the faster way to use them.
-- Episodes run in order of class and query, so a query is encoded once for all its episodes and seeds, and a class's
-  supports are found in a small cache; a rank, and a thread of it, takes a contiguous part of that order. Counts are
-  whole numbers, put back in place.
+- Episodes run query by query, and those of a class near each other: a query is encoded once for all its classes,
+  episodes and seeds, and supports are found in a cache of bounded memory, which the threads share. A rank, and a thread
+  of it, takes a contiguous part of that order. Counts are whole numbers, put back in place.
 
 How logits become a mask is in `prediction`.
 """
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-CACHE_BYTES = 3 * 2**29
-"""Bytes of support contexts kept: for each thread a class of a hundred photos, one-shot, 473 px, ResNet-50."""
+CACHE_BYTES = 2**31
+"""Bytes of support contexts kept: of 330 one-shot supports at 473 px of ResNet-50."""
 
 
 class Model(Protocol):
@@ -97,7 +97,7 @@ def score_episodes(
         ValueError: the model's logits are not finite.
     """
     rank, ranks = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
-    order = sorted(range(len(episodes)), key=lambda position: (episodes[position].class_id, episodes[position].query))
+    order = _order(episodes)
     positions = _parts(order, ranks)[rank]
     mine = [episodes[position] for position in positions]
     counts = torch.zeros(len(episodes), 2, 2, dtype=torch.int64)
@@ -135,11 +135,11 @@ def _score_in_threads(
     streams = [
         iter(_loader(EvaluationEpisodes(index, part, size, rules.squashed), batch_size, share)) for part in parts
     ]
-    stop = threading.Event()
+    stop, contexts = threading.Event(), _Contexts(CACHE_BYTES)
     try:
         with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:
             work = [
-                pool.submit(_score, model, stream, part, rules, CACHE_BYTES // len(parts), stop, progress)
+                pool.submit(_score, model, stream, part, rules, contexts, stop, progress)
                 for stream, part in zip(streams, parts, strict=True)
             ]
             try:
@@ -149,6 +149,15 @@ def _score_in_threads(
     finally:
         torch.set_num_threads(threads)
     return np.concatenate([part.result() for part in work])
+
+
+def _order(episodes: Sequence[Episode]) -> list[int]:
+    """Positions in the order of scoring: queries one after another, by the first class that each is asked for."""
+    first: dict[int, int] = {}
+    for episode in episodes:
+        first[episode.query] = min(episode.class_id, first.get(episode.query, episode.class_id))
+    asked = [(first[episode.query], episode.query, episode.class_id) for episode in episodes]
+    return sorted(range(len(episodes)), key=asked.__getitem__)
 
 
 def _parts(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
@@ -173,12 +182,11 @@ def _score(
     batches: Iterator[dict[str, Any]],
     episodes: Sequence[Episode],
     rules: Rules,
-    cache_bytes: int,
+    contexts: _Contexts,
     stop: threading.Event,
     progress: Callable[[int], None] | None,
 ) -> NDArray[np.int64]:
     device = device_of(model)
-    contexts = _Contexts(cache_bytes)
     counts = np.zeros((len(episodes), 2, 2), dtype=np.int64)
     done, encoded = 0, -1
     for batch in batches:
@@ -215,25 +223,30 @@ def _contexts(model: Model, one: dict[str, Tensor], episode: Episode, cache: _Co
 
 
 class _Contexts:
-    """The support contexts used last, up to a number of bytes: over several seeds most one-shot supports come back."""
+    """The support contexts used last, up to a number of bytes, for all threads: most one-shot supports come back."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._bytes = limit, 0
         self._kept: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Any:
         """The context kept under `key`, or None."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
 
     def put(self, key: Hashable, context: Iterable[Tensor]) -> None:
         """Keeps `context`, a tuple of tensors, and forgets the oldest ones where they are too many."""
-        self._kept[key] = context
-        self._bytes += sum(field.nbytes for field in context)
-        while self._bytes > self._limit:
-            _, oldest = self._kept.popitem(last=False)
-            self._bytes -= sum(field.nbytes for field in oldest)
+        with self._lock:
+            if key in self._kept:
+                return  # another thread was first, with the same digits
+            self._kept[key] = context
+            self._bytes += sum(field.nbytes for field in context)
+            while self._bytes > self._limit:
+                _, oldest = self._kept.popitem(last=False)
+                self._bytes -= sum(field.nbytes for field in oldest)
 
 
 def device_of(model: Model) -> torch.device:
