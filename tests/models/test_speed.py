@@ -9,10 +9,11 @@ import pytest
 import torch
 from tiny_model import SMALL
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from rifenet.config import TrainConfig
 from rifenet.models import RiFeNet, build_model
-from rifenet.models.attention import _softmax, cycle_consistent, first_maximum, sample_and_mix
+from rifenet.models.attention import _attention_in_full, _softmax, cycle_consistent, first_maximum, sample_and_mix
 from rifenet.models.prior import choose_keys, prior_mask
 from rifenet.training.loop import prepare
 
@@ -180,11 +181,27 @@ def test_affinity_by_loops() -> None:
     valid[0, 1, 2] = False
     affinity = model.evidence.affinity(high, valid)[0, 0]
     vectors = [high[0, :, i // 3, i % 3].split(channels) for i in range(6)]
-    for i, one in enumerate(vectors):
+    for i, one in enumerate(vectors[:5]):
         for j, other in enumerate(vectors[:5]):
             cosines = [float(torch.cosine_similarity(a, b, dim=0)) for a, b in zip(one, other, strict=True)]
             assert float(affinity[i, j]) == pytest.approx(sum(cosines) / len(channels), abs=1e-5)
-    assert (affinity[:, 5] < -1).all()
+    assert (affinity[:, 5] == 0).all()
+    assert (affinity[5] == 0).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 12.0])
+def test_attention_of_exported_graphs_is_masked_attention(scale: float) -> None:
+    """Masked keys keep a logit there, and their weight is taken off again."""
+    query, key, value = (scale * torch.randn(2, 3, length, 8) for length in (7, 20, 20))
+    mask = torch.rand(2, 3, 1, 20) < 0.4
+    key = torch.where(mask.transpose(2, 3), key, 5 * key)  # also where the masked keys' own logits would be the largest
+    mask[1, 2] = False
+    full = _attention_in_full(query, key, value, mask, 0.0)
+    masked = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    for batch, head in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1)):
+        assert mask[batch, head].any()
+        assert torch.allclose(full[batch, head], masked[batch, head], rtol=1e-4, atol=1e-5 * scale)
+    assert (full[1, 2] == 0).all()  # no key counts
 
 
 def training_gradients(model: RiFeNet) -> list[Tensor]:

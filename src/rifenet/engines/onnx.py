@@ -83,7 +83,7 @@ class OnnxEngine:
     ) -> Context:
         """Learns a class; see `Engine`."""
         inputs: dict[str, NDArray[Any]] = {"images": images[None], "masks": masks[None], "image_valid": valid[None]}
-        return dict(zip(self._context, _run(self._support, inputs), strict=True))
+        return _filled(dict(zip(self._context, _run(self._support, inputs), strict=True)))
 
     def encode_query(self, images: NDArray[np.float32], valid: NDArray[np.bool_]) -> Any:
         """Encodes images; see `Engine`."""
@@ -98,6 +98,17 @@ class OnnxEngine:
             )
         logits = [_run(self._decode, {**image, **context})[0] for image in features]
         return np.concatenate([upsample(part, self.size) for part in logits])
+
+
+def _filled(context: Context) -> Context:
+    """The context without slots of the prior's keys that no shot fills: each would cost a query as much as a full one.
+
+    Filled slots come first.
+    """
+    if "prior_valid" not in context:
+        return context
+    slots = max(int(context["prior_valid"].sum(2).max()), 1)
+    return {**context, **{name: context[name][:, :, :slots] for name in ("prior_keys", "prior_valid")}}
 
 
 def upsample(logits: NDArray[np.float32], size: int) -> NDArray[np.float32]:
@@ -141,8 +152,10 @@ def _session(folder: Path, entry: Any, name: str, threads: int | None) -> Any:
         raise ValueError(f"Expected {path} as it was exported, but its content is not what {CARD} names. Export again.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # The threads of one graph that wait for more to do would keep the cores from the next graph: twice as slow.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads of one graph that go on waiting for more to do would keep the cores from the next graph: twice as slow.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Its kernel for a sum and a layer norm in one is four times as slow as its two kernels for them.
+    options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from rifenet.models.device import runs_eagerly_on_cpu
 
+LEAST_WEIGHT = 1e-30  # sum of a query's weights; only where no token counts is it less
+
 
 def sine_position(height: int, width: int, channels: int, device: torch.device) -> Tensor:
     """Two-dimensional sine position encoding [h*w,C]: rows in the first half of the channels, columns in the second."""
@@ -168,11 +170,31 @@ def _returns_to_its_label(
     query: Tensor, keys: Tensor, query_valid: Tensor, token_valid: Tensor, labels: Tensor
 ) -> Tensor:
     """One head of `cycle_consistent`: query [B,N,D], keys [B,T,D] -> [B,T] bool."""
-    # The product starts from 0 or -inf instead of having its padding filled in another pass over it.
-    best_query = first_maximum(torch.baddbmm(_barred(query_valid, query), keys, query.transpose(1, 2)))[..., None]
+    best_query = _most_alike(keys, query, query_valid)[..., None]
     there = query.gather(1, best_query.expand(-1, -1, query.shape[-1]))  # [B,T,D]
-    best_token = first_maximum(torch.baddbmm(_barred(token_valid, keys), there, keys.transpose(1, 2)))  # [B,T]
+    best_token = _most_alike(there, keys, token_valid)  # [B,T]
     return (labels.gather(1, best_token) == labels) & token_valid
+
+
+def _most_alike(asked: Tensor, among: Tensor, valid: Tensor) -> Tensor:
+    """Which valid one of `among` [B,M,D] has the largest product with each of `asked` [B,T,D]: [B,T], the first."""
+    if torch.compiler.is_exporting():
+        return _most_alike_by_blocks(asked, among, valid)
+    # The product starts from 0 or -inf instead of having its padding filled in another pass over it.
+    return first_maximum(torch.baddbmm(_barred(valid, among), asked, among.transpose(1, 2)))
+
+
+def _most_alike_by_blocks(asked: Tensor, among: Tensor, valid: Tensor, block: int = 64) -> Tensor:
+    """The same for exported graphs, whose runtime adds nothing to a product for free, and has a slow argmax, too."""
+    length = among.shape[1]
+    more = (length + block - 1) // block * block - length
+    barred = _barred(F.pad(valid, (0, more)), among).transpose(1, 2)
+    among = torch.cat([F.pad(among, (0, 0, 0, more)), barred], 2)
+    products = F.pad(asked, (0, 1), value=1.0) @ among.transpose(1, 2)
+    blocks = products.unflatten(2, (-1, block))  # [B,T,M/block,block]
+    start = blocks.amax(3).argmax(2)
+    inside = blocks.gather(2, start[..., None, None].expand(-1, -1, 1, block))[:, :, 0].argmax(2)
+    return start * block + inside
 
 
 def first_maximum(x: Tensor, block: int = 64) -> Tensor:
@@ -199,10 +221,19 @@ def _barred(valid: Tensor, like: Tensor) -> Tensor:
 
 
 def _attention_in_full(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, dropout_p: float) -> Tensor:
-    """`scaled_dot_product_attention` for exported graphs, which else ask each weight whether it is a number."""
-    barred = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
-    weights = ((query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2) + barred).softmax(-1)
-    return F.dropout(weights, dropout_p) @ value
+    """`scaled_dot_product_attention` for exported graphs, masks [B,G,1,T], without a logit of minus infinity.
+
+    The weight of such a logit underflows, which makes a runtime's softmax eight times as slow. Here a masked key is the
+    mean of the others, so that its logit is never the largest, and its weight is taken off again: each weight is
+    divided by the sum of those that count. A head at a time, so that the weights stay in the processor's cache.
+    """
+    counts = attn_mask.transpose(2, 3).to(query.dtype)  # [B,G,T,1]
+    mean = (key * counts).sum(2, keepdim=True) / counts.sum(2, keepdim=True).clamp(min=1)
+    key = key * counts + mean * (1 - counts)
+    value = torch.cat([value * counts, counts], 3)
+    heads = zip((query * query.shape[-1] ** -0.5).unbind(1), key.unbind(1), value.unbind(1), strict=True)
+    mixed = torch.stack([F.dropout((q @ k.transpose(1, 2)).softmax(2), dropout_p) @ v for q, k, v in heads], 1)
+    return mixed[..., :-1] / mixed[..., -1:].clamp(min=LEAST_WEIGHT)
 
 
 class CycleCrossAttention(nn.Module):

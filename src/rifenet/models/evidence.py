@@ -31,7 +31,6 @@ GROUPS = 8
 HEADS = 4
 EPS = 1e-12
 LEAST_VOTE = 1e-30  # far below that of a key of cosine -1
-PADDING = -1000.0  # as the cosine of a padded key; not -inf, whose gradient to a sharpness would be NaN
 
 
 class EvidenceKeys(NamedTuple):
@@ -169,11 +168,15 @@ class AffinityPropagation(nn.Module):
         self.merge = Normed(dim, dim)
 
     def forward(self, x: Tensor, affinity: Tensor, real: Tensor) -> Tensor:
-        """Maps x [B,c,h,w] to [B,c,h,w]; affinity [B,1,N,N], below -1 for keys that are padding; real [B,1,h,w]."""
-        value = self.value(x).flatten(2).unflatten(1, (HEADS, -1)).transpose(2, 3)  # [B,4,N,c/4]
+        """Maps x [B,c,h,w] to [B,c,h,w]; affinity [B,1,N,N], 0 for keys that are padding; real [B,1,h,w]."""
+        value = self.value(x).flatten(2).unflatten(1, (HEADS, -1))  # [B,4,c/4,N]
+        keys = real.flatten(2)[:, None].expand(-1, HEADS, -1, -1)
+        value = torch.cat([value * keys, keys], 2).transpose(2, 3)
         # A head at a time: the weights of all would be the network's largest tensor, and leave the processor's cache.
         heads = zip(self.sharpness.exp(), value.unbind(1), strict=True)
         mixed = torch.stack([(affinity[:, 0] * sharp).softmax(2) @ own for sharp, own in heads], 1)
+        # The weights of padding are taken off here: a logit that leaves none underflows, which is slow in exports.
+        mixed = mixed[..., :-1] / mixed[..., -1:].clamp(min=EPS)
         spread = mixed.transpose(2, 3).flatten(1, 2).view_as(x)
         merged: Tensor = self.merge.norm(x + self.merge.convolution(spread), real)
         return merged.relu_()
@@ -235,14 +238,10 @@ class EvidenceHead(nn.Module):
             nn.init.zeros_(last.bias)
 
     def affinity(self, high: Tensor, valid: Tensor) -> Tensor:
-        """Cosines of high features [B,D,h,w] among each other, mean over the stages, [B,1,N,N]: the same for any class.
-
-        Columns of padding (valid [B,h,w] bool is false) are far below -1.
-        """
+        """Cosines [B,1,N,N] of high features [B,D,h,w], mean over the stages; 0 where valid [B,h,w] bool is false."""
         with torch.autocast(high.device.type, enabled=False):  # training must see the similarities of evaluation
-            flat = stage_units(high, self.channels, 1).flatten(2)
-            affinity = (flat.transpose(1, 2) @ flat / len(self.channels))[:, None]
-            return affinity.masked_fill(~valid.flatten(1)[:, None, None], PADDING)
+            flat = stage_units(high, self.channels, 1).flatten(2) * valid.flatten(1)[:, None]
+            return (flat.transpose(1, 2) @ flat / len(self.channels))[:, None]
 
     def forward(
         self,
