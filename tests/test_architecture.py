@@ -104,6 +104,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # Programs over them.
     "evaluation": ("evaluation.*",),
     "evaluation.*": ("files", "config", "data", "data.*", "metrics", "visualize", "plots", "evaluation.*"),
+    "evaluation.presence": (
+        *("config", "data", "data.*", "metrics", "evaluation.*"),
+        *("models.baseline", "models.masks", "models.matching"),  # hard negatives are chosen by training-free matching
+    ),
     "evaluation.strips": (
         *("files", "data", "data.*", "metrics", "visualize", "models"),
         *("evaluation.*",),  # models: which of them has a prior to show

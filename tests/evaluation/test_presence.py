@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rendered import make_voc
 from scipy.optimize import minimize
 
 from rifenet.config import Config, DataConfig, EvalConfig
+from rifenet.data.episodes import load_episode
 from rifenet.data.sampling import absent_query, evaluation_episodes
 from rifenet.data.sources import open_dataset
 from rifenet.evaluation.presence import (
+    HARD_OF,
+    _likeness,
+    against_hard,
     confidence,
     fit_calibration,
+    hard_statistics,
     judged_presence,
     presence_pairs,
     reliability_bins,
 )
-from rifenet.metrics import auroc, expected_calibration_error
+from rifenet.metrics import auroc, expected_calibration_error, presence_statistic
 from rifenet.models import build_model
+
+PARTS = ("images", "masks", "valid")
 
 
 def test_the_fit_is_the_maximum_of_the_penalised_likelihood() -> None:
@@ -61,6 +70,42 @@ def test_pairs_on_rendered_photos(tmp_path: Path) -> None:
     assert auroc(statistics, present) > 0.5  # objects of one class share colour and shape here
 
 
+def test_a_hard_negative_is_the_photo_that_the_prototype_takes_most_for_the_class(tmp_path: Path) -> None:
+    index = open_dataset("pascal", make_voc(tmp_path, class_ids=(6, 7, 8), per_class=4, mixed=0))
+    episodes = evaluation_episodes(index, (6, 7, 8), shots=2, seed=0, episodes=4, min_area=500)
+    model = build_model(kind="prototype", backbone="efficientnet_lite0", stride=16).eval()
+    hard = hard_statistics(model, index, episodes, 97, seed=5)
+    for position, episode in enumerate(episodes):
+        found = []
+        for number in range(HARD_OF):
+            query = absent_query(index, episode.class_id, 5, position * HARD_OF + number)
+            arrays = load_episode(index, replace(episode, query=query), 97)
+            with torch.inference_mode():
+                context = model.encode_support(*(torch.from_numpy(arrays[f"support_{part}"])[None] for part in PARTS))
+                logits = model.decode(model.encode_query(torch.from_numpy(arrays["query_images"])[None]), context)
+            difference = torch.nn.functional.interpolate(logits, (97, 97), mode="bilinear", align_corners=True).numpy()
+            difference = (difference[0, 1] - difference[0, 0])[arrays["query_valid"]]
+            # The maximum of a bilinear map is that of its grid, which no photo here is too flat for.
+            found.append((difference.max(), presence_statistic(1 / (1 + np.exp(-difference)))))
+        assert hard[position] == pytest.approx(max(found)[1], abs=1e-5)
+    # Photos that are taken for the class are harder to tell from it than any photo.
+    statistics, present = presence_pairs(model, index, episodes, 97, seed=5)
+    mixed = against_hard(statistics, present, hard)
+    assert (mixed[present] == statistics[present]).all()
+    assert (mixed[~present] == hard).all()
+
+
+def test_a_trained_models_hard_negatives_come_from_its_frozen_features(tmp_path: Path) -> None:
+    index = open_dataset("pascal", make_voc(tmp_path, class_ids=(6, 7, 8), per_class=4, mixed=0))
+    episodes = evaluation_episodes(index, (6, 7, 8), shots=1, seed=0, episodes=3, min_area=500)
+    chosen = []
+    for head in (0, 1):
+        torch.manual_seed(head)
+        model = build_model(backbone="efficientnet_lite0", stride=16, low=[3], mid=[3, 5], high=[6]).eval()
+        chosen.append([_likeness(model, index, episode, 97) for episode in episodes])
+    assert chosen[0] == chosen[1]
+
+
 def test_bins_by_hand_and_their_distance_is_the_calibration_error() -> None:
     sure = np.array([0.05, 0.1, 0.15, 0.95, 1.0])
     present = np.array([False, True, False, True, True])
@@ -82,3 +127,5 @@ def test_presence_of_a_calibrated_model_and_of_one_without(tmp_path: Path) -> No
     told = judged_presence(model, index, config, 4)
     assert (told["pairs"], sum(each["examples"] for each in told["bins"])) == (4, 8)
     assert sum(each["examples"] * each["share"] for each in told["bins"]) == pytest.approx(4)
+    assert 0 <= told["hard"]["auroc"] <= 1
+    assert told["hard"]["negatives"].startswith(f"of {HARD_OF} ")

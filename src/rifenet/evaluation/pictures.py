@@ -118,6 +118,11 @@ def reliability_sections(results: Sequence[Path], folder: Path, relative_to: Pat
             f"{known['expected_calibration_error']:.3f}, over {known['pairs']} photos that show the class and as many "
             "that do not."
         )
+        if hard := known.get("hard"):
+            lines.append(
+                f"With hard negatives, {hard['negatives']}: {hard['auroc']:.3f} and "
+                f"{hard['expected_calibration_error']:.3f}."
+            )
     return ["## Confidence that a class is there", *lines, ""] if lines else []
 
 

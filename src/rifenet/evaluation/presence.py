@@ -14,15 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from rifenet.config import Config
 from rifenet.data.episodes import load_episode
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, absent_query, evaluation_episodes
 from rifenet.metrics import auroc, expected_calibration_error, presence_statistic
+from rifenet.models.baseline import PrototypeFeatures
+from rifenet.models.masks import soft_masks, valid_on_grid
+from rifenet.models.matching import matching_prototypes, matching_score
 
 BINS = 10
+HARD_OF = 8
+HARD = f"of {HARD_OF} class-uniform ones the most alike by training-free matching"
 Pairs = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
 
@@ -41,16 +46,59 @@ def presence_pairs(model: nn.Module, index: ImageIndex, episodes: Sequence[Episo
     return np.array(statistics), np.array(present)
 
 
+@torch.inference_mode()
+def hard_statistics(
+    model: nn.Module, index: ImageIndex, episodes: Sequence[Episode], size: int, seed: int
+) -> NDArray[np.float64]:
+    """Statistics [N] in [0,1] of a hard negative each: of `HARD_OF` photos without the class the most alike one.
+
+    The photos are drawn class-uniform by (seed, position). Alike is whose best position the training-free matching with
+    the episode's supports (`models.matching`) finds most of the class in: the choice looks at the frozen features and
+    not at what is judged, so models over one backbone meet the same photos.
+    """
+    statistics = []
+    for position, episode in enumerate(episodes):
+        drawn = {absent_query(index, episode.class_id, seed, position * HARD_OF + number) for number in range(HARD_OF)}
+        asked = [replace(episode, query=query) for query in sorted(drawn)]
+        most = int(np.argmax([_likeness(model, index, each, size) for each in asked]))
+        statistics.append(_statistic(model, index, asked[most], size))
+    return np.array(statistics)
+
+
+def _likeness(model: nn.Module, index: ImageIndex, episode: Episode, size: int) -> float:
+    support, query, _ = _inputs(model, index, episode, size)
+    images, masks, valid = support
+    features = _matched(model, images[0])[None]
+    grid = (features.shape[-2], features.shape[-1])
+    prototypes = matching_prototypes(features, *soft_masks(masks, valid, grid))
+    score = matching_score(_matched(model, query[0]), prototypes)[:, 0]
+    return float(score[valid_on_grid(query[2], grid)].max())
+
+
+def _matched(model: nn.Module, images: Tensor) -> Tensor:
+    """Unit-length features [B,D,h,w] by which images [B,3,H,W] are matched without training: RiFeNet's prior's."""
+    features = model.encode_query(images)  # type: ignore[operator]
+    return features.features if isinstance(features, PrototypeFeatures) else features.high
+
+
 def _statistic(model: nn.Module, index: ImageIndex, episode: Episode, size: int) -> float:
+    support, query, seen = _inputs(model, index, episode, size)
+    logits = model.decode(model.encode_query(query[0], query[2]), model.encode_support(*support))  # type: ignore[operator]
+    scores = nn.functional.interpolate(logits.float(), (size, size), mode="bilinear", align_corners=True).softmax(1)
+    return presence_statistic(scores[0, 1].cpu().numpy()[seen])
+
+
+def _inputs(
+    model: nn.Module, index: ImageIndex, episode: Episode, size: int
+) -> tuple[list[Tensor], list[Tensor], NDArray[np.bool_]]:
+    """Images, masks and valid of support and query, with a batch axis, and the query's real pixels [S,S]."""
     device = next(tensor.device for tensor in model.state_dict(keep_vars=True).values())
     arrays = load_episode(index, episode, size)
     support, query = (
         [torch.from_numpy(arrays[f"{branch}_{part}"])[None].to(device) for part in ("images", "masks", "valid")]
         for branch in ("support", "query")
     )
-    logits = model.decode(model.encode_query(query[0], query[2]), model.encode_support(*support))  # type: ignore[operator]
-    scores = nn.functional.interpolate(logits.float(), (size, size), mode="bilinear", align_corners=True).softmax(1)
-    return presence_statistic(scores[0, 1].cpu().numpy()[arrays["query_valid"]])
+    return support, query, arrays["query_valid"]
 
 
 def fit_calibration(statistics: NDArray[np.float64], present: NDArray[np.bool_]) -> dict[str, float]:
@@ -84,8 +132,8 @@ def judged_presence(model: Any, index: ImageIndex, config: Config, count: int) -
     """How far confidence is to be believed, for a result file: figures, and `bins` for a reliability diagram.
 
     `count` episodes of the novel classes, under the protocol `pfenet` by the first seed, each also with a query that
-    does not show the class. The model's own calibration is judged as it is; one without any, such as `prototype`, gives
-    `{"pairs": 0}`.
+    does not show the class; `hard` has the figures with a hard negative in its place (`hard_statistics`). The model's
+    own calibration is judged as it is; one without any, such as `prototype`, gives `{"pairs": 0}`.
     """
     calibration = getattr(model, "metadata", {}).get("calibration")
     if calibration is None:
@@ -103,13 +151,29 @@ def judged_presence(model: Any, index: ImageIndex, config: Config, count: int) -
         )
     statistics, present = presence_pairs(model.eval(), index, episodes, data.image_size, seed)
     sure = confidence(statistics, calibration)
+    told = {"pairs": len(episodes), "negatives": "class-uniform", **separation(statistics, present, sure)}
+    statistics = against_hard(statistics, present, hard_statistics(model, index, episodes, data.image_size, seed))
+    hard = separation(statistics, present, confidence(statistics, calibration))
+    return {**told, "bins": reliability_bins(sure, present), "hard": {"negatives": HARD, **hard}}
+
+
+def separation(
+    statistics: NDArray[np.float64], present: NDArray[np.bool_], sure: NDArray[np.float64]
+) -> dict[str, float]:
+    """How well statistics tell present from absent, and how far the confidences `sure` are off, [M] each."""
     return {
-        "pairs": len(episodes),
-        "negatives": "class-uniform",
         "auroc": auroc(statistics, present),
         "expected_calibration_error": expected_calibration_error(sure, present),
-        "bins": reliability_bins(sure, present),
     }
+
+
+def against_hard(
+    statistics: NDArray[np.float64], present: NDArray[np.bool_], hard: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The statistics [2N] of `presence_pairs` with the negatives' [N] taken by `hard`."""
+    mixed = statistics.copy()
+    mixed[~present] = hard
+    return mixed
 
 
 def reliability_bins(sure: NDArray[np.float64], present: NDArray[np.bool_], count: int = BINS) -> list[dict[str, Any]]:
