@@ -3,6 +3,7 @@
     python scripts/measure_performance.py --voc VOC2012 --out docs/results/performance.json
     python scripts/measure_performance.py --tables docs/performance.md --out docs/results/performance.json
 
+The tables also hold the figures of `scripts/measure_export.py` in the folder `export` beside the JSON.
 Each part (`--only query training ...`) goes into the JSON by itself and leaves the others there, so that a part can be
 taken again. Times of one part are taken in turns with the unit, one plain forward of ResNet-50 on one 473 px image;
 two threads throughout. The machine should do nothing else meanwhile.
@@ -316,13 +317,39 @@ def _medians(todo: list[Task], runs: int) -> dict[str, dict[str, float]]:
     return figures(measure(todo, range(runs + 2), 2))
 
 
-def write_tables(path: Path, parts: Values) -> None:
+def exports_table(records: list[Values]) -> list[str]:
+    """Rows of the exports' bars, of the files of `scripts/measure_export.py`."""
+    rows = ["| model | what | measured | bar | |", "|---|---|---|---|---|"]
+    for record in records:
+        times, masks = record["seconds"], record["agreement_with_torch"]
+        points = record.get("scores", {}).get("engines", {}).get("onnx_int8", {}).get("minus_torch")
+        for what, value, least, bound in (
+            ("float32, masks: IoU with torch's", masks["onnx_float32"]["mask_iou"], True, 0.999),
+            ("float32, a query: times torch's", times["onnx_float32_over_torch"], False, 1.2),
+            ("8 bits, a query: faster than float32", times["int8_speedup_over_onnx_float32"], True, 1.8),
+            ("8 bits, a query: faster than torch", times["int8_speedup_over_torch"], True, 1.4),
+            ("8 bits, mIoU minus torch's, points", points, True, -0.7),
+        ):
+            if value is not None:
+                held = value >= bound if least else value <= bound
+                bar = f"at {'least' if least else 'most'} {bound:g}"
+                rows.append(
+                    f"| {record['model']}, {record['size']} px | {what} | {value:.3f} | {bar} | {_verdict(held)} |"
+                )
+    return rows
+
+
+def _verdict(held: bool) -> str:
+    return "yes" if held else "no"
+
+
+def write_tables(path: Path, parts: Values, exports: list[Values]) -> None:
     """Puts the tables between their markers in a document. Raises ValueError where it has no such markers."""
     bars = ["| what | measured | at most | |", "|---|---|---|---|"]
     for what, part, name, bound, kind in BARS:
         figure = parts.get(part, {}).get("figures", {}).get(name, {})
         value = figure.get("units", figure.get("value"))
-        shown, verdict = ("not measured", "") if value is None else (f"{value:.2f}", "yes" if value <= bound else "no")
+        shown, verdict = ("not measured", "") if value is None else (f"{value:.2f}", _verdict(value <= bound))
         bars.append(f"| {what} | {shown} | {bound:g} {kind} | {verdict} |")
     stages = ["| step or stage | median | quartiles | units |", "|---|---|---|---|"]
     for part in ("query", "training"):
@@ -331,7 +358,7 @@ def write_tables(path: Path, parts: Values) -> None:
                 low, middle, high = (f"{1000 * figure[key]:.1f}" for key in ("q1", "median", "q3"))
                 stages.append(f"| `{name}` | {middle} ms | {low} to {high} ms | {figure['units']:.3f} |")
     text = path.read_text(encoding="utf-8")
-    for name, rows in (("bars", bars), ("stages", stages)):
+    for name, rows in (("bars", bars), ("exports", exports_table(exports)), ("stages", stages)):
         first, last = (marker.format(name) for marker in MARKERS)
         before, found, rest = text.partition(first)
         _, closed, after = rest.partition(last)
@@ -365,7 +392,8 @@ def main() -> None:
     options = parser.parse_args()
     known: Values = json.loads(options.out.read_text()) if options.out.is_file() else {"parts": {}}
     if options.tables:
-        write_tables(options.tables, known["parts"])
+        files = sorted((options.out.parent / "export").glob("*.json"))
+        write_tables(options.tables, known["parts"], [json.loads(file.read_text()) for file in files])
         return
     torch.set_num_threads(THREADS)
     for name in options.only:

@@ -27,29 +27,44 @@ def test_the_tables_are_those_of_the_committed_figures(script: ModuleType, tmp_p
     parts = json.loads(FIGURES.read_text(encoding="utf-8"))["parts"] if FIGURES.is_file() else {}
     page = tmp_path / "page.md"
     page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
-    script.write_tables(page, parts)
+    exports = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(FIGURES.parent.glob("export/*.json"))]
+    script.write_tables(page, parts, exports)
     assert page.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8"), "write the tables again: see the page"
 
 
 def test_a_bar_is_held_missed_or_not_measured(script: ModuleType, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    markers = [marker.format(name) for name in ("bars", "stages") for marker in script.MARKERS]
-    page.write_text("before\n{}\nstale row\n{}\nbetween\n{}\n{}\nafter\n".format(*markers), encoding="utf-8")
+    markers = [marker.format(name) for name in ("bars", "exports", "stages") for marker in script.MARKERS]
+    page.write_text("before\n{}\nstale row\n{}\nbetween\n{}\n{}\n{}\n{}\nafter\n".format(*markers), encoding="utf-8")
     figure = {"median": 2.0, "q1": 1.5, "q3": 2.5, "units": 1.4, "runs": 20}
     parts = {
         "query": {"figures": {"query": figure, "learn": figure}},
         "index": {"figures": {"first_seconds": {"value": 30}}},
     }
-    script.write_tables(page, parts)
+    export = {
+        "model": "small",
+        "size": 97,
+        "agreement_with_torch": {"onnx_float32": {"mask_iou": 0.9991}},
+        "seconds": {
+            "onnx_float32_over_torch": 1.3,
+            "int8_speedup_over_onnx_float32": 1.81,
+            "int8_speedup_over_torch": 1.39,
+        },
+        "scores": {"engines": {"onnx_int8": {"minus_torch": -0.8}}},
+    }
+    script.write_tables(page, parts, [export])
     text = page.read_text(encoding="utf-8")
     assert "| a query, class learned from 1 photo | 1.40 | 1.45 units | yes |" in text
     assert "| learning a class from one photo | 1.40 | 1.2 units | no |" in text
     assert "| index of 12,031 masks, first | 30.00 | 90 s | yes |" in text
     assert "| rifenet --help | not measured | 0.5 s |  |" in text
     assert "| `query` | 2000.0 ms | 1500.0 to 2500.0 ms | 1.400 |" in text
+    verdicts = [row.split(" | ")[-1] for row in text.splitlines() if row.startswith("| small, 97 px")]
+    assert verdicts == ["yes |", "no |", "yes |", "no |", "no |"]
+    assert "| small, 97 px | 8 bits, mIoU minus torch's, points | -0.800 | at least -0.7 | no |" in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "stale row" not in text
     page.write_text("no markers", encoding="utf-8")
     with pytest.raises(ValueError, match="Put them where a table goes"):
-        script.write_tables(page, parts)
+        script.write_tables(page, parts, [])
