@@ -1,11 +1,12 @@
 """Makes the file that ships with the program out of a run.
 
-    python scripts/bundle_model.py RUN OUT --name NAME --root union --pairs 240
+    python scripts/bundle_model.py RUN OUT --name NAME --root union --pairs 400 --image-size 449
 
-The frozen backbone goes in, weights in float16; the auxiliary head, which only training uses, stays out. Presence is
-calibrated on the photos of the run's novel classes, which it never saw: each of `--pairs` episodes, classes in turn, is
-scored with its own query and with a photo without the class. What is said of it is cross-fitted: the map that is judged
-on one half of the classes was fitted on the other half. The map that ships is fitted on all.
+The frozen backbone goes in, weights in float16; the auxiliary head, which only training uses, stays out. RUN may also
+be such a file, with `--config` the config of its run. Presence is calibrated on the photos of the run's novel classes,
+which it never saw: each of `--pairs` episodes, classes in turn, is scored with its own query, with a photo without the
+class, and with a hard one. What is said of it is cross-fitted: the map that is judged on one class was fitted on the
+others. The map that ships is fitted on all.
 """
 
 from __future__ import annotations
@@ -19,9 +20,16 @@ from rifenet.checkpoint import save_model
 from rifenet.config import load_config
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.sources import open_dataset
-from rifenet.evaluation.presence import confidence, fit_calibration, presence_pairs
+from rifenet.evaluation.presence import (
+    HARD,
+    against_hard,
+    confidence,
+    fit_calibration,
+    hard_statistics,
+    presence_pairs,
+    separation,
+)
 from rifenet.hub import load_model
-from rifenet.metrics import auroc, expected_calibration_error
 
 SEED = 11
 
@@ -33,29 +41,37 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--name", required=True)
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--pairs", type=int, default=240)
+    parser.add_argument("--pairs", type=int, default=400)
+    parser.add_argument("--image-size", type=int, help="side of the network's input (default: that of training)")
+    parser.add_argument("--config", type=Path, help="default: RUN/config.yaml")
     options = parser.parse_args()
-    model, data = load_model(options.run), load_config(options.run / "config.yaml").data
+    model, data = load_model(options.run), load_config(options.config or options.run / "config.yaml").data
+    size = options.image_size or data.image_size
     index = open_dataset(data.dataset, options.root)
     photos = index.with_records(record for record in index.records if "~" not in record.name)
     pool = EpisodePool(photos, index.novel_classes(data.fold), shots=1, min_area=data.min_area, sampling="class")
     episodes = [pool.episode(SEED, number) for number in range(options.pairs)]
-    statistics, present = presence_pairs(model, photos, episodes, data.image_size, SEED)
-    classes = sorted({episode.class_id for episode in episodes})
-    first = np.repeat([episode.class_id in classes[::2] for episode in episodes], 2)
-    judged = np.zeros(len(statistics))
-    for half in (first, ~first):
-        judged[half] = confidence(statistics[half], fit_calibration(statistics[~half], present[~half]))
+    statistics, present = presence_pairs(model, photos, episodes, size, SEED)
+    ids = np.repeat([episode.class_id for episode in episodes], 2)
+    hard = against_hard(statistics, present, hard_statistics(model, photos, episodes, size, SEED))
+    sure, sure_hard = np.zeros(len(ids)), np.zeros(len(ids))
+    for class_id in set(ids.tolist()):
+        own = ids == class_id
+        fitted = fit_calibration(statistics[~own], present[~own])
+        sure[own], sure_hard[own] = confidence(statistics[own], fitted), confidence(hard[own], fitted)
     facts = {
         **model.metadata,
         "name": options.name,
+        "image_size": size,
+        "image_size_of_training": data.image_size,
         "classes_never_seen": [index.class_name(class_id) for class_id in index.novel_classes(data.fold)],
         "calibration": fit_calibration(statistics, present),
         "presence_on_classes_never_seen": {
             "pairs": options.pairs,
+            "cross_fitted": "over classes",
             "negatives": "class-uniform",
-            "auroc": auroc(statistics, present),
-            "expected_calibration_error_cross_fitted": expected_calibration_error(judged, present),
+            **separation(statistics, present, sure),
+            "hard": {"negatives": HARD, **separation(hard, present, sure_hard)},
         },
     }
     save_model(model, options.out, facts, with_backbone=True)

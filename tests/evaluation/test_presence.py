@@ -15,9 +15,9 @@ from rifenet.config import Config, DataConfig, EvalConfig
 from rifenet.data.episodes import load_episode
 from rifenet.data.sampling import absent_query, evaluation_episodes
 from rifenet.data.sources import open_dataset
+from rifenet.evaluation import presence
 from rifenet.evaluation.presence import (
     HARD_OF,
-    _likeness,
     against_hard,
     confidence,
     fit_calibration,
@@ -95,15 +95,16 @@ def test_a_hard_negative_is_the_photo_that_the_prototype_takes_most_for_the_clas
     assert (mixed[~present] == hard).all()
 
 
-def test_a_trained_models_hard_negatives_come_from_its_frozen_features(tmp_path: Path) -> None:
+def test_models_over_one_backbone_meet_the_same_hard_negatives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = open_dataset("pascal", make_voc(tmp_path, class_ids=(6, 7, 8), per_class=4, mixed=0))
     episodes = evaluation_episodes(index, (6, 7, 8), shots=1, seed=0, episodes=3, min_area=500)
-    chosen = []
+    asked: list[int] = []
+    monkeypatch.setattr(presence, "_statistic", lambda _m, _i, episode, _s: asked.append(episode.query) or 0.0)
     for head in (0, 1):
         torch.manual_seed(head)
         model = build_model(backbone="efficientnet_lite0", stride=16, low=[3], mid=[3, 5], high=[6]).eval()
-        chosen.append([_likeness(model, index, episode, 97) for episode in episodes])
-    assert chosen[0] == chosen[1]
+        hard_statistics(model, index, episodes, 97, seed=5)
+    assert asked[:3] == asked[3:]
 
 
 def test_bins_by_hand_and_their_distance_is_the_calibration_error() -> None:

@@ -79,8 +79,9 @@ def test_each_graph_is_one_checked_file_without_traces(exported: tuple[Path, Pat
         assert not all(marked)
 
 
-def test_the_baseline_exports_too(tmp_path: Path) -> None:
-    model = write_smallest_model(tmp_path / "prototype.safetensors", kind="prototype")
+@pytest.mark.parametrize("options", [{}, {"stem": "caffe", "stride_on": "conv1"}], ids=["plain", "caffe"])
+def test_the_baseline_exports_too(tmp_path: Path, options: dict[str, object]) -> None:
+    model = write_smallest_model(tmp_path / "prototype.safetensors", kind="prototype", **options)
     engine = TorchEngine.load(model, device="cpu")
     write_unchecked(engine, tmp_path / "folder")
     agreement = compare(engine, OnnxEngine(tmp_path / "folder"))

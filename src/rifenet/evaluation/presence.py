@@ -20,6 +20,7 @@ from rifenet.config import Config
 from rifenet.data.episodes import load_episode
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, absent_query, evaluation_episodes
+from rifenet.data.transforms import load_image, resize_and_pad
 from rifenet.metrics import auroc, expected_calibration_error, presence_statistic
 from rifenet.models.baseline import PrototypeFeatures
 from rifenet.models.masks import soft_masks, valid_on_grid
@@ -58,21 +59,20 @@ def hard_statistics(
     """
     statistics = []
     for position, episode in enumerate(episodes):
+        (images, masks, valid), _, _ = _inputs(model, index, episode, size)
+        features = _matched(model, images[0])[None]
+        grid = (features.shape[-2], features.shape[-1])
+        prototypes = matching_prototypes(features, *soft_masks(masks, valid, grid))
+
+        def likeness(photo: int, prototypes: Tensor = prototypes, grid: tuple[int, int] = grid) -> float:
+            pixels, real, _ = resize_and_pad(load_image(index.records[photo].image_path), size)
+            score = matching_score(_matched(model, torch.from_numpy(pixels)[None].to(prototypes.device)), prototypes)
+            return float(score[:, 0][valid_on_grid(torch.from_numpy(real)[None].to(score.device), grid)].max())
+
         drawn = {absent_query(index, episode.class_id, seed, position * HARD_OF + number) for number in range(HARD_OF)}
-        asked = [replace(episode, query=query) for query in sorted(drawn)]
-        most = int(np.argmax([_likeness(model, index, each, size) for each in asked]))
-        statistics.append(_statistic(model, index, asked[most], size))
+        hardest = max(sorted(drawn), key=likeness)
+        statistics.append(_statistic(model, index, replace(episode, query=hardest), size))
     return np.array(statistics)
-
-
-def _likeness(model: nn.Module, index: ImageIndex, episode: Episode, size: int) -> float:
-    support, query, _ = _inputs(model, index, episode, size)
-    images, masks, valid = support
-    features = _matched(model, images[0])[None]
-    grid = (features.shape[-2], features.shape[-1])
-    prototypes = matching_prototypes(features, *soft_masks(masks, valid, grid))
-    score = matching_score(_matched(model, query[0]), prototypes)[:, 0]
-    return float(score[valid_on_grid(query[2], grid)].max())
 
 
 def _matched(model: nn.Module, images: Tensor) -> Tensor:

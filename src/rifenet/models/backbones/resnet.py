@@ -133,7 +133,12 @@ class ResNet(Backbone):
         else:
             self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True) if stem == "caffe" else nn.MaxPool2d(3, 2, padding=1)
+        # Caffe pools in ceil mode. Zeros at the far side are the same after a ReLU, and an export can follow them.
+        self.maxpool = (
+            nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2))
+            if stem == "caffe"
+            else nn.MaxPool2d(3, 2, padding=1)
+        )
 
         inputs, reached, dilation_in = 128 if stem == "deep" else 64, 4, 1
         for stage in range(1, self.used_stages[-1] + 1):
