@@ -87,6 +87,8 @@ def test_the_baseline_exports_too(tmp_path: Path, options: dict[str, object]) ->
     agreement = compare(engine, OnnxEngine(tmp_path / "folder"))
     assert agreement.logit_difference < 1e-4
     assert agreement.mask_iou > 0.999
+    write_unchecked(engine, tmp_path / "int8", int8=True)
+    assert compare(engine, OnnxEngine(tmp_path / "int8")).mask_iou > 0.8  # random weights
 
 
 @pytest.mark.slow

@@ -55,13 +55,14 @@ def quantize(graph: onnx.ModelProto, inputs: Iterator[dict[str, NDArray[Any]]]) 
     """`graph` with its backbone in 8 bits, ranges from a run on each of `inputs`."""
     backbone = [node for node in graph.graph.node if node.name.startswith(BACKBONE)]
     exact = [node.name for node in backbone if node.op_type == "Conv"][:EXACT]
+    read = {value.name for value in graph.graph.input}  # the baseline reads no valid mask
     with quiet(""), tempfile.TemporaryDirectory(prefix="rifenet-int8-") as folder:
         source, target = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         onnx.save(graph, source)
         quantize_static(
             source,
             target,
-            _Reader(inputs),
+            _Reader({name: each[name] for name in read & each.keys()} for each in inputs),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=OPERATORS,
             nodes_to_quantize=[node.name for node in backbone if node.name not in exact],
