@@ -6,7 +6,7 @@ Three engines of each model, torch, ONNX Runtime float32 and int8, take turns in
 what else the machine does meets them alike. A query is one photo's encoding and one learned class's decoding. Torch is
 the engine that users have: norms folded, channels last. Scores are those of the same episodes of novel classes for all
 three. Full-width ResNet-50 has random weights and is timed only; the half-width file is of a photo classifier
-(see its NOTICE), under a prototype: nothing of it was trained on masks.
+(see its NOTICE), under a prototype, and is scored only: nothing of it was trained on masks.
 """
 
 from __future__ import annotations
@@ -96,8 +96,9 @@ def measure(engine: TorchEngine, name: str, options: argparse.Namespace) -> dict
             "agreement_with_torch": {
                 label: compare(engine, other)._asdict() for label, other in engines.items() if label != "torch"
             },
-            "seconds": seconds(engines, options.runs),
         }
+        if name != "resnet50-half":
+            record["seconds"] = seconds(engines, options.runs)
         if options.voc is not None and name != "resnet50":
             record["scores"] = scores(engines, options)
     return record
