@@ -19,7 +19,7 @@ class Agreement(NamedTuple):
     """How near two engines are."""
 
     mask_iou: float
-    """Of their masks, pixels of all photos together; the lowest of the classes."""
+    """Of their masks, pixels of all photos and classes together; a class that no photo shows has few of them."""
     logit_difference: float
     """The largest there is."""
     photos: int
@@ -32,7 +32,7 @@ def compare(first: Engine, second: Engine) -> Agreement:
     queries = [resize_and_pad(load_image(each.image), first.size) for each in _spread(examples, PHOTOS)]
     images, valid = np.stack([query[0] for query in queries]), np.stack([query[1] for query in queries])
     features = [engine.encode_query(images, valid) for engine in (first, second)]
-    ious, largest = [], 0.0
+    shared, either, largest = 0, 0, 0.0
     for number, name in enumerate(names[:CLASSES], start=1):
         shots = [each for each in examples if each.support and name in each.classes][:number]
         support = learning_inputs(shots, names.index(name) + 1, first.size)
@@ -42,9 +42,10 @@ def compare(first: Engine, second: Engine) -> Agreement:
         ]
         largest = max(largest, float(np.abs(logits[0] - logits[1]).max()))
         masks = [(pair[:, 1] > pair[:, 0]) & valid for pair in logits]
-        union = (masks[0] | masks[1]).sum()
-        ious.append(float((masks[0] & masks[1]).sum() / union) if union else 1.0)
-    return Agreement(min(ious) if np.isfinite(largest) else 0.0, largest, len(queries))
+        shared += int((masks[0] & masks[1]).sum())
+        either += int((masks[0] | masks[1]).sum())
+    iou = shared / either if either else 1.0
+    return Agreement(iou if np.isfinite(largest) else 0.0, largest, len(queries))
 
 
 def learning_inputs(
