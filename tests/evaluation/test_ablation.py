@@ -22,6 +22,7 @@ from rifenet.cli.main import main
 from rifenet.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig, load_config, save_config
 from rifenet.evaluation.ablation import run_grid, stored_result
 from rifenet.evaluation.grid import Grid, plan, read_grid, run_config, run_name
+from rifenet.evaluation.result import read_result
 from rifenet.training.state import save_state
 
 ROOT = Path(__file__).parents[2]
@@ -220,6 +221,24 @@ def test_a_run_that_another_process_is_at_comes_last(tmp_path: Path) -> None:
         run_grid(grid, tmp_path, run, lambda text: None)
     assert len(set(order)) == 2
     assert first.folder.name not in order
+
+
+def test_the_table_holds_what_other_processes_finished_meanwhile(tmp_path: Path) -> None:
+    grid = read_grid(written(tmp_path / "grid.yaml"), Config())
+    jobs = plan(grid, tmp_path)
+    rules = {"protocol": "pfenet", "episodes": 1000, "seeds": [0, 1, 2, 3, 4], "absent_as_zero": False}
+    config = {"data": {"image_size": 473}, "eval": rules}
+    told: list[list[int]] = []
+
+    def run(given: Config) -> dict[str, Any]:
+        told.append([row["runs"] for row in json.loads((tmp_path / "grid.json").read_text())["rows"]])
+        if len(told) == 1:  # another process finishes the second run
+            scored(jobs[1].folder / "result.json", fold=0, config=config)
+            return read_result(scored(tmp_path / "first.json", fold=0, config=config))
+        raise ValueError("no data here")
+
+    run_grid(grid, tmp_path, run, lambda text: None)
+    assert told == [[0, 0, 0], [1, 1, 0]]
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,8 @@ def run_grid(
             finished[job.folder.name] = result
             say(f"{job.folder.name}: mIoU {100 * result['scores']['miou']['mean']:.1f}")
         taken_elsewhere = 0
+        # What other processes have finished since belongs into the table, too: theirs is overwritten here.
+        finished |= {other.folder.name: known for other in waiting if (known := stored_result(other)) is not None}
         _write(grid, jobs, finished, failures, out)
     return failures
 
