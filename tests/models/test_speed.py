@@ -13,7 +13,14 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rifenet.config import TrainConfig
 from rifenet.models import RiFeNet, build_model
-from rifenet.models.attention import _attention_in_full, _softmax, cycle_consistent, first_maximum, sample_and_mix
+from rifenet.models.attention import (
+    _attention_in_full,
+    _most_alike_by_blocks,
+    _softmax,
+    cycle_consistent,
+    first_maximum,
+    sample_and_mix,
+)
 from rifenet.models.prior import choose_keys, prior_mask
 from rifenet.training.loop import prepare
 
@@ -187,6 +194,16 @@ def test_affinity_by_loops() -> None:
             assert float(affinity[i, j]) == pytest.approx(sum(cosines) / len(channels), abs=1e-5)
     assert (affinity[:, 5] == 0).all()
     assert (affinity[5] == 0).all()
+
+
+@pytest.mark.parametrize("length", [5, 64, 200])
+def test_the_search_of_exported_graphs_finds_the_first_valid_maximum(length: int) -> None:
+    asked, among = (torch.randint(-3, 4, (2, count, 4)).float() for count in (9, length))  # whole numbers tie often
+    valid = torch.rand(2, length) < 0.6
+    valid[:, 0], valid[:, -1] = False, True
+    products = (asked @ among.transpose(1, 2)).masked_fill(~valid[:, None], -torch.inf)
+    assert (products == products.amax(2, keepdim=True)).sum() > products.shape[0] * products.shape[1]
+    assert torch.equal(_most_alike_by_blocks(asked, among, valid), products.argmax(2))
 
 
 @pytest.mark.parametrize("scale", [1.0, 12.0])

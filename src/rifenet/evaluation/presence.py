@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from rifenet.data.episodes import load_episode
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, absent_query, evaluation_episodes
 from rifenet.data.transforms import load_image, resize_and_pad
+from rifenet.evaluation.scoring import Model, device_of
 from rifenet.metrics import auroc, expected_calibration_error, presence_statistic
 from rifenet.models.baseline import PrototypeFeatures
 from rifenet.models.masks import soft_masks, valid_on_grid
@@ -33,7 +35,7 @@ Pairs = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
 
 @torch.inference_mode()
-def presence_pairs(model: nn.Module, index: ImageIndex, episodes: Sequence[Episode], size: int, seed: int) -> Pairs:
+def presence_pairs(model: Model, index: ImageIndex, episodes: Sequence[Episode], size: int, seed: int) -> Pairs:
     """Statistics [2N] in [0,1] and whether the class is present [2N] bool: each episode's query, then one without it.
 
     Negatives are drawn class-uniform by (seed, position). The model must be in eval mode; it runs one image at a time.
@@ -49,7 +51,7 @@ def presence_pairs(model: nn.Module, index: ImageIndex, episodes: Sequence[Episo
 
 @torch.inference_mode()
 def hard_statistics(
-    model: nn.Module, index: ImageIndex, episodes: Sequence[Episode], size: int, seed: int
+    model: Model, index: ImageIndex, episodes: Sequence[Episode], size: int, seed: int
 ) -> NDArray[np.float64]:
     """Statistics [N] in [0,1] of a hard negative each: of `HARD_OF` photos without the class the most alike one.
 
@@ -61,38 +63,42 @@ def hard_statistics(
     for position, episode in enumerate(episodes):
         (images, masks, valid), _, _ = _inputs(model, index, episode, size)
         features = _matched(model, images[0])[None]
-        grid = (features.shape[-2], features.shape[-1])
-        prototypes = matching_prototypes(features, *soft_masks(masks, valid, grid))
-
-        def likeness(photo: int, prototypes: Tensor = prototypes, grid: tuple[int, int] = grid) -> float:
-            pixels, real, _ = resize_and_pad(load_image(index.records[photo].image_path), size)
-            score = matching_score(_matched(model, torch.from_numpy(pixels)[None].to(prototypes.device)), prototypes)
-            return float(score[:, 0][valid_on_grid(torch.from_numpy(real)[None].to(score.device), grid)].max())
-
+        prototypes = matching_prototypes(features, *soft_masks(masks, valid, (features.shape[-2], features.shape[-1])))
         drawn = {absent_query(index, episode.class_id, seed, position * HARD_OF + number) for number in range(HARD_OF)}
-        hardest = max(sorted(drawn), key=likeness)
-        statistics.append(_statistic(model, index, replace(episode, query=hardest), size))
+        likeness = {
+            query: _likeness(model, index.records[query].image_path, prototypes, size) for query in sorted(drawn)
+        }
+        hardest = replace(episode, query=max(likeness, key=likeness.__getitem__))
+        statistics.append(_statistic(model, index, hardest, size))
     return np.array(statistics)
 
 
-def _matched(model: nn.Module, images: Tensor) -> Tensor:
+def _likeness(model: Model, photo: Path, prototypes: Tensor, size: int) -> float:
+    """The matching score of a photo's best position, in [-2,2]."""
+    pixels, real, _ = resize_and_pad(load_image(photo), size)
+    features = _matched(model, torch.from_numpy(pixels)[None].to(prototypes.device))
+    here = valid_on_grid(torch.from_numpy(real)[None].to(features.device), (features.shape[-2], features.shape[-1]))
+    return float(matching_score(features, prototypes)[:, 0][here].max())
+
+
+def _matched(model: Model, images: Tensor) -> Tensor:
     """Unit-length features [B,D,h,w] by which images [B,3,H,W] are matched without training: RiFeNet's prior's."""
-    features = model.encode_query(images)  # type: ignore[operator]
+    features = model.encode_query(images, None)
     return features.features if isinstance(features, PrototypeFeatures) else features.high
 
 
-def _statistic(model: nn.Module, index: ImageIndex, episode: Episode, size: int) -> float:
+def _statistic(model: Model, index: ImageIndex, episode: Episode, size: int) -> float:
     support, query, seen = _inputs(model, index, episode, size)
-    logits = model.decode(model.encode_query(query[0], query[2]), model.encode_support(*support))  # type: ignore[operator]
+    logits = model.decode(model.encode_query(query[0], query[2]), model.encode_support(*support))
     scores = nn.functional.interpolate(logits.float(), (size, size), mode="bilinear", align_corners=True).softmax(1)
     return presence_statistic(scores[0, 1].cpu().numpy()[seen])
 
 
 def _inputs(
-    model: nn.Module, index: ImageIndex, episode: Episode, size: int
+    model: Model, index: ImageIndex, episode: Episode, size: int
 ) -> tuple[list[Tensor], list[Tensor], NDArray[np.bool_]]:
     """Images, masks and valid of support and query, with a batch axis, and the query's real pixels [S,S]."""
-    device = next(tensor.device for tensor in model.state_dict(keep_vars=True).values())
+    device = device_of(model)
     arrays = load_episode(index, episode, size)
     support, query = (
         [torch.from_numpy(arrays[f"{branch}_{part}"])[None].to(device) for part in ("images", "masks", "valid")]
