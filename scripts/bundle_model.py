@@ -1,6 +1,7 @@
 """Makes the file that ships with the program out of a run.
 
-    python scripts/bundle_model.py RUN OUT --name NAME --root union --pairs 400 --image-size 449
+    python scripts/bundle_model.py RUN OUT --name NAME --root union --pairs 400 --image-size 449 \
+        --set support_views=4 max_evidence_keys=1024 max_support_tokens=256
 
 The frozen backbone goes in, weights in float16; the auxiliary head, which only training uses, stays out. RUN may also
 be such a file, with `--config` the config of its run. Presence is calibrated on the photos of the run's novel classes,
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from rifenet.checkpoint import save_model
-from rifenet.config import load_config
+from rifenet.config import load_config, with_test_options
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.sources import open_dataset
 from rifenet.evaluation.presence import (
@@ -43,9 +44,11 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=400)
     parser.add_argument("--image-size", type=int, help="side of the network's input (default: that of training)")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="as in rifenet evaluate")
     parser.add_argument("--config", type=Path, help="default: RUN/config.yaml")
     options = parser.parse_args()
     model, data = load_model(options.run), load_config(options.config or options.run / "config.yaml").data
+    model.config = with_test_options(model.config, options.set)
     size = options.image_size or data.image_size
     index = open_dataset(data.dataset, options.root)
     photos = index.with_records(record for record in index.records if "~" not in record.name)

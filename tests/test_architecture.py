@@ -93,6 +93,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "models.backbones": ("models.backbones.*",),
     "models.backbones.*": ("models.backbones.*", "models.device"),
     "models.structures": ("models.backbones", "models.evidence"),
+    "models.views": ("models.backbones", "models.structures"),
     "models.interaction": ("models.attention", "models.prototypes"),
     "models.activation": ("models.attention", "models.prototypes"),
     "models.auxiliary": ("models.head", "models.prototypes"),

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, print_json
-from rifenet.config import BACKBONES, DATASETS, FOLDS, PROTOCOLS, Config, DataConfig, EvalConfig
+from rifenet.config import (
+    BACKBONES,
+    DATASETS,
+    FOLDS,
+    PROTOCOLS,
+    TEST_OPTIONS,
+    Config,
+    DataConfig,
+    EvalConfig,
+    with_test_options,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -43,6 +53,7 @@ def main(argv: list[str]) -> int:
     device = torch_device(options.device) if fabric is None else fabric.device
     leads = fabric is None or fabric.is_global_zero
     model = _load(options)
+    model.config = with_test_options(model.config, options.set)
     watched = leads and sys.stderr.isatty()
     index = open_dataset(
         options.dataset,
@@ -89,6 +100,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--backbone", choices=BACKBONES, help="backbone of --model prototype")
     add("--weights", default="", metavar="FILE", help="ImageNet weights of the backbone, where no package has them")
     add("--baseline", action="store_true", help="also score the training-free prototype on the model's own backbone")
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=f"how a class is learned: {', '.join(TEST_OPTIONS)}")
     add("--name", default="", help="what tables call the model (default: its own name)")
     add("--dataset", choices=DATASETS, required=True, help="layout of the dataset")
     add("--root", required=True, metavar="DIR", help="folder of the dataset")
@@ -180,7 +192,7 @@ def _baseline(model: RiFeNet | Prototype) -> RiFeNet | Prototype:
     from rifenet.checkpoint import backbone_hash
     from rifenet.models import build_model
 
-    baseline = build_model(dataclasses.replace(model.config, kind="prototype", pretrained=False))
+    baseline = build_model(dataclasses.replace(model.config, kind="prototype", pretrained=False, support_views=1))
     weights = model.backbone.state_dict()
     needed = baseline.backbone.state_dict().keys()
     if not needed <= weights.keys():

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rifenet.config.model import BACKBONES, GUIDES, ModelConfig
+from rifenet.config.model import BACKBONES, GUIDES, TEST_OPTIONS, ModelConfig, with_test_options
 from rifenet.config.protocols import PROTOCOLS, default_episodes
 from rifenet.config.recipe import DATASETS, FOLDS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig
 
@@ -24,6 +24,7 @@ __all__ = [
     "GUIDES",
     "PROTOCOLS",
     "PSEUDO_LABELS",
+    "TEST_OPTIONS",
     "Config",
     "DataConfig",
     "EvalConfig",
@@ -36,6 +37,7 @@ __all__ = [
     "resolved",
     "save_config",
     "to_dict",
+    "with_test_options",
 ]
 
 FREE = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from rifenet.config.checks import expect, one_of
 
@@ -16,6 +18,8 @@ BACKBONES = (
     "efficientnet_lite2",
 )
 GUIDES = ("query", "self", "none")
+TEST_OPTIONS = ("support_views", "max_evidence_keys", "max_support_tokens", "max_prior_keys", "tokens_per_label")
+"""Fields that no weight depends on, and that a trained model may have otherwise: how much is learned of a class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,9 @@ class ModelConfig:
     """Cap on the prior mask's keys over all shots."""
     random_tokens: bool = True
     """Training only: random token choice and count; off, training chooses as the test does."""
+    support_views: int = 1
+    """Beyond the paper: views from which a class is learned (rifenet.models.views). 1: its photos as they are; 2: also
+    mirrored; 4: also a closer look at the object, both ways. Training learns from photos as they are."""
     guide: str = "query"
     """Local prototype that guides the unlabeled branch: query (the labeled query's), self (its own) or none."""
     aux: bool = True
@@ -150,6 +157,7 @@ class ModelConfig:
             self.evidence_dim,
             "a positive multiple of 32",
         )
+        expect(self.support_views in (1, 2, 4), "model.support_views", self.support_views, "1, 2 or 4")
         expect(self.fine >= 0, "model.fine", self.fine, "0 or a stage")
         expect(self.max_evidence_keys >= 2, "model.max_evidence_keys", self.max_evidence_keys, "at least 2")
         expect(self.max_support_tokens >= 2, "model.max_support_tokens", self.max_support_tokens, "at least 2")
@@ -158,3 +166,19 @@ class ModelConfig:
             *("head_dropout", "assist_dropout"),
         ):
             expect(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "a probability in [0,1)")
+
+
+def with_test_options(config: ModelConfig, settings: Iterable[str]) -> ModelConfig:
+    """`config` with `TEST_OPTIONS` as `settings` say, each `NAME=VALUE`.
+
+    Raises ValueError for another name, or for a value that the field does not take.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name not in TEST_OPTIONS or not value.isdecimal():
+            raise ValueError(
+                f"Expected NAME=VALUE with a whole number and one of {', '.join(TEST_OPTIONS)}, but got {setting!r}."
+            )
+        values[name] = int(value)
+    return replace(config, **values)

@@ -107,7 +107,10 @@ def _rows(members: Iterable[Source]) -> list[tuple[str, Row]]:
         kept = _filter(source)
         parts = [model[part] for part in ("name", "kind", "image_size")]
         key = json.dumps([*parts, kept, source.result["config"].get("model")])
-        label = f"{model['name']}, {model['image_size']} px" + (f", exclude_novel {kept}" if kept != _DASH else "")
+        views = source.result["config"].get("model", {}).get("support_views", 1)
+        label = f"{model['name']}, {model['image_size']} px"
+        label += f", {views} views of a support" if views > 1 else ""
+        label += f", exclude_novel {kept}" if kept != _DASH else ""
         _, row = rows.setdefault(key, (label, {}))
         if fold in row:
             raise ValueError(

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from rifenet.models import Backbone, Features, Prototype, QueryFeatures, RiFeNet, SupportContext
 from rifenet.models.backbones.efficientnet_lite import SameConv2d
 from rifenet.models.baseline import PrototypeContext, PrototypeFeatures
+from rifenet.models.views import viewed_features
 from rifenet.segmenter import MAX_SHOTS
 
 OPSET = 20
@@ -112,7 +113,9 @@ class _EncodeSupport(nn.Module):
     def forward(self, images: Tensor, masks: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
         if isinstance(self.model, Prototype):
             return tuple(self.model.encode_support(images, masks, valid))
-        return tuple(self.model.encode_support(self.model.backbone(images), masks, valid))
+        shots = images, masks, valid
+        views = viewed_features(self.model.backbone, *shots, self.model.config.support_views, at_once=True)
+        return tuple(self.model.encode_support(*views))
 
 
 class _EncodeQuery(nn.Module):
@@ -167,6 +170,7 @@ def build_graphs(model: RiFeNet | Prototype) -> tuple[dict[str, onnx.ModelProto]
         "height": free("height", min=32, max=8192),
         "width": free("width", min=32, max=8192),
     }
+    learned = free("learned", min=1, max=MAX_SHOTS * model.config.support_views)  # shots, each from every view
     of_images = [sizes["batch"], None, sizes["height"], sizes["width"]]
     of_support = [sizes["batch"], sizes["shots"], None, sizes["height"], sizes["width"]]
     of_masks = [size for size in of_support if size is not None]
@@ -186,7 +190,7 @@ def build_graphs(model: RiFeNet | Prototype) -> tuple[dict[str, onnx.ModelProto]
             decode,
             (features, context),
             tuple(
-                tuple(_axes_of_fields(names, tensors, sizes))
+                tuple(_axes_of_fields(names, tensors, sizes | {"shots": learned}))
                 for names, tensors in ((fields.features, features), (fields.context, context))
             ),
             [*fields.features, *fields.context],

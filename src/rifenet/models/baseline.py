@@ -32,7 +32,10 @@ class PrototypeFeatures(NamedTuple):
 
 
 class Prototype(nn.Module):
-    """Training-free prototype matching. Build it with `build_model(kind="prototype", backbone=...)`."""
+    """Training-free prototype matching. Build it with `build_model(kind="prototype", backbone=...)`.
+
+    It learns from photos as they are, whatever `config.support_views` says.
+    """
 
     metadata: dict[str, Any]
     """What the model's file says of it; set by `load_model`."""

@@ -96,14 +96,15 @@ def similarity_maps(units: Tensor, keys: EvidenceKeys, channels: tuple[int, ...]
         to_means.append(flat @ F.normalize(keys.means, dim=2).transpose(1, 2) / math.sqrt(len(parts)))
     background, foreground = keys.weights[:, None, 0], keys.weights[:, None, 1]  # [B,1,E]
     is_foreground = (foreground > 0) & (foreground >= 0.5 * foreground.amax(2, keepdim=True))
-    is_background = background > 0.5
+    # Taken off what a label does not count, so that no such cosine is the largest: a sum costs less than a choice.
+    not_foreground, not_background = ((~each).float() * 4 for each in (is_foreground, background > 0.5))
     share = (keys.weights / keys.weights.sum(2, keepdim=True).clamp(min=EPS)).transpose(1, 2)  # [B,E,2]
     maps = []
     for cosine, to_mean in zip(cosines, to_means, strict=True):
         votes = ((cosine - 1) * VOTE_TEMPERATURE).exp() @ share
         maps += [
-            cosine.masked_fill(~is_foreground, -1).amax(2),
-            cosine.masked_fill(~is_background, -1).amax(2).clamp(min=0),
+            (cosine - not_foreground).amax(2).clamp(min=-1),
+            (cosine - not_background).amax(2).clamp(min=0),
             to_mean[..., 1],
             to_mean[..., 0],
             votes[..., 1] / votes.sum(2).clamp(min=LEAST_VOTE),

@@ -39,6 +39,7 @@ from rifenet.models.structures import (
     check_support,
     match_batches,
 )
+from rifenet.models.views import viewed_features
 
 ACTIVATION_OPTIONS = (
     *("heads", "points", "ffn_ratio", "self_attention", "cross_attention", "cycle"),
@@ -68,11 +69,8 @@ class RiFeNet(nn.Module):
             )
         # Without cross-attention nothing reads support tokens, and there are none.
         self.support_interaction = SupportInteraction(dim) if config.cross_attention and config.layers else None
-        self.query_interaction = QueryInteraction(
-            dim,
-            dim if config.use_global else 0,
-            self.local_prototype.size if self.local_prototype else 0,
-        )
+        local_size = self.local_prototype.size if self.local_prototype else 0
+        self.query_interaction = QueryInteraction(dim, dim if config.use_global else 0, local_size)
         options = {name: getattr(config, name) for name in ACTIVATION_OPTIONS}
         self.activation = FeatureActivation(dim, config.layers, **options)
         self.activated_projection = nn.Sequential(nn.Conv2d(dim, dim, 1, bias=False), nn.ReLU(inplace=True))
@@ -97,8 +95,8 @@ class RiFeNet(nn.Module):
         Raises ValueError for shapes that do not fit.
         """
         check_support(support_images, support_masks, support_valid)
-        (features,) = self._extract([support_images])
-        return self._support(features, support_masks, support_valid)[0]
+        shots = support_images, support_masks, support_valid
+        return self._support(*viewed_features(self._encode, *shots, self.config.support_views))[0]
 
     def encode_query(self, query_images: Images, query_valid: Tensor | None = None) -> QueryFeatures:
         """Encodes images [B,3,H,W] (RGB in [0,1], or their `Features`), once for any number of classes.
@@ -106,7 +104,7 @@ class RiFeNet(nn.Module):
         `query_valid` [B,H,W] bool marks real pixels; None: all. Raises ValueError for shapes that do not fit.
         """
         check_query(query_images, query_valid)
-        (features,) = self._extract([query_images])
+        features = query_images if isinstance(query_images, Features) else self._encode(query_images)
         return self._query(features, query_valid)
 
     def decode(self, features: QueryFeatures, context: SupportContext) -> Tensor:
@@ -234,6 +232,9 @@ class RiFeNet(nn.Module):
             weak_logits, grid_valid = decode(weak)
         strong_logits, _ = decode(strong)
         return output._replace(weak_logits=weak_logits, strong_logits=strong_logits, unlabeled_valid=grid_valid)
+
+    def _encode(self, images: Tensor) -> Features:
+        return self._extract([images])[0]
 
     def _extract(self, images: list[Images]) -> list[Features]:
         """Features of each group of images, leading dimensions kept; all images in one pass of the backbone."""
