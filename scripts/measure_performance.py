@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -43,6 +42,7 @@ from rifenet.files import write_text
 from rifenet.hub import load_model
 from rifenet.metrics import intersection_union
 from rifenet.models import Features, RiFeNet
+from rifenet.models.views import viewed_features
 
 CPU = torch.device("cpu")
 THREADS = 2
@@ -174,29 +174,22 @@ def _caps(options: argparse.Namespace, shots: int) -> dict[str, float]:
         ),
     }
     counts = {name: {number: np.zeros((2, 2), np.int64) for number in classes} for name in configs}
-    kept: OrderedDict[int, Features] = OrderedDict()
 
-    def features(number: int, image: torch.Tensor) -> Features:
-        if number not in kept:
-            kept[number] = model.backbone(image[None])
-        kept.move_to_end(number)
-        if len(kept) > 150:
-            kept.popitem(last=False)
-        return kept[number]
+    def extract(images: torch.Tensor) -> Features:
+        levels = model.backbone(images.flatten(0, 1))
+        return Features(*(level.unflatten(0, images.shape[:2]) for level in levels))
 
     data = EvaluationEpisodes(index, episodes, size)
     with torch.inference_mode():
         for position, episode in enumerate(episodes):
             one = collate_evaluation([data[position]])
-            seen = [features(*pair) for pair in zip(episode.supports, one["support_images"][0], strict=True)]
-            support = Features(
-                *(torch.stack([level[0] for level in levels])[None] for levels in zip(*seen, strict=True))
-            )
-            shown = features(episode.query, one["query_images"][0])
-            encoded = model.encode_query(shown, one["query_valid"])
+            # The views of the supports once for both configs, as the bundled model has them.
+            parts = (one[f"support_{part}"] for part in ("images", "masks", "valid"))
+            support = viewed_features(extract, *parts, model.config.support_views)
+            encoded = model.encode_query(one["query_images"], one["query_valid"])
             for name, config in configs.items():
                 model.config = config
-                context = model.encode_support(support, one["support_masks"], one["support_valid"])
+                context = model.encode_support(*support)
                 mask = predicted_mask(model.decode(encoded, context), one["placement"][0])
                 counts[name][episode.class_id] += intersection_union(mask, one["query_mask_original"][0])
     scores = {
