@@ -195,7 +195,7 @@ def test_strips_of_other_folds_and_none_of_what_they_cannot_show(
     score = ["evaluate", "--model", str(file), "--dataset", "coco", "--root", str(root), "--folds", "contiguous"]
     own = ["--min-area", "100", "--save-episodes", str(tmp_path / "episodes.json")]
     few = ["--episodes", "5", "--seeds", "0"]
-    results = [tmp_path / name / "fold0" / "result.json" for name in ("own", "twice", "hsnet", "listed")]
+    results = [tmp_path / name / "fold0" / "result.json" for name in ("own", "twice", "hsnet", "listed", "other")]
     assert main([*score, *few, *own, "--out", str(results[0])]) == 0
     assert main([*score, *few, "--min-area", "100", "--name", "again", "--out", str(results[1])]) == 0
     assert main([*score, *few, "--protocol", "hsnet", "--image-size", "65", "--out", str(results[2])]) == 0
@@ -203,6 +203,9 @@ def test_strips_of_other_folds_and_none_of_what_they_cannot_show(
     (tmp_path / "theirs.json").write_text(json.dumps({**content, "episodes": content["episodes"][::-1]}))
     listed = ["--min-area", "100", "--episodes-from", str(tmp_path / "theirs.json")]
     assert main([*score, *listed, "--out", str(results[3])]) == 0
+    other = make_coco(tmp_path / "other", class_ids=(2, 3))
+    there = [str(other) if word == str(root) else word for word in score]
+    assert main([*there, *few, "--min-area", "100", "--out", str(results[4])]) == 0
     capsys.readouterr()
     out = tmp_path / "tables.md"
     show = ["report", *map(str, results), "--strips", str(file), "--root", str(root), "--out", str(out)]
@@ -210,7 +213,8 @@ def test_strips_of_other_folds_and_none_of_what_they_cannot_show(
     said = capsys.readouterr().err
     assert f"{results[2]} has no strips: they show what the protocol pfenet scored, and this is of hsnet." in said
     assert f"{results[3]} has no strips: its episodes are those of theirs.json" in said
-    assert said.count("has no strips") == 2
+    assert f"{results[4]} has no strips: it was scored on other images than those of --root." in said
+    assert said.count("has no strips") == 3
     text = out.read_text()
     assert text.count("## Episodes: ") == 2
     for class_name in ("thing-2", "thing-3"):

@@ -101,12 +101,12 @@ def _strips(options: argparse.Namespace, name: str, folder: Path, relative_to: P
             f"Expected a result of the model {name} (checkpoint {model.hash[:12]}), but none of the result files is. "
             "Name its file, or score the model with rifenet evaluate."
         )
-    lines: list[str] = []
+    indexes: dict[Path, Any] = {}
     for path, result in own.items():
         if reason := _without_strips(result["protocol"]):
             note(f"{path} has no strips: {reason}.")
             continue
-        index = open_dataset(
+        indexes[path] = open_dataset(
             result["dataset"]["name"],
             options.root,
             list_file=options.list_file,
@@ -114,8 +114,14 @@ def _strips(options: argparse.Namespace, name: str, folder: Path, relative_to: P
             folds=result["config"]["data"].get("folds", DataConfig.folds),
             progress=False,
         )
+    here = {path for path, index in indexes.items() if index.hash == own[path]["dataset"]["hash"]}
+    lines: list[str] = []
+    for path, index in indexes.items():
+        if here and path not in here:
+            note(f"{path} has no strips: it was scored on other images than those of --root.")
+            continue
         start = unused(f"{path.resolve().parent.name}-{path.stem}", taken)
-        lines += strip_sections(model, index, result, start, folder, relative_to)
+        lines += strip_sections(model, index, own[path], start, folder, relative_to)
     return lines
 
 
