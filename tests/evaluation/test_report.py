@@ -110,6 +110,21 @@ def test_a_model_is_compared_with_the_prototype_on_its_own_frozen_features(tmp_p
     assert rows["sixteen, 473 px"].endswith("[2]")
 
 
+def test_a_model_is_compared_with_the_prototype_of_its_own_size(tmp_path: Path) -> None:
+    files = [
+        scored(tmp_path / f"{kind}-{size}.json", kind=kind, better=better)
+        for kind, better in (("prototype", 400), ("rifenet", 900))
+        for size in (321, 449)
+    ]
+    for path in files:
+        result = json.loads(path.read_text())
+        result["model"]["image_size"] = int(path.stem.split("-")[1])
+        path.write_text(json.dumps(result))
+    rows = {row[0]: row[-1] for row in table(report(files, tmp_path), "### Intervals")[1:]}
+    assert rows["rifenet, 321 px"].endswith("[1]")
+    assert rows["rifenet, 449 px"].endswith("[2]")
+
+
 def test_table_has_each_figure_with_its_source_and_the_prototype_last(tmp_path: Path) -> None:
     base = scored(tmp_path / "base.json", kind="prototype")
     model = scored(tmp_path / "model.json", better=900)

@@ -249,8 +249,12 @@ def _sources(sources: Iterable[Source], folder: Path) -> list[str]:
 
 def _frozen(source: Source) -> list[Any]:
     """What decides on the frozen features, the most telling thing first."""
-    model = source.result["config"].get("model", {})
-    return [source.result["model"]["backbone"], *(model.get(name) for name in ("stride", "deep_stages", "weights"))]
+    model, scored = source.result["config"].get("model", {}), source.result["model"]
+    return [
+        scored["backbone"],
+        scored["image_size"],
+        *(model.get(name) for name in ("stride", "deep_stages", "weights")),
+    ]
 
 
 def _is_prototype(source: Source) -> bool:
