@@ -146,6 +146,7 @@ def test_a_client_that_leaves_stops_its_job_and_the_one_in_the_queue() -> None:
             thread.join(20)
         service = app.state.service
         wait_for(lambda: service.worker._current is not None and service.worker._current.stopped.is_set())
+        wait_for(lambda: not service.worker.waiting)  # the server learns of the other's leaving in its own time
         engine.go.set()
         wait_for(lambda: not service.worker.busy and not service.worker.waiting)
         assert engine.decoded == 0  # neither job went on to its next step
