@@ -41,7 +41,7 @@ from rifenet.evaluation.scoring import score_episodes
 from rifenet.files import write_text
 from rifenet.hub import load_model
 from rifenet.metrics import intersection_union
-from rifenet.models import Features, RiFeNet
+from rifenet.models import RiFeNet
 from rifenet.models.views import viewed_features
 
 CPU = torch.device("cpu")
@@ -174,18 +174,13 @@ def _caps(options: argparse.Namespace, shots: int) -> dict[str, float]:
         ),
     }
     counts = {name: {number: np.zeros((2, 2), np.int64) for number in classes} for name in configs}
-
-    def extract(images: torch.Tensor) -> Features:
-        levels = model.backbone(images.flatten(0, 1))
-        return Features(*(level.unflatten(0, images.shape[:2]) for level in levels))
-
     data = EvaluationEpisodes(index, episodes, size)
     with torch.inference_mode():
         for position, episode in enumerate(episodes):
             one = collate_evaluation([data[position]])
             # The views of the supports once for both configs, as the bundled model has them.
             parts = (one[f"support_{part}"] for part in ("images", "masks", "valid"))
-            support = viewed_features(extract, *parts, model.config.support_views)
+            support = viewed_features(model._encode, *parts, model.config.support_views)
             encoded = model.encode_query(one["query_images"], one["query_valid"])
             for name, config in configs.items():
                 model.config = config

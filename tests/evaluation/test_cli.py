@@ -202,6 +202,7 @@ def test_a_list_that_is_not_there_is_one_sentence(
         ["--model", "prototype"],
         ["--backbone", "resnet18"],
         ["--model", "prototype", "--backbone", "resnet18", "--baseline"],
+        ["--model", "prototype", "--backbone", "resnet18", "--set", "support_views=4"],
     ],
 )
 def test_wrong_usage_is_exit_2(line: list[str], capsys: pytest.CaptureFixture[str], change: list[str]) -> None:

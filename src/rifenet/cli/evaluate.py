@@ -130,6 +130,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         parser.error("--backbone belongs to --model prototype, which needs it")
     if options.model == "prototype" and options.baseline:
         parser.error("--baseline is for a trained model; --model prototype is the baseline itself")
+    if options.model == "prototype" and options.set:
+        parser.error("--set is for a trained model; the prototype takes photos as they are")
     if options.protocol == "hsnet" and options.min_area is not None:
         parser.error("--min-area belongs to --protocol pfenet; hsnet has no area filter")
     if options.protocol != "hsnet" and (options.original_size or options.vote):
@@ -192,7 +194,7 @@ def _baseline(model: RiFeNet | Prototype) -> RiFeNet | Prototype:
     from rifenet.checkpoint import backbone_hash
     from rifenet.models import build_model
 
-    baseline = build_model(dataclasses.replace(model.config, kind="prototype", pretrained=False, support_views=1))
+    baseline = build_model(dataclasses.replace(model.config, kind="prototype", pretrained=False))
     weights = model.backbone.state_dict()
     needed = baseline.backbone.state_dict().keys()
     if not needed <= weights.keys():

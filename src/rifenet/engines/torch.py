@@ -65,7 +65,7 @@ class TorchEngine:
 
     def baseline(self) -> TorchEngine:
         """The training-free `prototype` baseline (protocols.md 5) over the same frozen backbone and size."""
-        config = replace(self.model.config, kind="prototype", pretrained=False, weights="", support_views=1)
+        config = replace(self.model.config, kind="prototype", pretrained=False, weights="")
         prototype = build_model(config)
         prototype.backbone.load_state_dict(self.model.backbone.state_dict())
         engine = TorchEngine(prototype, device=str(self.device))

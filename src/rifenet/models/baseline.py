@@ -7,6 +7,7 @@ The matching itself is in `models.matching`; here are the stages it compares, an
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -44,7 +45,7 @@ class Prototype(nn.Module):
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__()
-        self.config = config
+        self.config = replace(config, support_views=1)
         self.backbone = backbone
 
     @staticmethod
