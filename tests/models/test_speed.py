@@ -25,15 +25,14 @@ from rifenet.models.prior import choose_keys, prior_mask
 from rifenet.training.loop import prepare
 
 
-def sampled_by_loops(value: Tensor, location: Tensor, weights: Tensor) -> Tensor:
-    """Bilinear sampling as it is defined: a pixel's centre is half a pixel from its border, outside is zero."""
+def sampled_by_loops(value: Tensor, places: Tensor, weights: Tensor) -> Tensor:
+    """Bilinear sampling as it is defined: places count from the centre of the first pixel, outside is zero."""
     maps, dim, height, width = value.shape
-    mixed = torch.zeros(maps, dim, location.shape[1], dtype=torch.float64)
+    mixed = torch.zeros(maps, dim, places.shape[1], dtype=torch.float64)
     for m in range(maps):
-        for n in range(location.shape[1]):
-            for p in range(location.shape[2]):
-                x = (float(location[m, n, p, 0]) + 1) * width / 2 - 0.5
-                y = (float(location[m, n, p, 1]) + 1) * height / 2 - 0.5
+        for n in range(places.shape[1]):
+            for p in range(places.shape[2]):
+                x, y = (float(place) for place in places[m, n, p])
                 for row in (math.floor(y), math.floor(y) + 1):
                     for column in (math.floor(x), math.floor(x) + 1):
                         if 0 <= row < height and 0 <= column < width:
@@ -45,28 +44,28 @@ def sampled_by_loops(value: Tensor, location: Tensor, weights: Tensor) -> Tensor
 @pytest.mark.parametrize("graph", [True, False], ids=["grid_sample", "gather"])
 def test_sampling_by_definition_inside_and_outside_of_the_map(graph: bool) -> None:
     torch.manual_seed(0)
-    value, location = torch.randn(3, 5, 4, 6), torch.rand(3, 7, 2, 2) * 3 - 1.5
-    location[0, 0, 0] = torch.tensor([-1.0, 1.0])  # the corner itself
-    location[0, 1] = 1e6  # far outside, as offsets may be early in training
+    value, places = torch.randn(3, 5, 4, 6), torch.rand(3, 7, 2, 2) * 10 - 2
+    places[0, 0, 0] = torch.tensor([-0.5, 3.5])  # the corner itself
+    places[0, 1] = 1e6  # far outside, as offsets may be early in training
     weights = torch.rand(3, 7, 2)
     with torch.set_grad_enabled(graph):
-        mixed = sample_and_mix(value, location, weights)
-    assert torch.allclose(mixed.double(), sampled_by_loops(value, location, weights), atol=1e-5)
+        mixed = sample_and_mix(value, places, weights)
+    assert torch.allclose(mixed.double(), sampled_by_loops(value, places, weights), atol=1e-5)
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_a_place_that_is_no_number_shows_in_the_result_and_nowhere_else(broken: float) -> None:
-    value, location, weights = torch.randn(1, 2, 4, 6), torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2)
-    location[0, 1, 0, 0] = broken
+    value, places, weights = torch.randn(1, 2, 4, 6), torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2)
+    places[0, 1, 0, 0] = broken
     with torch.no_grad():
-        mixed = sample_and_mix(value, location, weights)
+        mixed = sample_and_mix(value, places, weights)
     assert torch.isnan(mixed).any(1).tolist() == [[False, True, False]]
 
 
 def test_exported_graphs_sample_by_the_plain_operator() -> None:
     class Sampling(torch.nn.Module):
-        def forward(self, value: Tensor, location: Tensor, weights: Tensor) -> Tensor:
-            return sample_and_mix(value, location, weights)
+        def forward(self, value: Tensor, places: Tensor, weights: Tensor) -> Tensor:
+            return sample_and_mix(value, places, weights)
 
     inputs = torch.randn(1, 2, 4, 6), torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2)
     with torch.no_grad():

@@ -86,14 +86,12 @@ class DeformableSelfAttention(nn.Module):
         weights = self.point_dropout(weights)
         position = torch.arange(length, device=x.device)
         row = torch.div(position, width, rounding_mode="floor")
-        centre = torch.stack([position - row * width, row], -1)  # [N,2]: x, y
-        scale = torch.tensor(
-            [width, height], device=x.device, dtype=x.dtype if x.dtype == torch.float64 else torch.float32
-        )
         # In float32 under autocast too: half precision cannot tell positions of a large map apart.
-        location = (centre[:, None] + offsets.flatten(0, 1).to(scale.dtype) + 0.5) * (2 / scale) - 1  # [B*G,N,P,2]
+        exact = x.dtype if x.dtype == torch.float64 else torch.float32
+        centre = torch.stack([position - row * width, row], -1).to(exact)  # [N,2]: x, y
+        places = centre[:, None] + offsets.flatten(0, 1).to(exact)  # [B*G,N,P,2]
 
-        mixed = sample_and_mix(value.to(scale.dtype), location, weights.flatten(0, 1))  # [B*G,D,N]
+        mixed = sample_and_mix(value.to(exact), places, weights.flatten(0, 1))  # [B*G,D,N]
         output: Tensor = self.output(mixed.reshape(batch, dim, length).transpose(1, 2))
         return output
 
@@ -106,7 +104,7 @@ def _softmax(x: Tensor) -> Tensor:
     return powers.div_(powers.sum(-1, keepdim=True))
 
 
-def sample_and_mix(value: Tensor, location: Tensor, weights: Tensor) -> Tensor:
+def sample_and_mix(value: Tensor, places: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of values [M,D,h,w] sampled bilinearly at P points for each of N positions: [M,D,N].
 
     Outside the map are zeros. Without a graph, on a CPU, it is one fused gather: each position sums the 4 P corners
@@ -114,15 +112,15 @@ def sample_and_mix(value: Tensor, location: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         value: [M,D,h,w].
-        location: x and y in [-1,1] from border to border (`align_corners=False`), [M,N,P,2].
+        places: x and y in pixels of the map, 0 at the centre of the first, [M,N,P,2].
         weights: [M,N,P].
     """
-    if torch.is_grad_enabled() or not runs_eagerly_on_cpu(value):
-        sampled = F.grid_sample(value, location, align_corners=False)  # [M,D,N,P]
-        return (sampled * weights[:, None]).sum(-1)
     maps, _, height, width = value.shape
-    size = location.new_tensor([width, height])
-    x, y = ((location * size + size - 1) / 2).unbind(-1)
+    if torch.is_grad_enabled() or not runs_eagerly_on_cpu(value):
+        size = torch.tensor([width, height], device=value.device, dtype=places.dtype)
+        sampled = F.grid_sample(value, places * (2 / size) + (1 / size - 1), align_corners=False)  # [M,D,N,P]
+        return (sampled * weights[:, None]).sum(-1)
+    x, y = places.unbind(-1)
     left, top = x.floor(), y.floor()
     right_share, lower_share = x - left, y - top
     corners, shares = [], []

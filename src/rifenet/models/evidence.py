@@ -30,7 +30,7 @@ ANCHOR_SCALE = 20.0  # matching scores of 0.1 are typical; so scaled, they are a
 GROUPS = 8
 HEADS = 4
 EPS = 1e-12
-LEAST_VOTE = 1e-30  # far below that of a key of cosine -1
+LEAST_VOTE = 1e-20  # far below that of a key of cosine -1
 
 
 class EvidenceKeys(NamedTuple):
@@ -87,28 +87,25 @@ def similarity_maps(units: Tensor, keys: EvidenceKeys, channels: tuple[int, ...]
         to the foreground mean minus cosine to the background mean, over all stages.
     """
     flat = units.flatten(2).transpose(1, 2)
-    parts = list(zip(flat.split(channels, 2), keys.keys.split(channels, 2), keys.means.split(channels, 2), strict=True))
-    cosines = [query @ key.transpose(1, 2) for query, key, _ in parts]  # [B,N,E] each
+    scaled = keys.keys * VOTE_TEMPERATURE  # once with the keys, not with all their pairs
+    parts = list(zip(*(x.split(channels, 2) for x in (flat, scaled, keys.means)), strict=True))
+    exponents = [query @ key.transpose(1, 2) for query, key, _ in parts]  # [B,N,E] each
     to_means = [query @ F.normalize(mean, dim=2).transpose(1, 2) for query, _, mean in parts]  # [B,N,2] each
     if len(parts) > 1:
         # Each stage has unit length, so the cosine of all stages together is the mean of theirs; not so for means.
-        cosines.append(torch.stack(cosines).mean(0))
+        exponents.append(sum(exponents[1:], exponents[0]) / len(parts))
         to_means.append(flat @ F.normalize(keys.means, dim=2).transpose(1, 2) / math.sqrt(len(parts)))
     background, foreground = keys.weights[:, None, 0], keys.weights[:, None, 1]  # [B,1,E]
     is_foreground = (foreground > 0) & (foreground >= 0.5 * foreground.amax(2, keepdim=True))
     # Taken off what a label does not count, so that no such cosine is the largest: a sum costs less than a choice.
-    not_foreground, not_background = ((~each).float() * 4 for each in (is_foreground, background > 0.5))
+    off = [(~each).float() * (4 * VOTE_TEMPERATURE) for each in (is_foreground, background > 0.5)]
     share = (keys.weights / keys.weights.sum(2, keepdim=True).clamp(min=EPS)).transpose(1, 2)  # [B,E,2]
     maps = []
-    for cosine, to_mean in zip(cosines, to_means, strict=True):
-        votes = ((cosine - 1) * VOTE_TEMPERATURE).exp() @ share
-        maps += [
-            (cosine - not_foreground).amax(2).clamp(min=-1),
-            (cosine - not_background).amax(2).clamp(min=0),
-            to_mean[..., 1],
-            to_mean[..., 0],
-            votes[..., 1] / votes.sum(2).clamp(min=LEAST_VOTE),
-        ]
+    for exponent, to_mean in zip(exponents, to_means, strict=True):
+        largest = [(exponent - others).amax(2) / VOTE_TEMPERATURE for others in off]
+        votes = exponent.exp() @ share
+        maps += [largest[0].clamp(min=-1), largest[1].clamp(min=0), to_mean[..., 1], to_mean[..., 0]]
+        maps.append(votes[..., 1] / votes.sum(2).clamp(min=LEAST_VOTE))
     score = to_means[-1][..., 1:] - to_means[-1][..., :1]
     grid = units.shape[-2:]
     return torch.stack(maps, 1).unflatten(2, grid), score.transpose(1, 2).unflatten(2, grid)
