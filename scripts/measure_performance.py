@@ -20,20 +20,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rifenet.bench.measure import Plan, Task, figures, machine, measure, tasks
 from rifenet.bench.memory import _peak_resident, in_fresh_process, peak_memory
 from rifenet.bench.workload import Case, Workload, training_step
-from rifenet.data.episodes import EvaluationEpisodes, collate_evaluation
+from rifenet.config import ModelConfig
+from rifenet.data.episodes import collate_evaluation, load_episode
 from rifenet.data.index import ImageIndex
-from rifenet.data.sampling import evaluation_episodes
+from rifenet.data.sampling import Episode, evaluation_episodes
 from rifenet.data.sources import open_dataset
 from rifenet.evaluation import scoring
 from rifenet.evaluation.prediction import predicted_mask
@@ -41,7 +43,7 @@ from rifenet.evaluation.scoring import score_episodes
 from rifenet.files import write_text
 from rifenet.hub import load_model
 from rifenet.metrics import intersection_union
-from rifenet.models import RiFeNet
+from rifenet.models import Features, RiFeNet
 from rifenet.models.views import viewed_features
 
 CPU = torch.device("cpu")
@@ -148,50 +150,83 @@ def _evaluation(voc: str, list_file: str, count: int) -> Values:
     return counted | {"figures": parts | {name: {"value": value} for name, value in values.items()}}
 
 
+CAP_SHOTS = (5, 10)
+
+
 def caps(options: argparse.Namespace) -> Values:
-    """mIoU of the bundled model on real episodes of 5 and 10 shots, with the caps of its config and without."""
-    scores = [_caps(options, shots) for shots in (5, 10)]
-    values = {
-        f"{name}_{shots}_shots": value
-        for shots, own in zip((5, 10), scores, strict=True)
-        for name, value in own.items()
-    }
-    return {"episodes": options.cap_episodes, "figures": {name: {"value": value} for name, value in values.items()}}
+    """mIoU of the bundled model on real episodes of 5 and 10 shots, with the caps of its config and without.
 
-
-def _caps(options: argparse.Namespace, shots: int) -> dict[str, float]:
+    A class at a time, whose photos are encoded once for all its episodes; both configs see the same features.
+    """
     model = load_model("default")
     assert isinstance(model, RiFeNet)
     model.backbone.accelerate()
-    index, size = _voc(options), int(model.metadata["image_size"])
-    classes = tuple(number for number in range(1, 21) if len(index.images_of(number, 2048)) > shots)
-    drawn = evaluation_episodes(index, classes, shots=shots, seed=0, episodes=options.cap_episodes, min_area=2048)
-    episodes = sorted(drawn, key=lambda episode: (episode.class_id, episode.query))
-    configs = {
-        "capped": model.config,
-        "uncapped": dataclasses.replace(
-            model.config, max_prior_keys=10**6, max_support_tokens=10**6, max_evidence_keys=10**6
-        ),
+    voc, size = _voc(options), int(model.metadata["image_size"])
+    configs = cap_configs(model)
+    enough = tuple(number for number in range(1, 21) if len(voc.images_of(number, 2048)) > max(CAP_SHOTS))
+    episodes = {
+        shots: evaluation_episodes(voc, enough, shots=shots, seed=0, episodes=options.cap_episodes, min_area=2048)
+        for shots in CAP_SHOTS
     }
-    counts = {name: {number: np.zeros((2, 2), np.int64) for number in classes} for name in configs}
-    data = EvaluationEpisodes(index, episodes, size)
-    with torch.inference_mode():
-        for position, episode in enumerate(episodes):
-            one = collate_evaluation([data[position]])
-            # The views of the supports once for both configs, as the bundled model has them.
-            parts = (one[f"support_{part}"] for part in ("images", "masks", "valid"))
-            support = viewed_features(model._encode, *parts, model.config.support_views)
-            encoded = model.encode_query(one["query_images"], one["query_valid"])
-            for name, config in configs.items():
-                model.config = config
-                context = model.encode_support(*support)
-                mask = predicted_mask(model.decode(encoded, context), one["placement"][0])
-                counts[name][episode.class_id] += intersection_union(mask, one["query_mask_original"][0])
+    counts = np.zeros((len(CAP_SHOTS), len(configs), len(enough), 2, 2), np.int64)
+    for column, class_id in enumerate(enough):
+        seen: dict[int, Any] = {}
+        for row, shots in enumerate(CAP_SHOTS):
+            for episode in episodes[shots]:
+                if episode.class_id == class_id:
+                    counts[row, :, column] += _capped_and_not(model, configs, voc, episode, size, seen)
+        print(f"{voc.class_name(class_id)}: {_cap_scores(counts[:, :, : column + 1], configs)}", flush=True)
+    values = _cap_scores(counts, configs)
+    return {"episodes": options.cap_episodes, "figures": {name: {"value": value} for name, value in values.items()}}
+
+
+def cap_configs(model: RiFeNet) -> dict[str, ModelConfig]:
+    """The two configs that are compared."""
+    most = 10**6
+    free = dataclasses.replace(model.config, max_prior_keys=most, max_support_tokens=most, max_evidence_keys=most)
+    return {"capped": model.config, "uncapped": free}
+
+
+def _cap_scores(counts: NDArray[np.int64], configs: dict[str, ModelConfig]) -> dict[str, float]:
+    shares = 100 * (counts[..., 1, 0] / np.maximum(counts[..., 1, 1], 1)).mean(2)  # [shots,configs]
     scores = {
-        name: 100 * float(np.mean([count[1, 0] / max(count[1, 1], 1) for count in of_class.values()]))
-        for name, of_class in counts.items()
+        f"{name}_{shots}_shots": float(shares[row, column])
+        for row, shots in enumerate(CAP_SHOTS)
+        for column, name in enumerate(configs)
     }
-    return {**scores, "cost": scores["uncapped"] - scores["capped"]}
+    costs = {f"cost_{k}_shots": scores[f"uncapped_{k}_shots"] - scores[f"capped_{k}_shots"] for k in CAP_SHOTS}
+    return scores | costs
+
+
+@torch.inference_mode()
+def _capped_and_not(
+    model: RiFeNet,
+    configs: dict[str, ModelConfig],
+    voc: ImageIndex,
+    episode: Episode,
+    size: int,
+    seen: dict[int, Any],
+) -> NDArray[np.int64]:
+    """Pixel counts of each config, [configs,2,2]; `seen` holds the supports of the class that were encoded before."""
+    views = configs["capped"].support_views
+    for record in set(episode.supports) - seen.keys():
+        one = collate_evaluation([load_episode(voc, dataclasses.replace(episode, supports=(record,)), size)])
+        images, masks, valid = (one[f"support_{part}"] for part in ("images", "masks", "valid"))
+        seen[record] = viewed_features(model._encode, images, masks, valid, views)
+
+    def together(parts: Sequence[torch.Tensor]) -> torch.Tensor:  # a view of all shots after the other, as the model
+        return torch.cat([part[:, view : view + 1] for view in range(views) for part in parts], 1)
+
+    levels, masks, valid = zip(*(seen[record] for record in episode.supports), strict=True)
+    support = Features(*map(together, zip(*levels, strict=True))), together(masks), together(valid)
+    one = collate_evaluation([load_episode(voc, episode, size)])
+    encoded = model.encode_query(one["query_images"], one["query_valid"])
+    counts = []
+    for config in configs.values():
+        model.config = config
+        mask = predicted_mask(model.decode(encoded, model.encode_support(*support)), one["placement"][0])
+        counts.append(intersection_union(mask, one["query_mask_original"][0]))
+    return np.array(counts)
 
 
 def index(options: argparse.Namespace) -> Values:
