@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from tiny_model import write_smallest_model
+
+from rifenet.data.episodes import collate_evaluation, load_episode
+from rifenet.data.sampling import Episode
+from rifenet.data.sources import open_dataset
+from rifenet.evaluation.prediction import predicted_mask
+from rifenet.hub import load_model
+from rifenet.metrics import intersection_union
 
 ROOT = Path(__file__).parents[1]
 PAGE, FIGURES = ROOT / "docs" / "performance.md", ROOT / "docs" / "results" / "performance.json"
@@ -68,3 +80,34 @@ def test_a_bar_is_held_missed_or_not_measured(script: ModuleType, tmp_path: Path
     page.write_text("no markers", encoding="utf-8")
     with pytest.raises(ValueError, match="Put them where a table goes"):
         script.write_tables(page, parts, [])
+
+
+def test_caps_are_judged_by_the_masks_that_the_model_gives(script: ModuleType, tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 255, (50, 65, 3), dtype=np.uint8)
+        mask = np.zeros((50, 65), np.uint8)
+        mask[10 + number : 30, 20 : 40 + number] = 1
+        Image.fromarray(pixels).save(tmp_path / "data" / "images" / f"{number}.png")
+        Image.fromarray(mask).save(tmp_path / "data" / "masks" / f"{number}.png")
+    (tmp_path / "data" / "classes.txt").write_text("box\n", encoding="utf-8")
+    photos = open_dataset("custom", tmp_path / "data", progress=False)
+    model = load_model(write_smallest_model(tmp_path / "model.safetensors"))
+    model.config = dataclasses.replace(model.config, support_views=4, max_evidence_keys=30)
+    configs, seen = script.cap_configs(model), {}
+    for episode in (Episode(1, 0, (1, 2)), Episode(1, 3, (2, 0))):
+        counted = script._capped_and_not(model, configs, photos, episode, 65, seen)
+        one = collate_evaluation([load_episode(photos, episode, 65)])
+        expected = []
+        for config in configs.values():
+            model.config = config
+            shots = (one[f"support_{part}"] for part in ("images", "masks", "valid"))
+            with torch.inference_mode():
+                context = model.encode_support(*shots)
+                logits = model.decode(model.encode_query(one["query_images"], one["query_valid"]), context)
+            mask = predicted_mask(logits, one["placement"][0])
+            expected.append(intersection_union(mask, one["query_mask_original"][0]))
+        assert counted.tolist() == np.array(expected).tolist()
+        assert expected[0].tolist() != expected[1].tolist(), "the caps change nothing here, so nothing was tested"
+    assert sorted(seen) == [0, 1, 2]
