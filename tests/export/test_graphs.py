@@ -79,6 +79,17 @@ def test_each_graph_is_one_checked_file_without_traces(exported: tuple[Path, Pat
         assert not all(marked)
 
 
+def test_encoding_a_query_computes_nothing_that_decoding_computes_again(exported: tuple[Path, Path]) -> None:
+    """The affinity is the only product of matrices in `QueryFeatures`, and cannot leave a graph."""
+    products = {name: 0 for name in ("encode_query", "decode")}
+    for name in products:
+        graph = onnx.load(exported[1] / f"{name}.onnx").graph
+        products[name] = sum(node.op_type == "MatMul" for node in graph.node)
+    assert load_model(exported[0]).evidence is not None
+    assert products["encode_query"] == 0
+    assert products["decode"] > 0
+
+
 @pytest.mark.parametrize("options", [{}, {"stem": "caffe", "stride_on": "conv1"}], ids=["plain", "caffe"])
 def test_the_baseline_exports_too(tmp_path: Path, options: dict[str, object]) -> None:
     model = write_smallest_model(tmp_path / "prototype.safetensors", kind="prototype", **options)
