@@ -6,10 +6,12 @@ import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from rendered import make_coco, make_voc
 from tiny_disk import tiny_disk
@@ -90,6 +92,43 @@ def test_episodes_out_of_the_cache(model: RiFeNet, index: ImageIndex, tmp_path: 
         assert any(np.array_equal(mask, item["query_masks"]) for mask in masks)
     with pytest.raises(IndexError):
         episodes[20]
+
+
+def test_own_views_fill_the_supports_photo_by_photo(model: RiFeNet, index: ImageIndex, tmp_path: Path) -> None:
+    pool = EpisodePool(index, (6, 7, 8), shots=4, least_shots=1, min_area=500)
+    cache = _build(model, index, _data(tmp_path))
+    plain, own, half = (CachedEpisodes(pool, cache, 3, 40, share) for share in (0.0, 1.0, 0.5))
+    changed = 0
+    for number in range(40):
+        drawn, item, before = pool.episode(3, number), own[number], plain[number]
+        assert list(item) == list(before)
+        for name in set(item) - {"support_images", "support_masks", "support_valid"}:
+            np.testing.assert_array_equal(item[name], before[name])
+        first, second = ([cache.features[photo, view, 0] for view in range(3)] for photo in drawn.supports[:2])
+        places = [_place(found, first) for found in item["support_images"][:3]]
+        assert sorted(places) == [0, 1, 2]
+        for place, mask in zip(places, item["support_masks"], strict=False):
+            labels = cache.labels[drawn.supports[0], place]
+            expected = binary_mask(np.where(labels == PADDING, 255, labels).astype(np.uint8), drawn.class_id)
+            np.testing.assert_array_equal(mask, expected)
+        _place(item["support_images"][3], second)
+        mixed = half[number]["support_images"]
+        changed += np.array_equal(mixed, item["support_images"])
+        assert any(np.array_equal(mixed, each["support_images"]) for each in (item, before))
+    assert 10 <= changed <= 30
+
+
+@pytest.mark.parametrize("wrong", [{"cache_dir": ""}, {"cache_views": 1}, {"shots": 1}, {"own_views": 1.5}], ids=str)
+def test_own_views_without_what_they_need_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    options = {"cache_dir": str(tmp_path), "cache_views": 3, "shots": 4, "own_views": 0.5}
+    assert DataConfig(**options).own_views == 0.5
+    with pytest.raises(ValueError, match=r"data\.own_views"):
+        DataConfig(**options | wrong)
+
+
+def _place(found: NDArray[Any], among: list[NDArray[Any]]) -> int:
+    (place,) = (number for number, each in enumerate(among) if np.array_equal(found, each))
+    return place
 
 
 def test_drawn_masks_have_their_own_numbers(model: RiFeNet, tmp_path: Path) -> None:

@@ -64,6 +64,9 @@ class DataConfig:
     each has a strong partner where the unlabeled branch is on."""
     cache_strong: bool = False
     """Cache the strong partners without the unlabeled branch too, so that runs with and without it share one cache."""
+    own_views: float = 0.0
+    """Share of the training episodes whose supports are all cached views of a photo, then those of the next, as a class
+    is learned with `model.support_views`; 0: one view of each of K photos. Needs `data.cache_dir`."""
 
     def __post_init__(self) -> None:
         one_of("data.dataset", self.dataset, DATASETS)
@@ -82,6 +85,13 @@ class DataConfig:
         expect(self.seed is None or self.seed >= 0, "data.seed", self.seed, "0 or more, or null")
         expect(self.workers >= 0, "data.workers", self.workers, "0 or more")
         expect(self.cache_views >= 1, "data.cache_views", self.cache_views, "at least 1")
+        expect(0 <= self.own_views <= 1, "data.own_views", self.own_views, "a share in [0,1]")
+        if self.own_views and not (self.cache_dir and self.cache_views > 1 and self.shots > 1):
+            raise ValueError(
+                f"Expected data.own_views only with a cache of several views and several shots, but got data.cache_dir "
+                f"{self.cache_dir!r}, data.cache_views {self.cache_views} and data.shots {self.shots}. Set them, or "
+                "data.own_views to 0."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,7 +82,7 @@ def training_episodes(
         cache = FeatureCache.build(
             model, split.pool.index, config.data, strong=strong, seed=_data_seed(config), device=fabric.device
         )
-    return CachedEpisodes(split.pool, cache, config.train.seed, total)
+    return CachedEpisodes(split.pool, cache, config.train.seed, total, config.data.own_views)
 
 
 def _data_seed(config: Config) -> int:

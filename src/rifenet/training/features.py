@@ -161,11 +161,12 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
     """Training episodes out of a cache.
 
     Item i has the keys of `TrainingEpisodes`, with packed features [L] float16 in place of images; a view of each image
-    is drawn by (seed, i).
+    is drawn by (seed, i). In a share `own_views` of the episodes, the supports are all views of the first, in an order
+    drawn, then those of the second, and so on until there are as many as the episode has.
     """
 
-    def __init__(self, pool: EpisodePool, cache: FeatureCache, seed: int, length: int) -> None:
-        self.pool, self.cache, self.seed, self.length = pool, cache, seed, length
+    def __init__(self, pool: EpisodePool, cache: FeatureCache, seed: int, length: int, own_views: float = 0.0) -> None:
+        self.pool, self.cache, self.seed, self.length, self.own_views = pool, cache, seed, length, own_views
 
     def __len__(self) -> int:
         return self.length
@@ -178,7 +179,13 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
         drawn = view_rng(self.seed, number, 1).integers(self.cache.labels.shape[1], size=len(images))
         views = [(image, int(view)) for image, view in zip(images, drawn, strict=True)]
         supports, unlabeled = views[1 : 1 + len(episode.supports)], views[1 + len(episode.supports) :]
-        masks, valid = zip(*(self._mask(view, episode.class_id) for view in views[: 1 + len(supports)]), strict=True)
+        rng = view_rng(self.seed, number, 2)
+        if rng.random() < self.own_views:
+            count = self.cache.labels.shape[1]
+            own = [(image, int(view)) for image in episode.supports for view in rng.permutation(count)]
+            supports = own[: len(supports)]
+        shown = [views[0], *supports]
+        masks, valid = zip(*(self._mask(view, episode.class_id) for view in shown), strict=True)
         item = {
             "query_images": np.array(self.cache.features[views[0]][0]),
             "query_masks": masks[0],
