@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from evaluation.test_report import scored
@@ -306,6 +307,28 @@ def _interrupt(line: list[str]) -> None:
         assert main(line) == 130
 
 
+def _check_classes(table: dict[str, Any], out: Path) -> None:
+    """Each class's figures are those of the runs' own files, seed by seed."""
+    ious: dict[tuple[str, int], dict[str, float | None]] = {}
+    for source in table["sources"]:
+        found = {known["name"]: known["iou"] for known in json.loads((out / source["file"]).read_text())["per_class"]}
+        for row in source["rows"]:
+            for seed in (0, 1) if source["seed"] is None else (source["seed"],):
+                ious[row, seed] = found
+    scored = [name for name, iou in ious["plain", 0].items() if iou is not None]
+    assert scored == [known["name"] for known in table["classes"]] != []
+    for known in table["classes"]:
+        plain = [ious["plain", seed][known["name"]] for seed in (0, 1)]
+        assert known["baseline"] == plain
+        assert list(known["differences"]) == ["more", "prototype"]
+        for row, differences in known["differences"].items():
+            assert differences == [ious[row, seed][known["name"]] - plain[seed] for seed in (0, 1)]
+    # Classes count alike: the mean of their differences is that of the rows.
+    means = {row["name"]: row["mean"] for row in table["rows"]}
+    over_classes = np.mean([known["differences"]["more"] for known in table["classes"]])
+    assert over_classes == pytest.approx(means["more"] - means["plain"])
+
+
 @pytest.mark.parametrize("stop", [_interrupt, pytest.param(_kill, marks=pytest.mark.slow)])
 def test_a_stopped_ablation_goes_on_and_writes_the_table_of_an_unbroken_one(
     stop: Callable[[list[str]], None],
@@ -333,8 +356,10 @@ def test_a_stopped_ablation_goes_on_and_writes_the_table_of_an_unbroken_one(
     assert len(list(out.glob("runs/*/result.json"))) == 5
     # Rows with and without the unlabeled branch, and both seeds, shared one cache.
     assert len(list((tmp_path / "cache").glob("*/done.json"))) == 1
+    _check_classes(table, out)
     text = (out / "grid.md").read_text()
     assert "| more |" in text
+    assert "## Classes" in text
     assert "about +2*" in text
 
     again = tmp_path / "again"

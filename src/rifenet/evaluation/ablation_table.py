@@ -53,6 +53,7 @@ def ablation_table(grid: Grid, jobs: Sequence[Job], finished: Finished, failures
         **{name: getattr(grid, name) for name in ("name", "title", "baseline", "folds", "seeds")},
         "setting": _setting(next(iter(results.values()))) if results else None,
         "rows": rows,
+        "classes": _classes(grid, mine),
         "failures": dict(failures),
         "sources": [_source(job, finished[job.folder.name]) for job in jobs if job.folder.name in finished],
     }
@@ -93,7 +94,8 @@ def ablation_markdown(table: dict[str, Any], path: str | Path, relative_to: str 
     lines += [""] * bool(table["failures"])
     lines += [f"{'#' * (level + 1)} What each row changes", ""]
     lines += [f"- {row['name']}: {_overrides(row['overrides'])}" for row in table["rows"]]
-    lines += ["", f"{'#' * (level + 1)} Runs", "", *_runs(table, Path(path).parent, Path(relative_to))]
+    lines += ["", *_class_lines(table, level + 1)]
+    lines += [f"{'#' * (level + 1)} Runs", "", *_runs(table, Path(path).parent, Path(relative_to))]
     return lines
 
 
@@ -119,6 +121,37 @@ def _figures(grid: Grid, row: Row, results: Mapping[tuple[int, int], dict[str, A
         "runs": len(results),
         "wanted": len(grid.folds) * len(grid.seeds),
     }
+
+
+def _classes(grid: Grid, mine: Mapping[str, Mapping[tuple[int, int], dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Each novel class: its IoU in the baseline, and each row's difference to it for each seed that both have."""
+    baseline = mine[grid.baseline]
+    classes = []
+    for fold in grid.folds:
+        of_fold = {seed: result for (number, seed), result in baseline.items() if number == fold}
+        if not of_fold:
+            continue
+        for known in next(iter(of_fold.values()))["per_class"]:
+            if known["iou"] is None:
+                continue
+            own = {seed: _iou(result, known["id"]) for seed, result in of_fold.items()}
+            other = {
+                row.name: [
+                    _iou(mine[row.name][fold, seed], known["id"]) - own[seed]
+                    for seed in own
+                    if (fold, seed) in mine[row.name]
+                ]
+                for row in grid.rows
+                if row.name != grid.baseline
+            }
+            facts = {name: known[name] for name in ("id", "name", "queries")}
+            classes.append({**facts, "fold": fold, "baseline": list(own.values()), "differences": other})
+    return classes
+
+
+def _iou(result: dict[str, Any], class_id: int) -> float:
+    (found,) = (float(known["iou"]) for known in result["per_class"] if known["id"] == class_id)
+    return found
 
 
 def _setting(result: dict[str, Any]) -> dict[str, Any]:
@@ -184,6 +217,28 @@ def _cells(row: dict[str, Any], table: dict[str, Any], with_mean: bool) -> list[
         cells.append(f"{100 * difference['miou']:+.1f} ({interval_text(difference['interval'])})")
         cells += [_SIGNS[difference["sign"]], f"{difference['wins']} of {difference['pairs']}"]
     return [*cells, f"{row['runs']} of {row['wanted']}"]
+
+
+def _class_lines(table: dict[str, Any], level: int) -> list[str]:
+    classes = table.get("classes", [])  # tables made before there were any have none
+    if not classes:
+        return []
+    names = [row["name"] for row in table["rows"] if row["name"] != table["baseline"]]
+    rows = []
+    for known in classes:
+        cells = [f"{100 * np.mean(known['baseline']):.1f}"]
+        for name in names:
+            found = [100 * value for value in known["differences"][name]]
+            cells.append(f"{np.mean(found):+.1f} ({min(found):+.1f} to {max(found):+.1f})" if found else _DASH)
+        rows.append([known["name"], str(known["fold"]), f"{known['queries']:,}", *cells])
+    return [
+        f"{'#' * level} Classes",
+        "",
+        f"IoU of {table['baseline']}, and each row's minus that: the mean over training seeds, and the least and the "
+        "largest of one seed. All classes of a fold count alike in its mean, however few images they have.",
+        "",
+        *markdown_table(["class", "fold", "query images", table["baseline"], *names], rows),
+    ]
 
 
 def _overrides(overrides: dict[str, Any]) -> str:
