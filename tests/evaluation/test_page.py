@@ -91,6 +91,7 @@ def test_the_command_writes_a_page_without_markdown(tmp_path: Path) -> None:
     assert main(["report", str(result), "--html", str(out)]) == 0
     reader = read(out.read_text(encoding="utf-8"))
     assert reader.fetched == []
-    assert reader.tags.count("svg") == 1  # the training curves, from the log beside the result
+    # The training curves, from the log beside the result, and the reliability diagram.
+    assert reader.tags.count("svg") == 2
     assert reader.tags.count("table") >= 3
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

@@ -193,7 +193,9 @@ def test_eight_clients_at_once(model: str, warm: float, seconds: float, tmp_path
             f"{model}: {len(seen)} requests in {seconds} s, {busy} answered 503, p95 of segmenting"
             f" {1000 * np.quantile(times, 0.95):.0f} ms, memory {before:.0f} -> {after:.0f} MB"
         )
-        if after >= 1.1 * before:  # a short warm-up may not have met every kind of request; what leaks grows again
+        for _ in range(3):  # a short warm-up may not have met all kinds of requests at once; what leaks grows each time
+            if after < 1.1 * before:
+                break
             load(address, seconds, model == "colour")
             before, after = after, resident(address, pid)
         assert after < 1.1 * before, (before, after)
