@@ -180,7 +180,7 @@ assert not {{"torch", "rich", "onnx"}} & set(sys.modules)
     words = ["--support", "it", str(shot.image), str(tmp_path / "mask.png"), "--query", str(query.image)]
     program = [python, "-m", "rifenet", "segment", *words, "--model", str(tmp_path / "exported")]
     subprocess.run([*program, "--out", str(tmp_path / "again")], check=True, timeout=300, cwd=tmp_path)
-    pairs = [np.array(Image.open(tmp_path / where / f"{query.image.stem}.png")) for where in ("out", "again")]
+    pairs = [np.array(Image.open(tmp_path / where / f"{query.image.stem}_mask.png")) for where in ("out", "again")]
     np.testing.assert_array_equal(*pairs)
 
 
