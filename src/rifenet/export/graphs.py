@@ -126,9 +126,8 @@ class _EncodeQuery(nn.Module):
     def forward(self, images: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
         if isinstance(self.model, Prototype):
             return tuple(self.model.encode_query(images, valid))
-        features: QueryFeatures = self.model.encode_query(self.model.backbone(images), valid)
-        # Its sides are a product of two free sizes, which a graph's inputs cannot say: `decode` computes it.
-        return tuple(features._replace(affinity=features.affinity[:, :, :0, :0]))
+        # Without affinity: its sides are a product of two free sizes, which a graph's inputs cannot say.
+        return tuple(self.model._query(self.model.backbone(images), valid, evidence=False))
 
 
 class _Decode(nn.Module):

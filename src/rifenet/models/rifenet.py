@@ -254,7 +254,7 @@ class RiFeNet(nn.Module):
         on_grid = _grid_valid(valid, (batch, height, width), features.mid.device)
         reduced = features.low[:, :0] if self.local_prototype is None else self.local_prototype.reduce(features.low)
         high, affinity = F.normalize(features.high.float(), dim=1), on_grid[:, None, :0, :0].float()
-        if self.evidence is not None and evidence and not torch.compiler.is_exporting():
+        if self.evidence is not None and evidence:
             affinity = self.evidence.affinity(high, on_grid)
         return QueryFeatures(reduced, self.query_projection(features.mid), high, features.fine, affinity, on_grid)
 
