@@ -127,9 +127,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "storage": ("engines", "files", "shots"),
     "outputs": ("files", "data.polygons", "data.run_lengths", "visualize"),
     "result": ("files", "refine", "outputs", "data.transforms", "visualize"),
+    "queries": ("engines", "storage", "tiles", "result", "data.transforms", "metrics"),
+    "adaptation": ("engines", "storage", "shots", "queries", "result", "data.transforms"),
     "segmenter": (
-        *("engines", "storage", "shots", "tiles", "result"),
-        *("data.label_files", "data.transforms", "metrics", "visualize"),
+        *("engines", "storage", "shots", "queries", "adaptation", "result"),
+        *("data.label_files", "data.transforms"),
     ),
     "tiles": ("engines", "data.transforms"),
     "refine": (),

@@ -90,7 +90,7 @@ def test_progress_counts_results_and_stays_lazy(segmenter: Segmenter, tmp_path: 
 
 def test_large_photos_are_taken_fewer_at_a_time(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     image = picture()
-    monkeypatch.setattr("rifenet.segmenter.BATCH_BYTES", image.nbytes)
+    monkeypatch.setattr("rifenet.queries.BATCH_BYTES", image.nbytes)
     list(segmenter.segment_many([image] * 5, batch_size=8))
     assert segmenter.engine.encoded_queries == [2, 2, 1]  # type: ignore[attr-defined]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -95,13 +95,17 @@ class Result:
     @cached_property
     def mask(self) -> NDArray[np.uint8]:
         """Classes of the pixels, [H,W]: 0 background, i the i-th learned class; ties go to the lower number."""
-        mask = np.zeros(self.image.shape[:2], np.uint8)
+        return self.winners(self.image.shape[:2], self._map)
+
+    def winners(self, shape: tuple[int, ...], difference_of: Callable[[int], NDArray[np.float32]]) -> NDArray[np.uint8]:
+        """Who takes each pixel of a map, [h,w] as `mask` has it, by the logit differences [h,w] of each class."""
+        mask = np.zeros(shape, np.uint8)
         # A class beats the background exactly where its score is above 0.5, that is, its logit difference above 0;
         # differences order the classes as scores do, without rounding to 1.
         best = np.full(mask.shape, -np.inf, np.float32)
         for class_id, name in enumerate(self.classes, 1):
             if self.shown(name):
-                difference = self._map(class_id - 1)
+                difference = difference_of(class_id - 1)
                 rank = difference + self._log_odds(name)
                 wins = (difference > 0) & (rank > best)
                 mask[wins], best[wins] = class_id, rank[wins]

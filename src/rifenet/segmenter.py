@@ -5,9 +5,7 @@ K shots of a class · B photos at once · C classes · S side of the square netw
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -16,17 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rifenet.adaptation import COUNT, adapted
 from rifenet.data.label_files import Label
-from rifenet.data.transforms import Source, load_image, resize_and_pad
+from rifenet.data.transforms import Source
 from rifenet.engines import Engine
-from rifenet.metrics import presence_statistic
-from rifenet.result import Options, Result, sigmoid
-from rifenet.shots import Shots, prepare_shot
+from rifenet.queries import confidence, counted, segment_lazily, total_of
+from rifenet.result import Options, Result
+from rifenet.shots import PseudoShot, Shots, prepare_shot
 from rifenet.storage import LearnedClass, read_classes, save_classes, try_out
-from rifenet.tiles import is_large, with_tiles
 
 MAX_SHOTS = 20
-BATCH_BYTES = 10**8  # of decoded photos, from which on a batch is full
 MAX_CLASSES = 254  # a mask has one byte a pixel: 0 is the background and 255 means ignore
 
 
@@ -144,6 +141,40 @@ class Segmenter:
         self._known(name)
         del self._classes[name]
 
+    def adapt(
+        self,
+        photos: Iterable[Source],
+        *,
+        count: int = COUNT,
+        on_error: Callable[[Source, Exception], None] | None = None,
+        on_progress: Callable[[int, int | None], None] | None = None,
+    ) -> dict[str, tuple[PseudoShot, ...]]:
+        """Learns each class again, together with the photos in which it is found most surely (`rifenet.adaptation`).
+
+        They need no masks: the class's own are taken, without their doubtful pixels. What was annotated stays what
+        `shots` counts; a call begins from that alone, and so does `learn`, which forgets what was adopted.
+
+        Args:
+            photos: paths, PIL images or [H,W,3] arrays, read one by one; best those that are to be segmented. Annotated
+                ones among them, and photos that come twice, are passed over.
+            count: photos to adopt at most for a class; with the annotated ones no more than 20.
+            on_error: as in `segment_many`.
+            on_progress: as in `segment_many`.
+
+        Returns:
+            The adopted photos of each class, the surest first.
+
+        Raises:
+            ValueError: nothing has been learned, a class came from a file and so has no photos, or `count` is below 1.
+        """
+        if count < 1:
+            raise ValueError(f"Expected count to be at least 1, but got {count}.")
+        if not self._classes:
+            raise ValueError("Expected at least one learned class, but there is none. Call learn() first.")
+        known = adapted(self.engine, self.learned, photos, count, MAX_SHOTS, on_error, on_progress)
+        self._classes = {each.name: each for each in known}
+        return {each.name: each.adopted for each in known}
+
     def segment(
         self, query: Source, *, keep_absent: bool = False, tiles: bool | str = "auto", refine: bool = False
     ) -> Result:
@@ -187,10 +218,8 @@ class Segmenter:
         if tiles not in (True, False, "auto"):
             raise ValueError(f"Expected tiles to be True, False or 'auto', but got {tiles!r}.")
         options = Options(keep_absent, tiles, refine)
-        results = self._segment_lazily(queries, list(self._classes.values()), batch_size, options, on_error)
-        if on_progress is None:
-            return results
-        return _counted(results, len(queries) if isinstance(queries, Sized) else None, on_progress)
+        results = segment_lazily(self.engine, list(self._classes.values()), queries, batch_size, options, on_error)
+        return results if on_progress is None else counted(results, total_of(queries), on_progress)
 
     def save_classes(self, path: str | PathLike[str]) -> None:
         """Writes the learned classes, without the photos, to a `.safetensors` file. Raises OSError on a full disk."""
@@ -230,70 +259,6 @@ class Segmenter:
         if len(self._classes) + len(new) > MAX_CLASSES:
             raise ValueError(f"Expected at most {MAX_CLASSES} classes, the numbers of a mask. Forget some first.")
 
-    def _segment_lazily(
-        self,
-        queries: Iterable[Source],
-        classes: list[LearnedClass],
-        batch_size: int,
-        options: Options,
-        on_error: Callable[[Source, Exception], None] | None,
-    ) -> Iterator[Result]:
-        batch: list[tuple[str, NDArray[np.uint8]]] = []
-        for query in queries:
-            try:
-                batch.append((fspath(query) if isinstance(query, str | PathLike) else "", load_image(query)))
-            except (ValueError, OSError) as error:
-                yield from self._segment_batch(batch, classes, options)
-                batch = []
-                if on_error is None:
-                    raise
-                on_error(query, error)
-            if len(batch) == batch_size or sum(image.nbytes for _, image in batch) > BATCH_BYTES:
-                yield from self._segment_batch(batch, classes, options)
-                batch = []
-        yield from self._segment_batch(batch, classes, options)
-
-    def _segment_batch(
-        self, batch: list[tuple[str, NDArray[np.uint8]]], classes: list[LearnedClass], options: Options
-    ) -> Iterator[Result]:
-        if not batch:
-            return
-        images, valid, placements = zip(*(resize_and_pad(image, self.engine.size) for _, image in batch), strict=True)
-        features = self.engine.encode_query(np.stack(images), np.stack(valid))
-        logits = [self.engine.decode(features, known.context) for known in classes]
-        differences = np.stack([pair[:, 1] - pair[:, 0] for pair in logits], axis=1)  # [B,C,S,S]
-        names = tuple(known.name for known in classes)
-        for (source, image), own, real, placement in zip(batch, differences, valid, placements, strict=True):
-            result = Result(
-                image=image,
-                classes=names,
-                confidence={name: self.confidence(maps[real]) for name, maps in zip(names, own, strict=True)},
-                calibrated=self.engine.calibration is not None,
-                keep_absent=options.keep_absent,
-                source=source,
-                model={"name": self.engine.name, "hash": self.engine.hash},
-                differences=own,
-                placement=placement,
-                refine=options.refine,
-            )
-            if options.tiles is True or (options.tiles == "auto" and is_large(placement)):
-                looked_at = [known.context if result.shown(known.name) else None for known in classes]
-                own, placement = with_tiles(self.engine, image, looked_at, own, placement)
-                result = replace(result, differences=own, placement=placement)
-            yield result
-
     def confidence(self, differences: NDArray[np.float32]) -> float:
         """How likely a class is in a photo, from its logit differences on the photo's pixels, [M]."""
-        statistic = presence_statistic(sigmoid(differences))
-        calibration = self.engine.calibration
-        if calibration is None:
-            return statistic
-        return 0.5 + 0.5 * math.tanh((calibration["a"] * statistic + calibration["b"]) / 2)
-
-
-def _counted(
-    results: Iterator[Result], total: int | None, on_progress: Callable[[int, int | None], None]
-) -> Iterator[Result]:
-    for done, result in enumerate(results, 1):
-        on_progress(done, total)
-        yield result
+        return confidence(differences, self.engine.calibration)

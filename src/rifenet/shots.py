@@ -43,6 +43,17 @@ class Shots(NamedTuple):
         )
 
 
+class PseudoShot(NamedTuple):
+    """A photo without annotation that a class was learned from, with the mask that was found in it."""
+
+    source: str
+    """Its path; empty where it came from memory."""
+    number: int
+    """Its place among the photos that were given, from 1."""
+    confidence: float
+    """That the class is in it, in [0,1], by the annotated photos alone."""
+
+
 def prepare_shot(
     name: str, image: Source, mask: Source, size: int, *, label: Label | None = None, white_is_object: bool = False
 ) -> Shots:

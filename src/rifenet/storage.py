@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from rifenet.engines import Context, Engine
 from rifenet.files import write_bytes
-from rifenet.shots import Shots
+from rifenet.shots import PseudoShot, Shots
 
 FORMAT = "rifenet-classes"
 VERSION = 1
@@ -35,6 +35,8 @@ class LearnedClass:
     shots: int
     context: Context
     inputs: Shots | None = None
+    adopted: tuple[PseudoShot, ...] = ()
+    """Photos without annotation that it was learned from besides (`Segmenter.adapt`)."""
 
     def memory(self) -> int:
         """Bytes of its arrays."""

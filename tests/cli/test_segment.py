@@ -228,6 +228,70 @@ def test_a_full_disk_keeps_what_is_done(
         assert not list(out.glob(".*"))
 
 
+REDDISH, BROWN = (200, 70, 30), (120, 125, 30)  # found from red; found once the first is taken for red, too
+
+
+def test_adapting_learns_from_the_photos_and_goes_on_as_one_run(
+    tmp_path: Path, supports: list[str], engine: ColourEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for name, colour in (("a.png", REDDISH), ("b.png", BROWN), ("c.png", BLUE)):
+        draw(photos / name, colour)
+    draw(photos / "d.png", tuple(np.add(REDDISH, [8, -15, 0]).tolist()))
+    plain = ["segment", *supports, "--query", str(photos), "--out"]
+    assert main([*plain, str(tmp_path / "plain")]) == 0
+    assert "adopted" not in manifest(tmp_path / "plain")
+    command = [*plain, str(out), "--adapt", "2"]
+    assert main(command) == 0
+    assert "red learned also from: d.png" in capsys.readouterr().out
+    first = manifest(out)
+    assert [Path(shot["query"]).name for shot in first["adopted"]["red"]] == ["d.png", "a.png"]
+    assert first["adopted"]["blue"] == []  # its only photo is the annotated one, once more
+    assert first["settings"]["adapt"] == 2
+
+    def pixels(folder: Path) -> int:
+        return int((np.asarray(Image.open(folder / "b_mask.png")) == 1).sum())
+
+    assert pixels(tmp_path / "plain") == 0
+    assert pixels(out) > 1500
+
+    (out / "b.json").unlink()  # as if it had been stopped there
+    draw(photos / "e.png", tuple(np.add(REDDISH, [12, -25, 0]).tolist()))  # surer, but the run is under way
+    assert main(command) == 0
+    second = manifest(out)
+    assert second["adopted"] == first["adopted"]
+    assert (second["resumed"], len(second["results"])) == (3, 5)
+    assert pixels(out) > 1500
+
+    draw(photos / "d.png", BLUE)
+    assert main(command) == 0
+    third = manifest(out)
+    assert [Path(shot["query"]).name for shot in third["adopted"]["red"]] == ["e.png", "a.png"]
+    assert third["resumed"] == 0  # other classes, so other masks
+    assert main([*plain, str(out)]) == 1
+    assert "holds others" in capsys.readouterr().err
+
+
+def test_photos_that_cannot_be_read_are_named_once_when_adapting(
+    tmp_path: Path, supports: list[str], engine: ColourEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(tmp_path / "photos" / "a.png", REDDISH)
+    (tmp_path / "photos" / "b.png").write_bytes(b"no picture")
+    command = ["segment", *supports, "--query", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--adapt"]
+    assert main(command) == 0
+    assert capsys.readouterr().err.count("skipped") == 1
+    assert [Path(entry["query"]).name for entry in manifest(tmp_path / "out")["failed"]] == ["b.png"]
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_a_number_of_photos_to_adopt_is_positive(
+    tmp_path: Path, supports: list[str], capsys: pytest.CaptureFixture[str], count: str
+) -> None:
+    command = ["segment", *supports, "--query", str(tmp_path), "--out", str(tmp_path / "out"), f"--adapt={count}"]
+    assert main(command) == 2
+    assert f"expected a number of photos from 1 on, but got {count}" in capsys.readouterr().err
+
+
 def test_the_program_itself(tmp_path: Path, supports: list[str]) -> None:
     model = write_tiny_model(tmp_path / "tiny.safetensors")
     queries = [str(draw(tmp_path / f"query{index}.png", RED)) for index in range(2)]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def main(argv: list[str]) -> int:
     """Prints the advice, writes it where `--out` says, and returns 0, whatever the advice is."""
     arguments = _parser().parse_args(argv)
-    from rifenet.cli.segment import photos_of
+    from rifenet.cli.segmented import photos_of
 
     annotated = {Path(path).resolve() for _, *pair in arguments.support for path in pair}
     out = Path(arguments.out) if arguments.out else None

@@ -1,8 +1,4 @@
-"""`rifenet segment`: learns classes from annotated photos and segments others into a folder.
-
-The folder is a record: `manifest.json` says what was learned and by which model, and each photo's JSON, written last,
-says that the photo is done. So the same command goes on where it was stopped, and another one is refused there.
-"""
+"""`rifenet segment`: learns classes from annotated photos and segments others into a folder (`cli.segmented`)."""
 
 from __future__ import annotations
 
@@ -13,13 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, print_json, progress
+from rifenet.cli.segmented import (
+    begin,
+    claim,
+    digest,
+    done,
+    output_names,
+    photos_of,
+    stamp,
+    write_manifest,
+    write_together,
+)
 
 if TYPE_CHECKING:
     from rifenet.segmenter import Segmenter
 
 FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "html")
-PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-MANIFEST = "manifest.json"
 
 
 def main(argv: list[str]) -> int:
@@ -27,7 +32,7 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     out = Path(arguments.out)
     masks = {Path(mask).resolve() for _, _, mask in arguments.support}
-    queries = _output_names(photos_of(arguments.query, out, masks))
+    queries = output_names(photos_of(arguments.query, out, masks))
 
     from rifenet.segmenter import Segmenter
 
@@ -41,7 +46,7 @@ def main(argv: list[str]) -> int:
         segmenter.learn(name, *pair, white_is_object=arguments.white_is_object, label=labels.get(name))
     settings = {
         "model": {"name": segmenter.engine.name, "hash": segmenter.engine.hash},
-        "classes": {name: [[_digest(path) for path in shot] for shot in shots] for name, shots in supports.items()},
+        "classes": {name: [[digest(path) for path in shot] for shot in shots] for name, shots in supports.items()},
         "keep_absent": arguments.keep_absent,
         "white_is_object": arguments.white_is_object,
         "labels": labels,
@@ -49,8 +54,13 @@ def main(argv: list[str]) -> int:
         "refine": arguments.refine,
         "formats": arguments.format,
     }
-    _claim(out, settings, arguments.overwrite)
-    return _run(segmenter, queries, out, settings, arguments)
+    if arguments.adapt:
+        settings["adapt"] = arguments.adapt
+    adopted = claim(out, settings, arguments.overwrite)
+    if arguments.adapt:
+        adopted = _adapt(segmenter, list(queries), arguments.adapt, adopted)
+        begin(out, settings, adopted)
+    return _run(segmenter, queries, out, settings, adopted, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,12 +114,28 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="look at photos again in tiles, for small things; auto: at large photos",
     )
+    parser.add_argument(
+        "--adapt",
+        type=_positive,
+        nargs="?",
+        const=3,
+        default=0,
+        metavar="N",
+        help="look at all photos first, and learn each class also from the N of them (3 unless told) in which it is"
+        " found most surely; takes two passes over the photos",
+    )
     parser.add_argument("--refine", action="store_true", help="make masks follow the photos' edges")
     parser.add_argument("--keep-absent", action="store_true", help="keep classes in the masks that are judged absent")
     parser.add_argument("--white-is-object", action="store_true", help="255 in a mask marks the class, too")
     parser.add_argument("--overwrite", action="store_true", help="use a folder that holds something else")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of photos from 1 on, but got {text}")
+    return int(text)
 
 
 def _formats(text: str) -> list[str]:
@@ -135,74 +161,34 @@ def _labels(words: list[str], classes: list[str]) -> dict[str, str]:
     return labels
 
 
-def photos_of(queries: list[str], out: Path | None, masks: set[Path]) -> list[Path]:
-    """Each photo once: files as given (a missing one is reported later), a folder's own by name, less the masks."""
-    photos: dict[Path, Path] = {}
-    for path in map(Path, queries):
-        found = [path]
-        if path.is_dir():
-            if out is not None and path.resolve() == out.resolve():
-                raise ValueError(f"Expected --out to be another folder than --query, but both are {path}.")
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTOS and file.is_file())
-            found = [file for file in found if file.resolve() not in masks]
-            if not found:
-                raise ValueError(f"Expected photos ({', '.join(sorted(PHOTOS))}) in {path}, but it holds none.")
-        for file in found:
-            photos.setdefault(file.resolve(), file)
-    return list(photos.values())
+def _adapt(segmenter: Segmenter, photos: list[Path], count: int, before: dict[str, Any]) -> dict[str, Any]:
+    """Class -> the photos that it adopts; those of `before`, so that a run that goes on is one run, where they do."""
 
+    def look(at: list[Path]) -> dict[str, Any]:
+        watched = progress(at, len(at), "looking at photos")
+        found = segmenter.adapt(watched, count=count, on_error=lambda photo, error: None)  # named when it is segmented
+        return {
+            name: [{"query": shot.source, "confidence": round(shot.confidence, 4)} for shot in shots]
+            for name, shots in found.items()
+        }
 
-def _output_names(photos: list[Path]) -> dict[Path, str]:
-    """A name for each photo's results that no other has, also where file names ignore case."""
-    names: dict[Path, str] = {}
-    taken = {Path(MANIFEST).stem, "coco", "index"}
-    for photo in photos:
-        stem, suffix = photo.stem, photo.suffix.lstrip(".")
-        choices = [stem, f"{stem}_{suffix}", f"{photo.resolve().parent.name}_{stem}"]
-        choices += [f"{stem}_{number}" for number in range(2, len(photos) + 2)]
-        names[photo] = next(choice for choice in choices if choice.lower() not in taken)
-        taken.add(names[photo].lower())
-    return names
-
-
-def _digest(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def _claim(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Makes sure that `out` is empty or holds results of the same settings, and writes its manifest."""
-    from rifenet.files import write_bytes
-
-    if not overwrite and out.exists() and any(out.iterdir()):
-        known = _read_json(out / MANIFEST)
-        if known is None:
-            raise ValueError(
-                f"Expected an empty or new folder, but {out} holds other files. Choose another --out, or add"
-                " --overwrite."
-            )
-        if known.get("settings") != settings:
-            raise ValueError(
-                f"Expected {out} to hold results of these classes, model and options, but it holds others."
-                " Choose another --out, or add --overwrite."
-            )
-    write_bytes(out / MANIFEST, json.dumps({"settings": settings, "finished": False}, indent=1).encode())
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+    names = {shot["query"] for shots in before.values() for shot in shots}
+    if names and look([photo for photo in photos if str(photo) in names]) == before:
+        return before
+    return look(photos)
 
 
 def _run(
-    segmenter: Segmenter, queries: dict[Path, str], out: Path, settings: dict[str, Any], arguments: argparse.Namespace
+    segmenter: Segmenter,
+    queries: dict[Path, str],
+    out: Path,
+    settings: dict[str, Any],
+    adopted: dict[str, Any],
+    arguments: argparse.Namespace,
 ) -> int:
-    from rifenet.files import write_bytes
-
-    run = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    records = {photo: known for photo, name in queries.items() if (known := _done(out, name, photo, run))}
+    learned = [settings, adopted] if adopted else settings
+    run = hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:16]
+    records = {photo: known for photo, name in queries.items() if (known := done(out, name, photo, run))}
     resumed, failed = len(records), dict[str, str]()
     todo = [photo for photo in queries if photo not in records]
 
@@ -220,7 +206,7 @@ def _run(
     for result in progress(results, len(todo), "segmenting"):
         photo = by_source[result.source]
         try:
-            paths = result.save(out, queries[photo], {"run": run, "file": _stamp(photo)}, formats=formats)
+            paths = result.save(out, queries[photo], {"run": run, "file": stamp(photo)}, formats=formats)
         except OSError as error:
             raise OSError(
                 f"Could not save the results of {photo} ({error.strerror or error}). {len(records)} of {len(queries)}"
@@ -233,9 +219,9 @@ def _run(
         "resumed": resumed,
         "results": [{**records[photo], "json": f"{queries[photo]}.json"} for photo in queries if photo in records],
         "failed": [{"query": query, "reason": reason} for query, reason in failed.items()],
-    }
-    _write_together(out, manifest["results"], arguments.format)
-    write_bytes(out / MANIFEST, json.dumps(manifest, indent=1).encode())
+    } | ({"adopted": adopted} if adopted else {})
+    write_together(out, manifest["results"], arguments.format)
+    write_manifest(out, manifest)
     if arguments.json:
         print_json(manifest)
     else:
@@ -243,30 +229,6 @@ def _run(
     if not records:
         raise ValueError(f"Expected at least one photo that can be read, but all {len(failed)} failed.")
     return 0
-
-
-def _write_together(out: Path, records: list[dict[str, Any]], formats: list[str]) -> None:
-    """The files of all photos, of those that were asked for."""
-    from rifenet.outputs import merge_coco, write_page
-
-    if records and "coco" in formats:
-        merge_coco(out / "coco.json", (out / record["files"]["coco"] for record in records))
-    if records and "html" in formats:
-        write_page(out / "index.html", records, title=f"{len(records)} photos segmented")
-
-
-def _stamp(photo: Path) -> dict[str, int]:
-    """Size and time of change: a photo with the same two is taken to be the same."""
-    status = photo.stat()
-    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
-
-
-def _done(out: Path, name: str, photo: Path, run: str) -> dict[str, Any] | None:
-    """The record of a photo that this run has segmented before, as it is now, with all its files."""
-    record = _read_json(out / f"{name}.json")
-    if record is None or record.get("run") != run or not photo.is_file() or record.get("file") != _stamp(photo):
-        return None
-    return record if all((out / file).is_file() for file in record["files"].values()) else None
 
 
 def _print_summary(manifest: dict[str, Any], out: Path) -> None:
@@ -284,6 +246,11 @@ def _print_summary(manifest: dict[str, Any], out: Path) -> None:
             ]
             table.add_row(escape(Path(record["query"]).name), *cells)
         console.print(table)
+    for name, shots in manifest.get("adopted", {}).items():
+        names = (
+            ", ".join(f"{Path(shot['query']).name} ({shot['confidence']:.2f})" for shot in shots) or "no other photo"
+        )
+        console.print(f"{name} learned also from: {names}", markup=False, highlight=False)
     before = f" ({manifest['resumed']} of them before)" if manifest["resumed"] else ""
     failed = f" {len(manifest['failed'])} could not be read." if manifest["failed"] else ""
     console.print(f"{len(results)} photos segmented{before} into {out}.{failed}", markup=False, highlight=False)

@@ -1,0 +1,134 @@
+"""Classes learned from photos without annotation, too: those in which they are found most surely (beyond the paper).
+
+RiFeNet's unlabeled branch has unlabeled images teach the network through its own pseudo-labels, in training only. Here
+they teach a class, in use: a first pass over the photos finds it with what was annotated, and the photos in which it is
+surest to be join its shots with the masks found there. A few photos show a class from few sides; these show more. What
+it brings, and how the rule was chosen, is in docs/experiments.md.
+
+    K shots of a class · C classes · S side of the square network input
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rifenet.data.transforms import Source, resize_and_pad
+from rifenet.engines import Engine
+from rifenet.queries import OnError, OnProgress, confidence, counted, segment_lazily, total_of
+from rifenet.result import PRESENT, Options, Result
+from rifenet.shots import PseudoShot, Shots
+from rifenet.storage import LearnedClass
+
+COUNT = 3
+SURE = math.log(0.7 / 0.3)  # logit difference from which on a pixel teaches: scores of 0.7 and more, 0.3 and less
+_FIRST_PASS = Options(keep_absent=False, tiles=False, refine=False)
+
+
+class _Found(NamedTuple):
+    """A photo that may be adopted; the surest sort first, then the earliest."""
+
+    doubt: float
+    number: int
+    shot: PseudoShot
+    inputs: Shots
+
+
+def adapted(
+    engine: Engine,
+    classes: Sequence[LearnedClass],
+    photos: Iterable[Source],
+    count: int,
+    most: int,
+    on_error: OnError | None,
+    on_progress: OnProgress | None,
+) -> list[LearnedClass]:
+    """The classes, each learned from its annotated photos and those of `photos` that it adopts.
+
+    Args:
+        engine: the model.
+        classes: what is known; photos that they adopted before do not count.
+        photos: paths, PIL images or [H,W,3] arrays, taken one by one.
+        count: photos that a class adopts at most.
+        most: shots that a class has at most, the annotated ones included.
+        on_error: takes a photo that cannot be read; without it the error is raised.
+        on_progress: told after each photo how many are done, of how many.
+
+    Raises ValueError for a class without photos.
+    """
+    annotated = [known.annotated() for known in classes]
+    plain = [
+        replace(known, context=engine.encode_support(*inputs), adopted=()) if known.adopted else known
+        for known, inputs in zip(classes, annotated, strict=True)
+    ]
+    room = [min(count, most - known.shots) for known in plain]
+    found: list[list[_Found]] = [[] for _ in plain]
+    seen = {_digest(image) for inputs in annotated for image in inputs.images}
+    failed = 0
+
+    def skip(photo: Source, error: Exception) -> None:
+        nonlocal failed
+        failed += 1
+        assert on_error is not None
+        on_error(photo, error)
+
+    results = segment_lazily(engine, plain, photos, 1, _FIRST_PASS, None if on_error is None else skip)
+    if on_progress is not None:
+        results = counted(results, total_of(photos), on_progress)
+    for done, result in enumerate(results, 1):
+        pixels, valid, _ = resize_and_pad(result.image, engine.size)
+        digest = _digest(pixels)
+        if digest in seen:
+            continue
+        seen.add(digest)
+        for index, (own, elsewhere) in enumerate(zip(result.differences, taken_by_others(result), strict=True)):
+            counts = valid & ~elsewhere
+            sure, masks = confidence(own[counts], engine.calibration), _pseudo_mask(own, counts)
+            if (result.calibrated and sure < PRESENT) or not (masks == 1).any():
+                continue
+            shot = PseudoShot(result.source, done + failed, sure)
+            inputs = Shots(pixels[None], masks[None], valid[None])
+            bisect.insort(found[index], _Found(-sure, shot.number, shot, inputs))
+            del found[index][room[index] :]
+    return [
+        known
+        if not adopted
+        else replace(
+            known,
+            context=engine.encode_support(*_joined(inputs, adopted)),
+            adopted=tuple(each.shot for each in adopted),
+        )
+        for known, inputs, adopted in zip(plain, annotated, found, strict=True)
+    ]
+
+
+def taken_by_others(result: Result) -> NDArray[np.bool_]:
+    """Where another class takes the pixel, for each class [C,S,S]: there a look-alike must not speak for it."""
+    winner = result.winners(result.differences.shape[1:], result.differences.__getitem__).astype(int)
+    others: NDArray[np.bool_] = (winner > 0) & (winner != 1 + np.arange(len(result.classes))[:, None, None])
+    return others
+
+
+def _pseudo_mask(own: NDArray[np.float32], counts: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Mask of a class as a shot has it, [S,S]: 1 and 0 where it is sure, 255 where it is not or nothing `counts`."""
+    mask = np.full(own.shape, 255, np.uint8)
+    mask[own >= SURE], mask[own <= -SURE] = 1, 0
+    mask[~counts] = 255
+    return mask
+
+
+def _joined(annotated: Shots, adopted: Iterable[_Found]) -> Shots:
+    for each in adopted:
+        annotated = annotated.followed_by(each.inputs)
+    return annotated
+
+
+def _digest(pixels: NDArray[np.float32]) -> bytes:
+    return hashlib.sha256(pixels.tobytes()).digest()
