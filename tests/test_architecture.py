@@ -35,6 +35,7 @@ MODELS = ("models", "models.*")
 SERVED = (
     "segmenter",
     "shots",
+    "adaptation",
     "advice",
     "storage",
     "result",

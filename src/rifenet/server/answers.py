@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -13,6 +13,7 @@ from rifenet.advice import Advice
 from rifenet.result import Result
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project
+from rifenet.shots import PseudoShot
 from rifenet.visualize import class_colour, mask_image
 
 
@@ -64,6 +65,27 @@ class SegmentAnswer(BaseModel):
     """Segmented photos, in the order in which they came."""
 
     results: list[PhotoAnswer]
+
+
+class AdoptedAnswer(BaseModel):
+    """A photo that a class was learned from, with the mask found in it."""
+
+    name: str
+    number: int = Field(description="Its place among the photos of the request, from 1.")
+    confidence: float = Field(description="How likely the class is in it, by the annotated photos alone, 0 to 1.")
+
+
+class AdaptedAnswer(BaseModel):
+    """What a class adopted."""
+
+    class_name: str
+    adopted: list[AdoptedAnswer] = Field(description="The surest first.")
+
+
+class AdaptAnswer(BaseModel):
+    """What each class of the project adopted, in the order of their numbers."""
+
+    classes: list[AdaptedAnswer]
 
 
 class ShotAnswer(BaseModel):
@@ -156,6 +178,22 @@ def photo_answer(result: Result, name: str) -> PhotoAnswer:
         calibrated=facts["calibrated"],
         classes=[FoundAnswer(**entry) for entry in facts["classes"]],
         mask=base64.b64encode(mask_png(result)).decode(),
+    )
+
+
+def adapt_answer(adopted: Mapping[str, Sequence[PseudoShot]], names: Sequence[str]) -> AdaptAnswer:
+    """Class -> its adopted photos as JSON holds them; `names` are those of the request's photos."""
+    return AdaptAnswer(
+        classes=[
+            AdaptedAnswer(
+                class_name=class_name,
+                adopted=[
+                    AdoptedAnswer(name=names[shot.number - 1], number=shot.number, confidence=round(shot.confidence, 4))
+                    for shot in shots
+                ],
+            )
+            for class_name, shots in adopted.items()
+        ]
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
 from rifenet import __version__
+from rifenet.adaptation import COUNT
 from rifenet.advice import advise
 from rifenet.server import answers
 from rifenet.server.limits import Limits
@@ -159,6 +160,31 @@ async def segment(
 
     answer = await service.run(request, work)
     return Response(answer, media_type="image/png") if isinstance(answer, bytes) else answer
+
+
+@router.post("/adapt", responses=answers.problems(415, 422, 503))
+async def adapt(
+    request: Request,
+    service: Shared,
+    images: Photos,
+    count: Annotated[int, Form(description="How many of them a class adopts at most.", ge=1, le=20)] = COUNT,
+    x_project: ProjectName = None,
+) -> answers.AdaptAnswer:
+    """Learns the project's classes also from those of these photos in which they are found most surely.
+
+    That lasts until a class gets or loses a shot; each call begins from the annotated photos.
+    """
+    project = service.project_of(request, x_project)[1]
+    if project is None:
+        raise Problem(422, "Expected a project with a learned class, but there is none. Send POST /api/classes first.")
+    await run_in_threadpool(check_files, images, service.limits, "photo")
+    photos = _Pictures(images, read_photo, service.worker.check)
+
+    def work() -> answers.AdaptAnswer:
+        adopted = project.segmenter.adapt(photos, count=count)
+        return answers.adapt_answer(adopted, [file_name(upload, index) for index, upload in enumerate(images, 1)])
+
+    return await service.run(request, work)
 
 
 @router.post("/advice", responses=answers.problems(415, 422, 503))
