@@ -29,7 +29,7 @@ class ClassAnswer(BaseModel):
     id: int = Field(description="Its number in masks.")
     name: str
     shots: int = Field(description="Annotated photos it was learned from.")
-    revision: str = Field(description="Changes whenever its shots do.")
+    revision: str = Field(description="Changes whenever what it was learned from does.")
     colour: str = Field(description="Its colour in PNG masks, #rrggbb.")
 
 

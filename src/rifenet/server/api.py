@@ -182,6 +182,8 @@ async def adapt(
 
     def work() -> answers.AdaptAnswer:
         adopted = project.segmenter.adapt(photos, count=count)
+        for name in adopted:
+            project.changed(name)
         return answers.adapt_answer(adopted, [file_name(upload, index) for index, upload in enumerate(images, 1)])
 
     return await service.run(request, work)

@@ -24,7 +24,7 @@ class Listed(NamedTuple):
     name: str
     shots: int
     revision: str
-    """Changes whenever its shots do."""
+    """Changes whenever what it was learned from does: its shots, or the photos that it adopts."""
 
 
 @dataclass(eq=False)

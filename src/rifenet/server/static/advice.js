@@ -2,11 +2,9 @@
 
 import { ask, formOf } from "./api.js";
 import { element, find, icon, keepingFocus } from "./dom.js";
-import { lesson, teach, whatIsMissing } from "./jobs.js";
-import { bitmapOf, isByHand, photosOf, project, projectKey } from "./project.js";
+import { ASKED, lesson, teach, whatIsMissing } from "./jobs.js";
+import { isByHand, photosOf, project, projectKey, smallJpeg } from "./project.js";
 
-const ASKED = 12; // photos in one request: more would take a slow machine longer than an answer may
-const SIDE = 640; // px that are sent of a photo; the model looks at fewer
 const WARNING = "M12 4 2.500 20h19zM12 10v5M12 17.500v.5", FINE = "m5 12 5 5 9-10";
 
 let running = null; // the controller that cancels, while the server works on advice
@@ -20,14 +18,14 @@ export async function advise(act) {
   running = new AbortController();
   act.changed();
   try {
-    const taught = lesson(), asked = candidates(), { signal } = running;
+    const key = projectKey(), taught = lesson(), asked = candidates(), { signal } = running;
     await teach(taught, signal);
     const form = [["suggest", "5"]];
-    for (const photo of asked) form.push(["images", await small(photo), photo.name]);
+    for (const photo of asked) form.push(["images", await smallJpeg(photo), photo.name]);
     const answer = await ask("/api/advice", { method: "POST", form: formOf(form), signal });
     const shotOf = ({ class_name, number }) => taught.classes.find((each) => each.name === class_name)?.shots[number - 1]?.photo;
     told = {
-      key: taught.key,
+      key,
       shots: answer.shots.map((each) => ({ ...each, photo: shotOf(each) })),
       next: answer.next.map((each) => ({ ...each, photo: asked[each.number - 1] })),
     };
@@ -79,15 +77,6 @@ function row(act, { photo, reason, number, warns, verdict }, kind, title, figure
 function candidates() {
   const sureness = ({ result }) => (result?.found.length ? Math.min(...result.found.map(({ confidence }) => Math.abs(confidence - 0.5))) : 0);
   return photosOf("query").filter((photo) => !isByHand(photo)).sort((a, b) => sureness(a) - sureness(b)).slice(0, ASKED);
-}
-
-/** A photo as a small JPEG. */
-async function small(photo) {
-  const bitmap = await bitmapOf(photo), scale = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));
-  const canvas = element("canvas", { width: Math.max(1, Math.round(bitmap.width * scale)), height: Math.max(1, Math.round(bitmap.height * scale)) });
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  bitmap.close();
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
 }
 
 /** Forgets what was said, with the project. */

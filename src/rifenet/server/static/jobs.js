@@ -4,7 +4,9 @@ import { ask, formOf } from "./api.js";
 import { fromBase64 } from "./dom.js";
 import { renamed, resized } from "./labels.js";
 import { decodePng, encodePng } from "./png.js";
-import { classOf, keep, keepFacts, learnKey, nameOf, project, projectKey, shotsOf, workingSize } from "./project.js";
+import { classOf, isByHand, keep, keepFacts, learnKey, nameOf, photosOf, project, resultKey, shotsOf, smallJpeg, workingSize } from "./project.js";
+
+export const ASKED = 12; // photos in one request: more would take a slow machine longer than an answer may
 
 /** Why the project cannot be learned yet, as a sentence and the class it is about; null where it can. */
 export function whatIsMissing() {
@@ -30,7 +32,7 @@ export function lesson() {
   };
   const painted = project.classes.filter((each) => shotsOf(each.id).length);
   const classes = painted.map((entry) => ({ entry, id: entry.id, name: nameOf(entry), key: learnKey(entry), shots: shotsOf(entry.id).map(shot) }));
-  return { key: projectKey(), classes };
+  return { key: resultKey(), adapt: project.adapt, classes };
 }
 
 /** Makes the server's classes those of the lesson. */
@@ -51,6 +53,16 @@ export async function teach({ classes: wanted }, signal) {
     entry.learned = { key, revision: classes.find((one) => one.name === name)?.revision };
     await keepFacts();
   }
+}
+
+/** Has the server learn from photos to segment, too: at most ASKED of them, from the whole list; corrected ones are left out. */
+export async function adapt(signal) {
+  const photos = photosOf("query").filter((photo) => !isByHand(photo)), step = Math.max(1, photos.length / ASKED);
+  const asked = photos.filter((_, i) => Math.floor(i / step) !== Math.floor((i - 1) / step));
+  if (!asked.length) return;
+  const form = [];
+  for (const photo of asked) form.push(["images", await smallJpeg(photo), photo.name]);
+  await ask("/api/adapt", { method: "POST", form: formOf(form), signal });
 }
 
 /**

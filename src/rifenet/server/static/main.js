@@ -4,7 +4,7 @@ import { advise, drawAdvice, dropAdvice } from "./advice.js";
 import { archive } from "./archive.js";
 import { find, say } from "./dom.js";
 import { Editor } from "./editor.js";
-import { lesson, segment, teach, whatIsMissing } from "./jobs.js";
+import { adapt, lesson, segment, teach, whatIsMissing } from "./jobs.js";
 import { listen } from "./keys.js";
 import { colours, drawClasses, drawFacts, drawPhotos, drawRun, drawThumb, markChosen } from "./panels.js";
 import * as model from "./project.js";
@@ -137,6 +137,7 @@ async function run() {
   refresh();
   try {
     await teach(taught, abort.signal);
+    if (taught.adapt) await adapt(abort.signal);
     for (const photo of todo) {
       if (model.waits(photo, taught.key) && !editor.isWorkingOn(photo)) await runOne(photo, taught, abort.signal);
       running.done++;
@@ -240,6 +241,7 @@ function wire() {
   on("#zoom-fit", "click", () => editor.fit());
   on("#add-class", "click", () => { model.addClass(); refresh({ classes: true }); find(".class.chosen input[type=text]")?.focus(); });
   on("#segment", "click", run);
+  on("#adapt", "change", (event) => { project.adapt = event.target.checked; model.keepFacts(); refresh(); });
   on("#advise", "click", () => advise(act));
   on("#cancel", "click", () => running?.abort.abort());
   on("#download", "click", download);

@@ -104,6 +104,7 @@ export function drawRun(running) {
   button.textContent = running ? `Segmenting ${Math.min(running.done + 1, running.total)} of ${running.total}…` : queries && !todo ? "Up to date" : `Segment ${todo || ""} ${todo === 1 ? "photo" : "photos"}`.replace("  ", " ");
   button.disabled = Boolean(running) || !todo;
   find("#cancel").hidden = !running;
+  Object.assign(find("#adapt"), { checked: project.adapt, disabled: Boolean(running) });
   progress.hidden = !running;
   if (running) Object.assign(progress, { max: running.total, value: running.done });
   find("#download").disabled = !project.photos.some((photo) => photo.result || !isBlank(photo));

@@ -11,9 +11,10 @@ const SIDE = 1280;
 const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#0072b2", "#cc79a7"]; // Okabe and Ito's
 const ROUNDS = [[0, 0], [0, 0.4], [255, 0.45], [0, 0.65], [255, 0.7]]; // the palette, then darker and lighter: the server's own
 const THUMB = 192;
+const SENT = 640; // px of a photo that is looked at beside others in one request
 const PIXELS = new WeakMap(); // photo -> { version, counts }
 
-export const project = { classes: [], photos: [], chosen: 0, selected: null };
+export const project = { classes: [], photos: [], chosen: 0, selected: null, adapt: false }; // adapt: queries teach, too
 
 const newId = () => `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 10)}`;
 
@@ -118,6 +119,9 @@ export const shotsOf = (id) => photosOf("example").filter((photo) => pixels(phot
 export const learnKey = (each) => [nameOf(each), ...shotsOf(each.id).map((photo) => `${photo.id}:${photo.version}`)].join(" ");
 export const projectKey = () => project.classes.filter((each) => shotsOf(each.id).length).map((each) => `${each.id} ${learnKey(each)}`).join("\n");
 
+/** Says what a result would be made from now: the examples, and whether the other photos teach, too. */
+export const resultKey = () => projectKey() + (project.adapt ? "\nadapted" : "");
+
 export const isBlank = (photo) => pixels(photo)[0] === photo.labels.data.length;
 export const isPainted = (id) => project.photos.some((photo) => pixels(photo)[id] > 0);
 
@@ -132,7 +136,7 @@ export function waits(photo, key) {
 
 /** Queries that wait for a result by the examples as they are now. */
 export function toSegment() {
-  const key = projectKey();
+  const key = resultKey();
   return project.photos.filter((photo) => waits(photo, key));
 }
 
@@ -147,10 +151,19 @@ export async function bitmapOf(photo) {
   return createImageBitmap(photo.blob, { resizeWidth, resizeHeight, resizeQuality: "high", imageOrientation: "from-image" });
 }
 
+/** A photo as a small JPEG: the model looks at fewer pixels. */
+export async function smallJpeg(photo) {
+  const bitmap = await bitmapOf(photo), canvas = scaled(bitmap, Math.min(1, SENT / Math.max(bitmap.width, bitmap.height)));
+  bitmap.close();
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+}
+
 const decode = (blob) => createImageBitmap(blob, { imageOrientation: "from-image" });
 
-function thumbOf(bitmap) {
-  const scale = THUMB / Math.max(bitmap.width, bitmap.height), canvas = document.createElement("canvas");
+const thumbOf = (bitmap) => scaled(bitmap, THUMB / Math.max(bitmap.width, bitmap.height));
+
+function scaled(bitmap, scale) {
+  const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, Math.round(bitmap.width * scale));
   canvas.height = Math.max(1, Math.round(bitmap.height * scale));
   canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
@@ -170,8 +183,8 @@ export async function keep(photo) {
 }
 
 export async function keepFacts() {
-  const { classes, chosen, selected } = project;
-  await store.saveFacts({ classes, chosen, selected }).catch(problems.onstore);
+  const { classes, chosen, selected, adapt } = project;
+  await store.saveFacts({ classes, chosen, selected, adapt }).catch(problems.onstore);
 }
 
 /** Brings back what the store holds. The names of the photos that this browser cannot open any more. */
@@ -193,6 +206,6 @@ export async function restore() {
 }
 
 export async function startOver() {
-  Object.assign(project, { classes: [], photos: [], chosen: 0, selected: null });
+  Object.assign(project, { classes: [], photos: [], chosen: 0, selected: null, adapt: false });
   await store.clear().catch(problems.onstore);
 }
