@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,13 @@ import pytest
 from colour_engine import ColourEngine
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
+from rifenet.adaptation import shift_to
 from rifenet.data.transforms import load_mask
+from rifenet.metrics import presence_statistic
+from rifenet.result import sigmoid
 from rifenet.samples import load_examples
 from rifenet.segmenter import Segmenter
 from rifenet.shots import Shots
@@ -198,6 +205,72 @@ def test_what_cannot_be_adapted(tmp_path: Path) -> None:
     assert found(later, picture(BROWN)) == found(segmenter, picture(BROWN)) > 0  # what was adopted is in the file
     with pytest.raises(ValueError, match="loaded from a file, which holds none"):
         later.adapt([picture(REDDISH)])
+
+
+def test_confidence_keeps_its_mean_over_the_photos() -> None:
+    engine = ColourEngine(calibration={"a": 20.0, "b": -9.0})
+    segmenter = learned(engine, RED)
+    photos = [picture(REDDISH, 30), picture(BROWN, 30), picture(BLUE, 20), picture(VIOLET, 25), picture(BLACK)]
+    before = [segmenter.segment(photo).confidence["class 1"] for photo in photos]
+    plain = segmenter.learned[0]
+    segmenter.adapt(photos)
+    known = segmenter.learned[0]
+    assert (plain.shift, len(known.adopted)) == (0.0, 1)
+    after = [segmenter.segment(photo).confidence["class 1"] for photo in photos]
+    assert np.mean(after) == pytest.approx(np.mean(before), abs=1e-5)
+    statistics = [
+        presence_statistic(sigmoid(segmenter.segment(photo).differences[0][:48])) for photo in photos
+    ]  # 60 x 80 in 64 x 64: 48 rows
+    oracle = [1 / (1 + np.exp(-(20 * statistic - 9 + known.shift))) for statistic in statistics]
+    np.testing.assert_allclose(after, oracle, atol=1e-5)
+    assert known.shift < -0.1  # it finds more now
+    segmenter.adapt([picture(BLUE)])
+    assert segmenter.learned[0].shift == 0
+
+
+def test_the_sample_is_the_same_in_any_order() -> None:
+    photos = [picture(tuple(np.add(RED, [-step, step, 0]).tolist())) for step in range(40)]
+    shifts = set()
+    for seed in range(3):
+        segmenter = learned(ColourEngine(calibration={"a": 20.0, "b": -9.0}), RED)
+        segmenter.adapt(random.Random(seed).sample(photos, len(photos)))
+        shifts.add(segmenter.learned[0].shift)
+    assert len(shifts) == 1
+
+
+@pytest.mark.parametrize("mean", [0.02, 0.3, 0.5, 0.97])
+def test_the_shift_is_the_one_that_gives_the_mean(mean: float) -> None:
+    log_odds = np.random.default_rng(0).normal(0, 4, 16)
+    candidates = np.linspace(-20, 20, 400_001)
+    means = np.stack([1 / (1 + np.exp(-(value + candidates))) for value in log_odds]).mean(0)
+    assert shift_to(log_odds, mean) == pytest.approx(candidates[np.abs(means - mean).argmin()], abs=1e-3)
+
+
+def test_the_shift_is_kept_in_a_file_of_classes(tmp_path: Path) -> None:
+    engine = ColourEngine(calibration={"a": 20.0, "b": -9.0})
+    segmenter = learned(engine, RED)
+    photos = [picture(REDDISH), picture(BROWN), picture(BLUE)]
+    segmenter.adapt(photos)
+    segmenter.save_classes(tmp_path / "red.safetensors")
+    later = Segmenter(engine)
+    later.load_classes(tmp_path / "red.safetensors")
+    assert later.learned[0].shift == segmenter.learned[0].shift != 0
+    assert later.segment(photos[1]).confidence == segmenter.segment(photos[1]).confidence
+
+    def rewritten(change: Callable[[dict[str, Any]], object]) -> Path:
+        with safe_open(tmp_path / "red.safetensors", framework="numpy") as file:
+            header = json.loads(file.metadata()["rifenet-classes"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        change(header)
+        save_file(tensors, tmp_path / "other.safetensors", {"rifenet-classes": json.dumps(header)})
+        return tmp_path / "other.safetensors"
+
+    older = Segmenter(engine)
+    older.load_classes(rewritten(lambda header: header.pop("shifts")))
+    assert older.learned[0].shift == 0
+    for wrong in ([None], ["much"], [float("nan")]):
+        with pytest.raises(ValueError, match="Expected a number for each class"):
+            Segmenter(engine).load_classes(rewritten(lambda header, wrong=wrong: header.update(shifts=wrong)))  # type: ignore[misc]
 
 
 def test_real_photos_teach_what_they_show() -> None:

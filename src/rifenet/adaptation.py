@@ -2,8 +2,10 @@
 
 RiFeNet's unlabeled branch has unlabeled images teach the network through its own pseudo-labels, in training only. Here
 they teach a class, in use: a first pass over the photos finds it with what was annotated, and the photos in which it is
-surest to be join its shots with the masks found there. A few photos show a class from few sides; these show more. What
-it brings, and how the rule was chosen, is in docs/experiments.md.
+surest to be join its shots with the masks found there. A few photos show a class from few sides; these show more.
+
+A class taught so finds more in every photo, whether or not it is there. So its confidence is shifted until a sample of
+the photos has the mean confidence of before. What all of it brings, and how it was chosen: docs/experiments.md.
 
     K shots of a class · C classes · S side of the square network input
 """
@@ -29,7 +31,18 @@ from rifenet.storage import LearnedClass
 
 COUNT = 3
 SURE = math.log(0.7 / 0.3)  # logit difference from which on a pixel teaches: scores of 0.7 and more, 0.3 and less
+SAMPLE = 16  # photos, on which the mean confidence is kept
 _FIRST_PASS = Options(keep_absent=False, tiles=False, refine=False)
+
+
+class _Sampled(NamedTuple):
+    """A photo of the sample: those with the lowest digests, which are a random choice and the same in any order."""
+
+    digest: bytes
+    pixels: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    before: list[float]
+    """Confidence of each class."""
 
 
 class _Found(NamedTuple):
@@ -65,12 +78,13 @@ def adapted(
     """
     annotated = [known.annotated() for known in classes]
     plain = [
-        replace(known, context=engine.encode_support(*inputs), adopted=()) if known.adopted else known
+        replace(known, context=engine.encode_support(*inputs), adopted=(), shift=0.0) if known.adopted else known
         for known, inputs in zip(classes, annotated, strict=True)
     ]
     room = [min(count, most - known.shots) for known in plain]
     found: list[list[_Found]] = [[] for _ in plain]
     seen = {_digest(image) for inputs in annotated for image in inputs.images}
+    sample: list[_Sampled] = []
     failed = 0
 
     def skip(photo: Source, error: Exception) -> None:
@@ -88,6 +102,8 @@ def adapted(
         if digest in seen:
             continue
         seen.add(digest)
+        bisect.insort(sample, _Sampled(digest, pixels, valid, list(result.confidence.values())))
+        del sample[SAMPLE:]
         for index, (own, elsewhere) in enumerate(zip(result.differences, taken_by_others(result), strict=True)):
             counts = valid & ~elsewhere
             sure, masks = confidence(own[counts], engine.calibration), _pseudo_mask(own, counts)
@@ -97,16 +113,46 @@ def adapted(
             inputs = Shots(pixels[None], masks[None], valid[None])
             bisect.insort(found[index], _Found(-sure, shot.number, shot, inputs))
             del found[index][room[index] :]
-    return [
-        known
-        if not adopted
-        else replace(
+    taught = [
+        replace(
             known,
             context=engine.encode_support(*_joined(inputs, adopted)),
             adopted=tuple(each.shot for each in adopted),
         )
+        if adopted
+        else known
         for known, inputs, adopted in zip(plain, annotated, found, strict=True)
     ]
+    return taught if engine.calibration is None else _as_sure_as_before(engine, taught, sample)
+
+
+def _as_sure_as_before(
+    engine: Engine, classes: Sequence[LearnedClass], sample: Sequence[_Sampled]
+) -> list[LearnedClass]:
+    """The classes, those that adopted photos shifted to the mean confidence over the sample that they had before."""
+    log_odds: list[list[float]] = [[] for _ in classes]
+    for photo in sample:
+        features = engine.encode_query(photo.pixels[None], photo.valid[None])
+        for known, values in zip(classes, log_odds, strict=True):
+            if known.adopted:
+                logits = engine.decode(features, known.context)[0]
+                sure = confidence((logits[1] - logits[0])[photo.valid], engine.calibration)
+                values.append(math.log(max(sure, 1e-9) / max(1 - sure, 1e-9)))
+    return [
+        replace(known, shift=shift_to(np.array(values), float(np.mean([photo.before[index] for photo in sample]))))
+        if known.adopted
+        else known
+        for index, (known, values) in enumerate(zip(classes, log_odds, strict=True))
+    ]
+
+
+def shift_to(log_odds: NDArray[np.float64], mean: float) -> float:
+    """What to add to `log_odds` [M] for their probabilities to have this mean, in -20..20, by bisection."""
+    low, high = -20.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (0.5 + 0.5 * np.tanh((log_odds + middle) / 2)).mean() < mean else (low, middle)
+    return (low + high) / 2
 
 
 def taken_by_others(result: Result) -> NDArray[np.bool_]:

@@ -61,7 +61,9 @@ def _segment_batch(
     differences = np.stack([pair[:, 1] - pair[:, 0] for pair in logits], axis=1)  # [B,C,S,S]
     names = tuple(known.name for known in classes)
     for (source, image), own, real, placement in zip(batch, differences, valid, placements, strict=True):
-        sure = (confidence(maps[real], engine.calibration) for maps in own)
+        sure = (
+            confidence(maps[real], engine.calibration, known.shift) for known, maps in zip(classes, own, strict=True)
+        )
         result = Result(
             image=image,
             classes=names,
@@ -81,12 +83,15 @@ def _segment_batch(
         yield result
 
 
-def confidence(differences: NDArray[np.float32], calibration: Mapping[str, float] | None) -> float:
-    """How likely a class is in a photo, from its logit differences on the photo's pixels, [M]."""
+def confidence(differences: NDArray[np.float32], calibration: Mapping[str, float] | None, shift: float = 0.0) -> float:
+    """How likely a class is in a photo, from its logit differences on the photo's pixels, [M].
+
+    `shift` is added to the log-odds; without a calibration there are none.
+    """
     statistic = presence_statistic(sigmoid(differences))
     if calibration is None:
         return statistic
-    return 0.5 + 0.5 * math.tanh((calibration["a"] * statistic + calibration["b"]) / 2)
+    return 0.5 + 0.5 * math.tanh((calibration["a"] * statistic + calibration["b"] + shift) / 2)
 
 
 def counted(results: Iterable[Result], total: int | None, on_progress: OnProgress) -> Iterator[Result]:

@@ -259,6 +259,6 @@ class Segmenter:
         if len(self._classes) + len(new) > MAX_CLASSES:
             raise ValueError(f"Expected at most {MAX_CLASSES} classes, the numbers of a mask. Forget some first.")
 
-    def confidence(self, differences: NDArray[np.float32]) -> float:
-        """How likely a class is in a photo, from its logit differences on the photo's pixels, [M]."""
-        return confidence(differences, self.engine.calibration)
+    def confidence(self, differences: NDArray[np.float32], shift: float = 0.0) -> float:
+        """How likely a class is in a photo, from its logit differences on the photo's pixels, [M], and its `shift`."""
+        return confidence(differences, self.engine.calibration, shift)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ class LearnedClass:
     inputs: Shots | None = None
     adopted: tuple[PseudoShot, ...] = ()
     """Photos without annotation that it was learned from besides (`Segmenter.adapt`)."""
+    shift: float = 0.0
+    """Added to the log-odds of its confidence: what it adopted makes it find more, which is no reason to be surer."""
 
     def memory(self) -> int:
         """Bytes of its arrays."""
@@ -66,6 +69,7 @@ def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) ->
         "size": engine.size,
         "classes": [known.name for known in classes],
         "shots": [known.shots for known in classes],
+        "shifts": [known.shift for known in classes],
         "checksum": _checksum(tensors),
     }
     write_bytes(path, save(tensors, {FORMAT: json.dumps(header)}))
@@ -99,9 +103,12 @@ def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
         raise ValueError(
             f"Expected {path} to be as it was saved, but its content has changed. Learn the classes again."
         )
+    shifts = header.get("shifts", [0.0] * len(header["classes"]))  # files from before there were any
+    if not all(isinstance(shift, int | float) and math.isfinite(shift) for shift in shifts):
+        raise ValueError(f"Expected a number for each class, but {path} has {shifts}. Learn the classes again.")
     return [
-        LearnedClass(name, shots, _context_of(index, tensors))
-        for index, (name, shots) in enumerate(zip(header["classes"], header["shots"], strict=True))
+        LearnedClass(name, shots, _context_of(index, tensors), shift=float(shift))
+        for index, (name, shots, shift) in enumerate(zip(header["classes"], header["shots"], shifts, strict=True))
     ]
 
 

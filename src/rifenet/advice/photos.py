@@ -73,7 +73,7 @@ def looks(
     engine: Engine,
     classes: Sequence[LearnedClass],
     queries: Iterable[Source],
-    confidence: Callable[[NDArray[np.float32]], float],
+    confidence: Callable[[NDArray[np.float32], float], float],
     on_error: Callable[[Source, Exception], None],
 ) -> Iterator[Look]:
     """Looks at photos lazily, one in memory at a time.
@@ -82,7 +82,7 @@ def looks(
         engine: the model.
         classes: what it has learned.
         queries: paths, PIL images or [H,W,3] arrays.
-        confidence: from the logit differences of a photo's real pixels [M], that the class is there.
+        confidence: from the logit differences of a photo's real pixels [M] and the class's shift, that it is there.
         on_error: takes a photo that cannot be read, and the rest goes on.
     """
     for number, query in enumerate(queries, 1):
@@ -104,7 +104,7 @@ def look_at(
     valid: NDArray[np.bool_],
     source: str,
     number: int,
-    confidence: Callable[[NDArray[np.float32]], float],
+    confidence: Callable[[NDArray[np.float32], float], float],
 ) -> Look:
     """One photo, `pixels` [3,S,S] and `valid` [S,S], as `looks` sees it: by the class that is most in doubt."""
     features = engine.encode_query(pixels[None], valid[None])
@@ -113,7 +113,7 @@ def look_at(
         logits = engine.decode(features, known.context)[0]
         differences = (logits[1] - logits[0])[valid]
         area = float((differences > 0).mean())
-        found.append((doubt(sigmoid(differences)), known.name, confidence(differences), area))
+        found.append((doubt(sigmoid(differences)), known.name, confidence(differences, known.shift), area))
     most, name, sure, area = max(found, key=lambda each: each[0])
     return Look(source, number, name, most, sure, area, describe(engine, pixels, valid))
 
