@@ -8,6 +8,8 @@ each, are scored on photos that show most of them. Both ways use the same photos
 - at once: the mask of all four, as `Segmenter.segment` gives it;
 - one at a time: each class alone against the background, absent ones left out in the same way.
 
+With `--adapt N` each group's classes are learned also from N of its photos, without their masks (`Segmenter.adapt`).
+
 "shown" counts a class on the photos that show it, "all" on all photos of its group, where finding it in others counts
 against it, too. Background is every pixel of no class of the group.
 """
@@ -90,7 +92,13 @@ def groups_of(photos: list[Photo], classes: list[str], count: int, rng: random.R
 
 
 def measure(
-    segmenter: Segmenter, group: list[str], ids: dict[str, int], photos: list[Photo], queries: int, rng: random.Random
+    segmenter: Segmenter,
+    group: list[str],
+    ids: dict[str, int],
+    photos: list[Photo],
+    queries: int,
+    adapt: int,
+    rng: random.Random,
 ) -> dict[str, NDArray[np.int64]]:
     """Counts of one group: `confusion` [truth, found] of classes 0..4, and intersections and unions of the four."""
     supports = {
@@ -115,6 +123,8 @@ def measure(
         counts[way] = np.zeros((4, 2), np.int64)
     numbers = {ids[name]: place for place, name in enumerate(group, 1)}
     by_path = {str(photo.path): photo for photo in asked[:queries]}
+    if adapt:
+        segmenter.adapt(by_path, count=adapt)
     for result in segmenter.segment_many(by_path, batch_size=1):
         photo = by_path[result.source]
         truth = photo.truth(numbers)
@@ -140,6 +150,7 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--groups", type=int, default=12)
     parser.add_argument("--queries", type=int, default=10, help="photos of a group")
+    parser.add_argument("--adapt", type=int, default=0, help="photos that a class adopts at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trained", action="store_true", help="classes that the model was trained on")
     parser.add_argument("--out", type=Path, required=True)
@@ -157,7 +168,7 @@ def main() -> None:
     }
     groups = groups_of(photos, classes, options.groups, rng)
     for number, group in enumerate(groups, 1):
-        counts = measure(segmenter, group, ids, photos, options.queries, rng)
+        counts = measure(segmenter, group, ids, photos, options.queries, options.adapt, rng)
         places = [0, *(classes.index(name) + 1 for name in group)]
         confusion[np.ix_(places, places)] += counts["confusion"]
         for way, sums in ways.items():
@@ -174,6 +185,7 @@ def main() -> None:
         "classes": "trained on" if options.trained else "never seen",
         "seed": options.seed,
         "queries": options.queries,
+        "adapt": options.adapt,
         "groups": groups,
         "miou": means,
         "iou": {way: {name: round(value, 2) for name, value in values.items()} for way, values in iou.items()},
