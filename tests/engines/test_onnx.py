@@ -136,6 +136,21 @@ def test_learned_classes_go_both_ways(engines: tuple[TorchEngine, OnnxEngine], t
         assert result.confidence["dog"] == pytest.approx(expected.confidence["dog"], abs=1e-3)
 
 
+def test_it_adapts_as_torch_does(engines: tuple[TorchEngine, OnnxEngine], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rifenet.adaptation.SURE", 0.0)  # an untrained network is sure of nothing
+    segmenters = [Segmenter(engine) for engine in engines]
+    for segmenter in segmenters:
+        segmenter.learn("dog", [DOGS[0].image], [load_image_mask(DOGS[0])])
+        plain = segmenter.segment(PHOTOS[0]).differences
+        adopted = segmenter.adapt(PHOTOS[:4], count=2)["dog"]
+        assert len(adopted) == 2
+        assert np.abs(segmenter.segment(PHOTOS[0]).differences - plain).max() > 1e-3
+    torch_shots, onnx_shots = (segmenter.learned[0].adopted for segmenter in segmenters)
+    assert [shot.number for shot in torch_shots] == [shot.number for shot in onnx_shots]
+    expected, result = (segmenter.segment(PHOTOS[0]) for segmenter in segmenters)
+    assert (expected.mask != result.mask).mean() < 0.002
+
+
 def load_image_mask(example: object) -> NDArray[np.uint8]:
     from rifenet.data.transforms import load_mask
 
