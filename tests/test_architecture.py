@@ -35,7 +35,7 @@ MODELS = ("models", "models.*")
 SERVED = (
     "segmenter",
     "shots",
-    "adaptation",
+    "pseudo_labels",
     "advice",
     "storage",
     "result",
@@ -62,6 +62,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "visualize": (),
     "plots": (),
     "samples": (),
+    "pseudo_labels": (),
     "distributed": (),
     "data": (),
     "data.folds": (),
@@ -106,6 +107,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # Programs over them.
     "evaluation": ("evaluation.*",),
     "evaluation.*": ("files", "config", "data", "data.*", "metrics", "visualize", "plots", "evaluation.*"),
+    "evaluation.protocol": ("config", "data", "data.*", "pseudo_labels", "evaluation.*"),
+    "evaluation.unlabeled": ("metrics", "pseudo_labels", "evaluation.*"),
     "evaluation.presence": (
         *("config", "data", "data.*", "metrics", "evaluation.*"),
         *("models.baseline", "models.masks", "models.matching"),  # hard negatives are chosen by training-free matching
@@ -129,9 +132,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "outputs": ("files", "data.polygons", "data.run_lengths", "visualize"),
     "result": ("files", "refine", "outputs", "data.transforms", "visualize"),
     "queries": ("engines", "storage", "tiles", "result", "data.transforms", "metrics"),
-    "adaptation": ("engines", "storage", "shots", "queries", "result", "data.transforms"),
+    "adaptation": ("engines", "storage", "shots", "pseudo_labels", "queries", "result", "data.transforms"),
     "segmenter": (
-        *("engines", "storage", "shots", "queries", "adaptation", "result"),
+        *("engines", "storage", "shots", "pseudo_labels", "queries", "adaptation", "result"),
         *("data.label_files", "data.transforms"),
     ),
     "tiles": ("engines", "data.transforms"),

@@ -24,13 +24,12 @@ from numpy.typing import NDArray
 
 from rifenet.data.transforms import Source, resize_and_pad
 from rifenet.engines import Engine
+from rifenet.pseudo_labels import pseudo_mask
 from rifenet.queries import OnError, OnProgress, confidence, counted, segment_lazily, total_of
 from rifenet.result import PRESENT, Options, Result
 from rifenet.shots import PseudoShot, Shots
 from rifenet.storage import LearnedClass
 
-COUNT = 3
-SURE = math.log(0.7 / 0.3)  # logit difference from which on a pixel teaches: scores of 0.7 and more, 0.3 and less
 SAMPLE = 16  # photos, on which the mean confidence is kept
 _FIRST_PASS = Options(keep_absent=False, tiles=False, refine=False)
 
@@ -106,7 +105,7 @@ def adapted(
         del sample[SAMPLE:]
         for index, (own, elsewhere) in enumerate(zip(result.differences, taken_by_others(result), strict=True)):
             counts = valid & ~elsewhere
-            sure, masks = confidence(own[counts], engine.calibration), _pseudo_mask(own, counts)
+            sure, masks = confidence(own[counts], engine.calibration), pseudo_mask(own, counts)
             if (result.calibrated and sure < PRESENT) or not (masks == 1).any():
                 continue
             shot = PseudoShot(result.source, done + failed, sure)
@@ -160,14 +159,6 @@ def taken_by_others(result: Result) -> NDArray[np.bool_]:
     winner = result.winners(result.differences.shape[1:], result.differences.__getitem__).astype(int)
     others: NDArray[np.bool_] = (winner > 0) & (winner != 1 + np.arange(len(result.classes))[:, None, None])
     return others
-
-
-def _pseudo_mask(own: NDArray[np.float32], counts: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Mask of a class as a shot has it, [S,S]: 1 and 0 where it is sure, 255 where it is not or nothing `counts`."""
-    mask = np.full(own.shape, 255, np.uint8)
-    mask[own >= SURE], mask[own <= -SURE] = 1, 0
-    mask[~counts] = 255
-    return mask
 
 
 def _joined(annotated: Shots, adopted: Iterable[_Found]) -> Shots:

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rifenet.adaptation import COUNT, adapted
+from rifenet.adaptation import adapted
 from rifenet.data.label_files import Label
 from rifenet.data.transforms import Source
 from rifenet.engines import Engine
+from rifenet.pseudo_labels import COUNT
 from rifenet.queries import confidence, counted, segment_lazily, total_of
 from rifenet.result import Options, Result
 from rifenet.shots import PseudoShot, Shots, prepare_shot

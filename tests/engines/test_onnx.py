@@ -137,7 +137,7 @@ def test_learned_classes_go_both_ways(engines: tuple[TorchEngine, OnnxEngine], t
 
 
 def test_it_adapts_as_torch_does(engines: tuple[TorchEngine, OnnxEngine], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rifenet.adaptation.SURE", 0.0)  # an untrained network is sure of nothing
+    monkeypatch.setattr("rifenet.pseudo_labels.SURE", 0.0)  # an untrained network is sure of nothing
     segmenters = [Segmenter(engine) for engine in engines]
     for segmenter in segmenters:
         segmenter.learn("dog", [DOGS[0].image], [load_image_mask(DOGS[0])])

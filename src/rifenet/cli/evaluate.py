@@ -114,6 +114,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--min-area", type=int, metavar="PX", help=f"pixels from which on a class counts (default: {data.min_area})")
     add("--original-size", action="store_true", help="hsnet: score at the original size, not the network's")
     add("--vote", action="store_true", help="hsnet, K > 1: each shot alone, then a vote, not one pass over all")
+    add("--unlabeled", type=int, default=0, metavar="U", help="photos of the class without masks that teach it besides")
     add("--episodes-from", type=Path, metavar="FILE", help="JSON list of episodes to score instead of the protocol's")
     add("--save-episodes", type=Path, metavar="FILE", help="write the scored episodes as such a list")
     add("--absent-as-zero", action="store_true", help="count a class without episodes as 0, as published codes do")
@@ -132,12 +133,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         parser.error("--baseline is for a trained model; --model prototype is the baseline itself")
     if options.model == "prototype" and options.set:
         parser.error("--set is for a trained model; the prototype takes photos as they are")
-    if options.protocol == "hsnet" and options.min_area is not None:
-        parser.error("--min-area belongs to --protocol pfenet; hsnet has no area filter")
+    if options.protocol == "hsnet" and (options.min_area is not None or options.unlabeled):
+        parser.error("--min-area and --unlabeled belong to --protocol pfenet; hsnet has neither")
     if options.protocol != "hsnet" and (options.original_size or options.vote):
         parser.error("--original-size and --vote belong to --protocol hsnet")
-    if options.episodes_from and (options.shots, options.episodes, options.seeds) != (None, None, None):
-        parser.error("--episodes-from brings its own shots, episodes and seeds; leave those options out")
+    own = (options.shots, options.episodes, options.seeds, options.unlabeled)
+    if options.episodes_from and own != (None, None, None, 0):
+        parser.error("--episodes-from brings its own shots, episodes, seeds and unlabeled; leave those options out")
     return options
 
 
@@ -168,6 +170,7 @@ def _config(options: argparse.Namespace, model_size: int | None) -> Config:
         image_size=options.image_size,
         original_size=options.original_size,
         vote=options.vote,
+        unlabeled=options.unlabeled,
         batch_size=options.batch_size,
         workers=options.workers,
         absent_as_zero=options.absent_as_zero,

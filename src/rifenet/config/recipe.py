@@ -215,6 +215,8 @@ class EvalConfig:
     """hsnet: score at the original image size instead of the network's; pfenet always does."""
     vote: bool = False
     """hsnet, more than one shot: segment with each shot alone and let the masks vote, instead of one pass over all."""
+    unlabeled: int = 0
+    """U: photos of an episode's class without their masks, from which it is learned besides (semi-supervised)."""
     batch_size: int = 1
     """Episodes loaded together; changes no digit."""
     workers: int = 0
@@ -230,6 +232,12 @@ class EvalConfig:
                     f"Expected eval.{name} only with eval.protocol hsnet, but the protocol is {self.protocol}. "
                     "Leave it out, or choose hsnet."
                 )
+        expect(self.unlabeled >= 0, "eval.unlabeled", self.unlabeled, "0 or more")
+        if self.unlabeled and self.protocol != "pfenet":
+            raise ValueError(
+                f"Expected eval.unlabeled only with eval.protocol pfenet, but the protocol is {self.protocol}. "
+                "Leave it out, or choose pfenet."
+            )
         expect(self.episodes is None or self.episodes >= 1, "eval.episodes", self.episodes, "at least 1")
         expect(
             self.image_size is None or self.image_size >= 32,

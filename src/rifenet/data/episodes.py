@@ -54,7 +54,7 @@ __all__ = [
     "training_episode",
 ]
 
-_KEPT_AS_LISTS = ("placement", "query_mask_original")
+_KEPT_AS_LISTS = ("placement", "query_mask_original", "unlabeled_images", "unlabeled_valid")
 
 
 def binary_mask(mask: NDArray[np.uint8], value: int) -> NDArray[np.uint8]:
@@ -116,7 +116,8 @@ def load_episode(
 
     query_images float32 [3,S,S] in [0,1], query_masks uint8 [S,S] (0, 1, 255), query_valid bool [S,S]; support_images
     [K,3,S,S], support_masks [K,S,S], support_valid [K,S,S]; class_id. Without `views` (evaluation): resized and padded,
-    or `squashed` to the square, and also placement and query_mask_original, the binary mask at its own size. With
+    or `squashed` to the square, and also placement, query_mask_original, the binary mask at its own size, and
+    unlabeled_images [U,3,S,S] and unlabeled_valid [U,S,S] where there are unlabeled images. With
     `views` (training): varied, and where there are unlabeled images also unlabeled_weak and unlabeled_strong
     [U,3,S,S], two views of one geometry, and unlabeled_valid [U,S,S]; with `other_class` also crossed_masks [S,S], the
     query's mask of that class.
@@ -140,9 +141,16 @@ def load_episode(
     arrays["query_images"], arrays["query_masks"], arrays["query_valid"] = loaded[0]
     for name, parts in zip(("images", "masks", "valid"), zip(*loaded[1:], strict=True), strict=True):
         arrays[f"support_{name}"] = np.stack(parts)
-    if views is not None and episode.unlabeled:
-        arrays |= _load_unlabeled(index, episode, views)
+    if episode.unlabeled:
+        arrays |= _load_plain(index, episode, size) if views is None else _load_unlabeled(index, episode, views)
     return arrays
+
+
+def _load_plain(index: ImageIndex, episode: Episode, size: int) -> dict[str, NDArray[Any]]:
+    """The unlabeled images as they are, and nothing of their masks."""
+    photos = (load_image(index.records[image].image_path) for image in episode.unlabeled)
+    pixels, valid, _ = zip(*(resize_and_pad(photo, size) for photo in photos), strict=True)
+    return {"unlabeled_images": np.stack(pixels), "unlabeled_valid": np.stack(valid)}
 
 
 def _load_unlabeled(index: ImageIndex, episode: Episode, views: Views) -> dict[str, NDArray[Any]]:
@@ -192,8 +200,8 @@ class EvaluationEpisodes(Dataset[dict[str, Any]]):
 
 
 def collate_evaluation(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """default_collate, but placement and query_mask_original stay lists, because their sizes differ."""
+    """default_collate, but placement, query_mask_original and what is unlabeled stay lists: their sizes differ."""
     batch: dict[str, Any] = default_collate(
         [{key: value for key, value in item.items() if key not in _KEPT_AS_LISTS} for item in items]
     )
-    return batch | {key: [item[key] for item in items] for key in _KEPT_AS_LISTS}
+    return batch | {key: [item.get(key) for item in items] for key in _KEPT_AS_LISTS}

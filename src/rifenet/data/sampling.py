@@ -157,10 +157,12 @@ def evaluation_episodes(
     episodes: int,
     min_area: int = 2048,
     protocol: str = "pfenet",
+    unlabeled: int = 0,
 ) -> list[Episode]:
     """Exactly `episodes` episodes of a protocol, each a function of (index, classes, shots, seed, position).
 
     pfenet: (image, class) pairs of at least `min_area` pixels in list order, cycled; supports drawn.
+    `unlabeled` more images of the class are drawn, or as many as it has left; nothing else depends on it.
     hsnet: `min_area` does not count, one pixel of the class is enough. The pairs in list order, cycled; on COCO a
     class, uniform, then one of its images, uniform. Supports drawn uniformly among the class's other images.
 
@@ -184,7 +186,10 @@ def evaluation_episodes(
         if protocol == "hsnet" and index.dataset == "coco":
             class_id = sorted(images)[_draw(len(images), purpose, seed, i, "class")]
             query = images[class_id][_draw(len(images[class_id]), purpose, seed, i, "query")]
-        result.append(Episode(class_id, query, _draw_others(images[class_id], shots, (query,), purpose, seed, i)))
+        supports = _draw_others(images[class_id], shots, (query,), purpose, seed, i)
+        more = min(unlabeled, len(images[class_id]) - 1 - shots)
+        others = _draw_others(images[class_id], more, (query, *supports), purpose, seed, i, "unlabeled")
+        result.append(Episode(class_id, query, supports, others))
     return result
 
 

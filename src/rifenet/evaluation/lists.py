@@ -31,6 +31,11 @@ class EpisodeList(NamedTuple):
         """K of every episode."""
         return len(self.runs[0][0].supports)
 
+    @property
+    def unlabeled(self) -> int:
+        """U: the most unlabeled images that an episode has."""
+        return max(len(episode.unlabeled) for run in self.runs for episode in run)
+
 
 def write_episodes(path: Path, index: ImageIndex, config: Config, runs: Sequence[Sequence[Episode]]) -> None:
     """Writes the runs, one for each of `config.eval.seeds`; a failed write leaves the file that was there before."""
@@ -73,8 +78,8 @@ def _check(index: ImageIndex, episode: Episode, shots: int, where: str) -> None:
             f"Expected at least one support and as many in every episode, but {where} has {len(episode.supports)}."
         )
     images = (episode.query, *episode.supports)
-    if len(set(images)) < len(images):
-        raise ValueError(f"Expected different images as query and supports, but {where} repeats one.")
+    if len({*images, *episode.unlabeled}) < len(images) + len(episode.unlabeled):
+        raise ValueError(f"Expected different images as query, supports and unlabeled, but {where} repeats one.")
     for image in images:
         if index.records[image].areas.get(episode.class_id, 0) < 1:  # COCO's smallest outlines cover no pixel
             raise ValueError(

@@ -64,13 +64,23 @@ def predicted_mask(logits: Tensor, placement: Placement, rules: Rules = PFENET) 
 
     Raises ValueError for logits that are not finite.
     """
+    square = differences(logits, extended_side(placement.size) if rules.squashed else placement.size)
+    scores = square[: placement.size, : placement.size]
+    return ((restore(scores, placement) if rules.original_size else scores) > 0).astype(np.uint8)
+
+
+def differences(logits: Tensor, side: int) -> NDArray[np.float32]:
+    """Foreground minus background logit at the network's size, [side,side], from logits [1,2,h,w].
+
+    Raises ValueError for logits that are not finite.
+    """
     difference = (logits[:, 1:] - logits[:, :1]).float()
     if not bool(torch.isfinite(difference).all()):
         raise ValueError("Expected finite logits, but the model gave NaN or infinity. Check its weights.")
-    side = extended_side(placement.size) if rules.squashed else placement.size
-    square = F.interpolate(difference, (side, side), mode="bilinear", align_corners=True)[0, 0].cpu().numpy()
-    scores = square[: placement.size, : placement.size]
-    return ((restore(scores, placement) if rules.original_size else scores) > 0).astype(np.uint8)
+    square: NDArray[np.float32] = F.interpolate(difference, (side, side), mode="bilinear", align_corners=True)[
+        0, 0
+    ].numpy(force=True)
+    return square
 
 
 def majority(masks: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

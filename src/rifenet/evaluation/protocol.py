@@ -24,6 +24,7 @@ from rifenet.evaluation.prediction import Rules, extended_side
 from rifenet.evaluation.provenance import config_record, dataset_record, environment, model_record, peak_memory
 from rifenet.evaluation.result import FORMAT, EpisodeCounts, figures, pack_counts
 from rifenet.evaluation.scoring import Model, device_of, score_episodes
+from rifenet.pseudo_labels import COUNT
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -41,6 +42,10 @@ RULES = {
 }
 """What `pfenet` fixes, in words, for the result file."""
 
+UNLABELED_USED = (
+    f"photos of the class drawn by (seed, position), fewer where it has no more, without their masks; the {COUNT} in "
+    "which the supports find the class most surely are shots besides, with the sure pixels found there"
+)
 _VOTE = "each shot alone; votes over the most votes in the picture, foreground from 0.5 on"
 
 
@@ -152,6 +157,7 @@ def drawn_episodes(index: ImageIndex, config: Config) -> tuple[tuple[Episode, ..
                 episodes=rules.episodes,
                 min_area=data.min_area,
                 protocol=rules.protocol,
+                unlabeled=rules.unlabeled,
             )
             for seed in rules.seeds
         ]
@@ -195,6 +201,9 @@ def _record(index: ImageIndex, config: Config, listed: EpisodeList | None) -> di
             "original_size": scoring.original_size,
             "vote": scoring.vote,
         }
+    unlabeled = rules.unlabeled if listed is None else listed.unlabeled
+    if unlabeled:
+        words |= {"unlabeled": unlabeled, "unlabeled_used": UNLABELED_USED}
     record = {"name": rules.protocol, "min_area": data.min_area, "absent_as_zero": rules.absent_as_zero, **words}
     if listed is not None and not _own(index, config, listed):
         record |= dict.fromkeys(("query_order", "supports", "min_area_of"), "as listed")

@@ -158,7 +158,7 @@ def _fits(row: dict[str, Any], result: dict[str, Any]) -> bool:
     rules = result["protocol"]
     own = (row["dataset"], row["shots"], row["protocol"])
     same = own == (result["dataset"]["name"], result["shots"], rules["name"])
-    return same and not (rules.get("original_size") or rules.get("vote"))
+    return same and not any(rules.get(option) for option in ("original_size", "vote", "unlabeled"))
 
 
 def _published_cells(row: dict[str, Any]) -> list[str]:

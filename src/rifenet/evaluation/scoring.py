@@ -18,7 +18,7 @@ import itertools
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +30,10 @@ from rifenet.data.episodes import EvaluationEpisodes, collate_evaluation
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode
 from rifenet.evaluation.prediction import PFENET, Rules, extended, majority, predicted_mask
+from rifenet.evaluation.unlabeled import Model, semi_supervised, unlabeled_of
 from rifenet.metrics import intersection_union
+
+__all__ = ["CACHE_BYTES", "Model", "device_of", "score_episodes"]
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -39,30 +42,6 @@ Item = TypeVar("Item")
 
 CACHE_BYTES = 2**31
 """Bytes of support contexts kept: of 330 one-shot supports at 473 px of ResNet-50."""
-
-
-class Model(Protocol):
-    """What can be scored: the three methods over a torch module."""
-
-    training: bool
-
-    def encode_support(self, images: Tensor, masks: Tensor, valid: Tensor | None, /) -> Any:
-        """[1,K,3,S,S], [1,K,S,S], [1,K,S,S] -> what `decode` needs of the class."""
-
-    def encode_query(self, images: Tensor, valid: Tensor | None, /) -> Any:
-        """[1,3,S,S], [1,S,S] -> what `decode` needs of the image."""
-
-    def decode(self, features: Any, context: Any, /) -> Tensor:
-        """-> logits [1,2,h,w]."""
-
-    def train(self, mode: bool = True) -> Any:
-        """Sets the mode."""
-
-    def parameters(self) -> Iterator[Tensor]:
-        """Its parameters."""
-
-    def buffers(self) -> Iterator[Tensor]:
-        """Its buffers."""
 
 
 def score_episodes(
@@ -196,10 +175,14 @@ def _score(
             episode = episodes[done]
             if episode.query != encoded:
                 features, encoded = model.encode_query(one["query_images"], one["query_valid"]), episode.query
-            masks = [
-                predicted_mask(model.decode(features, context), placement, rules)
-                for context in _contexts(model, one, episode, contexts, rules.vote)
-            ]
+            taught: Iterable[Any] = _contexts(model, one, episode, contexts, rules.vote)
+            if episode.unlabeled:
+                (context,) = taught  # there is no vote beside unlabeled images
+                support = [one[f"support_{part}"] for part in ("images", "masks", "valid")]
+                unlabeled = unlabeled_of(batch, item, device)
+                kept = _photos(model, unlabeled, episode, contexts)
+                taught = [semi_supervised(model, support, unlabeled, context, kept)]
+            masks = [predicted_mask(model.decode(features, context), placement, rules) for context in taught]
             target = batch["query_mask_original"][item] if rules.original_size else batch["query_masks"][item].numpy()
             counts[done] = intersection_union(majority(masks), target)
             done += 1
@@ -222,8 +205,18 @@ def _contexts(model: Model, one: dict[str, Tensor], episode: Episode, cache: _Co
         yield context
 
 
+def _photos(model: Model, unlabeled: Sequence[Tensor], episode: Episode, cache: _Contexts) -> Iterator[Any]:
+    """The unlabeled images as `decode` needs them; encoded only where the cache does not hold them."""
+    for image, valid, record in zip(*unlabeled, episode.unlabeled, strict=True):
+        features = cache.get(record)
+        if features is None:
+            features = model.encode_query(image[None], valid[None])
+            cache.put(record, features)
+        yield features
+
+
 class _Contexts:
-    """The support contexts used last, up to a number of bytes, for all threads: most one-shot supports come back."""
+    """The support contexts and unlabeled images used last, up to a number of bytes, for all threads: most come back."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._bytes = limit, 0

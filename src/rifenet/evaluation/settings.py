@@ -29,7 +29,8 @@ def setting_title(result: dict[str, Any]) -> str:
     rules = result["protocol"]
     options = {"original_size": " at original size", "vote": " with vote", "episode_list": " on listed episodes"}
     protocol = rules["name"] + "".join(words for option, words in options.items() if rules.get(option))
-    return f"{setting_label(result)}, {protocol}, {result['shots']}-shot"
+    besides = f" and {rules['unlabeled']} unlabeled" if rules.get("unlabeled") else ""
+    return f"{setting_label(result)}, {protocol}, {result['shots']}-shot{besides}"
 
 
 def setting_label(result: dict[str, Any]) -> str:
@@ -53,6 +54,8 @@ def setting_sentence(result: dict[str, Any]) -> str:
     else:
         which = f"{rules['min_area_of']}; queries: {rules['query_order']}"
     how = f"{which}; scored at the original size"
+    if rules.get("unlabeled"):
+        how += f"; {rules['unlabeled']} {rules['unlabeled_used']}"
     if rules["name"] != "pfenet":
         how = f"{which}; {rules['resize']}; scored at {rules['scored_at']}"
         how += f"; shots: {rules['k_shot']}" if result["shots"] > 1 else ""

@@ -29,6 +29,7 @@ from rifenet.evaluation.protocol import episodes_hash
 from rifenet.evaluation.report import percent
 from rifenet.evaluation.result import EpisodeCounts, unpack_counts
 from rifenet.evaluation.scoring import Model, device_of
+from rifenet.evaluation.unlabeled import semi_supervised, unlabeled_of
 from rifenet.files import write_bytes
 from rifenet.metrics import class_iou, intersection_union
 from rifenet.models import RiFeNet
@@ -122,6 +123,7 @@ def _episodes(index: ImageIndex, result: dict[str, Any]) -> list[list[Episode]]:
                 seed=seed,
                 episodes=result["episodes"],
                 min_area=result["protocol"]["min_area"],
+                unlabeled=result["protocol"].get("unlabeled", 0),
             )
             for seed in result["seeds"]
         ]
@@ -142,6 +144,9 @@ def _strip(model: Model, index: ImageIndex, episode: Episode, size: int, rank: s
         for branch in ("support", "query")
     )
     features, context = model.encode_query(query[0], query[2]), model.encode_support(*support)
+    if episode.unlabeled:
+        unlabeled = unlabeled_of({name: [value] for name, value in arrays.items()}, 0, device)
+        context = semi_supervised(model, support, unlabeled, context)
     logits = model.decode(features, context)
     mask = predicted_mask(logits, arrays["placement"])
     truth = arrays["query_mask_original"]
