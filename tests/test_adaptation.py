@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from rifenet.adaptation import shift_to
+from rifenet.adaptation import shift_to, taken_by_others
 from rifenet.data.transforms import load_mask
 from rifenet.metrics import presence_statistic
 from rifenet.result import sigmoid
@@ -136,6 +136,17 @@ def test_photos_in_which_a_class_is_judged_absent_do_not_teach_it() -> None:
     np.testing.assert_array_equal(strict.learned[0].context["colour"], before)
 
 
+def test_a_class_judged_absent_does_not_adopt_for_the_pixels_that_others_leave_it() -> None:
+    """A spot of it on a large object of another class: sure there, but judged absent from the photo as a whole."""
+    segmenter = learned(ColourEngine(calibration={"a": 20.0, "b": -11.0}), RED, VIOLET)
+    image = picture(RED, 10, VIOLET)
+    result = segmenter.segment(image)
+    assert (result.present["class 1"], result.present["class 2"]) == (False, True)
+    own, elsewhere = result.differences[0][:48], taken_by_others(result)[0][:48]  # 60 x 80 in 64 x 64: 48 rows
+    assert segmenter.confidence(own[~elsewhere]) > 0.5  # so what is left would speak for it
+    assert segmenter.adapt([image])["class 1"] == ()
+
+
 def test_a_look_alike_does_not_speak_for_a_class() -> None:
     photo = picture(REDDISH)
     assert len(learned(ColourEngine(), RED).adapt([photo])["class 1"]) == 1
@@ -198,6 +209,9 @@ def test_what_cannot_be_adapted(tmp_path: Path) -> None:
     segmenter = learned(ColourEngine(), RED)
     with pytest.raises(ValueError, match="count to be at least 1, but got 0"):
         segmenter.adapt([picture(RED)], count=0)
+    for one in ("photo.jpg", picture(RED), tmp_path):
+        with pytest.raises(ValueError, match=r"Expected a list of photos, but got one\. Write adapt"):
+            segmenter.adapt(one)  # type: ignore[arg-type]
     segmenter.adapt([picture(REDDISH)])
     segmenter.save_classes(tmp_path / "red.safetensors")
     later = Segmenter(ColourEngine())
@@ -265,12 +279,24 @@ def test_the_shift_is_kept_in_a_file_of_classes(tmp_path: Path) -> None:
         save_file(tensors, tmp_path / "other.safetensors", {"rifenet-classes": json.dumps(header)})
         return tmp_path / "other.safetensors"
 
-    older = Segmenter(engine)
-    older.load_classes(rewritten(lambda header: header.pop("shifts")))
-    assert older.learned[0].shift == 0
-    for wrong in ([None], ["much"], [float("nan")]):
+    with pytest.raises(ValueError, match="its content has changed"):
+        Segmenter(engine).load_classes(rewritten(lambda header: header.update(shifts=[-9.5])))
+    for wrong in ([None], ["much"], [float("nan")], [True], [], [0.0, 0.0], None, -0.5):
         with pytest.raises(ValueError, match="Expected a number for each class"):
             Segmenter(engine).load_classes(rewritten(lambda header, wrong=wrong: header.update(shifts=wrong)))  # type: ignore[misc]
+
+
+def test_files_without_shifts_are_as_they_were(tmp_path: Path) -> None:
+    engine = ColourEngine()
+    learned(engine, RED).save_classes(tmp_path / "red.safetensors")
+    with safe_open(tmp_path / "red.safetensors", framework="numpy") as file:
+        header = json.loads(file.metadata()["rifenet-classes"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    assert (header["version"], header.pop("shifts")) == (1, [0.0])
+    save_file(tensors, tmp_path / "older.safetensors", {"rifenet-classes": json.dumps(header)})
+    older = Segmenter(engine)
+    older.load_classes(tmp_path / "older.safetensors")
+    assert older.learned[0].shift == 0
 
 
 def test_real_photos_teach_what_they_show() -> None:

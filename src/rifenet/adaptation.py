@@ -103,10 +103,13 @@ def adapted(
         seen.add(digest)
         bisect.insort(sample, _Sampled(digest, pixels, valid, list(result.confidence.values())))
         del sample[SAMPLE:]
-        for index, (own, elsewhere) in enumerate(zip(result.differences, taken_by_others(result), strict=True)):
+        taken = taken_by_others(result)
+        for index, (name, own, elsewhere) in enumerate(zip(result.classes, result.differences, taken, strict=True)):
             counts = valid & ~elsewhere
             sure, masks = confidence(own[counts], engine.calibration), pseudo_mask(own, counts)
-            if (result.calibrated and sure < PRESENT) or not (masks == 1).any():
+            if result.calibrated and min(sure, result.confidence[name]) < PRESENT:
+                continue
+            if not (masks == 1).any():
                 continue
             shot = PseudoShot(result.source, done + failed, sure)
             inputs = Shots(pixels[None], masks[None], valid[None])

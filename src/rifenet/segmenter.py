@@ -152,12 +152,13 @@ class Segmenter:
     ) -> dict[str, tuple[PseudoShot, ...]]:
         """Learns each class again, together with the photos in which it is found most surely (`rifenet.adaptation`).
 
-        They need no masks: the class's own are taken, without their doubtful pixels. What was annotated stays what
-        `shots` counts; a call begins from that alone, and so does `learn`, which forgets what was adopted.
+        They need no masks: the class's own are taken, without their doubtful pixels and those that another class takes.
+        What was annotated stays what `shots` counts; a call begins from that alone, and so does `learn`, which forgets
+        what that class adopted. After another class was learned, adapt again: a look-alike is then told apart.
 
         Args:
             photos: paths, PIL images or [H,W,3] arrays, read one by one; best those that are to be segmented. Annotated
-                ones among them, and photos that come twice, are passed over.
+                ones among them, and photos that come twice, are passed over, if they are the same to the pixel.
             count: photos to adopt at most for a class; with the annotated ones no more than 20.
             on_error: as in `segment_many`.
             on_progress: as in `segment_many`.
@@ -166,10 +167,13 @@ class Segmenter:
             The adopted photos of each class, the surest first.
 
         Raises:
+            FileNotFoundError, ValueError: a photo cannot be read, and there is no `on_error`.
             ValueError: nothing has been learned, a class came from a file and so has no photos, or `count` is below 1.
         """
         if count < 1:
             raise ValueError(f"Expected count to be at least 1, but got {count}.")
+        if isinstance(photos, str | PathLike | Image.Image | np.ndarray):
+            raise ValueError("Expected a list of photos, but got one. Write adapt([...]).")
         if not self._classes:
             raise ValueError("Expected at least one learned class, but there is none. Call learn() first.")
         known = adapted(self.engine, self.learned, photos, count, MAX_SHOTS, on_error, on_progress)

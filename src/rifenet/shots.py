@@ -51,7 +51,7 @@ class PseudoShot(NamedTuple):
     number: int
     """Its place among the photos that were given, from 1."""
     confidence: float
-    """That the class is in it, in [0,1], by the annotated photos alone."""
+    """That the class is in it, in [0,1], by the annotated photos alone and where no other class takes the pixels."""
 
 
 def prepare_shot(

@@ -24,7 +24,8 @@ from rifenet.files import write_bytes
 from rifenet.shots import PseudoShot, Shots
 
 FORMAT = "rifenet-classes"
-VERSION = 1
+VERSIONS = (1, 2)
+"""1: no class has a shift; 2: some have."""
 _KEYS = {"version", "model", "model_hash", "size", "classes", "shots", "checksum"}
 
 
@@ -62,15 +63,16 @@ def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) ->
         for index, known in enumerate(classes)
         for field, array in known.context.items()
     }
+    shifts = [known.shift for known in classes]
     header = {
-        "version": VERSION,
+        "version": VERSIONS[any(shifts)],
         "model": engine.name,
         "model_hash": engine.hash,
         "size": engine.size,
         "classes": [known.name for known in classes],
         "shots": [known.shots for known in classes],
-        "shifts": [known.shift for known in classes],
-        "checksum": _checksum(tensors),
+        "shifts": shifts,
+        "checksum": _checksum(tensors, shifts),
     }
     write_bytes(path, save(tensors, {FORMAT: json.dumps(header)}))
 
@@ -99,13 +101,14 @@ def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
             f" made with {header['model']} ({header['model_hash']}, {header['size']} px). Load that model, or learn the"
             " classes again."
         )
-    if header["checksum"] != _checksum(tensors):
+    shifts = header.get("shifts", [0.0] * len(header["classes"]))  # files from before there were any
+    numbers = isinstance(shifts, list) and all(type(shift) in (int, float) and math.isfinite(shift) for shift in shifts)
+    if not numbers or len(shifts) != len(header["classes"]):
+        raise ValueError(f"Expected a number for each class, but {path} has {shifts!r}. Learn the classes again.")
+    if header["checksum"] != _checksum(tensors, shifts):
         raise ValueError(
             f"Expected {path} to be as it was saved, but its content has changed. Learn the classes again."
         )
-    shifts = header.get("shifts", [0.0] * len(header["classes"]))  # files from before there were any
-    if not all(isinstance(shift, int | float) and math.isfinite(shift) for shift in shifts):
-        raise ValueError(f"Expected a number for each class, but {path} has {shifts}. Learn the classes again.")
     return [
         LearnedClass(name, shots, _context_of(index, tensors), shift=float(shift))
         for index, (name, shots, shift) in enumerate(zip(header["classes"], header["shots"], shifts, strict=True))
@@ -120,9 +123,9 @@ def _header(path: Path, text: str) -> dict[str, Any]:
         raise ValueError(
             f"Expected the header that save_classes writes, but {path} has another ({error!r})."
         ) from error
-    if version != VERSION:
+    if version not in VERSIONS:
         raise ValueError(
-            f"Expected learned classes of format {VERSION}, but {path} has format {version}."
+            f"Expected learned classes of format {VERSIONS[-1]} at most, but {path} has format {version}."
             " Update rifenet, or learn the classes again."
         )
     if missing := _KEYS - header.keys():
@@ -137,8 +140,8 @@ def _context_of(index: int, tensors: Mapping[str, NDArray[Any]]) -> Context:
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
-def _checksum(tensors: Mapping[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
+def _checksum(tensors: Mapping[str, NDArray[Any]], shifts: Sequence[float]) -> str:
+    digest = hashlib.sha256(str(shifts).encode() if any(shifts) else b"")
     for name in sorted(tensors):
         array = tensors[name]
         digest.update(f"{name} {array.shape} {array.dtype}".encode())

@@ -232,10 +232,15 @@ REDDISH, BROWN = (200, 70, 30), (120, 125, 30)  # found from red; found once the
 
 
 def test_adapting_learns_from_the_photos_and_goes_on_as_one_run(
-    tmp_path: Path, supports: list[str], engine: ColourEngine, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    supports: list[str],
+    engine: ColourEngine,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    engine.calibration = {"a": 20.0, "b": -8.0}  # so that adapting shifts the confidence, too
     photos, out = tmp_path / "photos", tmp_path / "out"
-    for name, colour in (("a.png", REDDISH), ("b.png", BROWN), ("c.png", BLUE)):
+    for name, colour in (("a.png", REDDISH), ("b.png", BROWN), ("c.png", BLUE), ("f.png", GREY), ("g.png", BROWN)):
         draw(photos / name, colour)
     draw(photos / "d.png", tuple(np.add(REDDISH, [8, -15, 0]).tolist()))
     plain = ["segment", *supports, "--query", str(photos), "--out"]
@@ -245,31 +250,53 @@ def test_adapting_learns_from_the_photos_and_goes_on_as_one_run(
     assert main(command) == 0
     assert "red learned also from: d.png" in capsys.readouterr().out
     first = manifest(out)
-    assert [Path(shot["query"]).name for shot in first["adopted"]["red"]] == ["d.png", "a.png"]
-    assert first["adopted"]["blue"] == []  # its only photo is the annotated one, once more
+    assert [Path(shot["query"]).name for shot in first["adopted"]["photos"]["red"]] == ["d.png", "a.png"]
+    assert first["adopted"]["photos"]["blue"] == []  # its only photo is the annotated one, once more
     assert first["settings"]["adapt"] == 2
 
-    def pixels(folder: Path) -> int:
-        return int((np.asarray(Image.open(folder / "b_mask.png")) == 1).sum())
+    def brown(folder: Path) -> tuple[float, int]:
+        entry = json.loads((folder / "b.json").read_text())["classes"][0]
+        return entry["confidence"], entry["pixels"]
 
-    assert pixels(tmp_path / "plain") == 0
-    assert pixels(out) > 1500
+    before = brown(out)
+    assert before[0] > brown(tmp_path / "plain")[0]
 
     (out / "b.json").unlink()  # as if it had been stopped there
     draw(photos / "e.png", tuple(np.add(REDDISH, [12, -25, 0]).tolist()))  # surer, but the run is under way
-    assert main(command) == 0
+    draw(photos / "d.png", BLUE)  # what it taught stays
+    engine.encoded_queries.clear()
+    monkeypatch.chdir(tmp_path)
+    assert main(["segment", *supports, "--query", "photos", "--out", "out", "--adapt", "2"]) == 0
     second = manifest(out)
     assert second["adopted"] == first["adopted"]
-    assert (second["resumed"], len(second["results"])) == (3, 5)
-    assert pixels(out) > 1500
+    assert (second["resumed"], len(second["results"])) == (4, 7)
+    assert brown(out) == before
+    assert len(engine.encoded_queries) == 1 + 3  # the classes are tried, and b, d and e segmented: nothing is looked at
+    engine.encoded_queries.clear()
+    assert main(command) == 0
+    assert manifest(out)["resumed"] == 7
+    assert len(engine.encoded_queries) == 1
 
-    draw(photos / "d.png", BLUE)
+    (out / "classes.safetensors").write_bytes(b"damaged")  # so they are learned again, and all that hangs on them
     assert main(command) == 0
     third = manifest(out)
-    assert [Path(shot["query"]).name for shot in third["adopted"]["red"]] == ["e.png", "a.png"]
-    assert third["resumed"] == 0  # other classes, so other masks
+    assert [Path(shot["query"]).name for shot in third["adopted"]["photos"]["red"]] == ["e.png", "a.png"]
+    assert third["resumed"] == 0
     assert main([*plain, str(out)]) == 1
     assert "holds others" in capsys.readouterr().err
+
+
+def test_a_run_in_which_nothing_is_adopted_goes_on_as_well(
+    tmp_path: Path, supports: list[str], engine: ColourEngine
+) -> None:
+    draw(tmp_path / "photos" / "a.png", GREY)
+    command = ["segment", *supports, "--query", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--adapt"]
+    assert main(command) == 0
+    assert manifest(tmp_path / "out")["adopted"]["photos"] == {"red": [], "blue": []}
+    draw(tmp_path / "photos" / "b.png", REDDISH)
+    assert main(command) == 0
+    assert manifest(tmp_path / "out")["adopted"]["photos"] == {"red": [], "blue": []}
+    assert manifest(tmp_path / "out")["resumed"] == 1
 
 
 def test_photos_that_cannot_be_read_are_named_once_when_adapting(
@@ -283,13 +310,13 @@ def test_photos_that_cannot_be_read_are_named_once_when_adapting(
     assert [Path(entry["query"]).name for entry in manifest(tmp_path / "out")["failed"]] == ["b.png"]
 
 
-@pytest.mark.parametrize("count", ["0", "-1", "many"])
+@pytest.mark.parametrize("count", ["0", "-1", "21", "many"])
 def test_a_number_of_photos_to_adopt_is_positive(
     tmp_path: Path, supports: list[str], capsys: pytest.CaptureFixture[str], count: str
 ) -> None:
     command = ["segment", *supports, "--query", str(tmp_path), "--out", str(tmp_path / "out"), f"--adapt={count}"]
     assert main(command) == 2
-    assert f"expected a number of photos from 1 on, but got {count}" in capsys.readouterr().err
+    assert f"expected a number of photos from 1 to 20, but got {count}" in capsys.readouterr().err
 
 
 def test_the_program_itself(tmp_path: Path, supports: list[str]) -> None:

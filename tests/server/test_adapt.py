@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 import pytest
+from colour_engine import ColourEngine
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
@@ -69,3 +71,24 @@ def test_what_cannot_be_used_teaches_nothing(files: Any, data: Any, status: int,
 def test_a_project_without_classes_is_told_what_to_do(client: TestClient) -> None:
     answer = client.post("/api/adapt", files=photo())
     assert (answer.status_code, "POST /api/classes" in answer.json()["detail"]) == (422, True)
+
+
+def test_what_nobody_waits_for_any_more_is_not_kept() -> None:
+    engine = ColourEngine(calibration={"a": 20.0, "b": -7.0})
+    with client_of(engine, seconds=1) as client:
+        learn(client)
+        before, calls, quick = brown_pixels(client), [], engine.decode
+
+        def decode(features: Any, context: Any) -> Any:
+            calls.append(1)
+            time.sleep(1.5 * (len(calls) == 2))  # the very last step: the sample's look for the shift
+            return quick(features, context)
+
+        engine.decode = decode  # type: ignore[method-assign]
+        answer = client.post("/api/adapt", files=[upload("new.png", REDDISH)])
+        assert (answer.status_code, len(calls)) == (503, 2)
+        time.sleep(1)  # until that step is over
+        assert brown_pixels(client) == before == 0
+        engine.decode = quick  # type: ignore[method-assign]
+        adopted = client.post("/api/adapt", files=[upload("new.png", REDDISH)]).json()["classes"][0]["adopted"]
+        assert [each["name"] for each in adopted] == ["new.png"]

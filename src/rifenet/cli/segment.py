@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, print_json, progress
 from rifenet.cli.segmented import (
+    CLASSES,
     begin,
     claim,
     digest,
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> int:
     masks = {Path(mask).resolve() for _, _, mask in arguments.support}
     queries = output_names(photos_of(arguments.query, out, masks))
 
+    from rifenet.pseudo_labels import COUNT
     from rifenet.segmenter import Segmenter
 
     segmenter = Segmenter.from_pretrained(arguments.model, arguments.device, arguments.threads)
@@ -54,11 +56,11 @@ def main(argv: list[str]) -> int:
         "refine": arguments.refine,
         "formats": arguments.format,
     }
-    if arguments.adapt:
-        settings["adapt"] = arguments.adapt
+    if arguments.adapt is not None:
+        settings["adapt"] = arguments.adapt or COUNT
     adopted = claim(out, settings, arguments.overwrite)
-    if arguments.adapt:
-        adopted = _adapt(segmenter, list(queries), arguments.adapt, adopted)
+    if arguments.adapt is not None:
+        adopted = _adapt(segmenter, list(queries), settings["adapt"], out, adopted)
         begin(out, settings, adopted)
     return _run(segmenter, queries, out, settings, adopted, arguments)
 
@@ -118,8 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         "--adapt",
         type=_positive,
         nargs="?",
-        const=3,
-        default=0,
+        const=0,
         metavar="N",
         help="look at all photos first, and learn each class also from the N of them (3 unless told) in which it is"
         " found most surely; takes two passes over the photos",
@@ -133,8 +134,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of photos from 1 on, but got {text}")
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 20:
+        raise argparse.ArgumentTypeError(f"expected a number of photos from 1 to 20, but got {text}")
     return int(text)
 
 
@@ -161,21 +162,22 @@ def _labels(words: list[str], classes: list[str]) -> dict[str, str]:
     return labels
 
 
-def _adapt(segmenter: Segmenter, photos: list[Path], count: int, before: dict[str, Any]) -> dict[str, Any]:
-    """Class -> the photos that it adopts; those of `before`, so that a run that goes on is one run, where they do."""
-
-    def look(at: list[Path]) -> dict[str, Any]:
-        watched = progress(at, len(at), "looking at photos")
-        found = segmenter.adapt(watched, count=count, on_error=lambda photo, error: None)  # named when it is segmented
-        return {
-            name: [{"query": shot.source, "confidence": round(shot.confidence, 4)} for shot in shots]
-            for name, shots in found.items()
-        }
-
-    names = {shot["query"] for shots in before.values() for shot in shots}
-    if names and look([photo for photo in photos if str(photo) in names]) == before:
+def _adapt(segmenter: Segmenter, photos: list[Path], count: int, out: Path, before: dict[str, Any]) -> dict[str, Any]:
+    """What classes adopt, for the manifest. A run that goes on keeps the classes of its beginning, whatever is new."""
+    learned = out / CLASSES
+    if before and learned.is_file() and digest(str(learned)) == before["file"]:
+        for name in segmenter.classes:
+            segmenter.forget(name)
+        segmenter.load_classes(learned)
         return before
-    return look(photos)
+    watched = progress(photos, len(photos), "looking at photos")
+    found = segmenter.adapt(watched, count=count, on_error=lambda photo, error: None)  # named when it is segmented
+    segmenter.save_classes(learned)
+    shots = {
+        name: [{"query": shot.source, "confidence": round(shot.confidence, 4)} for shot in shots]
+        for name, shots in found.items()
+    }
+    return {"file": digest(str(learned)), "photos": shots}
 
 
 def _run(
@@ -186,7 +188,7 @@ def _run(
     adopted: dict[str, Any],
     arguments: argparse.Namespace,
 ) -> int:
-    learned = [settings, adopted] if adopted else settings
+    learned = [settings, adopted["file"]] if adopted else settings
     run = hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:16]
     records = {photo: known for photo, name in queries.items() if (known := done(out, name, photo, run))}
     resumed, failed = len(records), dict[str, str]()
@@ -246,7 +248,7 @@ def _print_summary(manifest: dict[str, Any], out: Path) -> None:
             ]
             table.add_row(escape(Path(record["query"]).name), *cells)
         console.print(table)
-    for name, shots in manifest.get("adopted", {}).items():
+    for name, shots in manifest.get("adopted", {}).get("photos", {}).items():
         names = (
             ", ".join(f"{Path(shot['query']).name} ({shot['confidence']:.2f})" for shot in shots) or "no other photo"
         )

@@ -13,6 +13,8 @@ from typing import Any
 
 PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 MANIFEST = "manifest.json"
+CLASSES = "classes.safetensors"
+"""The learned classes of a run that adapts: what it goes on with."""
 
 
 def photos_of(queries: list[str], out: Path | None, masks: set[Path]) -> list[Path]:

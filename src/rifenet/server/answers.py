@@ -72,7 +72,7 @@ class AdoptedAnswer(BaseModel):
 
     name: str
     number: int = Field(description="Its place among the photos of the request, from 1.")
-    confidence: float = Field(description="How likely the class is in it, by the annotated photos alone, 0 to 1.")
+    confidence: float = Field(description="How likely the class is in it, where no other takes the pixels, 0 to 1.")
 
 
 class AdaptedAnswer(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -172,7 +173,7 @@ async def adapt(
 ) -> answers.AdaptAnswer:
     """Learns the project's classes also from those of these photos in which they are found most surely.
 
-    That lasts until a class gets or loses a shot; each call begins from the annotated photos.
+    A class keeps that until it gets or loses a shot; each call begins from the annotated photos.
     """
     project = service.project_of(request, x_project)[1]
     if project is None:
@@ -181,7 +182,10 @@ async def adapt(
     photos = _Pictures(images, read_photo, service.worker.check)
 
     def work() -> answers.AdaptAnswer:
-        adopted = project.segmenter.adapt(photos, count=count)
+        trial = copy.copy(project.segmenter)  # what a request teaches that nobody waits for any more is not kept
+        adopted = trial.adapt(photos, count=count)
+        service.worker.check()
+        project.segmenter = trial
         for name in adopted:
             project.changed(name)
         return answers.adapt_answer(adopted, [file_name(upload, index) for index, upload in enumerate(images, 1)])

@@ -11,7 +11,7 @@ const OFFLINE = "The server does not answer. Your work is kept in this browser: 
 const RETRIES = 4;
 
 /** JSON of a request; waits and tries again where the server is busy. `signal` cancels. */
-export async function ask(path, { method = "GET", form = null, signal = null } = {}) {
+export async function ask(path, { method = "GET", form = null, signal = null, retries = RETRIES } = {}) {
   for (let tries = 0; ; tries++) {
     let response;
     try {
@@ -22,7 +22,7 @@ export async function ask(path, { method = "GET", form = null, signal = null } =
     }
     if (response.ok) return response.json();
     const wait = Number(response.headers.get("Retry-After"));
-    if (response.status === 503 && wait && wait < 10 && tries < RETRIES) {
+    if (response.status === 503 && wait && wait < 10 && tries < retries) {
       await pause(wait * 1000, signal);
       continue;
     }

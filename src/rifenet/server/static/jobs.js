@@ -7,6 +7,7 @@ import { decodePng, encodePng } from "./png.js";
 import { classOf, isByHand, keep, keepFacts, learnKey, nameOf, photosOf, project, resultKey, shotsOf, smallJpeg, workingSize } from "./project.js";
 
 export const ASKED = 12; // photos in one request: more would take a slow machine longer than an answer may
+const WORK = 60; // photos times classes in such a request
 
 /** Why the project cannot be learned yet, as a sentence and the class it is about; null where it can. */
 export function whatIsMissing() {
@@ -55,14 +56,43 @@ export async function teach({ classes: wanted }, signal) {
   }
 }
 
-/** Has the server learn from photos to segment, too: at most ASKED of them, from the whole list; corrected ones are left out. */
-export async function adapt(signal) {
-  const photos = photosOf("query").filter((photo) => !isByHand(photo)), step = Math.max(1, photos.length / ASKED);
-  const asked = photos.filter((_, i) => Math.floor(i / step) !== Math.floor((i - 1) / step));
-  if (!asked.length) return;
-  const form = [];
-  for (const photo of asked) form.push(["images", await smallJpeg(photo), photo.name]);
-  await ask("/api/adapt", { method: "POST", form: formOf(form), signal });
+/**
+ * As `teach`, and where the lesson says so has queries teach the classes, too. Which do is settled once for the examples as they
+ * are, so that a query that comes later is segmented like the others.
+ */
+export async function teachAll(wanted, signal) {
+  if (!wanted.adapt) return teach(wanted, signal);
+  const revisions = async () => JSON.stringify((await ask("/api/classes", { signal })).classes.map(({ name, revision }) => [name, revision]));
+  const before = project.adopted?.key === wanted.key ? project.adopted : null;
+  if (before && before.revisions === (await revisions())) return;
+  await teach(wanted, signal);
+  const photos = before ? photosOf("query").filter(({ id }) => before.ids.includes(id)) : await teachers(wanted, signal);
+  if (photos.length) {
+    const form = [];
+    for (const photo of photos) form.push(["images", await smallJpeg(photo), photo.name]);
+    await ask("/api/adapt", { method: "POST", form: formOf(form), signal, retries: 1 });
+  }
+  project.adopted = { key: wanted.key, ids: photos.map(({ id }) => id), revisions: await revisions() };
+  await keepFacts();
+}
+
+/** Queries from the whole list that may teach: not worked on by hand, and no examples once more; the more classes, the fewer. */
+export async function teachers({ classes }, signal) {
+  const { limits } = await ask("/api/health", { signal });
+  const most = Math.max(1, Math.min(ASKED, limits.files, Math.floor(WORK / classes.length)));
+  const photos = [];
+  for (const photo of photosOf("query")) if (!isByHand(photo) && !(await isExample(photo))) photos.push(photo);
+  const step = Math.max(1, photos.length / most);
+  return photos.filter((_, i) => Math.floor(i / step) !== Math.floor((i - 1) / step));
+}
+
+async function isExample({ blob }) {
+  for (const { blob: other } of photosOf("example")) {
+    if (other.size !== blob.size) continue;
+    const [bytes, own] = (await Promise.all([other.arrayBuffer(), blob.arrayBuffer()])).map((buffer) => new Uint8Array(buffer));
+    if (own.every((value, i) => value === bytes[i])) return true;
+  }
+  return false;
 }
 
 /**

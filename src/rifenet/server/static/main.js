@@ -4,7 +4,7 @@ import { advise, drawAdvice, dropAdvice } from "./advice.js";
 import { archive } from "./archive.js";
 import { find, say } from "./dom.js";
 import { Editor } from "./editor.js";
-import { adapt, lesson, segment, teach, whatIsMissing } from "./jobs.js";
+import { lesson, segment, teach, teachAll, whatIsMissing } from "./jobs.js";
 import { listen } from "./keys.js";
 import { colours, drawClasses, drawFacts, drawPhotos, drawRun, drawThumb, markChosen } from "./panels.js";
 import * as model from "./project.js";
@@ -132,19 +132,25 @@ async function run() {
     return;
   }
   say("");
-  const abort = new AbortController(), todo = model.toSegment(), taught = lesson();
+  const abort = new AbortController(), todo = model.toSegment();
+  let taught = lesson(), refused = "";
   running = { done: 0, total: todo.length, abort };
   refresh();
   try {
-    await teach(taught, abort.signal);
-    if (taught.adapt) await adapt(abort.signal);
+    await teachAll(taught, abort.signal).catch(async (error) => {
+      if (!taught.adapt || !error.status) throw error; // cancelled, or no server
+      refused = `The photos could not teach: ${error.message} They are segmented by the examples alone. `;
+      Object.assign(project, { adapt: false, adopted: null });
+      taught = lesson();
+      await teach(taught, abort.signal);
+    });
     for (const photo of todo) {
       if (model.waits(photo, taught.key) && !editor.isWorkingOn(photo)) await runOne(photo, taught, abort.signal);
       running.done++;
       refresh();
     }
     const failed = todo.filter((photo) => photo.status === "error").length;
-    if (failed) say(`${failed} of ${todo.length} photos failed. Choose one to see why.`, true);
+    if (failed || refused) say(refused + (failed ? `${failed} of ${todo.length} photos failed. Choose one to see why.` : ""), true);
   } catch (error) {
     if (error.name === "AbortError") say("Cancelled. What was segmented stays.");
     else say(error.message, true);
@@ -241,7 +247,7 @@ function wire() {
   on("#zoom-fit", "click", () => editor.fit());
   on("#add-class", "click", () => { model.addClass(); refresh({ classes: true }); find(".class.chosen input[type=text]")?.focus(); });
   on("#segment", "click", run);
-  on("#adapt", "change", (event) => { project.adapt = event.target.checked; model.keepFacts(); refresh(); });
+  on("#adapt", "change", (event) => { Object.assign(project, { adapt: event.target.checked, adopted: null }); model.keepFacts(); refresh(); });
   on("#advise", "click", () => advise(act));
   on("#cancel", "click", () => running?.abort.abort());
   on("#download", "click", download);

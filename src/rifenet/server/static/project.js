@@ -14,7 +14,8 @@ const THUMB = 192;
 const SENT = 640; // px of a photo that is looked at beside others in one request
 const PIXELS = new WeakMap(); // photo -> { version, counts }
 
-export const project = { classes: [], photos: [], chosen: 0, selected: null, adapt: false }; // adapt: queries teach, too
+export const project = { classes: [], photos: [], chosen: 0, selected: null, adapt: false, adopted: null };
+// adapt: queries teach, too; adopted: { key, ids, revisions } of the examples, the queries that taught, and the classes since
 
 const newId = () => `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 10)}`;
 
@@ -183,8 +184,8 @@ export async function keep(photo) {
 }
 
 export async function keepFacts() {
-  const { classes, chosen, selected, adapt } = project;
-  await store.saveFacts({ classes, chosen, selected, adapt }).catch(problems.onstore);
+  const { classes, chosen, selected, adapt, adopted } = project;
+  await store.saveFacts({ classes, chosen, selected, adapt, adopted }).catch(problems.onstore);
 }
 
 /** Brings back what the store holds. The names of the photos that this browser cannot open any more. */
@@ -206,6 +207,6 @@ export async function restore() {
 }
 
 export async function startOver() {
-  Object.assign(project, { classes: [], photos: [], chosen: 0, selected: null, adapt: false });
+  Object.assign(project, { classes: [], photos: [], chosen: 0, selected: null, adapt: false, adopted: null });
   await store.clear().catch(problems.onstore);
 }
