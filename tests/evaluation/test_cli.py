@@ -197,6 +197,7 @@ def test_a_list_that_is_not_there_is_one_sentence(
         ["--protocol", "other"],
         ["--protocol", "hsnet"],  # with --min-area, which it does not have
         ["--vote"],
+        ["--unlabeled", "2", "--presence", "10"],
         ["--original-size"],
         ["--episodes-from", "episodes.json"],  # with --episodes and --seeds, which the file brings
         ["--model", "prototype"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rifenet.cli.console import note
+from rifenet.cli.console import note, noted_warnings
 from rifenet.cli.train import config_parser, parsed_config
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def train_and_score(config: Config) -> dict[str, Any]:
     With `model.kind` prototype nothing is trained.
     """
     from rifenet.checkpoint import backbone_hash
-    from rifenet.cli.evaluate import episode_bar, noted_warnings, torch_device
+    from rifenet.cli.evaluate import episode_bar, torch_device
     from rifenet.data.sources import open_dataset
     from rifenet.evaluation.protocol import evaluate, settled
     from rifenet.hub import load_model

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -33,3 +35,13 @@ def print_json(value: Any) -> None:
 def note(text: str) -> None:
     """A line for the user on stderr, so that stdout stays for results."""
     print(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def noted_warnings(leads: bool) -> Iterator[None]:
+    """Turns warnings for the user into one plain line each on the leading rank."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for text in dict.fromkeys(str(item.message) for item in caught if item.category is UserWarning) if leads else ():
+        note(f"warning: {text}")

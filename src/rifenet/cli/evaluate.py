@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rifenet.cli.console import note, print_json
+from rifenet.cli.console import noted_warnings, print_json
 from rifenet.config import (
     BACKBONES,
     DATASETS,
@@ -137,6 +136,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         parser.error("--min-area and --unlabeled belong to --protocol pfenet; hsnet has neither")
     if options.protocol != "hsnet" and (options.original_size or options.vote):
         parser.error("--original-size and --vote belong to --protocol hsnet")
+    if options.presence and options.unlabeled:
+        parser.error("--presence judges classes as their supports alone teach them; leave --unlabeled out")
     own = (options.shots, options.episodes, options.seeds, options.unlabeled)
     if options.episodes_from and own != (None, None, None, 0):
         parser.error("--episodes-from brings its own shots, episodes, seeds and unlabeled; leave those options out")
@@ -245,16 +246,6 @@ def episode_bar(config: Config, fabric: Fabric | None) -> Iterator[Callable[[int
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("Episodes", total=config.eval.episodes * len(config.eval.seeds) // ranks)
         yield lambda done: bar.advance(task, done)
-
-
-@contextlib.contextmanager
-def noted_warnings(leads: bool) -> Iterator[None]:
-    """Turns warnings for the user into one plain line each on the leading rank."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield
-    for text in dict.fromkeys(str(item.message) for item in caught if item.category is UserWarning) if leads else ():
-        note(f"warning: {text}")
 
 
 def _print(printed: list[dict[str, Any]]) -> None:
