@@ -536,21 +536,21 @@ def wrong_dims(header: dict[str, Any], tensors: dict[str, Any]) -> None:
     from rifenet import storage
 
     tensors["0.colour"] = np.zeros((1, 5), np.float32)
-    header["checksum"] = storage._checksum(tensors)
+    header["checksum"] = storage._checksum(tensors, [0.0])
 
 
 def wrong_names(header: dict[str, Any], tensors: dict[str, Any]) -> None:
     from rifenet import storage
 
     tensors["0.smell"] = tensors.pop("0.colour")
-    header["checksum"] = storage._checksum(tensors)
+    header["checksum"] = storage._checksum(tensors, [0.0])
 
 
 def not_numbers(header: dict[str, Any], tensors: dict[str, Any]) -> None:
     from rifenet import storage
 
     tensors["0.colour"] = np.full((1, 3), np.nan, np.float32)
-    header["checksum"] = storage._checksum(tensors)
+    header["checksum"] = storage._checksum(tensors, [0.0])
 
 
 @pytest.mark.parametrize(
