@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from rifenet.data.episodes import binary_mask, load_pair
 from rifenet.data.index import ImageIndex
 from rifenet.data.sources import open_dataset
+from rifenet.evaluation.provenance import git_commit
 from rifenet.files import write_text
-from rifenet.metrics import auroc, class_iou, expected_calibration_error, intersection_union
+from rifenet.metrics import auroc, class_iou, expected_calibration_error, intersection_union, mean_interval
 from rifenet.segmenter import Segmenter
 
 SHOWING = 12
@@ -46,6 +47,7 @@ def main() -> None:
         draws.append({"class": name, **draw(segmenter, index, ids[name], options.counts, options.min_area, rng)})
         record = {
             "model": {"name": segmenter.engine.name, "hash": segmenter.engine.hash, "size": segmenter.engine.size},
+            "git_commit": git_commit(),
             "dataset": index.hash,
             "classes": options.classes,
             "seed": options.seed,
@@ -63,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list-file", default="", help="image names to use")
     parser.add_argument("--classes", nargs="+", required=True)
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 3, 5], help="photos that the class adopts")
-    parser.add_argument("--draws", type=int, default=32)
+    parser.add_argument("--draws", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--min-area", type=int, default=2048)
     parser.add_argument("--model", default="default")
@@ -123,9 +125,8 @@ def summary(draws: Sequence[dict[str, Any]], way: str, base: str) -> dict[str, A
         own, before = (np.array([each["ways"][name][kind] for each in draws]) for name in (way, base))
         found[kind] = round(float(own.mean()), 1)
         if way != base:
-            resampled = np.random.default_rng(0).integers(len(draws), size=(10_000, len(draws)))
-            low, high = np.percentile((own - before)[resampled].mean(1), [2.5, 97.5])
-            found[f"{kind}_difference"] = [round(float(value), 1) for value in ((own - before).mean(), low, high)]
+            gain = own - before
+            found[f"{kind}_difference"] = [round(float(value), 1) for value in (gain.mean(), *mean_interval(gain))]
             found[f"{kind}_better"] = int((own > before).sum())
     if way != base:
         right = [each for one in draws for each in one["ways"][way]["adopted"]]

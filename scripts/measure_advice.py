@@ -31,7 +31,7 @@ from rifenet.data.transforms import resize_and_pad, resize_mask
 from rifenet.engines import Context
 from rifenet.engines.torch import TorchEngine
 from rifenet.files import write_text
-from rifenet.metrics import class_iou, intersection_union
+from rifenet.metrics import class_iou, intersection_union, mean_interval
 from rifenet.models import Features, upsample
 from rifenet.segmenter import Segmenter
 from rifenet.storage import LearnedClass, Shots
@@ -251,8 +251,7 @@ def summarise_next(draws: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for step in range(STEPS):
         advice = np.array([draw["miou"]["advice"][step] for draw in draws])
         chance = np.array([np.mean([draw["miou"][f"random {i}"][step] for i in (1, 2)]) for draw in draws])
-        resampled = np.random.default_rng(0).integers(len(draws), size=(10_000, len(draws)))
-        low, high = np.percentile((advice - chance)[resampled].mean(1), [2.5, 97.5])
+        low, high = mean_interval(advice - chance)
         summary[f"{step + 1} shots"] = {
             "advice": round(100 * float(advice.mean()), 1),
             "random": round(100 * float(chance.mean()), 1),

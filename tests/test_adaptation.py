@@ -18,8 +18,7 @@ from safetensors.numpy import save_file
 
 from rifenet.adaptation import shift_to, taken_by_others
 from rifenet.data.transforms import load_mask
-from rifenet.metrics import presence_statistic
-from rifenet.result import sigmoid
+from rifenet.metrics import presence_statistic, sigmoid
 from rifenet.samples import load_examples
 from rifenet.segmenter import Segmenter
 from rifenet.shots import Shots

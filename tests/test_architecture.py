@@ -130,7 +130,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "shots": ("data.transforms", "data.label_files"),
     "storage": ("engines", "files", "shots"),
     "outputs": ("files", "data.polygons", "data.run_lengths", "visualize"),
-    "result": ("files", "refine", "outputs", "data.transforms", "visualize"),
+    "result": ("files", "metrics", "refine", "outputs", "data.transforms", "visualize"),
     "queries": ("engines", "storage", "tiles", "result", "data.transforms", "metrics"),
     "adaptation": ("engines", "storage", "shots", "pseudo_labels", "queries", "result", "data.transforms"),
     "segmenter": (

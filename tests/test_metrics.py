@@ -255,3 +255,14 @@ def test_presence_statistic_by_hand() -> None:
     haze = np.full((40, 40), 0.1, np.float32)
     haze[:4, :4] = 1.0
     assert metrics.presence_statistic(haze) == pytest.approx((16 + 1584 * 0.01) / (16 + 158.4), rel=1e-4)
+
+
+def test_the_interval_of_a_mean_is_that_of_means_of_draws_with_replacement() -> None:
+    values = np.random.default_rng(5).normal(3, 2, 24)
+    rng = np.random.default_rng(0)
+    means = sorted(sum(values[place] for place in row) / 24 for row in rng.integers(24, size=(10_000, 24)).tolist())
+    low, high = metrics.mean_interval(values.tolist())
+    assert low == pytest.approx(means[250], abs=1e-3)
+    assert high == pytest.approx(means[9_749], abs=1e-3)
+    assert low < values.mean() < high
+    assert metrics.mean_interval([4.0] * 7) == (4.0, 4.0)

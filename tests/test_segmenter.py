@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_disk import tiny_disk
 
-from rifenet.metrics import presence_statistic
-from rifenet.result import sigmoid
+from rifenet.metrics import presence_statistic, sigmoid
 from rifenet.segmenter import Segmenter
 
 RED, BLUE, GREEN, GREY = (220, 30, 30), (30, 30, 220), (30, 200, 30), (128, 128, 128)

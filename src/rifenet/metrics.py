@@ -164,6 +164,11 @@ def bootstrap_difference(
     return percentile_interval(mine - theirs)
 
 
+def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 / (1 + exp(-values)), float32, for values of any size."""
+    return (0.5 + 0.5 * np.tanh(values / 2)).astype(np.float32)
+
+
 def presence_statistic(scores: NDArray[np.float32]) -> float:
     """How sure the pixels of a class are, in [0,1]: the mean of the scores, each weighed by itself, `sum(s²) / sum(s)`.
 
@@ -272,3 +277,10 @@ def percentile_interval(values: NDArray[np.float64]) -> Interval:
     """The middle 95% of bootstrap samples [samples]; NaN entries, of which there is no figure, are left out."""
     low, high = np.nanpercentile(values, (2.5, 97.5))
     return float(low), float(high)
+
+
+def mean_interval(values: Sequence[float] | NDArray[np.floating], samples: int = 10_000) -> Interval:
+    """Bootstrap 95% interval of the mean of independent draws [M], such as paired differences."""
+    drawn = np.asarray(values, dtype=np.float64)
+    resampled = np.random.default_rng(0).integers(len(drawn), size=(samples, len(drawn)))
+    return percentile_interval(drawn[resampled].mean(1))

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from rifenet.data.transforms import Source, load_image, resize_and_pad
 from rifenet.engines import Engine
-from rifenet.metrics import presence_statistic
-from rifenet.result import Options, Result, sigmoid
+from rifenet.metrics import presence_statistic, sigmoid
+from rifenet.result import Options, Result
 from rifenet.storage import LearnedClass
 from rifenet.tiles import is_large, with_tiles
 

@@ -26,6 +26,7 @@ from PIL import Image
 from rifenet import visualize
 from rifenet.data.transforms import Placement, restore
 from rifenet.files import write_bytes
+from rifenet.metrics import sigmoid
 from rifenet.outputs import DEFAULT, encoded
 from rifenet.refine import refined
 
@@ -39,11 +40,6 @@ class Options(NamedTuple):
     keep_absent: bool
     tiles: bool | str
     refine: bool
-
-
-def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """1 / (1 + exp(-values)), float32, for values of any size."""
-    return (0.5 + 0.5 * np.tanh(values / 2)).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -65,7 +65,7 @@ def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) ->
     }
     shifts = [known.shift for known in classes]
     header = {
-        "version": VERSIONS[any(shifts)],
+        "version": 2 if any(shifts) else 1,
         "model": engine.name,
         "model_hash": engine.hash,
         "size": engine.size,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rifenet.data.transforms import Source, load_image, resize_and_pad
 from rifenet.engines import Context, Engine
-from rifenet.result import sigmoid
+from rifenet.metrics import sigmoid
 from rifenet.storage import LearnedClass
 
 _POOLED = ("evidence_means", "prototypes", "prototype")  # context fields that are averages, the most telling first

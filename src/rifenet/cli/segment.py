@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--adapt",
-        type=_positive,
+        type=_adopted_at_most,
         nargs="?",
         const=0,
         metavar="N",
@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
+def _adopted_at_most(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 20:
         raise argparse.ArgumentTypeError(f"expected a number of photos from 1 to 20, but got {text}")
     return int(text)

@@ -12,8 +12,8 @@ Decisions:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,30 @@ from torch import Tensor
 from rifenet.data.transforms import IGNORE, Placement, restore
 
 _GRID = 32  # pixels between the coarsest features of any backbone
+
+
+class Model(Protocol):
+    """What can be scored: the three methods over a torch module."""
+
+    training: bool
+
+    def encode_support(self, images: Tensor, masks: Tensor, valid: Tensor | None, /) -> Any:
+        """[1,K,3,S,S], [1,K,S,S], [1,K,S,S] -> what `decode` needs of the class."""
+
+    def encode_query(self, images: Tensor, valid: Tensor | None, /) -> Any:
+        """[1,3,S,S], [1,S,S] -> what `decode` needs of the image."""
+
+    def decode(self, features: Any, context: Any, /) -> Tensor:
+        """-> logits [1,2,h,w]."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Sets the mode."""
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Its parameters."""
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Its buffers."""
 
 
 class Rules(NamedTuple):

@@ -20,10 +20,10 @@ from rifenet.config import Config, resolved
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, episodes_to_json, evaluation_episodes
 from rifenet.evaluation.lists import EpisodeList
-from rifenet.evaluation.prediction import Rules, extended_side
+from rifenet.evaluation.prediction import Model, Rules, extended_side
 from rifenet.evaluation.provenance import config_record, dataset_record, environment, model_record, peak_memory
 from rifenet.evaluation.result import FORMAT, EpisodeCounts, figures, pack_counts
-from rifenet.evaluation.scoring import Model, device_of, score_episodes
+from rifenet.evaluation.scoring import device_of, score_episodes
 from rifenet.pseudo_labels import COUNT
 
 if TYPE_CHECKING:

@@ -29,17 +29,16 @@ from torch.utils.data import DataLoader
 from rifenet.data.episodes import EvaluationEpisodes, collate_evaluation
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode
-from rifenet.evaluation.prediction import PFENET, Rules, extended, majority, predicted_mask
-from rifenet.evaluation.unlabeled import Model, semi_supervised, unlabeled_of
+from rifenet.evaluation.prediction import PFENET, Model, Rules, extended, majority, predicted_mask
+from rifenet.evaluation.unlabeled import semi_supervised
 from rifenet.metrics import intersection_union
-
-__all__ = ["CACHE_BYTES", "Model", "device_of", "score_episodes"]
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Item = TypeVar("Item")
 
+PARTS = ("images", "masks", "valid")
 CACHE_BYTES = 2**31
 """Bytes of support contexts kept: of 330 one-shot supports at 473 px of ResNet-50."""
 
@@ -178,8 +177,10 @@ def _score(
             taught: Iterable[Any] = _contexts(model, one, episode, contexts, rules.vote)
             if episode.unlabeled:
                 (context,) = taught  # there is no vote beside unlabeled images
-                support = [one[f"support_{part}"] for part in ("images", "masks", "valid")]
-                unlabeled = unlabeled_of(batch, item, device)
+                support = [one[f"support_{part}"] for part in PARTS]
+                unlabeled = [
+                    torch.from_numpy(batch[f"unlabeled_{part}"][item]).to(device) for part in ("images", "valid")
+                ]
                 kept = _photos(model, unlabeled, episode, contexts)
                 taught = [semi_supervised(model, support, unlabeled, context, kept)]
             masks = [predicted_mask(model.decode(features, context), placement, rules) for context in taught]
@@ -200,7 +201,7 @@ def _contexts(model: Model, one: dict[str, Tensor], episode: Episode, cache: _Co
         key = (episode.class_id, episode.supports[shot])
         context = cache.get(key)
         if context is None:
-            context = model.encode_support(*(one[f"support_{part}"][:, shot] for part in ("images", "masks", "valid")))
+            context = model.encode_support(*(one[f"support_{part}"][:, shot] for part in PARTS))
             cache.put(key, context)
         yield context
 

@@ -24,12 +24,12 @@ from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, evaluation_episodes
 from rifenet.data.transforms import restore
 from rifenet.evaluation.pictures import image, unused
-from rifenet.evaluation.prediction import predicted_mask
+from rifenet.evaluation.prediction import Model, predicted_mask
 from rifenet.evaluation.protocol import episodes_hash
 from rifenet.evaluation.report import percent
 from rifenet.evaluation.result import EpisodeCounts, unpack_counts
-from rifenet.evaluation.scoring import Model, device_of
-from rifenet.evaluation.unlabeled import semi_supervised, unlabeled_of
+from rifenet.evaluation.scoring import device_of
+from rifenet.evaluation.unlabeled import semi_supervised
 from rifenet.files import write_bytes
 from rifenet.metrics import class_iou, intersection_union
 from rifenet.models import RiFeNet
@@ -145,7 +145,7 @@ def _strip(model: Model, index: ImageIndex, episode: Episode, size: int, rank: s
     )
     features, context = model.encode_query(query[0], query[2]), model.encode_support(*support)
     if episode.unlabeled:
-        unlabeled = unlabeled_of({name: [value] for name, value in arrays.items()}, 0, device)
+        unlabeled = [torch.from_numpy(arrays[f"unlabeled_{part}"]).to(device) for part in ("images", "valid")]
         context = semi_supervised(model, support, unlabeled, context)
     logits = model.decode(features, context)
     mask = predicted_mask(logits, arrays["placement"])

@@ -1,46 +1,17 @@
-"""What can be scored, and how an episode's unlabeled images teach it (`eval.unlabeled`, semi-supervised few-shot)."""
+"""How an episode's unlabeled images teach its class (`eval.unlabeled`, semi-supervised few-shot)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rifenet.evaluation.prediction import differences
-from rifenet.metrics import presence_statistic
+from rifenet.evaluation.prediction import Model, differences
+from rifenet.metrics import presence_statistic, sigmoid
 from rifenet.pseudo_labels import COUNT, pseudo_mask
-
-
-class Model(Protocol):
-    """What can be scored: the three methods over a torch module."""
-
-    training: bool
-
-    def encode_support(self, images: Tensor, masks: Tensor, valid: Tensor | None, /) -> Any:
-        """[1,K,3,S,S], [1,K,S,S], [1,K,S,S] -> what `decode` needs of the class."""
-
-    def encode_query(self, images: Tensor, valid: Tensor | None, /) -> Any:
-        """[1,3,S,S], [1,S,S] -> what `decode` needs of the image."""
-
-    def decode(self, features: Any, context: Any, /) -> Tensor:
-        """-> logits [1,2,h,w]."""
-
-    def train(self, mode: bool = True) -> Any:
-        """Sets the mode."""
-
-    def parameters(self) -> Iterator[Tensor]:
-        """Its parameters."""
-
-    def buffers(self) -> Iterator[Tensor]:
-        """Its buffers."""
-
-
-def unlabeled_of(batch: Mapping[str, Any], item: int, device: torch.device) -> list[Tensor]:
-    """Images [U,3,S,S] and valid [U,S,S] of one episode of `collate_evaluation`."""
-    return [torch.from_numpy(batch[f"unlabeled_{part}"][item]).to(device) for part in ("images", "valid")]
 
 
 def semi_supervised(
@@ -71,7 +42,7 @@ def semi_supervised(
         maps, real = differences(model.decode(features, context), images.shape[-1]), valid[number].cpu().numpy()
         mask = pseudo_mask(maps, real)
         if (mask == 1).any():
-            found.append((-presence_statistic(0.5 + 0.5 * np.tanh(maps[real] / 2)), number, mask))
+            found.append((-presence_statistic(sigmoid(maps[real])), number, mask))
     surest = sorted(found, key=lambda each: each[:2])[:COUNT]
     if not surest:
         return context

@@ -141,12 +141,10 @@ async def segment(
     x_project: ProjectName = None,
 ) -> Any:
     """Segments photos by all classes of the project at once: JSON, or the mask of one photo as a PNG."""
-    project = service.project_of(request, x_project)[1]
+    project = _taught(service, request, x_project)
     png = answers.wants_png(request.headers.get("accept", ""), format)
     if png and len(images) != 1:
         raise Problem(422, f"Expected one photo for a PNG, but got {len(images)}. Send them one by one, or take json.")
-    if project is None:
-        raise Problem(422, "Expected a project with a learned class, but there is none. Send POST /api/classes first.")
     await run_in_threadpool(check_files, images, service.limits, "photo")
     photos = _Pictures(images, read_photo, service.worker.check)
 
@@ -175,9 +173,7 @@ async def adapt(
 
     A class keeps that until it gets or loses a shot; each call begins from the annotated photos.
     """
-    project = service.project_of(request, x_project)[1]
-    if project is None:
-        raise Problem(422, "Expected a project with a learned class, but there is none. Send POST /api/classes first.")
+    project = _taught(service, request, x_project)
     await run_in_threadpool(check_files, images, service.limits, "photo")
     photos = _Pictures(images, read_photo, service.worker.check)
 
@@ -202,9 +198,7 @@ async def advice(
     x_project: ProjectName = None,
 ) -> answers.AdviceAnswer:
     """Says which annotated photo of the project hurts, and which of these photos to annotate next."""
-    project, uploads = service.project_of(request, x_project)[1], images or []
-    if project is None:
-        raise Problem(422, "Expected a project with a learned class, but there is none. Send POST /api/classes first.")
+    project, uploads = _taught(service, request, x_project), images or []
     await run_in_threadpool(check_files, uploads, service.limits, "photo")
     photos = _Pictures(uploads, read_photo, service.worker.check)
 
@@ -235,6 +229,14 @@ class _Pictures(Sequence[NDArray[np.uint8]]):
     def __getitem__(self, index: Any) -> Any:
         self._check()
         return self._read(self._uploads[index], index + 1)
+
+
+def _taught(service: Service, request: Request, x_project: str | None) -> Project:
+    """The client's project. Raises Problem: 422 where it has none, and so no class."""
+    project = service.project_of(request, x_project)[1]
+    if project is None:
+        raise Problem(422, "Expected a project with a learned class, but there is none. Send POST /api/classes first.")
+    return project
 
 
 def _check_number(project: Project, name: str, limits: Limits) -> None:
