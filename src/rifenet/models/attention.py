@@ -81,7 +81,6 @@ class DeformableSelfAttention(nn.Module):
         value = self.value_dropout(self.value(x)).masked_fill(~valid[..., None], 0.0)
         value = value.view(batch, height, width, self.heads, -1).permute(0, 3, 4, 1, 2).flatten(0, 1)  # [B*G,D,h,w]
 
-        offsets = self.offsets(query).view(batch, length, self.heads, self.points, 2).transpose(1, 2)
         weights = _softmax(self.weights(query).view(batch, length, self.heads, self.points)).transpose(1, 2)
         weights = self.point_dropout(weights)
         position = torch.arange(length, device=x.device)
@@ -89,7 +88,9 @@ class DeformableSelfAttention(nn.Module):
         # In float32 under autocast too: half precision cannot tell positions of a large map apart.
         exact = x.dtype if x.dtype == torch.float64 else torch.float32
         centre = torch.stack([position - row * width, row], -1).to(exact)  # [N,2]: x, y
-        places = centre[:, None] + offsets.flatten(0, 1).to(exact)  # [B*G,N,P,2]
+        # Added while all heads' and points' pairs are one row: runtimes of exports are slow to repeat a pair.
+        places = self.offsets(query).to(exact) + centre.repeat(1, self.heads * self.points)  # [B,N,G*P*2]
+        places = places.view(batch, length, self.heads, self.points, 2).transpose(1, 2).flatten(0, 1)  # [B*G,N,P,2]
 
         mixed = sample_and_mix(value.to(exact), places, weights.flatten(0, 1))  # [B*G,D,N]
         output: Tensor = self.output(mixed.reshape(batch, dim, length).transpose(1, 2))
@@ -117,8 +118,9 @@ def sample_and_mix(value: Tensor, places: Tensor, weights: Tensor) -> Tensor:
     """
     maps, _, height, width = value.shape
     if torch.is_grad_enabled() or not runs_eagerly_on_cpu(value):
-        size = torch.tensor([width, height], device=value.device, dtype=places.dtype)
-        sampled = F.grid_sample(value, places * (2 / size) + (1 / size - 1), align_corners=False)  # [M,D,N,P]
+        size = torch.tensor([width, height], device=value.device, dtype=places.dtype).repeat(places.shape[2])
+        scaled = (places.flatten(2) * (2 / size) + (1 / size - 1)).view_as(places)  # as rows: pair by pair is slower
+        sampled = F.grid_sample(value, scaled, align_corners=False)  # [M,D,N,P]
         return (sampled * weights[:, None]).sum(-1)
     x, y = places.unbind(-1)
     left, top = x.floor(), y.floor()
