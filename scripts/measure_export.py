@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from rifenet.bench.measure import machine
 from rifenet.config import DataConfig
 from rifenet.data.episodes import load_episode
 from rifenet.data.index import ImageIndex
@@ -41,6 +41,7 @@ from rifenet.models import build_model
 from rifenet.samples import load_examples
 
 SEED = 5
+CPUINFO = Path("/proc/cpuinfo")  # Linux; whether 8-bit products have instructions of their own decides what they save
 
 
 def main() -> None:
@@ -88,7 +89,8 @@ def measure(engine: TorchEngine, name: str, options: argparse.Namespace) -> dict
             "hash": engine.hash,
             "size": engine.size,
             "machine": {
-                "processor": platform.processor() or platform.machine(),
+                "processor": machine(torch.device("cpu"))["cpu"],
+                "vnni": "vnni" in CPUINFO.read_text(encoding="utf-8") if CPUINFO.is_file() else None,
                 "threads": options.threads,
                 "torch": torch.__version__,
                 "onnxruntime": onnxruntime.__version__,
