@@ -41,7 +41,6 @@ from rifenet.models import build_model
 from rifenet.samples import load_examples
 
 SEED = 5
-CPUINFO = Path("/proc/cpuinfo")  # Linux; whether 8-bit products have instructions of their own decides what they save
 
 
 def main() -> None:
@@ -88,13 +87,7 @@ def measure(engine: TorchEngine, name: str, options: argparse.Namespace) -> dict
             "model": engine.name,
             "hash": engine.hash,
             "size": engine.size,
-            "machine": {
-                "processor": machine(torch.device("cpu"))["cpu"],
-                "vnni": "vnni" in CPUINFO.read_text(encoding="utf-8") if CPUINFO.is_file() else None,
-                "threads": options.threads,
-                "torch": torch.__version__,
-                "onnxruntime": onnxruntime.__version__,
-            },
+            "machine": machine(torch.device("cpu")) | {"onnxruntime": onnxruntime.__version__},
             "agreement_with_torch": {
                 label: compare(engine, other)._asdict() for label, other in engines.items() if label != "torch"
             },

@@ -3,7 +3,7 @@
     python scripts/measure_performance.py --voc VOC2012 --out docs/results/performance.json
     python scripts/measure_performance.py --tables docs/performance.md --out docs/results/performance.json
 
-The tables also hold the figures of `scripts/measure_export.py` in the folder `export` beside the JSON.
+The tables also hold the figures of `scripts/measure_export.py` in the folders `export*` beside the JSON.
 Each part (`--only query training ...`) goes into the JSON by itself and leaves the others there, so that a part can be
 taken again. Times of one part are taken in turns with the unit, one plain forward of ResNet-50 on one 473 px image;
 two threads throughout. The machine should do nothing else meanwhile.
@@ -366,8 +366,17 @@ def _verdict(held: bool) -> str:
     return "yes" if held else "no"
 
 
-def write_tables(path: Path, parts: Values, exports: list[Values]) -> None:
-    """Puts the tables between their markers in a document. Raises ValueError where it has no such markers."""
+def exports_beside(figures_file: Path) -> dict[str, list[Values]]:
+    """The files of `scripts/measure_export.py` by their folder's name."""
+    folders = sorted(each for each in figures_file.parent.glob("export*") if each.is_dir())
+    return {each.name: [json.loads(file.read_text()) for file in sorted(each.glob("*.json"))] for each in folders}
+
+
+def write_tables(path: Path, parts: Values, exports: dict[str, list[Values]]) -> None:
+    """Puts the tables between their markers in a document; `exports` as `exports_beside` gives them.
+
+    Raises ValueError where it has no such markers.
+    """
     bars = ["| what | measured | at most | |", "|---|---|---|---|"]
     for what, part, name, bound, kind in BARS:
         figure = parts.get(part, {}).get("figures", {}).get(name, {})
@@ -381,7 +390,8 @@ def write_tables(path: Path, parts: Values, exports: list[Values]) -> None:
                 low, middle, high = (f"{1000 * figure[key]:.1f}" for key in ("q1", "median", "q3"))
                 stages.append(f"| `{name}` | {middle} ms | {low} to {high} ms | {figure['units']:.3f} |")
     text = path.read_text(encoding="utf-8")
-    for name, rows in (("bars", bars), ("exports", exports_table(exports)), ("stages", stages)):
+    tables = {"bars": bars, **{name: exports_table(records) for name, records in exports.items()}, "stages": stages}
+    for name, rows in tables.items():
         first, last = (marker.format(name) for marker in MARKERS)
         before, found, rest = text.partition(first)
         _, closed, after = rest.partition(last)
@@ -415,8 +425,7 @@ def main() -> None:
     options = parser.parse_args()
     known: Values = json.loads(options.out.read_text()) if options.out.is_file() else {"parts": {}}
     if options.tables:
-        files = sorted((options.out.parent / "export").glob("*.json"))
-        write_tables(options.tables, known["parts"], [json.loads(file.read_text()) for file in files])
+        write_tables(options.tables, known["parts"], exports_beside(options.out))
         return
     torch.set_num_threads(THREADS)
     for name in options.only:

@@ -39,14 +39,13 @@ def test_the_tables_are_those_of_the_committed_figures(script: ModuleType, tmp_p
     parts = json.loads(FIGURES.read_text(encoding="utf-8"))["parts"] if FIGURES.is_file() else {}
     page = tmp_path / "page.md"
     page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
-    exports = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(FIGURES.parent.glob("export/*.json"))]
-    script.write_tables(page, parts, exports)
+    script.write_tables(page, parts, script.exports_beside(FIGURES))
     assert page.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8"), "write the tables again: see the page"
 
 
 def test_a_bar_is_held_missed_or_not_measured(script: ModuleType, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    markers = [marker.format(name) for name in ("bars", "exports", "stages") for marker in script.MARKERS]
+    markers = [marker.format(name) for name in ("bars", "export", "stages") for marker in script.MARKERS]
     page.write_text("before\n{}\nstale row\n{}\nbetween\n{}\n{}\n{}\n{}\nafter\n".format(*markers), encoding="utf-8")
     figure = {"median": 2.0, "q1": 1.5, "q3": 2.5, "units": 1.4, "runs": 20}
     parts = {
@@ -64,7 +63,7 @@ def test_a_bar_is_held_missed_or_not_measured(script: ModuleType, tmp_path: Path
         },
         "scores": {"engines": {"onnx_int8": {"minus_torch": -0.8}}},
     }
-    script.write_tables(page, parts, [export])
+    script.write_tables(page, parts, {"export": [export]})
     text = page.read_text(encoding="utf-8")
     assert "| a query, class learned from 1 photo | 1.40 | 1.45 units | yes |" in text
     assert "| learning a class from one photo | 1.40 | 1.2 units | no |" in text
@@ -79,7 +78,7 @@ def test_a_bar_is_held_missed_or_not_measured(script: ModuleType, tmp_path: Path
     assert "stale row" not in text
     page.write_text("no markers", encoding="utf-8")
     with pytest.raises(ValueError, match="Put them where a table goes"):
-        script.write_tables(page, parts, [])
+        script.write_tables(page, parts, {})
 
 
 def test_caps_are_judged_by_the_masks_that_the_model_gives(script: ModuleType, tmp_path: Path) -> None:

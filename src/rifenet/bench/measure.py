@@ -125,13 +125,18 @@ def run(plan: Plan, track: Track) -> dict[str, Any]:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Versions, device, threads and commit, as in result files, with the processor's name and cores."""
+    """Versions, device, threads and commit, as in result files, with the processor's name and cores.
+
+    `vnni`: whether the processor has instructions for products of 8 bits, which decides what those save; None where
+    nobody can say.
+    """
     from rifenet.evaluation.provenance import environment
 
     table = Path("/proc/cpuinfo")
     lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return environment(device, 1) | {"cpu": (names or [platform.processor()])[0], "cores": os.cpu_count()}
+    vnni = any("vnni" in line for line in lines if line.startswith("flags")) if names else None
+    return environment(device, 1) | {"cpu": (names or [platform.processor()])[0], "cores": os.cpu_count(), "vnni": vnni}
 
 
 def _measure_case(case: Case, plan: Plan, device: torch.device, track: Track) -> dict[str, Any]:
