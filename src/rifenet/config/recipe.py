@@ -106,6 +106,9 @@ class TrainConfig:
     """Total episodes a step, over all ranks."""
     seed: int = 0
     """Seed of episodes, views, initial weights and dropout."""
+    start: str = ""
+    """Model whose trained weights the first step starts from: default (the bundled one), a run folder, a .safetensors
+    file or hf:owner/name; its weights must fit the model section. Empty: random weights."""
     optimizer: str = "paper"
     """paper (SGD, with AdamW for the transformer) or adamw (one AdamW with warm-up and cosine decay)."""
     lr: float = 0.075

@@ -27,7 +27,8 @@ from rifenet.training.features import unpack
 from rifenet.training.logging import RunLog
 from rifenet.training.optim import build_optimizers, learning_rates, set_learning_rates
 from rifenet.training.selection import MODEL_FILE, finish, finished, select
-from rifenet.training.state import load_state, save_state
+from rifenet.training.start import start_from
+from rifenet.training.state import STATE_FILE, load_state, save_state
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -86,11 +87,14 @@ class _Run:
         model = build_model(config.model)
         assert isinstance(model, RiFeNet)
         self.model = model
+        started = {}
+        if settings.start and not (self.folder / STATE_FILE).is_file():
+            started = {"started_from": start_from(settings.start, model)}
         self.optimizers = build_optimizers(model, settings)
         self.wrapped, *self.prepared = self.fabric.setup(model, *self.optimizers)
         # After the model moved: optimizers put restored state on their parameters' device, and nothing moves it later.
         content = {"images": self.split.pool.index.hash, "cached": bool(config.data.cache_dir)}
-        fresh: dict[str, Any] = {"step": 0, "best_miou": -1.0, "best_step": 0, **content}
+        fresh: dict[str, Any] = {"step": 0, "best_miou": -1.0, "best_step": 0, **content, **started}
         self.average = WeightAverage(model, settings.average) if settings.average else None
         self.progress = load_state(self.folder, config, model, self.optimizers, content, self.average) or fresh
         prepare(model, settings)  # after the last change of the backbone's place and weights

@@ -52,6 +52,12 @@ def select(
 def run_metadata(config: Config, split: Split, progress: dict[str, Any]) -> dict[str, Any]:
     """What a trained model says of itself."""
     index = split.pool.index
+    classes = [index.class_name(class_id) for class_id in split.pool.classes]
+    started = {}
+    if "started_from" in progress:
+        before: dict[str, Any] = progress["started_from"]
+        classes += [name for name in before["classes_trained_on"] if name not in classes]  # it has seen these, too
+        started = {"started_from": {name: before[name] for name in ("name", "hash")}}
     return {
         "name": Path(config.train.out).name,
         "image_size": config.data.image_size,
@@ -61,7 +67,8 @@ def run_metadata(config: Config, split: Split, progress: dict[str, Any]) -> dict
         "fold": config.data.fold,
         "shots": config.data.shots,
         "exclude_novel": config.data.exclude_novel,
-        "classes_trained_on": [index.class_name(class_id) for class_id in split.pool.classes],
+        "classes_trained_on": classes,
+        **started,
         "step": progress["best_step"],
         "heldout_base_miou": progress["best_miou"],
     }

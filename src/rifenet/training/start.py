@@ -1,0 +1,48 @@
+"""Starting from a trained model instead of from random weights (`train.start`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rifenet.checkpoint import trained_state
+from rifenet.hub import load_model
+from rifenet.models import RiFeNet
+
+NOT_SHIPPED = "auxiliary."  # the head that only training uses: where a file lacks it, it starts random
+
+
+def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
+    """Gives `model` the trained weights of the model called `name`; its frozen backbone stays its own.
+
+    Options that no weight depends on (dropout, caps, size of the input) may differ.
+
+    Args:
+        name: `default`, a run folder, a `.safetensors` file or `hf:owner/name`.
+        model: what is to be trained, with its backbone loaded.
+
+    Returns:
+        `name`, `hash` and `classes_trained_on` of the model started from, for the new model's own metadata.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ValueError: the file is damaged, or its backbone or any trained tensor does not fit `model`.
+    """
+    other = load_model(name)
+    if not isinstance(other, RiFeNet):
+        raise ValueError(f"Expected a trained model for train.start, but {name} is a {other.config.kind}.")
+    if other.config.backbone != model.config.backbone:
+        raise ValueError(
+            f"Expected train.start to have the run's backbone, {model.config.backbone}, but {name} has "
+            f"{other.config.backbone}. Set model.backbone, or start from another model."
+        )
+    own, given = trained_state(model), trained_state(other)
+    wanted = [key for key in own if key in given or not key.startswith(NOT_SHIPPED)]
+    odd = [key for key in wanted if key not in given or given[key].shape != own[key].shape]
+    odd += [key for key in given if key not in own and not key.startswith(NOT_SHIPPED)]
+    if odd:
+        raise ValueError(
+            f"Expected train.start to have the tensors of the run's model section, but these of {name} differ: "
+            f"{', '.join(odd[:3])}{' ...' if odd[3:] else ''}. Set the model section as in its config (rifenet info)."
+        )
+    model.load_state_dict({**model.state_dict(), **{key: given[key] for key in wanted}})
+    return {"name": name, "hash": other.hash, "classes_trained_on": other.metadata.get("classes_trained_on", [])}
