@@ -40,6 +40,11 @@ def backbone_hash(model: nn.Module) -> str:
     return state_hash(_without_counters(model.backbone.state_dict()))  # type: ignore[union-attr]
 
 
+def file_hash(state: dict[str, Tensor]) -> str:
+    """Hash by which a model is known: that of the tensors in its file."""
+    return state_hash(_without_counters(state))
+
+
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
     """The model's state without the frozen backbone."""
     return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("backbone.")}
@@ -80,12 +85,10 @@ def save_model(
     write_atomically(Path(path), lambda file: save_file(tensors, file, {HEADER: json.dumps(header)}))
 
 
-def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
-    """Rebuilds the model of a file written by `save_model`, in eval mode on the CPU, with `.metadata` and `.hash`.
+def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header (`config`, `backbone_hash`, `metadata`) and the tensors, as stored, of a file by `save_model`.
 
-    `weights` names the frozen backbone's file where it is no longer where training found it.
-
-    Raises FileNotFoundError or, for a file that is damaged, foreign or of another backbone, ValueError.
+    Raises FileNotFoundError or, for a file that is damaged or foreign, ValueError.
     """
     path = Path(path)
     if not path.is_file():
@@ -100,9 +103,20 @@ def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
         ) from error
     if text is None:
         raise ValueError(f"Expected a rifenet model, but {path} has no rifenet header. Give a file written by rifenet.")
-    header = json.loads(text)
+    header: dict[str, Any] = json.loads(text)
     if header.get("format") != FORMAT:
         raise ValueError(f"Expected model format {FORMAT}, but {path} has {header.get('format')}. Update rifenet.")
+    return header, state
+
+
+def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
+    """Rebuilds the model of a file written by `save_model`, in eval mode on the CPU, with `.metadata` and `.hash`.
+
+    `weights` names the frozen backbone's file where it is no longer where training found it.
+
+    Raises FileNotFoundError or, for a file that is damaged, foreign or of another backbone, ValueError.
+    """
+    header, state = read_file(path)
     config: ModelConfig = from_dict(ModelConfig, header["config"], f"the header of {path}")
     config = dataclasses.replace(config, weights=weights or config.weights)
     ships_backbone = any(name.startswith("backbone.") for name in state)
@@ -121,7 +135,7 @@ def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
             f"{config.backbone} have hash {backbone_hash(model)}. Give the file it was trained on with --weights."
         )
     model.metadata = header["metadata"]
-    model.hash = state_hash(_without_counters(state))
+    model.hash = file_hash(state)
     return model.eval()
 
 

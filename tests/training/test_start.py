@@ -84,7 +84,7 @@ def test_the_model_says_what_it_started_from_and_all_classes_that_taught_it(
     train(_config(voc, tmp_path, fold=1, steps=1, start=str(first)))
     before, after = read_model(first / "model.safetensors"), read_model(tmp_path / "model.safetensors")
     assert "started_from" not in before.metadata
-    assert after.metadata["started_from"] == {"name": str(first), "hash": before.hash}
+    assert after.metadata["started_from"] == {"name": first.name, "hash": before.hash}
     seen = after.metadata["classes_trained_on"]
     assert set(before.metadata["classes_trained_on"]) < set(seen)
     assert {"aeroplane", "boat", "bus", "chair"} <= set(seen)

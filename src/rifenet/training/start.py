@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rifenet.checkpoint import trained_state
-from rifenet.hub import load_model
+from rifenet.checkpoint import file_hash, read_file, trained_state
+from rifenet.config import ModelConfig, from_dict
+from rifenet.hub import locate
 from rifenet.models import RiFeNet
 
 NOT_SHIPPED = "auxiliary."  # the head that only training uses: where a file lacks it, it starts random
@@ -21,21 +22,24 @@ def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
         model: what is to be trained, with its backbone loaded.
 
     Returns:
-        `name`, `hash` and `classes_trained_on` of the model started from, for the new model's own metadata.
+        `name` (its own), `hash` and `classes_trained_on` of the model started from, for the new model's metadata.
 
     Raises:
         FileNotFoundError: there is no such model.
         ValueError: the file is damaged, or its backbone or any trained tensor does not fit `model`.
     """
-    other = load_model(name)
-    if not isinstance(other, RiFeNet):
-        raise ValueError(f"Expected a trained model for train.start, but {name} is a {other.config.kind}.")
-    if other.config.backbone != model.config.backbone:
+    header, state = read_file(locate(name))
+    config: ModelConfig = from_dict(ModelConfig, header["config"], f"the header of {name}")
+    metadata = header["metadata"]
+    if config.kind != "rifenet":
+        raise ValueError(f"Expected a trained model for train.start, but {name} is a {config.kind}.")
+    if config.backbone != model.config.backbone:
         raise ValueError(
             f"Expected train.start to have the run's backbone, {model.config.backbone}, but {name} has "
-            f"{other.config.backbone}. Set model.backbone, or start from another model."
+            f"{config.backbone}. Set model.backbone, or start from another model."
         )
-    own, given = trained_state(model), trained_state(other)
+    own = trained_state(model)
+    given = {key: value.float() for key, value in state.items() if not key.startswith("backbone.")}
     wanted = [key for key in own if key in given or not key.startswith(NOT_SHIPPED)]
     odd = [key for key in wanted if key not in given or given[key].shape != own[key].shape]
     odd += [key for key in given if key not in own and not key.startswith(NOT_SHIPPED)]
@@ -45,4 +49,8 @@ def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
             f"{', '.join(odd[:3])}{' ...' if odd[3:] else ''}. Set the model section as in its config (rifenet info)."
         )
     model.load_state_dict({**model.state_dict(), **{key: given[key] for key in wanted}})
-    return {"name": name, "hash": other.hash, "classes_trained_on": other.metadata.get("classes_trained_on", [])}
+    return {
+        "name": metadata.get("name", name),
+        "hash": file_hash(state),
+        "classes_trained_on": metadata.get("classes_trained_on", []),
+    }
