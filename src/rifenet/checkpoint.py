@@ -26,9 +26,12 @@ HEADER = "rifenet"
 
 
 def state_hash(state: dict[str, Tensor]) -> str:
-    """First 16 hex digits of the SHA-256 over names, shapes, types and bytes, whatever the order."""
+    """First 16 hex digits of the SHA-256 over names, shapes, types and bytes, whatever the order.
+
+    It is that of a model where `state` holds the tensors of its file, as stored; counters of batch norm do not count.
+    """
     digest = hashlib.sha256()
-    for name in sorted(state):
+    for name in sorted(_without_counters(state)):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -37,12 +40,7 @@ def state_hash(state: dict[str, Tensor]) -> str:
 
 def backbone_hash(model: nn.Module) -> str:
     """Hash of the model's frozen backbone (parameters and batch-norm statistics)."""
-    return state_hash(_without_counters(model.backbone.state_dict()))  # type: ignore[union-attr]
-
-
-def file_hash(state: dict[str, Tensor]) -> str:
-    """Hash by which a model is known: that of the tensors in its file."""
-    return state_hash(_without_counters(state))
+    return state_hash(model.backbone.state_dict())  # type: ignore[union-attr]
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
@@ -135,7 +133,7 @@ def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
             f"{config.backbone} have hash {backbone_hash(model)}. Give the file it was trained on with --weights."
         )
     model.metadata = header["metadata"]
-    model.hash = file_hash(state)
+    model.hash = state_hash(state)
     return model.eval()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rifenet.checkpoint import file_hash, read_file, trained_state
+from rifenet.checkpoint import read_file, state_hash, trained_state
 from rifenet.config import ModelConfig, from_dict
 from rifenet.hub import locate
 from rifenet.models import RiFeNet
@@ -51,6 +51,6 @@ def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
     model.load_state_dict({**model.state_dict(), **{key: given[key] for key in wanted}})
     return {
         "name": metadata.get("name", name),
-        "hash": file_hash(state),
+        "hash": state_hash(state),
         "classes_trained_on": metadata.get("classes_trained_on", []),
     }
