@@ -99,7 +99,7 @@ def test_models_over_one_backbone_meet_the_same_hard_negatives(tmp_path: Path, m
     index = open_dataset("pascal", make_voc(tmp_path, class_ids=(6, 7, 8), per_class=4, mixed=0))
     episodes = evaluation_episodes(index, (6, 7, 8), shots=1, seed=0, episodes=3, min_area=500)
     asked: list[int] = []
-    monkeypatch.setattr(presence, "_statistic", lambda _m, _i, episode, _s: asked.append(episode.query) or 0.0)
+    monkeypatch.setattr(presence, "_statistics", lambda _m, _i, _e, queries, _s: asked.extend(queries) or [0.0])
     for head in (0, 1):
         torch.manual_seed(head)
         model = build_model(backbone="efficientnet_lite0", stride=16, low=[3], mid=[3, 5], high=[6]).eval()

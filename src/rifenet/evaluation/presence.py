@@ -41,12 +41,13 @@ def presence_pairs(model: Model, index: ImageIndex, episodes: Sequence[Episode],
 
     Negatives are drawn class-uniform by (seed, position). The model must be in eval mode; it runs one image at a time.
     """
-    statistics, present = [], []
+    statistics: list[float] = []
+    present: list[bool] = []
     for position, episode in enumerate(episodes):
-        negative = replace(episode, query=absent_query(index, episode.class_id, seed, position))
-        for shown, asked in ((True, episode), (False, negative)):
-            statistics.append(_statistic(model, index, asked, size))
-            present.append(shown)
+        statistics += _statistics(
+            model, index, episode, (episode.query, absent_query(index, episode.class_id, seed, position)), size
+        )
+        present += [True, False]
     return np.array(statistics), np.array(present)
 
 
@@ -60,7 +61,7 @@ def hard_statistics(
     the episode's supports (`models.matching`) finds most of the class in: the choice looks at the frozen features and
     not at what is judged, so models over one backbone meet the same photos.
     """
-    statistics = []
+    statistics: list[float] = []
     for position, episode in enumerate(episodes):
         (images, masks, valid), _, _ = _inputs(model, index, episode, size)
         features = _matched(model, images[0])[None]
@@ -69,8 +70,7 @@ def hard_statistics(
         likeness = {
             query: _likeness(model, index.records[query].image_path, prototypes, size) for query in sorted(drawn)
         }
-        hardest = replace(episode, query=max(likeness, key=likeness.__getitem__))
-        statistics.append(_statistic(model, index, hardest, size))
+        statistics += _statistics(model, index, episode, [max(likeness, key=likeness.__getitem__)], size)
     return np.array(statistics)
 
 
@@ -88,11 +88,16 @@ def _matched(model: Model, images: Tensor) -> Tensor:
     return features.features if isinstance(features, PrototypeFeatures) else features.high
 
 
-def _statistic(model: Model, index: ImageIndex, episode: Episode, size: int) -> float:
-    support, query, seen = _inputs(model, index, episode, size)
-    logits = model.decode(model.encode_query(query[0], query[2]), model.encode_support(*support))
-    scores = nn.functional.interpolate(logits.float(), (size, size), mode="bilinear", align_corners=True).softmax(1)
-    return presence_statistic(scores[0, 1].cpu().numpy()[seen])
+def _statistics(model: Model, index: ImageIndex, episode: Episode, queries: Sequence[int], size: int) -> list[float]:
+    """The statistic of each of the queries, with the episode's supports, which are encoded once for all."""
+    context, found = None, []
+    for number in queries:
+        support, query, seen = _inputs(model, index, replace(episode, query=number), size)
+        context = model.encode_support(*support) if context is None else context
+        logits = model.decode(model.encode_query(query[0], query[2]), context)
+        scores = nn.functional.interpolate(logits.float(), (size, size), mode="bilinear", align_corners=True).softmax(1)
+        found.append(presence_statistic(scores[0, 1].cpu().numpy()[seen]))
+    return found
 
 
 def _inputs(
