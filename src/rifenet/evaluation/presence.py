@@ -42,13 +42,10 @@ def presence_pairs(model: Model, index: ImageIndex, episodes: Sequence[Episode],
     Negatives are drawn class-uniform by (seed, position). The model must be in eval mode; it runs one image at a time.
     """
     statistics: list[float] = []
-    present: list[bool] = []
     for position, episode in enumerate(episodes):
-        statistics += _statistics(
-            model, index, episode, (episode.query, absent_query(index, episode.class_id, seed, position)), size
-        )
-        present += [True, False]
-    return np.array(statistics), np.array(present)
+        queries = (episode.query, absent_query(index, episode.class_id, seed, position))
+        statistics += _statistics(model, index, episode, queries, size)
+    return np.array(statistics), np.tile([True, False], len(episodes))
 
 
 @torch.inference_mode()
