@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -182,6 +183,27 @@ def test_one_context_meets_many_queries_and_one_query_many_contexts() -> None:
         two = type(contexts)(*(field[:2] for field in contexts))
         with pytest.raises(ValueError, match="one context for all queries"):
             model.decode(features, two)
+
+
+@pytest.mark.parametrize("name", ["full", "evidence"])
+@pytest.mark.parametrize("threshold", [0.2, 0.3, 0.7])
+def test_the_mask_begins_at_the_threshold(name: str, threshold: float) -> None:
+    model, episode = _model(**ABLATIONS[name]).eval(), _episode()
+
+    def scores() -> tuple[Tensor, Tensor]:
+        with torch.inference_mode():
+            context = model.encode_support(episode["support_images"], episode["support_masks"])
+            decoded = model.decode(model.encode_query(episode["query_images"]), context)
+            return decoded.softmax(1)[:, 1].double(), _run(model, episode).logits
+
+    plain, trained_on = scores()
+    model.config = replace(model.config, mask_threshold=threshold)
+    moved, still_trained_on = scores()
+    odds = plain / (1 - plain) * (1 - threshold) / threshold  # by Bayes' rule, another prevalence of the class
+    torch.testing.assert_close(moved, odds / (1 + odds), rtol=1e-4, atol=1e-6)
+    clear = (plain - threshold).abs() > 1e-5
+    assert torch.equal((plain > threshold)[clear], (moved > 0.5)[clear])
+    assert torch.equal(trained_on, still_trained_on)
 
 
 def test_the_backbone_never_wakes_up() -> None:

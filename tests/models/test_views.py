@@ -124,12 +124,18 @@ def test_views_are_shots_and_features_have_none() -> None:
 
 
 def test_what_is_learned_of_a_class_can_be_set_on_a_trained_model() -> None:
-    config = with_test_options(ModelConfig(), ["support_views=4", "max_evidence_keys=1024"])
-    assert (config.support_views, config.max_evidence_keys) == (4, 1024)
+    config = with_test_options(ModelConfig(), ["support_views=4", "max_evidence_keys=1024", "mask_threshold=0.3"])
+    assert (config.support_views, config.max_evidence_keys, config.mask_threshold) == (4, 1024, 0.3)
     assert with_test_options(config, []) == config
 
 
-@pytest.mark.parametrize("setting", ["embed_dim=4", "support_views", "support_views=x", "support_views=3", ""])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("embed_dim=4", "support_views", "support_views=x", "support_views=3", "support_views=2.0", ""),
+        *("mask_threshold=1", "mask_threshold=0", "mask_threshold=nan", "mask_threshold=half"),
+    ],
+)
 def test_nothing_else_can(setting: str) -> None:
     with pytest.raises(ValueError, match="Expected"):
         with_test_options(ModelConfig(), [setting])

@@ -18,8 +18,12 @@ BACKBONES = (
     "efficientnet_lite2",
 )
 GUIDES = ("query", "self", "none")
-TEST_OPTIONS = ("support_views", "max_evidence_keys", "max_support_tokens", "max_prior_keys", "tokens_per_label")
-"""Fields that no weight depends on, and that a trained model may have otherwise: how much is learned of a class."""
+TEST_OPTIONS = (
+    *("support_views", "max_evidence_keys", "max_support_tokens", "max_prior_keys", "tokens_per_label"),
+    "mask_threshold",
+)
+"""Fields that no weight depends on, and that a trained model may have otherwise: how much is learned of a class, and
+from which probability on a pixel is of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +104,9 @@ class ModelConfig:
     support_views: int = 1
     """Beyond the paper: views from which a class is learned (rifenet.models.views). 1: its photos as they are; 2: also
     mirrored; 4: also a closer look at the object, both ways. Training learns from photos as they are."""
+    mask_threshold: float = 0.5
+    """Beyond the paper: probability from which on a pixel is in the mask, in (0,1); training does without. `decode`
+    moves its logits so that their own threshold, 0.5, is here."""
     guide: str = "query"
     """Local prototype that guides the unlabeled branch: query (the labeled query's), self (its own) or none."""
     aux: bool = True
@@ -158,6 +165,7 @@ class ModelConfig:
             "a positive multiple of 32",
         )
         expect(self.support_views in (1, 2, 4), "model.support_views", self.support_views, "1, 2 or 4")
+        expect(0 < self.mask_threshold < 1, "model.mask_threshold", self.mask_threshold, "between 0 and 1")
         expect(self.fine >= 0, "model.fine", self.fine, "0 or a stage")
         expect(self.max_evidence_keys >= 2, "model.max_evidence_keys", self.max_evidence_keys, "at least 2")
         expect(self.max_support_tokens >= 2, "model.max_support_tokens", self.max_support_tokens, "at least 2")
@@ -176,9 +184,12 @@ def with_test_options(config: ModelConfig, settings: Iterable[str]) -> ModelConf
     values: dict[str, Any] = {}
     for setting in settings:
         name, _, value = setting.partition("=")
-        if name not in TEST_OPTIONS or not value.isdecimal():
+        kind = type(getattr(config, name)) if name in TEST_OPTIONS else None
+        try:
+            values[name] = kind(value)  # type: ignore[misc]  # None is caught, as what is no number
+        except (TypeError, ValueError):
             raise ValueError(
-                f"Expected NAME=VALUE with a whole number and one of {', '.join(TEST_OPTIONS)}, but got {setting!r}."
-            )
-        values[name] = int(value)
+                f"Expected NAME=VALUE with a number and one of {', '.join(TEST_OPTIONS)} (whole numbers, but for "
+                f"mask_threshold), but got {setting!r}."
+            ) from None
     return replace(config, **values)

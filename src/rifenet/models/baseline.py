@@ -35,7 +35,8 @@ class PrototypeFeatures(NamedTuple):
 class Prototype(nn.Module):
     """Training-free prototype matching. Build it with `build_model(kind="prototype", backbone=...)`.
 
-    It learns from photos as they are, whatever `config.support_views` says.
+    It learns from photos as they are, and has the threshold of its own, whatever `config.support_views` and
+    `config.mask_threshold` say.
     """
 
     metadata: dict[str, Any]
@@ -45,7 +46,7 @@ class Prototype(nn.Module):
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__()
-        self.config = replace(config, support_views=1)
+        self.config = replace(config, support_views=1, mask_threshold=0.5)
         self.backbone = backbone
 
     @staticmethod

@@ -5,6 +5,8 @@ Shapes: B batch, C channels, H W image size, h w feature size.
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -47,3 +49,11 @@ class Head(nn.Module):
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Logits [B,*,h,w] at image size [B,*,H,W], bilinear with aligned corners (method.md 9)."""
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
+
+
+def from_threshold(logits: Tensor, threshold: float) -> Tensor:
+    """Logits [B,2,h,w] moved so that a foreground probability (their softmax) of `threshold` becomes 0.5."""
+    if threshold == 0.5:
+        return logits
+    half = math.log((1 - threshold) / threshold) / 2
+    return logits + logits.new_tensor([-half, half])[:, None, None]

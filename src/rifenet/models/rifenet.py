@@ -1,7 +1,6 @@
 """RiFeNet: three branches over one frozen backbone (paper, method; method.md 2-9).
 
-Shapes: B batch, K shots, U unlabeled images, C embed dim, H W image size, h w feature size, N = h*w,
-T support tokens, P prior keys a shot.
+Shapes: B batch, K shots, U unlabeled images, C embed dim, H W image size, h w feature size, N = h*w, T support tokens.
 
     support images, masks --encode_support--> SupportContext
     query images          --encode_query----> QueryFeatures
@@ -25,7 +24,7 @@ from rifenet.models.activation import FeatureActivation
 from rifenet.models.auxiliary import AuxiliarySupportHead
 from rifenet.models.backbones import Backbone, Features
 from rifenet.models.evidence import EvidenceHead, EvidenceKeys, EvidenceLogits, support_keys
-from rifenet.models.head import Head, Residual, projection
+from rifenet.models.head import Head, Residual, from_threshold, projection
 from rifenet.models.interaction import QueryInteraction, SupportInteraction
 from rifenet.models.prior import choose_keys, prior_mask
 from rifenet.models.prototypes import LocalPrototype, masked_average
@@ -113,7 +112,8 @@ class RiFeNet(nn.Module):
         One context may meet many queries and one query many contexts: a batch of 1 on either side is expanded.
         """
         decoded = self.decode_all(features, context)
-        return decoded.logits if self.evidence is None else self._evidence(features, context, decoded).fine
+        logits = decoded.logits if self.evidence is None else self._evidence(features, context, decoded).fine
+        return from_threshold(logits, self.config.mask_threshold)
 
     def decode_all(self, features: QueryFeatures, context: SupportContext, guide: Tensor | None = None) -> Decoded:
         """`decode` with the prior, the local prototype and the activated features.
