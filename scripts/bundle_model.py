@@ -1,7 +1,7 @@
 """Makes the file that ships with the program out of a run.
 
     python scripts/bundle_model.py RUN OUT --name NAME --root union --pairs 400 --image-size 449 \
-        --set support_views=4 max_evidence_keys=1024 max_support_tokens=256
+        --set support_views=4 max_evidence_keys=1024 max_support_tokens=256 mask_threshold=0.33
 
 The frozen backbone goes in, weights in float16; the auxiliary head, which only training uses, stays out. RUN may also
 be such a file, with `--config` the config of its run. Presence is calibrated on the photos of the run's novel classes,

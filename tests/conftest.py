@@ -35,7 +35,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     model = root / "smallest.safetensors"
     with FileLock(f"{root}.lock"):
         if not model.exists():
-            made = write_smallest_model(root / "made.safetensors", support_views=4)
+            made = write_smallest_model(root / "made.safetensors", support_views=4, mask_threshold=0.4)
             write_unchecked(TorchEngine.load(made, device="cpu"), root / "folder")
             made.rename(model)  # last: it says that the folder is complete
     return model, root / "folder"

@@ -73,19 +73,21 @@ def test_baseline_sees_the_very_backbone_of_the_model(line: list[str], tmp_path:
 
 def test_a_class_may_be_learned_otherwise_than_in_training(line: list[str], tmp_path: Path) -> None:
     plain, viewed = tmp_path / "plain.json", tmp_path / "viewed.json"
+    changed = "support_views=4", "max_prior_keys=90", "mask_threshold=0.3"
     assert main([*line, "--out", str(plain)]) == 0
-    assert main([*line, "--baseline", "--set", "support_views=4", "max_prior_keys=90", "--out", str(viewed)]) == 0
+    assert main([*line, "--baseline", "--set", *changed, "--out", str(viewed)]) == 0
     own = read(viewed)["config"]["model"]
-    assert (own["support_views"], own["max_prior_keys"]) == (4, 90)
+    assert (own["support_views"], own["max_prior_keys"], own["mask_threshold"]) == (4, 90, 0.3)
     assert read(plain)["config"]["model"]["support_views"] == 1
     assert read(plain)["episode_counts"] != read(viewed)["episode_counts"]
     assert read(plain)["model"]["checkpoint_hash"] == read(viewed)["model"]["checkpoint_hash"]
     baseline = read(viewed.with_name("viewed-prototype.json"))
-    assert baseline["config"]["model"]["support_views"] == 1  # it takes photos as they are
+    network = baseline["config"]["model"]
+    assert (network["support_views"], network["mask_threshold"]) == (1, 0.5)  # photos as they are, its own threshold
     tables = tmp_path / "tables.md"
     assert main(["report", str(plain), str(viewed), "--out", str(tables)]) == 0
     assert "| small, 65 px |" in tables.read_text()
-    assert "| small, 65 px, 4 views of a support |" in tables.read_text()
+    assert "| small, 65 px, 4 views of a support, masks from 0.3 |" in tables.read_text()
     assert main([*line, "--set", "embed_dim=8", "--out", str(viewed)]) == 1
 
 

@@ -107,9 +107,11 @@ def _rows(members: Iterable[Source]) -> list[tuple[str, Row]]:
         kept = _filter(source)
         parts = [model[part] for part in ("name", "kind", "image_size")]
         key = json.dumps([*parts, kept, source.result["config"].get("model")])
-        views = source.result["config"].get("model", {}).get("support_views", 1)
+        network = source.result["config"].get("model", {})
+        views, threshold = network.get("support_views", 1), network.get("mask_threshold", 0.5)
         label = f"{model['name']}, {model['image_size']} px"
         label += f", {views} views of a support" if views > 1 else ""
+        label += f", masks from {threshold:g}" if threshold != 0.5 else ""
         label += f", exclude_novel {kept}" if kept != _DASH else ""
         _, row = rows.setdefault(key, (label, {}))
         if fold in row:
