@@ -99,7 +99,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--backbone", choices=BACKBONES, help="backbone of --model prototype")
     add("--weights", default="", metavar="FILE", help="ImageNet weights of the backbone, where no package has them")
     add("--baseline", action="store_true", help="also score the training-free prototype on the model's own backbone")
-    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=f"how a class is learned: {', '.join(TEST_OPTIONS)}")
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=f"unlike training: {', '.join(TEST_OPTIONS)}")
     add("--name", default="", help="what tables call the model (default: its own name)")
     add("--dataset", choices=DATASETS, required=True, help="layout of the dataset")
     add("--root", required=True, metavar="DIR", help="folder of the dataset")
@@ -131,7 +131,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if options.model == "prototype" and options.baseline:
         parser.error("--baseline is for a trained model; --model prototype is the baseline itself")
     if options.model == "prototype" and options.set:
-        parser.error("--set is for a trained model; the prototype takes photos as they are")
+        parser.error("--set is for a trained model; the prototype takes photos as they are, and masks by its own rule")
     if options.protocol == "hsnet" and (options.min_area is not None or options.unlabeled):
         parser.error("--min-area and --unlabeled belong to --protocol pfenet; hsnet has neither")
     if options.protocol != "hsnet" and (options.original_size or options.vote):

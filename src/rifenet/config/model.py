@@ -181,13 +181,13 @@ def with_test_options(config: ModelConfig, settings: Iterable[str]) -> ModelConf
 
     Raises ValueError for another name, or for a value that the field does not take.
     """
+    kinds = {name: type(getattr(config, name)) for name in TEST_OPTIONS}
     values: dict[str, Any] = {}
     for setting in settings:
         name, _, value = setting.partition("=")
-        kind = type(getattr(config, name)) if name in TEST_OPTIONS else None
         try:
-            values[name] = kind(value)  # type: ignore[misc]  # None is caught, as what is no number
-        except (TypeError, ValueError):
+            values[name] = kinds[name](value)
+        except (KeyError, ValueError):
             raise ValueError(
                 f"Expected NAME=VALUE with a number and one of {', '.join(TEST_OPTIONS)} (whole numbers, but for "
                 f"mask_threshold), but got {setting!r}."
