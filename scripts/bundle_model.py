@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rifenet.checkpoint import save_model
 from rifenet.config import load_config, with_test_options
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.sources import open_dataset
@@ -30,7 +29,8 @@ from rifenet.evaluation.presence import (
     presence_pairs,
     separation,
 )
-from rifenet.hub import load_model
+from rifenet.models.files.checkpoint import save_model
+from rifenet.models.files.hub import load_model
 
 SEED = 11
 

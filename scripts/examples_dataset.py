@@ -13,7 +13,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from rifenet.samples import load_examples
+from rifenet.examples.samples import load_examples
 
 
 def main() -> None:

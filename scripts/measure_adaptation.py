@@ -27,7 +27,7 @@ from rifenet.data.sources import open_dataset
 from rifenet.evaluation.provenance import git_commit
 from rifenet.files import write_text
 from rifenet.metrics import auroc, class_iou, expected_calibration_error, intersection_union, mean_interval
-from rifenet.segmenter import Segmenter
+from rifenet.segmenting.segmenter import Segmenter
 
 SHOWING = 12
 KINDS = ("shown", "all")

@@ -33,8 +33,8 @@ from rifenet.engines.torch import TorchEngine
 from rifenet.files import write_text
 from rifenet.metrics import class_iou, intersection_union, mean_interval
 from rifenet.models import Features, upsample
-from rifenet.segmenter import Segmenter
-from rifenet.storage import LearnedClass, Shots
+from rifenet.segmenting.segmenter import Segmenter
+from rifenet.segmenting.storage import LearnedClass, Shots
 
 SHOTS, POOL, TEST = 5, 12, 12
 STEPS = 3  # shots, the first one included

@@ -27,9 +27,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rifenet import Segmenter, plots
-from rifenet.data.outlines import draw_mask
+from rifenet import Segmenter
+from rifenet.drawing import plots
 from rifenet.files import write_text
+from rifenet.formats.outlines import draw_mask
 
 IGNORE = 255
 LEAST = {"support": 0.03, "query": 0.005}  # of the picture

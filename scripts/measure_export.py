@@ -28,17 +28,18 @@ from rifenet.data.episodes import load_episode
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, EpisodePool
 from rifenet.data.sources import open_dataset
-from rifenet.data.transforms import load_image, resize_and_pad, restore
+from rifenet.data.transforms import resize_and_pad, restore
 from rifenet.engines import Engine
 from rifenet.engines.onnx import OnnxEngine
 from rifenet.engines.torch import TorchEngine
+from rifenet.examples.samples import load_examples
 from rifenet.export.check import compare, learning_inputs
 from rifenet.export.folder import write_unchecked
 from rifenet.files import write_text
-from rifenet.hub import load_model
+from rifenet.formats.pictures import load_image
 from rifenet.metrics import IoUMeter, intersection_union
 from rifenet.models import build_model
-from rifenet.samples import load_examples
+from rifenet.models.files.hub import load_model
 
 SEED = 5
 

@@ -41,10 +41,10 @@ from rifenet.evaluation import scoring
 from rifenet.evaluation.prediction import predicted_mask
 from rifenet.evaluation.scoring import score_episodes
 from rifenet.files import write_text
-from rifenet.hub import load_model
 from rifenet.metrics import intersection_union
 from rifenet.models import Features, RiFeNet
-from rifenet.models.views import viewed_features
+from rifenet.models.beyond.support_views import viewed_features
+from rifenet.models.files.hub import load_model
 
 CPU = torch.device("cpu")
 THREADS = 2

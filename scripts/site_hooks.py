@@ -1,8 +1,8 @@
 """What mkdocs does not do by itself for the pages of docs/, which are written to be read on a forge, too.
 
-A link that leaves docs/ (`../src/rifenet/losses.py`) leads on the site to a copy of that file under `source/`, at the
-line of the name that the link shows. `../CHANGELOG.md` and `../CONTRIBUTING.md` in the navigation become pages. A list
-that follows its paragraph without an empty line is one, as on a forge.
+A link that leaves docs/ (`../src/rifenet/training/losses.py`) leads on the site to a copy of that file under `source/`,
+at the line of the name that the link shows. `../CHANGELOG.md` and `../CONTRIBUTING.md` in the navigation become
+pages. A list that follows its paragraph without an empty line is one, as on a forge.
 """
 
 from __future__ import annotations

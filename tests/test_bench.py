@@ -22,8 +22,8 @@ from rifenet.bench.stages import PARTS, WITHIN, StageClock, profile
 from rifenet.bench.workload import FOREGROUND, UNLABELED, Case, Workload, square_mask, training_step
 from rifenet.cli.bench import _print_tables
 from rifenet.cli.main import main
-from rifenet.hub import load_model
 from rifenet.models import build_model
+from rifenet.models.files.hub import load_model
 
 CPU = torch.device("cpu")
 SIZE = 64

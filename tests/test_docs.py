@@ -242,7 +242,7 @@ def test_unknown_names_are_found(text: str, complaint: str) -> None:
         ("[x](#not-a-heading)", "no such heading"),
         ("[x](docs/data.md#the-feature-cash)", "no such heading"),
         ("[test_nothing](tests/test_docs.py)", "no test test_nothing"),
-        ("[`rifenet.losses.dice`](src/rifenet/metrics.py)", "not in this file"),
+        ("[`rifenet.training.losses.dice`](src/rifenet/metrics.py)", "not in this file"),
         ("tests/test_nothing.py", "no such file"),
         ("`configs/nothing.yaml`", "no such file"),
     ],

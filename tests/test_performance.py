@@ -18,8 +18,8 @@ from rifenet.data.episodes import collate_evaluation, load_episode
 from rifenet.data.sampling import Episode
 from rifenet.data.sources import open_dataset
 from rifenet.evaluation.prediction import predicted_mask
-from rifenet.hub import load_model
 from rifenet.metrics import intersection_union
+from rifenet.models.files.hub import load_model
 
 ROOT = Path(__file__).parents[1]
 PAGE, FIGURES = ROOT / "docs" / "performance.md", ROOT / "docs" / "results" / "performance.json"

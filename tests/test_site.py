@@ -54,14 +54,19 @@ def test_nothing_that_fetches_is_switched_on() -> None:
 
 
 def test_links_that_leave_docs_lead_to_copies() -> None:
-    text = "See [`rifenet.losses.dice`](../src/rifenet/losses.py), [data](data.md#coco), [log](../CHANGELOG.md#x).\n"
+    text = (
+        "See [`rifenet.training.losses.dice`](../src/rifenet/training/losses.py), [data](data.md#coco),"
+        " [log](../CHANGELOG.md#x).\n"
+    )
+    source = ROOT / "src" / "rifenet" / "training" / "losses.py"
     line = next(
         number
-        for number, line in enumerate((ROOT / "src/rifenet/losses.py").read_text(encoding="utf-8").splitlines(), 1)
+        for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1)
         if line.startswith("def dice(")
     )
     assert hooks.prose(text, "faq.md") == (
-        f"See [`rifenet.losses.dice`](source/src/rifenet/losses.py.md#__codelineno-0-{line}), [data](data.md#coco),"
+        "See [`rifenet.training.losses.dice`]"
+        f"(source/src/rifenet/training/losses.py.md#__codelineno-0-{line}), [data](data.md#coco),"
         " [log](changelog.md#x).\n"
     )
     assert hooks.prose("[results](docs/results.md) [site](https://a.example/)", "contributing.md") == (
@@ -70,7 +75,7 @@ def test_links_that_leave_docs_lead_to_copies() -> None:
 
 
 def test_links_inside_code_stay() -> None:
-    text = "```\n[x](../src/rifenet/losses.py)\n```\n"
+    text = "```\n[x](../src/rifenet/training/losses.py)\n```\n"
     assert hooks.outside(text, "docs/faq.md") == []
 
 

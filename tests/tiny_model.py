@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from rifenet.checkpoint import save_model
 from rifenet.models import build_model
+from rifenet.models.files.checkpoint import save_model
 
 SMALL: dict[str, Any] = {
     "backbone": "efficientnet_lite0",

@@ -15,13 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rifenet.hub import load_model
-    from rifenet.segmenter import Segmenter
+    from rifenet.models.files.hub import load_model
+    from rifenet.segmenting.segmenter import Segmenter
 
 __version__ = "0.1.0"
 __all__ = ["Segmenter", "__version__", "load_model"]
 
-_HOMES = {"Segmenter": "rifenet.segmenter", "load_model": "rifenet.hub"}
+_HOMES = {"Segmenter": "rifenet.segmenting.segmenter", "load_model": "rifenet.models.files.hub"}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from rifenet.advice import MARGIN
 from rifenet.cli.main import main
-from rifenet.data.transforms import load_mask
+from rifenet.formats.pictures import load_mask
 
 PAGE = (Path(__file__).parents[2] / "docs" / "advice.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))

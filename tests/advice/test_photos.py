@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rifenet.advice import advise
 from rifenet.advice.photos import Look, describe, doubt, looks, ranked
-from rifenet.segmenter import Segmenter
+from rifenet.segmenting.segmenter import Segmenter
 
 RED, BLUE, GREY = (220, 30, 30), (30, 30, 220), (128, 128, 128)
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from rifenet.advice import shots as judging
 from rifenet.advice.shots import Agreement, agreement, judged, teachers
-from rifenet.segmenter import Segmenter
-from rifenet.storage import Shots
+from rifenet.segmenting.segmenter import Segmenter
+from rifenet.segmenting.storage import Shots
 
 RED, BLUE, GREY = (220, 30, 30), (30, 30, 220), (128, 128, 128)
 

@@ -11,7 +11,7 @@ from colour_engine import ColourEngine
 from PIL import Image
 
 from rifenet.cli.main import main
-from rifenet.segmenter import Segmenter
+from rifenet.segmenting.segmenter import Segmenter
 
 RED, BLUE, GREY = (220, 30, 30), (30, 30, 220), (128, 128, 128)
 

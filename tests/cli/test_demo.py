@@ -12,7 +12,7 @@ from tiny_model import write_tiny_model
 
 from rifenet.cli import demo
 from rifenet.cli.main import main
-from rifenet.segmenter import Segmenter
+from rifenet.segmenting.segmenter import Segmenter
 
 
 def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,7 +52,7 @@ def test_what_is_no_model_gets_a_sentence(
 def test_an_install_without_its_model_still_says_its_versions(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from rifenet import hub
+    from rifenet.models.files import hub
 
     monkeypatch.setattr(hub, "bundled_model", lambda: tmp_path / "default.safetensors")
     assert main(["info", "--json"]) == 0

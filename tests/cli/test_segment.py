@@ -16,7 +16,7 @@ from tiny_disk import tiny_disk
 from tiny_model import write_tiny_model
 
 from rifenet.cli.main import main
-from rifenet.segmenter import Segmenter
+from rifenet.segmenting.segmenter import Segmenter
 
 RED, BLUE, GREY = (220, 30, 30), (30, 30, 220), (128, 128, 128)
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from rendered import make_coco
 
-from rifenet import visualize
 from rifenet.cli.data import main
+from rifenet.drawing import visualize
 
 
 def test_index_reports_classes_folds_and_bad_files(custom_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +142,7 @@ def test_wrong_use(voc_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_show_squashes_what_hsnet_squashes(custom_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The picture that the command paints is the one that the protocol's evaluation loads, by its own means."""
     drawn: list[list[Any]] = []
-    monkeypatch.setattr("rifenet.visualize.contact_sheet", lambda strips: drawn.append(strips) or strips[0])
+    monkeypatch.setattr("rifenet.drawing.visualize.contact_sheet", lambda strips: drawn.append(strips) or strips[0])
     painted: list[NDArray[np.uint8]] = []
     original = visualize.overlay
 
@@ -150,7 +150,7 @@ def test_show_squashes_what_hsnet_squashes(custom_root: Path, tmp_path: Path, mo
         painted.append(photo)
         return original(photo, mask, **options)
 
-    monkeypatch.setattr("rifenet.visualize.overlay", spy)
+    monkeypatch.setattr("rifenet.drawing.visualize.overlay", spy)
     common = ["show", "--dataset", "custom", "--root", str(custom_root), "--episodes", "2"]
     for protocol, side in (("pfenet", 473), ("hsnet", 400)):
         painted.clear()

@@ -23,7 +23,8 @@ from rifenet.data.episodes import (
 )
 from rifenet.data.index import ImageIndex, read_mask
 from rifenet.data.sources import open_dataset
-from rifenet.data.transforms import load_image, resize_and_pad, resize_mask
+from rifenet.data.transforms import resize_and_pad, resize_mask
+from rifenet.formats.pictures import load_image
 
 SIZE = 64
 

@@ -116,7 +116,7 @@ def test_masks_are_looked_up_in_three_folders(small_voc: Path) -> None:
     own.mkdir()
     sbd.mkdir()
     shutil.move(augmented / "2007_000001.png", own / "2007_000001.png")
-    from rifenet.data.transforms import load_mask
+    from rifenet.formats.pictures import load_mask
 
     for name in ("2007_000002", "2007_000003"):
         mask = load_mask(augmented / f"{name}.png")
@@ -136,7 +136,7 @@ def test_masks_are_looked_up_in_three_folders(small_voc: Path) -> None:
 
 def test_sbds_own_layout(small_voc: Path) -> None:
     scipy_io = pytest.importorskip("scipy.io")
-    from rifenet.data.transforms import load_mask
+    from rifenet.formats.pictures import load_mask
 
     before = open_voc(small_voc)
     shutil.move(small_voc / "JPEGImages", small_voc / "img")

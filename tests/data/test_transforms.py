@@ -9,18 +9,8 @@ from hypothesis import strategies as st
 from reference import hsnet as slow
 from rendered import render
 
-from rifenet.data.transforms import (
-    MEAN,
-    place,
-    resize_and_pad,
-    resize_mask,
-    restore,
-    squash,
-    strong_view,
-    to_float,
-    view_rng,
-    weak_view,
-)
+from rifenet.data.transforms import MEAN, place, resize_and_pad, resize_mask, restore, squash, to_float
+from rifenet.data.views import strong_view, view_rng, weak_view
 
 SIZES = st.integers(8, 256)
 ODD = st.integers(20, 63).map(lambda half: 2 * half + 1)  # of an odd side no two pixels are equally near to a centre

@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rifenet import Segmenter, load_model
-from rifenet.data.transforms import load_image, resize_and_pad
+from rifenet.data.transforms import resize_and_pad
 from rifenet.engines import CARD, Engine, is_export
 from rifenet.engines.load import load_engine
 from rifenet.engines.onnx import OnnxEngine, upsample
 from rifenet.engines.torch import TorchEngine
+from rifenet.examples.samples import load_examples
 from rifenet.export.check import learning_inputs
+from rifenet.formats.pictures import load_image
 from rifenet.models import upsample as torch_upsample
-from rifenet.samples import load_examples
 
 CLASSES, EXAMPLES = load_examples()
 DOGS = [example for example in EXAMPLES if example.support and "dog" in example.classes]
@@ -137,7 +138,7 @@ def test_learned_classes_go_both_ways(engines: tuple[TorchEngine, OnnxEngine], t
 
 
 def test_it_adapts_as_torch_does(engines: tuple[TorchEngine, OnnxEngine], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rifenet.pseudo_labels.SURE", 0.0)  # an untrained network is sure of nothing
+    monkeypatch.setattr("rifenet.segmenting.pseudo_labels.SURE", 0.0)  # an untrained network is sure of nothing
     segmenters = [Segmenter(engine) for engine in engines]
     for segmenter in segmenters:
         segmenter.learn("dog", [DOGS[0].image], [load_image_mask(DOGS[0])])
@@ -152,7 +153,7 @@ def test_it_adapts_as_torch_does(engines: tuple[TorchEngine, OnnxEngine], monkey
 
 
 def load_image_mask(example: object) -> NDArray[np.uint8]:
-    from rifenet.data.transforms import load_mask
+    from rifenet.formats.pictures import load_mask
 
     mask = load_mask(example.mask)  # type: ignore[attr-defined]
     return np.where(mask == 255, 255, mask == CLASSES.index("dog") + 1).astype(np.uint8)

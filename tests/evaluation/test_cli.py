@@ -12,9 +12,9 @@ import pytest
 import torch
 from evaluation.scenes import mixed_scenes, write_dataset
 
-from rifenet.checkpoint import backbone_hash, save_model
 from rifenet.cli.main import main
 from rifenet.models import build_model
+from rifenet.models.files.checkpoint import backbone_hash, save_model
 
 SAME = ("scores", "per_class", "per_seed", "episodes_hash", "episode_counts")
 
@@ -61,7 +61,7 @@ def test_model_and_baseline_are_scored_on_the_same_episodes(
 
 def test_baseline_sees_the_very_backbone_of_the_model(line: list[str], tmp_path: Path) -> None:
     from rifenet.cli.evaluate import _baseline
-    from rifenet.hub import load_model
+    from rifenet.models.files.hub import load_model
 
     model = load_model(line[2])
     baseline = _baseline(model)

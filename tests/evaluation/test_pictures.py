@@ -16,7 +16,6 @@ from evaluation.test_report import scored
 from PIL import Image
 from rendered import make_coco
 
-from rifenet.checkpoint import save_model
 from rifenet.cli.main import main
 from rifenet.config import Config, DataConfig, EvalConfig
 from rifenet.data.index import ImageIndex
@@ -24,8 +23,9 @@ from rifenet.evaluation.pictures import ablation_bars, training_curves
 from rifenet.evaluation.protocol import evaluate
 from rifenet.evaluation.result import EpisodeCounts
 from rifenet.evaluation.strips import chosen_episodes, strip_sections
-from rifenet.losses import total
 from rifenet.models import build_model
+from rifenet.models.files.checkpoint import save_model
+from rifenet.training.losses import total
 
 ROOT = Path(__file__).parents[2]
 LOG = [

@@ -13,7 +13,6 @@ from evaluation.test_protocol import figures, threads
 from numpy.typing import NDArray
 from PIL import Image
 
-from rifenet.checkpoint import save_model
 from rifenet.cli.main import main
 from rifenet.config import Config, DataConfig, EvalConfig
 from rifenet.data.index import ImageIndex, ImageRecord
@@ -25,6 +24,7 @@ from rifenet.evaluation.result import compare_results, read_result
 from rifenet.evaluation.settings import setting_sentence, setting_title
 from rifenet.evaluation.strips import strip_sections
 from rifenet.models import build_model
+from rifenet.models.files.checkpoint import save_model
 
 
 def config(*, shots: int = 1, **rules: Any) -> Config:

@@ -16,9 +16,9 @@ from rifenet.cli.main import main
 from rifenet.engines import CARD
 from rifenet.engines.onnx import GRAPHS, OnnxEngine
 from rifenet.engines.torch import TorchEngine
+from rifenet.examples.samples import load_examples
 from rifenet.export import check, folder
 from rifenet.export.quantize import EXACT, quantize_graphs
-from rifenet.samples import load_examples
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,7 +129,8 @@ def test_eight_bits(exported: tuple[Path, Path]) -> None:
                 assert len(scales.dims) == 1  # one for each channel
     import onnxruntime
 
-    from rifenet.data.transforms import load_image, resize_and_pad
+    from rifenet.data.transforms import resize_and_pad
+    from rifenet.formats.pictures import load_image
 
     image, valid, _ = resize_and_pad(load_image(photos[0]), 65)
     outputs = []
@@ -160,7 +161,7 @@ def test_the_bundled_model_in_an_environment_without_torch(tmp_path: Path) -> No
     pip(*constraints, "numpy", "pillow", "safetensors", "onnxruntime")
     names, examples = load_examples()
     shot, query = (next(each for each in examples if each.support is support) for support in (True, False))
-    from rifenet.data.transforms import load_mask
+    from rifenet.formats.pictures import load_mask
 
     own = (load_mask(shot.mask) == names.index(shot.classes[0]) + 1).astype(np.uint8)
     Image.fromarray(own).save(tmp_path / "mask.png")

@@ -24,11 +24,11 @@ import requests
 from numpy.typing import NDArray
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rifenet.data.brush_rle import decode_brush, encode_brush
-from rifenet.data.transforms import load_mask
 from rifenet.engines.torch import TorchEngine
+from rifenet.formats.brush_rle import decode_brush, encode_brush
+from rifenet.formats.pictures import load_mask
 from rifenet.server.app import create_app
-from rifenet.server.labeling_link import Link
+from rifenet.server.label_studio.link import Link
 
 from .conftest import running
 

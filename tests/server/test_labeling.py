@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from starlette.testclient import TestClient
 
-from rifenet.data.brush_rle import decode_brush, encode_brush
-from rifenet.data.transforms import load_mask
 from rifenet.engines.torch import TorchEngine
+from rifenet.formats.brush_rle import decode_brush, encode_brush
+from rifenet.formats.pictures import load_mask
 from rifenet.server.app import create_app
-from rifenet.server.labeling_link import Link
-from rifenet.server.labeling_regions import outlines_of
+from rifenet.server.label_studio.link import Link
+from rifenet.server.label_studio.regions import outlines_of
 from rifenet.server.limits import Limits
 
 from .conftest import encoded, quarter, scene, wait_for
@@ -250,7 +250,7 @@ def test_no_other_place_is_asked(where: str, monkeypatch: pytest.MonkeyPatch) ->
     def never(*args: Any) -> None:
         raise AssertionError("it asked")
 
-    monkeypatch.setattr("rifenet.server.labeling_link.build_opener", never)
+    monkeypatch.setattr("rifenet.server.label_studio.link.build_opener", never)
     with pytest.raises(ValueError, match=r"^Expected"):
         Link("http://127.0.0.1:8080", "token").photo(where, None, 10**6, 5)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from rifenet.data.brush_rle import encode_brush
+from rifenet.formats.brush_rle import encode_brush
 
 from .conftest import client_of, encoded, photo, quarter, scene
 

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 from tiny_model import write_tiny_model
 
-from rifenet.data.transforms import load_image
+from rifenet.formats.pictures import load_image
 
 from .conftest import colour_program, encoded, learn, photo, quarter, rifenet_program, scene, shot, wait_for
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from rifenet.data.transforms import load_mask
 from rifenet.engines.torch import TorchEngine
+from rifenet.formats.pictures import load_mask
 from rifenet.server.app import create_app
 
 from .browsing import SIZES, labels_of, ready, segment

@@ -14,8 +14,8 @@ from colour_engine import ColourEngine
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from rifenet.drawing.visualize import class_colour
 from rifenet.server.app import create_app
-from rifenet.visualize import class_colour
 
 from .browsing import labels_of, ready, segment
 from .conftest import encoded, running, scene

@@ -17,7 +17,7 @@ from PIL import Image
 from tiny_model import write_tiny_model
 
 from rifenet.cli.main import main
-from rifenet.data.transforms import load_mask
+from rifenet.formats.pictures import load_mask
 
 from .conftest import encoded, rifenet_program
 

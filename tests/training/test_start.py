@@ -12,10 +12,10 @@ from rendered import make_voc
 from safetensors.torch import load_file
 from tiny_model import SMALL
 
-from rifenet.checkpoint import read_model, save_model, trained_state
 from rifenet.config import Config, DataConfig, ModelConfig, TrainConfig, load_config, to_dict
-from rifenet.hub import bundled_model
 from rifenet.models import build_model
+from rifenet.models.files.checkpoint import read_model, save_model, trained_state
+from rifenet.models.files.hub import bundled_model
 from rifenet.training import train
 from rifenet.training.start import start_from
 from rifenet.training.state import STATE_FILE

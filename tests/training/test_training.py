@@ -17,11 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_disk import tiny_disk
 
-from rifenet.checkpoint import read_model, save_model, trained_state
 from rifenet.cli.main import main
 from rifenet.config import Config, DataConfig, ModelConfig, TrainConfig, from_dict, load_config, save_config, to_dict
 from rifenet.data.sources import open_dataset
 from rifenet.models import build_model
+from rifenet.models.files.checkpoint import read_model, save_model, trained_state
 from rifenet.training import NonFiniteLoss, loop, train
 from rifenet.training.episodes import base_split
 from rifenet.training.optim import build_optimizers, learning_rates

@@ -18,8 +18,8 @@ from typing import Any
 
 from rifenet.advice.photos import PhotoAdvice, describe, looks, ranked
 from rifenet.advice.shots import MARGIN, ShotAdvice, agreement, judged
-from rifenet.data.transforms import Source
-from rifenet.segmenter import Segmenter
+from rifenet.formats.pictures import Source
+from rifenet.segmenting.segmenter import Segmenter
 
 __all__ = ["MARGIN", "Advice", "PhotoAdvice", "ShotAdvice", "advise"]
 

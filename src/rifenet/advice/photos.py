@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rifenet.data.transforms import Source, load_image, resize_and_pad
+from rifenet.data.transforms import resize_and_pad
 from rifenet.engines import Context, Engine
+from rifenet.formats.pictures import Source, load_image
 from rifenet.metrics import sigmoid
-from rifenet.storage import LearnedClass
+from rifenet.segmenting.storage import LearnedClass
 
 _POOLED = ("evidence_means", "prototypes", "prototype")  # context fields that are averages, the most telling first
 # From which values on the words of a reason say so; about the quartiles over photos of trained classes.

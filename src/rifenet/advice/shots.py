@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rifenet.engines import Context, Engine
 from rifenet.metrics import class_iou, intersection_union
-from rifenet.shots import Shots
+from rifenet.segmenting.shots import Shots
 
 MARGIN = 0.08
 """A shot hurts where the others' mean leave-one-out IoU is higher by more than this without it."""

@@ -22,10 +22,11 @@ from rifenet.bench.memory import in_fresh_process, peak_memory
 from rifenet.bench.stages import Clock, profile
 from rifenet.bench.workload import FOREGROUND, UNLABELED, Case, Workload, example_photo, training_step
 from rifenet.config import BACKBONES
-from rifenet.data.transforms import load_image, resize_and_pad
+from rifenet.data.transforms import resize_and_pad
 from rifenet.engines.torch import TorchEngine, choose_device
-from rifenet.hub import bundled_model, load_model
+from rifenet.formats.pictures import load_image
 from rifenet.models import Backbone, Prototype, RiFeNet
+from rifenet.models.files.hub import bundled_model, load_model
 
 NOTE = (
     "Seconds a call, all its images and classes together; units: over the median of one plain backbone forward on one "
@@ -43,7 +44,7 @@ class Plan:
     """What to measure: a case for each model, size, number of shots and batch."""
 
     models: tuple[str, ...]
-    """Architectures (random weights), or models as `rifenet.hub.load_model` takes them."""
+    """Architectures (random weights), or models as `rifenet.models.files.hub.load_model` takes them."""
     sizes: tuple[int, ...] = ()
     """Sides of the network input, pixels; empty: a model's own, or 473 for a random ResNet and 321 for another."""
     shots: tuple[int, ...] = (1,)

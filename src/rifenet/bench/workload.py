@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from rifenet.config import BACKBONES, ModelConfig
 from rifenet.engines import Context
 from rifenet.engines.torch import TorchEngine
-from rifenet.hub import load_model
 from rifenet.models import Prototype, RiFeNet, build_model
-from rifenet.segmenter import Segmenter
+from rifenet.models.files.hub import load_model
+from rifenet.segmenting.segmenter import Segmenter
 
 FOREGROUND = 0.2
 """Share of the map that a support mask marks."""
@@ -36,7 +36,7 @@ class Case:
     """One model and the shape of its inputs."""
 
     model: str
-    """An architecture (random weights), or what `rifenet.hub.load_model` takes."""
+    """An architecture (random weights), or what `rifenet.models.files.hub.load_model` takes."""
     size: int
     shots: int
     batch: int
@@ -106,8 +106,8 @@ def training_step(
     Forward, losses, backward, clipping and both optimisers; the pictures are there already. `checkpointed`: as with
     `train.checkpoint_activations`. Raises ValueError for a model that is not trained.
     """
-    from rifenet import losses
     from rifenet.config import TrainConfig
+    from rifenet.training import losses
     from rifenet.training.loop import loss_terms, prepare
     from rifenet.training.optim import build_optimizers
 

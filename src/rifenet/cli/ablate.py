@@ -58,12 +58,12 @@ def train_and_score(config: Config) -> dict[str, Any]:
 
     With `model.kind` prototype nothing is trained.
     """
-    from rifenet.checkpoint import backbone_hash
     from rifenet.cli.evaluate import episode_bar, torch_device
     from rifenet.data.sources import open_dataset
     from rifenet.evaluation.protocol import evaluate, settled
-    from rifenet.hub import load_model
     from rifenet.models import build_model
+    from rifenet.models.files.checkpoint import backbone_hash
+    from rifenet.models.files.hub import load_model
     from rifenet.training import train
 
     data = config.data

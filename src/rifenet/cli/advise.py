@@ -12,7 +12,7 @@ from rifenet.cli.console import note, print_json, progress
 
 if TYPE_CHECKING:
     from rifenet.advice import Advice
-    from rifenet.visualize import Section
+    from rifenet.drawing.visualize import Section
 
 
 def main(argv: list[str]) -> int:
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     queries = photos_of(arguments.query, out, annotated) if arguments.query else []
 
     from rifenet.advice import advise
-    from rifenet.segmenter import Segmenter
+    from rifenet.segmenting.segmenter import Segmenter
 
     shots: dict[str, list[tuple[Any, Any]]] = {}
     for name, photo, mask in arguments.support:
@@ -100,8 +100,8 @@ def _print(advice: Advice) -> None:
 
 def _write(advice: Advice, shots: dict[str, list[tuple[str, str]]], out: Path) -> None:
     """`advice.json`, and `advice.html` with the photos in it."""
+    from rifenet.drawing.visualize import Report, render
     from rifenet.files import write_text
-    from rifenet.visualize import Report, render
 
     table = [[shot.class_name, str(shot.number), f"{100 * shot.iou:.0f}", shot.verdict] for shot in advice.shots]
     report = Report(
@@ -120,8 +120,8 @@ def _shot_sections(advice: Advice, shots: dict[str, list[tuple[str, str]]]) -> I
     """Each class: what to check on the left, the other shots beside it."""
     import numpy as np
 
-    from rifenet.data.transforms import load_image, load_mask
-    from rifenet.visualize import Figure, Section, overlay
+    from rifenet.drawing.visualize import Figure, Section, overlay
+    from rifenet.formats.pictures import load_image, load_mask
 
     for name, pairs in shots.items():
         warned: list[Figure] = []
@@ -141,8 +141,8 @@ def _next_sections(advice: Advice) -> Iterator[Section]:
     """The first suggestion on the left, the others beside it."""
     from PIL import Image
 
-    from rifenet.data.transforms import load_image
-    from rifenet.visualize import Figure, Section
+    from rifenet.drawing.visualize import Figure, Section
+    from rifenet.formats.pictures import load_image
 
     if advice.next:
         figures = [

@@ -135,7 +135,7 @@ def _index(index: ImageIndex, options: argparse.Namespace) -> int:
 def _show(index: ImageIndex, options: argparse.Namespace) -> int:
     from rifenet.config import DataConfig
     from rifenet.data import episodes as data
-    from rifenet.visualize import contact_sheet
+    from rifenet.drawing.visualize import contact_sheet
 
     if options.train and options.protocol != "pfenet":
         raise ValueError(f"Expected no protocol with --train, but got {options.protocol}. Leave one of them out.")
@@ -178,7 +178,7 @@ def _strip(episode: dict[str, Any], index: ImageIndex) -> Image.Image:
     import numpy as np
     from PIL import Image
 
-    from rifenet.visualize import overlay, strip
+    from rifenet.drawing.visualize import overlay, strip
 
     def photo(pixels: Any) -> Any:
         return (255 * pixels.transpose(1, 2, 0)).round().astype(np.uint8)

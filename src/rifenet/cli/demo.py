@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from rifenet import __version__, visualize
+from rifenet import __version__
 from rifenet.cli.console import print_json, progress
-from rifenet.data.transforms import load_image, load_mask
-from rifenet.samples import Example, load_examples
-from rifenet.visualize import Figure, Report, Section
+from rifenet.drawing import visualize
+from rifenet.drawing.visualize import Figure, Report, Section
+from rifenet.examples.samples import Example, load_examples
+from rifenet.formats.pictures import load_image, load_mask
 
 if TYPE_CHECKING:
-    from rifenet.result import Result
-    from rifenet.segmenter import Segmenter
+    from rifenet.segmenting.result import Result
+    from rifenet.segmenting.segmenter import Segmenter
 
 BUNDLED_MODEL = (
     "This is the bundled model: small, and trained on few photos. It shows how the program works, not how well the"
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int:
 
     from rifenet.engines.load import load_engine
     from rifenet.files import write_bytes
-    from rifenet.segmenter import Segmenter
+    from rifenet.segmenting.segmenter import Segmenter
 
     started = time.perf_counter()
     engine = load_engine(arguments.model, arguments.device, arguments.threads)

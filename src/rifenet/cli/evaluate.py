@@ -180,9 +180,9 @@ def _config(options: argparse.Namespace, model_size: int | None) -> Config:
 
 
 def _load(options: argparse.Namespace) -> RiFeNet | Prototype:
-    from rifenet.checkpoint import backbone_hash
-    from rifenet.hub import load_model
     from rifenet.models import build_model
+    from rifenet.models.files.checkpoint import backbone_hash
+    from rifenet.models.files.hub import load_model
 
     if options.model != "prototype":
         return load_model(options.model, weights=options.weights)
@@ -195,8 +195,8 @@ def _baseline(model: RiFeNet | Prototype) -> RiFeNet | Prototype:
     """The prototype over the backbone of `model` (protocols.md 5). Raises ValueError where that lacks its stages."""
     import dataclasses
 
-    from rifenet.checkpoint import backbone_hash
     from rifenet.models import build_model
+    from rifenet.models.files.checkpoint import backbone_hash
 
     baseline = build_model(dataclasses.replace(model.config, kind="prototype", pretrained=False))
     weights = model.backbone.state_dict()
@@ -213,7 +213,7 @@ def _baseline(model: RiFeNet | Prototype) -> RiFeNet | Prototype:
 
 def _fabric(device: str) -> Fabric | None:
     """The process group that torchrun or Slurm asks for; None where this is the only process."""
-    from rifenet.distributed import launch, launched_ranks
+    from rifenet.training.distributed import launch, launched_ranks
 
     return launch(device) if launched_ranks() else None
 

@@ -75,7 +75,7 @@ def _card(name: str) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     from rifenet.engines import is_export
-    from rifenet.hub import locate
+    from rifenet.models.files.hub import locate
 
     if is_export(name):
         return _export_card(name)

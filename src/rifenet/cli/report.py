@@ -91,7 +91,7 @@ def _strips(options: argparse.Namespace, name: str, folder: Path, relative_to: P
     from rifenet.evaluation.pictures import unused
     from rifenet.evaluation.result import read_result
     from rifenet.evaluation.strips import strip_sections
-    from rifenet.hub import load_model
+    from rifenet.models.files.hub import load_model
 
     model = load_model(name)
     results = {path: read_result(path) for path in options.results}

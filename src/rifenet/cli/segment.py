@@ -23,7 +23,7 @@ from rifenet.cli.segmented import (
 )
 
 if TYPE_CHECKING:
-    from rifenet.segmenter import Segmenter
+    from rifenet.segmenting.segmenter import Segmenter
 
 FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "html")
 
@@ -35,8 +35,8 @@ def main(argv: list[str]) -> int:
     masks = {Path(mask).resolve() for _, _, mask in arguments.support}
     queries = output_names(photos_of(arguments.query, out, masks))
 
-    from rifenet.pseudo_labels import COUNT
-    from rifenet.segmenter import Segmenter
+    from rifenet.segmenting.pseudo_labels import COUNT
+    from rifenet.segmenting.segmenter import Segmenter
 
     segmenter = Segmenter.from_pretrained(arguments.model, arguments.device, arguments.threads)
     supports: dict[str, list[tuple[str, str]]] = {}

@@ -97,7 +97,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 def write_together(out: Path, records: list[dict[str, Any]], formats: list[str]) -> None:
     """The files of all photos, of those that were asked for."""
-    from rifenet.outputs import merge_coco, write_page
+    from rifenet.formats.outputs import merge_coco, write_page
 
     if records and "coco" in formats:
         merge_coco(out / "coco.json", (out / record["files"]["coco"] for record in records))

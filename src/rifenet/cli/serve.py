@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
 
     try:
         from rifenet.server.guard import LOOPBACK
-        from rifenet.server.labeling_link import Link
+        from rifenet.server.label_studio.link import Link
         from rifenet.server.run import check_exposure, serve
     except ModuleNotFoundError as error:
         raise ValueError(

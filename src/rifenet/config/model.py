@@ -58,7 +58,7 @@ class ModelConfig:
     """Backbone stages of the high features; empty: the default (ResNet 4; EfficientNet-Lite 7)."""
     evidence: bool = False
     """Beyond the paper: a head that segments by the similarity of high features, which the network assists
-    (rifenet.models.evidence); its logits are then the model's."""
+    (rifenet.models.beyond.evidence); its logits are then the model's."""
     evidence_dim: int = 64
     """Channels of the evidence head, a multiple of 32."""
     max_evidence_keys: int = 2205
@@ -102,8 +102,8 @@ class ModelConfig:
     random_tokens: bool = True
     """Training only: random token choice and count; off, training chooses as the test does."""
     support_views: int = 1
-    """Beyond the paper: views from which a class is learned (rifenet.models.views). 1: its photos as they are; 2: also
-    mirrored; 4: also a closer look at the object, both ways. Training learns from photos as they are."""
+    """Beyond the paper: views from which a class is learned (rifenet.models.beyond.support_views). 1: its photos as
+    they are; 2: also mirrored; 4: also a closer look at the object, both ways. Training has no such views."""
     mask_threshold: float = 0.5
     """Beyond the paper: probability from which on a pixel is in the mask, in (0,1); training does without. `decode`
     moves its logits so that their own threshold, 0.5, is here."""

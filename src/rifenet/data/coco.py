@@ -26,8 +26,8 @@ from PIL import Image
 from rifenet.data.cache import cache_folder
 from rifenet.data.image_lists import list_path, read_list
 from rifenet.data.index import Entry, in_threads
-from rifenet.data.outlines import draw_mask
 from rifenet.files import write_atomically, write_text
+from rifenet.formats.outlines import draw_mask
 
 FORMAT = 1
 _MOST_PIXELS = 2**28

@@ -25,17 +25,9 @@ from rifenet.data.sampling import (
     split_holdout,
     training_episode,
 )
-from rifenet.data.transforms import (
-    IGNORE,
-    load_image,
-    resize_and_pad,
-    resize_mask,
-    squash,
-    strong_view,
-    to_float,
-    view_rng,
-    weak_view,
-)
+from rifenet.data.transforms import resize_and_pad, resize_mask, squash, to_float
+from rifenet.data.views import strong_view, view_rng, weak_view
+from rifenet.formats.pictures import IGNORE, load_image
 
 __all__ = [
     "Episode",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def load_engine(
     model: str | Path = "default", device: str = "auto", threads: int | None = None
 ) -> OnnxEngine | TorchEngine:
-    """The engine of a model: ONNX Runtime for an export folder, torch for all that `rifenet.hub.load_model` takes.
+    """The engine of a model: ONNX Runtime for an export folder, torch for all that `rifenet.load_model` takes.
 
     Raises:
         FileNotFoundError: there is no such model.

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rifenet.checkpoint import backbone_hash
 from rifenet.engines import Context
-from rifenet.hub import load_model
 from rifenet.models import Prototype, RiFeNet, SupportContext, build_model, upsample
 from rifenet.models.baseline import PrototypeContext
+from rifenet.models.files.checkpoint import backbone_hash
+from rifenet.models.files.hub import load_model
 
 _DEFAULT_SIZE = 473
 
@@ -59,7 +59,7 @@ class TorchEngine:
 
     @classmethod
     def load(cls, model: str | Path = "default", *, device: str = "auto", threads: int | None = None) -> TorchEngine:
-        """The engine of a model by name (`rifenet.hub.load_model`)."""
+        """The engine of a model by name (`rifenet.models.files.hub.load_model`)."""
         choose_device(device)  # a wrong device is found before the weights are read
         return cls(load_model(model), device=device, threads=threads)
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from rifenet.visualize import page_head
+from rifenet.drawing.visualize import page_head
 
 _TYPES = {".jpg": "image/jpeg", ".png": "image/png"}
 _STYLE = (

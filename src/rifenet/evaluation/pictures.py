@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rifenet.drawing.plots import Bar, Bin, Panel, Series, bars, curves, reliability
 from rifenet.evaluation.ablation_table import ablation_markdown, read_table
 from rifenet.evaluation.report import link
 from rifenet.evaluation.result import read_result
 from rifenet.files import write_text
-from rifenet.plots import Bar, Bin, Panel, Series, bars, curves, reliability
 
 METRICS_FILE = "metrics.jsonl"
 _NO_LOSS = ("step", "gradient_norm", "lr", "episodes_per_second")  # what else a line with losses holds

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rifenet.data.transforms import IGNORE, Placement, restore
+from rifenet.data.transforms import Placement, restore
+from rifenet.formats.pictures import IGNORE
 
 _GRID = 32  # pixels between the coarsest features of any backbone
 

@@ -21,9 +21,10 @@ from rifenet.config import Config
 from rifenet.data.episodes import load_episode
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, absent_query, evaluation_episodes
-from rifenet.data.transforms import load_image, resize_and_pad
+from rifenet.data.transforms import resize_and_pad
 from rifenet.evaluation.prediction import Model
 from rifenet.evaluation.scoring import device_of
+from rifenet.formats.pictures import load_image
 from rifenet.metrics import auroc, expected_calibration_error, presence_statistic
 from rifenet.models.baseline import PrototypeFeatures
 from rifenet.models.masks import soft_masks, valid_on_grid

@@ -24,7 +24,7 @@ from rifenet.evaluation.prediction import Model, Rules, extended_side
 from rifenet.evaluation.provenance import config_record, dataset_record, environment, model_record, peak_memory
 from rifenet.evaluation.result import FORMAT, EpisodeCounts, figures, pack_counts
 from rifenet.evaluation.scoring import device_of, score_episodes
-from rifenet.pseudo_labels import COUNT
+from rifenet.segmenting.pseudo_labels import COUNT
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

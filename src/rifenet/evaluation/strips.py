@@ -23,6 +23,7 @@ from rifenet.data.episodes import binary_mask, load_episode, load_pair
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, evaluation_episodes
 from rifenet.data.transforms import restore
+from rifenet.drawing.visualize import contact_sheet, heat, overlay, strip
 from rifenet.evaluation.pictures import image, unused
 from rifenet.evaluation.prediction import Model, predicted_mask
 from rifenet.evaluation.protocol import episodes_hash
@@ -33,7 +34,6 @@ from rifenet.evaluation.unlabeled import semi_supervised
 from rifenet.files import write_bytes
 from rifenet.metrics import class_iou, intersection_union
 from rifenet.models import RiFeNet
-from rifenet.visualize import contact_sheet, heat, overlay, strip
 
 RANKS = ("worst", "median", "best")
 _HEIGHT = 150  # of a strip's photos, pixels

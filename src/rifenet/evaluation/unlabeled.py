@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rifenet.evaluation.prediction import Model, differences
 from rifenet.metrics import presence_statistic, sigmoid
-from rifenet.pseudo_labels import COUNT, pseudo_mask
+from rifenet.segmenting.pseudo_labels import COUNT, pseudo_mask
 
 
 def semi_supervised(

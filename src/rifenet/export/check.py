@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rifenet.data.transforms import load_image, load_mask, resize_and_pad, resize_mask
+from rifenet.data.transforms import resize_and_pad, resize_mask
 from rifenet.engines import Engine
-from rifenet.samples import Example, load_examples
+from rifenet.examples.samples import Example, load_examples
+from rifenet.formats.pictures import load_image, load_mask
 
 CLASSES = 3
 PHOTOS = 4

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from rifenet.models import Backbone, Features, Prototype, QueryFeatures, RiFeNet, SupportContext
 from rifenet.models.backbones.efficientnet_lite import SameConv2d
 from rifenet.models.baseline import PrototypeContext, PrototypeFeatures
-from rifenet.models.views import viewed_features
-from rifenet.segmenter import MAX_SHOTS
+from rifenet.models.beyond.support_views import viewed_features
+from rifenet.segmenting.segmenter import MAX_SHOTS
 
 OPSET = 20
 BACKBONE = "backbone."

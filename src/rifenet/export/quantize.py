@@ -19,9 +19,10 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from rifenet.data.transforms import load_image, resize_and_pad
+from rifenet.data.transforms import resize_and_pad
+from rifenet.examples.samples import load_examples
 from rifenet.export.graphs import BACKBONE, VALID, quiet
-from rifenet.samples import load_examples
+from rifenet.formats.pictures import load_image
 
 OPERATORS = ["Conv", "Add", "Relu", "Clip", "MaxPool"]
 EXACT = 6

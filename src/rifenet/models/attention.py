@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rifenet.models.device import runs_eagerly_on_cpu
+from rifenet.models.kernels import runs_eagerly_on_cpu
 
 LEAST_WEIGHT = 1e-30  # sum of a query's weights; only where no token counts is it less
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rifenet.models.device import runs_eagerly_on_cpu
+from rifenet.models.kernels import runs_eagerly_on_cpu
 from rifenet.models.masks import choose_evenly, fill_slots, gather_positions
 
 EPS = 1e-7

@@ -23,7 +23,8 @@ from rifenet.models import masks
 from rifenet.models.activation import FeatureActivation
 from rifenet.models.auxiliary import AuxiliarySupportHead
 from rifenet.models.backbones import Backbone, Features
-from rifenet.models.evidence import EvidenceHead, EvidenceKeys, EvidenceLogits, support_keys
+from rifenet.models.beyond.evidence import EvidenceHead, EvidenceKeys, EvidenceLogits, support_keys
+from rifenet.models.beyond.support_views import viewed_features
 from rifenet.models.head import Head, Residual, from_threshold, projection
 from rifenet.models.interaction import QueryInteraction, SupportInteraction
 from rifenet.models.prior import choose_keys, prior_mask
@@ -38,7 +39,6 @@ from rifenet.models.structures import (
     check_support,
     match_batches,
 )
-from rifenet.models.views import viewed_features
 
 ACTIVATION_OPTIONS = (
     *("heads", "points", "ffn_ratio", "self_attention", "cross_attention", "cycle"),

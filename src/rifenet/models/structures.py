@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rifenet.models.backbones import Features
-from rifenet.models.evidence import EvidenceLogits
+from rifenet.models.beyond.evidence import EvidenceLogits
 
 Images = Tensor | Features
 """Images [...,3,H,W], RGB in [0,1], or the backbone's features of them with the same leading dimensions."""

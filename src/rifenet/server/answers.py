@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from rifenet.advice import Advice
-from rifenet.result import Result
+from rifenet.drawing.visualize import class_colour, mask_image
+from rifenet.segmenting.result import Result
+from rifenet.segmenting.shots import PseudoShot
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project
-from rifenet.shots import PseudoShot
-from rifenet.visualize import class_colour, mask_image
 
 
 class ProblemAnswer(BaseModel):

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from rifenet import __version__
 from rifenet.advice import advise
-from rifenet.pseudo_labels import COUNT
+from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.server import answers
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem

@@ -16,9 +16,9 @@ from rifenet import __version__
 from rifenet.engines import Engine
 from rifenet.server.api import router as api
 from rifenet.server.guard import LOOPBACK, Guard
-from rifenet.server.labeling import router as labeling
-from rifenet.server.labeling_learning import Labeling
-from rifenet.server.labeling_link import Link
+from rifenet.server.label_studio.learning import Labeling
+from rifenet.server.label_studio.link import Link
+from rifenet.server.label_studio.routes import router as labeling
 from rifenet.server.limits import Limits
 from rifenet.server.reference import reference_page
 from rifenet.server.service import Service

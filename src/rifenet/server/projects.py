@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rifenet.engines import Engine
-from rifenet.segmenter import Segmenter
+from rifenet.segmenting.segmenter import Segmenter
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 

@@ -10,7 +10,7 @@ import uvicorn
 from rifenet.engines import Engine
 from rifenet.server.app import create_app
 from rifenet.server.guard import LOOPBACK
-from rifenet.server.labeling_link import Link
+from rifenet.server.label_studio.link import Link
 from rifenet.server.limits import Limits
 
 MIN_TOKEN = 12

@@ -13,8 +13,8 @@ from fastapi import UploadFile
 from numpy.typing import NDArray
 from PIL import Image
 
-from rifenet.data.label_files import load_labels
-from rifenet.data.transforms import load_image, lossy_kind
+from rifenet.formats.label_files import load_labels
+from rifenet.formats.pictures import load_image, lossy_kind
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 

@@ -26,14 +26,16 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rifenet.checkpoint import backbone_hash
 from rifenet.config import DataConfig
 from rifenet.data.episodes import binary_mask, load_pair
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import EpisodePool
-from rifenet.data.transforms import IGNORE, resize_and_pad, resize_mask, strong_view, to_float, view_rng, weak_view
+from rifenet.data.transforms import resize_and_pad, resize_mask, to_float
+from rifenet.data.views import strong_view, view_rng, weak_view
 from rifenet.files import write_text
+from rifenet.formats.pictures import IGNORE
 from rifenet.models import Features, RiFeNet
+from rifenet.models.files.checkpoint import backbone_hash
 
 FORMAT = 2
 BACKBONE_FIELDS = (

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rifenet import losses
 from rifenet.config import Config, TrainConfig, effective, save_config
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.sources import open_dataset
-from rifenet.distributed import launch
 from rifenet.files import write_atomically
 from rifenet.models import RiFeNet, RiFeNetOutput, build_model, upsample
+from rifenet.training import losses
 from rifenet.training.average import WeightAverage
+from rifenet.training.distributed import launch
 from rifenet.training.episodes import base_split, step_batches, training_episodes
 from rifenet.training.features import unpack
 from rifenet.training.logging import RunLog

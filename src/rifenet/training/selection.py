@@ -9,13 +9,13 @@ from typing import Any
 import lightning_fabric
 import torch
 
-from rifenet.checkpoint import read_model, save_model
 from rifenet.config import Config
 from rifenet.evaluation.presence import confidence, fit_calibration, presence_pairs
 from rifenet.evaluation.scoring import score_episodes
 from rifenet.files import write_text
 from rifenet.metrics import IoUMeter, auroc, expected_calibration_error
 from rifenet.models import RiFeNet
+from rifenet.models.files.checkpoint import read_model, save_model
 from rifenet.training.episodes import Split
 from rifenet.training.logging import RunLog
 

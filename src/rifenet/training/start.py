@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rifenet.checkpoint import read_file, state_hash, trained_state
 from rifenet.config import ModelConfig, from_dict
-from rifenet.hub import locate
 from rifenet.models import RiFeNet
+from rifenet.models.files.checkpoint import read_file, state_hash, trained_state
+from rifenet.models.files.hub import locate
 
 NOT_SHIPPED = "auxiliary."  # the head that only training uses: where a file lacks it, it starts random
 

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rifenet.checkpoint import trained_state
 from rifenet.config import FREE, Config, to_dict
 from rifenet.files import write_atomically, write_text
+from rifenet.models.files.checkpoint import trained_state
 from rifenet.training.average import WeightAverage
 
 STATE_FILE = "state.safetensors"

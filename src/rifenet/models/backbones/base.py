@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rifenet.models.backbones.folding import fold_norms
-from rifenet.models.device import runs_eagerly_on_cpu
+from rifenet.models.kernels import runs_eagerly_on_cpu
 
 CPU_IMAGES = 2
 """Images that go through a backbone's layers together on a CPU."""

@@ -1,0 +1,1 @@
+"""Pictures of results: overlays, contact sheets and plots. Nothing else of the package."""

@@ -1,0 +1,1 @@
+"""The annotated photos that ship with the program."""

@@ -1,0 +1,241 @@
+"""Labels out of the JSON of annotation tools: COCO, LabelMe, and Label Studio's export.
+
+Each says which shapes a photo has, and what they are called; `label_files` chooses among them. A shape is drawn only
+when it is chosen. Coordinates are pixels, Label Studio's percentages made into pixels.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rifenet.formats.brush_rle import decode_brush
+from rifenet.formats.polygons import corners_of, fill_polygon
+from rifenet.formats.run_lengths import decode_runs
+
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
+
+
+class Shape(NamedTuple):
+    """One annotated object. `number` is its category's, where the format has numbers; a crowd's pixels are ignored."""
+
+    label: str
+    number: int | None
+    ignored: bool
+    draw: Callable[[], NDArray[Any]]
+    """Its pixels, [H,W]; raises ValueError where it is broken."""
+
+
+class Annotated(NamedTuple):
+    """The shapes of one photo of height x width pixels, and the labels that the file has for any photo."""
+
+    height: int
+    width: int
+    shapes: list[Shape]
+    labels: dict[str, int | None]
+
+
+def read_annotations(text: bytes, photo: str, most_pixels: int) -> Annotated:
+    """What a JSON holds for the photo of that file name; where it is about one photo only, the name does not matter.
+
+    Raises ValueError for another kind of file, for a photo that is not in it, and for one of more than `most_pixels`.
+    """
+    try:
+        content = json.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"Expected annotations, but it is no JSON ({error}).") from error
+    if isinstance(content, dict) and "shapes" in content:
+        return _labelme(content, most_pixels)
+    if isinstance(content, dict) and "images" in content and "annotations" in content:
+        return _coco(content, photo, most_pixels)
+    tasks = content if isinstance(content, list) else [content]
+    if tasks and all(isinstance(task, dict) and isinstance(task.get("data"), dict) for task in tasks):
+        return _label_studio(tasks, photo, most_pixels)
+    raise ValueError(
+        "Expected annotations of COCO (images, annotations, categories), LabelMe (shapes) or Label Studio (a list of"
+        " tasks, exported as JSON, not JSON-MIN), but it is none of them."
+    )
+
+
+def _size(height: Any, width: Any, most_pixels: int) -> tuple[int, int]:
+    if not (type(height) is int and type(width) is int and min(height, width) > 0):
+        raise ValueError(f"Expected the photo's height and width in pixels, but got {height!r} and {width!r}.")
+    if height * width > most_pixels:
+        raise ValueError(f"Expected at most {most_pixels:,} pixels, but got a photo of {width} x {height}.")
+    return height, width
+
+
+def _one_of(photo: str, names: Sequence[str]) -> int:
+    """The place of the only name, or of the one that is the photo's."""
+    if len(names) == 1:
+        return 0
+    wanted = _plain(photo)
+    places = [place for place, name in enumerate(names) if photo and _plain(name) == wanted]
+    if not places:
+        there = ", ".join(dict.fromkeys(map(_base, names[:8]))) + (" and others" if len(names) > 8 else "")
+        raise ValueError(
+            f"Expected annotations of the photo {_base(photo) or '(which has no file name)'}, but there are some of"
+            f" {there or 'none'}. Rename the photo, or choose the file that belongs to it."
+        )
+    if len(places) > 1:
+        raise ValueError(f"Expected the photo {_base(photo)} once, but it is there {len(places)} times.")
+    return places[0]
+
+
+def _base(path: str) -> str:
+    return PurePosixPath(PureWindowsPath(path).as_posix()).name
+
+
+def _plain(name: str) -> str:
+    """A file name as it may be compared: without folders, the prefix of an upload, and what an upload changes."""
+    return _UPLOADED.sub("", _base(unquote(name))).replace(" ", "_").casefold()
+
+
+def _rows(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    rows = content.get(key)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"Expected a list of {key}, but got {str(rows)[:80]}.")
+    return rows
+
+
+def _coco(content: dict[str, Any], photo: str, most_pixels: int) -> Annotated:
+    images, categories = _rows(content, "images"), _rows(content, "categories")
+    names = {row.get("id"): str(row.get("name")) for row in categories if type(row.get("id")) is int}
+    image = images[_one_of(photo, [str(row.get("file_name")) for row in images])]
+    height, width = _size(image.get("height"), image.get("width"), most_pixels)
+    shapes = []
+    for row in _rows(content, "annotations"):
+        if row.get("image_id") != image.get("id"):
+            continue
+        category = row.get("category_id")
+        if category not in names:
+            raise ValueError(f"Expected one of the file's categories, but an annotation has category_id {category!r}.")
+        draw = _coco_drawer(row.get("segmentation"), height, width)
+        shapes.append(Shape(names[category], category, bool(row.get("iscrowd")), draw))
+    return Annotated(height, width, shapes, {name: number for number, name in names.items()})
+
+
+def _coco_drawer(segmentation: Any, height: int, width: int) -> Callable[[], NDArray[Any]]:
+    def draw() -> NDArray[Any]:
+        if isinstance(segmentation, dict):
+            if segmentation.get("size") != [height, width]:
+                raise ValueError(
+                    f"Expected run lengths of the size [{height}, {width}] (height, width) of the photo, but got"
+                    f" {str(segmentation.get('size'))[:40]}."
+                )
+            return decode_runs(segmentation.get("counts") or [], height, width)
+        if not isinstance(segmentation, list) or not segmentation:
+            raise ValueError(f"Expected a segmentation (polygons or run lengths), but got {str(segmentation)[:80]}.")
+        mask = np.zeros((height, width), bool)
+        for polygon in segmentation:
+            mask |= fill_polygon(corners_of(polygon, height, width), height, width)
+        return mask
+
+    return draw
+
+
+def _labelme(content: dict[str, Any], most_pixels: int) -> Annotated:
+    height, width = _size(content.get("imageHeight"), content.get("imageWidth"), most_pixels)
+    shapes = [
+        Shape(str(row.get("label")), None, False, _labelme_drawer(row, height, width))
+        for row in _rows(content, "shapes")
+    ]
+    return Annotated(height, width, shapes, {shape.label: None for shape in shapes})
+
+
+def _labelme_drawer(row: dict[str, Any], height: int, width: int) -> Callable[[], NDArray[Any]]:
+    kind, points = row.get("shape_type") or "polygon", row.get("points")
+
+    def draw() -> NDArray[Any]:
+        if kind == "polygon":
+            return fill_polygon(corners_of(points, height, width), height, width)
+        try:
+            (left, top), (right, bottom) = np.array(points, np.float64).tolist()
+        except (TypeError, ValueError):
+            raise ValueError(f"Expected two points of a {kind}, but got {str(points)[:80]}.") from None
+        if kind == "mask":
+            return _pasted(row.get("mask"), (round(left), round(top)), height, width)
+        if kind == "rectangle":
+            corners: Any = [(left, top), (right, top), (right, bottom), (left, bottom)]
+        elif kind == "circle":
+            angles = np.linspace(0, 2 * np.pi, 256, endpoint=False)
+            rim = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+            corners = (left, top) + np.hypot(right - left, bottom - top) * rim
+        else:
+            raise ValueError(f"Expected a polygon, rectangle, circle or mask, but got a {kind}. Draw its area.")
+        return fill_polygon(corners_of(corners, height, width), height, width)
+
+    return draw
+
+
+def _pasted(data: Any, corner: tuple[int, int], height: int, width: int) -> NDArray[Any]:
+    """A PNG in base64, whose top left pixel is at `corner` (column, row), in the photo."""
+    left, top = corner
+    try:
+        picture = Image.open(io.BytesIO(base64.b64decode(data, validate=True)), formats=["PNG"])
+        fits = 0 <= left <= width - picture.width and 0 <= top <= height - picture.height
+        part = np.asarray(picture.convert("L")) if fits else None  # decoded only where it is no larger than the photo
+    except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error and more on bad bytes
+        raise ValueError(f"Expected a mask as a PNG in base64, but cannot read it: {error}.") from error
+    if part is None:
+        raise ValueError(f"Expected a mask within the photo of {width} x {height} px, but it reaches beyond.")
+    mask = np.zeros((height, width), bool)
+    mask[top : top + part.shape[0], left : left + part.shape[1]] = part > 0
+    return mask
+
+
+def _label_studio(tasks: list[dict[str, Any]], photo: str, most_pixels: int) -> Annotated:
+    names = [next((str(value) for value in task["data"].values() if isinstance(value, str)), "") for task in tasks]
+    task = tasks[_one_of(photo, names)]
+    done = [row for row in _rows(task, "annotations") if not row.get("was_cancelled")]
+    best = [row for row in done if row.get("ground_truth")] or done
+    regions = [
+        row
+        for row in (_rows(best[-1], "result") if best else [])
+        if _names(row.get("value")) and "original_width" in row
+    ]
+    if not regions:
+        raise ValueError(
+            f"Expected an annotation with brush or polygon labels of {_base(names[0])}, but there is none."
+        )
+    sizes = {(row.get("original_height"), row["original_width"]) for row in regions}
+    height, width = _size(*max(sizes, key=str), most_pixels) if len(sizes) == 1 else _size(None, None, 0)
+    shapes = [
+        Shape(label, None, False, partial(draw_region, row["value"], height, width))
+        for row in regions
+        for label in _names(row["value"])
+    ]
+    return Annotated(height, width, shapes, {shape.label: None for shape in shapes})
+
+
+def _names(value: Any) -> list[str]:
+    """Labels of a region: they stand under brushlabels, polygonlabels, labels, ..."""
+    if not isinstance(value, dict):
+        return []
+    lists = [names for key, names in value.items() if key.endswith("labels") and isinstance(names, list)]
+    return [str(name) for name in lists[0]] if lists else []
+
+
+def draw_region(value: dict[str, Any], height: int, width: int) -> NDArray[Any]:
+    """What a region of Label Studio covers: [height, width], not 0 inside.
+
+    `value`: a brush stroke's `rle`, or a polygon's `points` in percent of width and height. Raises ValueError for other
+    kinds and for damaged ones.
+    """
+    if "rle" in value:
+        return decode_brush(value["rle"] or [], height, width)
+    if "points" in value:
+        percent = corners_of(value["points"], 100, 100)
+        return fill_polygon(percent * (width / 100, height / 100), height, width)
+    raise ValueError("Expected brush or polygon labels, but got a region of another kind. Draw its area.")

@@ -1,0 +1,47 @@
+"""Models from their configuration: the one place that knows every network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from rifenet.config import ModelConfig
+from rifenet.models.backbones import build_backbone, imagenet_weights, load_backbone_weights
+from rifenet.models.baseline import Prototype
+from rifenet.models.rifenet import RiFeNet
+
+
+def build_model(config: ModelConfig | None = None, **fields: Any) -> RiFeNet | Prototype:
+    """A model from a `ModelConfig` or from its fields, in training mode, on the CPU.
+
+    With `pretrained` (the default) the backbone reads `config.weights`, or the file that a package installs for it;
+    FileNotFoundError says how to get one. `pretrained=False` leaves the backbone random.
+    """
+    config = ModelConfig(**fields) if config is None else config
+    levels = {"low": config.low, "mid": config.mid, "high": config.high}
+    if config.kind == "prototype":
+        levels = dict.fromkeys(levels, Prototype.stages_for(config.backbone))
+    backbone = build_backbone(
+        config.backbone,
+        stride=config.stride,
+        deep_stages=config.deep_stages,
+        stem=config.stem,
+        stride_on=config.stride_on,
+        width=config.width,
+        normalization=config.normalization,
+        **levels,
+        fine=_fine_stage(config),
+    )
+    if config.pretrained:
+        load_backbone_weights(backbone, config.weights or imagenet_weights(config.backbone))
+    model: nn.Module = Prototype(config, backbone) if config.kind == "prototype" else RiFeNet(config, backbone)
+    assert isinstance(model, RiFeNet | Prototype)
+    return model
+
+
+def _fine_stage(config: ModelConfig) -> int:
+    """Stage of the fine features: only the evidence head reads them; by default the one of stride 4."""
+    if not config.evidence or config.kind == "prototype":
+        return 0
+    return config.fine or (2 if config.backbone.startswith("efficientnet") else 1)

@@ -1,0 +1,59 @@
+"""Models by name: `default` (bundled), a run folder, a `.safetensors` file, or `hf:owner/name`."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rifenet.models import Prototype, RiFeNet
+
+MODEL_FILE = "model.safetensors"
+
+
+def bundled_model() -> Path:
+    """The file of the model that ships with the program."""
+    return Path(str(files("rifenet") / "weights" / "default.safetensors"))
+
+
+def locate(name: str | Path = "default") -> Path:
+    """The file that `name` stands for.
+
+    Raises FileNotFoundError with the names that are understood, or ValueError for a wrong `hf:` name.
+    """
+    name = str(name)
+    if name == "default":
+        return bundled_model()
+    if name.startswith("hf:"):
+        return _from_hugging_face(name.removeprefix("hf:"))
+    path = Path(name)
+    if path.is_dir():
+        path = path / MODEL_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a model at {path}, but there is none. Give 'default', a run folder, a .safetensors file, "
+            "an export folder or hf:owner/name."
+        )
+    return path
+
+
+def load_model(name: str | Path = "default", device: str = "cpu", weights: str = "") -> RiFeNet | Prototype:
+    """The model called `name`, in eval mode on `device`, with `.metadata` (what was saved beside it) and `.hash`."""
+    from rifenet.models.files.checkpoint import read_model  # with torch; the names above work without
+
+    model: RiFeNet | Prototype = read_model(locate(name), weights).to(device)
+    return model
+
+
+def _from_hugging_face(repository: str) -> Path:
+    if repository.count("/") != 1:
+        raise ValueError(f"Expected hf:owner/name, but got hf:{repository}.")
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise ValueError("Models from Hugging Face need an extra: pip install 'rifenet[hub]'.") from error
+    try:
+        return Path(hf_hub_download(repository, MODEL_FILE))
+    except Exception as error:  # the library raises many kinds: no network, no such repository, no such file
+        raise FileNotFoundError(f"Could not fetch {MODEL_FILE} of hf:{repository}: {error}") from error

@@ -1,0 +1,107 @@
+"""Query photos: read a few at a time, and segmented by learned classes over any engine.
+
+B photos at once · C classes · S side of the square network input
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import replace
+from os import PathLike, fspath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rifenet.data.transforms import resize_and_pad
+from rifenet.engines import Engine
+from rifenet.formats.pictures import Source, load_image
+from rifenet.metrics import presence_statistic, sigmoid
+from rifenet.segmenting.result import Options, Result
+from rifenet.segmenting.storage import LearnedClass
+from rifenet.segmenting.tiles import is_large, with_tiles
+
+BATCH_BYTES = 10**8  # of decoded photos, from which on a batch is full
+OnError = Callable[[Source, Exception], None]
+OnProgress = Callable[[int, int | None], None]
+
+
+def segment_lazily(
+    engine: Engine,
+    classes: Sequence[LearnedClass],
+    queries: Iterable[Source],
+    batch_size: int,
+    options: Options,
+    on_error: OnError | None,
+) -> Iterator[Result]:
+    """The results of `queries` in order, as `Segmenter.segment_many` says."""
+    batch: list[tuple[str, NDArray[np.uint8]]] = []
+    for query in queries:
+        try:
+            batch.append((fspath(query) if isinstance(query, str | PathLike) else "", load_image(query)))
+        except (ValueError, OSError) as error:
+            yield from _segment_batch(engine, classes, batch, options)
+            batch = []
+            if on_error is None:
+                raise
+            on_error(query, error)
+        if len(batch) == batch_size or sum(image.nbytes for _, image in batch) > BATCH_BYTES:
+            yield from _segment_batch(engine, classes, batch, options)
+            batch = []
+    yield from _segment_batch(engine, classes, batch, options)
+
+
+def _segment_batch(
+    engine: Engine, classes: Sequence[LearnedClass], batch: list[tuple[str, NDArray[np.uint8]]], options: Options
+) -> Iterator[Result]:
+    if not batch:
+        return
+    images, valid, placements = zip(*(resize_and_pad(image, engine.size) for _, image in batch), strict=True)
+    features = engine.encode_query(np.stack(images), np.stack(valid))
+    logits = [engine.decode(features, known.context) for known in classes]
+    differences = np.stack([pair[:, 1] - pair[:, 0] for pair in logits], axis=1)  # [B,C,S,S]
+    names = tuple(known.name for known in classes)
+    for (source, image), own, real, placement in zip(batch, differences, valid, placements, strict=True):
+        sure = (
+            confidence(maps[real], engine.calibration, known.shift) for known, maps in zip(classes, own, strict=True)
+        )
+        result = Result(
+            image=image,
+            classes=names,
+            confidence=dict(zip(names, sure, strict=True)),
+            calibrated=engine.calibration is not None,
+            keep_absent=options.keep_absent,
+            source=source,
+            model={"name": engine.name, "hash": engine.hash},
+            differences=own,
+            placement=placement,
+            refine=options.refine,
+        )
+        if options.tiles is True or (options.tiles == "auto" and is_large(placement)):
+            looked_at = [known.context if result.shown(known.name) else None for known in classes]
+            own, placement = with_tiles(engine, image, looked_at, own, placement)
+            result = replace(result, differences=own, placement=placement)
+        yield result
+
+
+def confidence(differences: NDArray[np.float32], calibration: Mapping[str, float] | None, shift: float = 0.0) -> float:
+    """How likely a class is in a photo, from its logit differences on the photo's pixels, [M].
+
+    `shift` is added to the log-odds; without a calibration there are none.
+    """
+    statistic = presence_statistic(sigmoid(differences))
+    if calibration is None:
+        return statistic
+    return 0.5 + 0.5 * math.tanh((calibration["a"] * statistic + calibration["b"] + shift) / 2)
+
+
+def counted(results: Iterable[Result], total: int | None, on_progress: OnProgress) -> Iterator[Result]:
+    """The results, each told to `on_progress` before it is handed on."""
+    for done, result in enumerate(results, 1):
+        on_progress(done, total)
+        yield result
+
+
+def total_of(queries: Iterable[Source]) -> int | None:
+    """How many there are, where that is known."""
+    return len(queries) if isinstance(queries, Sized) else None

@@ -1,0 +1,162 @@
+"""What the product keeps on disk: learned classes as one safetensors file, and writes that are all or nothing.
+
+A learned-classes file holds what decoding needs and no photo. Its header carries a format version, the model's hash and
+a checksum, so that a file of another program, another model, or with a damaged byte is refused with a sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from rifenet.engines import Context, Engine
+from rifenet.files import write_bytes
+from rifenet.segmenting.shots import PseudoShot, Shots
+
+FORMAT = "rifenet-classes"
+VERSIONS = (1, 2)
+"""1: no class has a shift; 2: some have."""
+_KEYS = {"version", "model", "model_hash", "size", "classes", "shots", "checksum"}
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedClass:
+    """A class, what an engine made of its shots, and the shots themselves, which a class from a file does not have."""
+
+    name: str
+    shots: int
+    context: Context
+    inputs: Shots | None = None
+    adopted: tuple[PseudoShot, ...] = ()
+    """Photos without annotation that it was learned from besides (`Segmenter.adapt`)."""
+    shift: float = 0.0
+    """Added to the log-odds of its confidence: what it adopted makes it find more, which is no reason to be surer."""
+
+    def memory(self) -> int:
+        """Bytes of its arrays."""
+        return sum(array.nbytes for array in (*self.context.values(), *(self.inputs or ())))
+
+    def annotated(self) -> Shots:
+        """Its shots. Raises ValueError for a class from a file."""
+        if self.inputs is None:
+            raise ValueError(
+                f"Expected the photos of {self.name!r}, but it was loaded from a file, which holds none."
+                " Forget it and learn it from all its photos."
+            )
+        return self.inputs
+
+
+def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) -> None:
+    """Writes classes for `read_classes`. Raises OSError where the disk is full; an older file then stays."""
+    tensors = {
+        f"{index}.{field}": np.ascontiguousarray(array)
+        for index, known in enumerate(classes)
+        for field, array in known.context.items()
+    }
+    shifts = [known.shift for known in classes]
+    header = {
+        "version": 2 if any(shifts) else 1,
+        "model": engine.name,
+        "model_hash": engine.hash,
+        "size": engine.size,
+        "classes": [known.name for known in classes],
+        "shots": [known.shots for known in classes],
+        "shifts": shifts,
+        "checksum": _checksum(tensors, shifts),
+    }
+    write_bytes(path, save(tensors, {FORMAT: json.dumps(header)}))
+
+
+def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
+    """The classes of a file that fits `engine`.
+
+    Raises FileNotFoundError, or ValueError for a file that is damaged, foreign, of another format version or model.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a file of learned classes at {path}, but there is none.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get(FORMAT)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"Expected a file of learned classes, but {path} is damaged or something else: {error}."
+        ) from error
+    if text is None:
+        raise ValueError(f"Expected learned classes, but {path} holds something else. Give a file from save_classes.")
+    header = _header(path, text)
+    if (header["model_hash"], header["size"]) != (engine.hash, engine.size):
+        raise ValueError(
+            f"Expected classes learned with the model {engine.name} ({engine.hash}, {engine.size} px), but {path} was"
+            f" made with {header['model']} ({header['model_hash']}, {header['size']} px). Load that model, or learn the"
+            " classes again."
+        )
+    shifts = header.get("shifts", [0.0] * len(header["classes"]))  # files from before there were any
+    numbers = isinstance(shifts, list) and all(type(shift) in (int, float) and math.isfinite(shift) for shift in shifts)
+    if not numbers or len(shifts) != len(header["classes"]):
+        raise ValueError(f"Expected a number for each class, but {path} has {shifts!r}. Learn the classes again.")
+    if header["checksum"] != _checksum(tensors, shifts):
+        raise ValueError(
+            f"Expected {path} to be as it was saved, but its content has changed. Learn the classes again."
+        )
+    return [
+        LearnedClass(name, shots, _context_of(index, tensors), shift=float(shift))
+        for index, (name, shots, shift) in enumerate(zip(header["classes"], header["shots"], shifts, strict=True))
+    ]
+
+
+def _header(path: Path, text: str) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+        version = header["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Expected the header that save_classes writes, but {path} has another ({error!r})."
+        ) from error
+    if version not in VERSIONS:
+        raise ValueError(
+            f"Expected learned classes of format {VERSIONS[-1]} at most, but {path} has format {version}."
+            " Update rifenet, or learn the classes again."
+        )
+    if missing := _KEYS - header.keys():
+        raise ValueError(
+            f"Expected the header that save_classes writes, but {path} lacks {', '.join(sorted(missing))}."
+        )
+    return dict(header)
+
+
+def _context_of(index: int, tensors: Mapping[str, NDArray[Any]]) -> Context:
+    prefix = f"{index}."
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+
+def _checksum(tensors: Mapping[str, NDArray[Any]], shifts: Sequence[float]) -> str:
+    digest = hashlib.sha256(str(shifts).encode() if any(shifts) else b"")
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"{name} {array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def try_out(classes: Sequence[LearnedClass], engine: Engine, path: str) -> None:
+    """Segments a grey picture by each class, so that a class which loads is one which works. Raises ValueError."""
+    size = engine.size
+    features = engine.encode_query(np.full((1, 3, size, size), 0.5, np.float32), np.ones((1, size, size), bool))
+    for known in classes:
+        try:
+            works = np.isfinite(engine.decode(features, known.context)).all()
+        except Exception as error:  # whatever a library raises over names, shapes or types
+            raise ValueError(f"Expected classes that {engine.name} can use, but {path} fails: {error}") from error
+        if not works:
+            raise ValueError(f"Expected numbers for {known.name!r}, but {path} gives none. Learn it again.")

@@ -1,0 +1,1 @@
+"""The back-end for Label Studio (`rifenet serve`)."""

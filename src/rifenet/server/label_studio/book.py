@@ -1,0 +1,148 @@
+"""What is known of one labeling project: its config and annotations, and which of them teach each class.
+
+A book is small and kept apart from learned classes, which may be dropped when idle and are then learned from it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from rifenet.engines import Engine
+from rifenet.segmenting.segmenter import MAX_SHOTS
+from rifenet.server.label_studio.regions import Config, Region, regions_of
+
+_NAME = re.compile(r"\d{1,12}\.\d{1,12}")
+_MAX_ANNOTATIONS = 500  # of a project; the oldest are forgotten
+
+
+class TaskIn(BaseModel):
+    """A task as Label Studio sends it."""
+
+    id: int = 0
+    data: dict[str, Any] = {}
+
+
+class AnnotationIn(BaseModel):
+    """An annotation as Label Studio sends and exports it."""
+
+    id: int
+    result: Any = None
+    was_cancelled: bool = False
+    updated_at: str = ""
+
+
+class Annotation(NamedTuple):
+    """An annotation that marks something."""
+
+    id: int
+    task: int
+    photo: str
+    """Where the photo is, as the task says it."""
+    regions: dict[str, list[Region]]
+    digest: str
+    changed: str
+    """When, as Label Studio writes it."""
+
+
+class Shot(NamedTuple):
+    """What a class is learned from: one annotation of a task."""
+
+    annotation: Annotation
+    regions: list[Region]
+
+
+@dataclass(eq=False)
+class Book:
+    """The annotations of one project."""
+
+    name: str
+    config: Config | None = None
+    token: str | None = None
+    """What Label Studio sent when it connected."""
+    annotations: dict[int, Annotation] = field(default_factory=dict)
+    learned: dict[str, str] = field(default_factory=dict)
+    """Digest of the shots that each class was last learned from."""
+    known: bool = False
+    """Whether its annotations were asked for since the server started."""
+    events: int = 0
+    """Counts what was noted and forgotten."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def number(self) -> int:
+        """Label Studio's number of the project."""
+        return int(self.name.partition(".")[0])
+
+    def note(self, task: TaskIn, annotation: AnnotationIn) -> None:
+        """Takes an annotation, or what has become of one. One that marks nothing is forgotten."""
+        assert self.config is not None
+        self.events += 1
+        self.annotations.pop(annotation.id, None)
+        photo = task.data.get(self.config.photo_key)
+        regions = {} if annotation.was_cancelled else regions_of(annotation.result, self.config)
+        if regions and isinstance(photo, str):
+            text = json.dumps([photo, annotation.result], sort_keys=True)
+            digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+            self.annotations[annotation.id] = Annotation(
+                annotation.id, task.id, photo, regions, digest, annotation.updated_at
+            )
+        if len(self.annotations) > _MAX_ANNOTATIONS:
+            del self.annotations[min(self.annotations.values(), key=lambda each: (each.changed, each.id)).id]
+
+    def forget(self, annotations: Iterable[int] = (), tasks: Iterable[int] = ()) -> None:
+        """Forgets annotations, by their numbers or by those of their tasks."""
+        self.events += 1
+        gone = set(tasks)
+        for id in [*annotations, *(each.id for each in self.annotations.values() if each.task in gone)]:
+            self.annotations.pop(id, None)
+
+    def shots(self) -> dict[str, list[Shot]]:
+        """The shots of each class: one for a task, its newest annotation that marks the class; the newest 20 tasks."""
+        found: dict[str, dict[int, Shot]] = {label: {} for label in self.config.labels} if self.config else {}
+        for annotation in sorted(self.annotations.values(), key=lambda each: (each.changed, each.id)):
+            for label, regions in annotation.regions.items():
+                if label in found:
+                    found[label].pop(annotation.task, None)  # so that the newest come last
+                    found[label][annotation.task] = Shot(annotation, regions)
+        return {label: list(shots.values())[-MAX_SHOTS:] for label, shots in found.items() if shots}
+
+    def version(self, engine: Engine) -> str:
+        """Names the model and the annotations: the same ones give the same name, after a restart, too."""
+        digests = {label: digest_of(shots) for label, shots in self.shots().items()}
+        if not digests:
+            return f"{engine.name}-{engine.hash[:8]}-untaught"
+        text = json.dumps(digests, sort_keys=True)
+        return f"{engine.name}-{engine.hash[:8]}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:10]}"
+
+
+def digest_of(shots: list[Shot]) -> str:
+    """Changes with the annotations that a class is learned from."""
+    text = " ".join(f"{shot.annotation.id}:{shot.annotation.digest}" for shot in shots)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def book_name(project: Any) -> str:
+    """What a project is called: `NUMBER.SECONDS`, as Label Studio says it, or made of a webhook's project.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(project, dict):
+        try:
+            made = datetime.fromisoformat(str(project.get("created_at"))).timestamp()
+            project = f"{int(project['id'])}.{int(made)}"
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(
+                "Expected a project with id and created_at, but got another. See docs/label_studio.md."
+            ) from error
+    if not isinstance(project, str) or not _NAME.fullmatch(project):
+        raise ValueError("Expected a project NUMBER.SECONDS, as Label Studio calls it, but got another.")
+    return project

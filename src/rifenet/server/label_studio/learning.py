@@ -1,0 +1,240 @@
+"""Learns the classes of labeling projects from their books, and predicts their tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from fastapi import UploadFile
+from numpy.typing import NDArray
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from rifenet.server.label_studio.book import AnnotationIn, Book, Shot, TaskIn, digest_of
+from rifenet.server.label_studio.link import Link
+from rifenet.server.label_studio.regions import Config, mask_of, prediction_of
+from rifenet.server.problem import Problem
+from rifenet.server.projects import Project
+from rifenet.server.service import Service
+from rifenet.server.uploads import check_files, read_photo
+
+log = logging.getLogger(__name__)
+
+Photos = dict[str, UploadFile | str]  # by where they are; a sentence for one that cannot be had
+
+
+class Labeling:
+    """All labeling projects of a server. Their classes lie in the server's projects, under names no client can give."""
+
+    def __init__(self, service: Service, link: Link) -> None:
+        self.service, self.link = service, link
+        self._books: dict[str, Book] = {}
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def open(self, name: str, config: Config) -> Book:
+        """The book of a project, with its labeling config as it is now. Raises Problem: 503 for too many."""
+        if name not in self._books and len(self._books) >= self.service.limits.projects:
+            if self.link.url is None:
+                raise Problem(503, "The server keeps no more labeling projects. Start it with a larger --projects.")
+            del self._books[next(iter(self._books))]  # the one not used for longest; it can be asked for again
+        book = self._books[name] = self._books.pop(name) if name in self._books else Book(name)
+        if book.config != config:
+            book.config, book.known = config, False  # annotations that meant nothing before may mean something now
+        return book
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Goes on when the request has its answer; what fails is logged, and met again by the next prediction."""
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def read(self, book: Book, again: bool = False) -> None:
+        """Asks Label Studio for the project's annotations, once. Raises ValueError where it does not give them."""
+        async with book.lock:
+            if book.known and not again:
+                return
+            limits, before = self.service.limits, -1
+            while before != book.events:  # else what came meanwhile would be lost
+                before = book.events
+                tasks = await run_in_threadpool(
+                    self.link.annotated_tasks, book.number, book.token, limits.request_mb * 10**6, limits.seconds
+                )
+            if self.link.url is not None:
+                book.annotations.clear()
+            for task in tasks:
+                known = TaskIn.model_validate(task)
+                for annotation in task.get("annotations") or []:
+                    book.note(known, AnnotationIn.model_validate(annotation))
+            book.known = True
+
+    async def read_and_learn(self, book: Book, again: bool) -> None:
+        """Learns what changed, nobody waiting for it; `again` asks Label Studio for all annotations first."""
+        await self.read(book, again)
+        await self.learn(book, None)
+
+    async def learn(self, book: Book, request: Request | None) -> Project | None:
+        """Brings the classes up to the book; None where nothing is annotated. Raises Problem: 503."""
+        async with book.lock:
+            shots, project = book.shots(), self.service.projects.find(_project(book))
+            if project is None:
+                book.learned.clear()
+                if not shots:
+                    return None
+            due = {label: each for label, each in shots.items() if book.learned.get(label) != digest_of(each)}
+            if project is not None and not due and set(book.learned) == set(shots):
+                return project
+            places = dict.fromkeys(shot.annotation.photo for each in due.values() for shot in each)
+            photos = await self.photos(book, list(places))
+            try:
+                return await self.service.run(request or _Nobody(), lambda: self._learned(book, shots, due, photos))
+            finally:
+                _close(photos)
+
+    async def predict(
+        self, request: Request, book: Book, tasks: list[TaskIn]
+    ) -> tuple[str, list[list[dict[str, Any]]]]:
+        """The model's version, and for each task a list of one prediction; an empty one where there is none.
+
+        Raises Problem: 422 where none of the photos can be had, 503.
+        """
+        project = await self.learn(book, request)
+        version, config = book.version(self.service.engine), book.config
+        assert config is not None
+        if project is None or not tasks:
+            return version, [[] for _ in tasks]
+        places = [str(task.data.get(config.photo_key)) for task in tasks]
+        photos = await self.photos(book, list(dict.fromkeys(places)))
+
+        def one(place: str) -> list[dict[str, Any]]:
+            try:
+                result = project.segmenter.segment(_read(photos, place))
+            except (ValueError, Problem) as error:
+                photos[place] = str(getattr(error, "detail", error))
+                log.warning("Label Studio project %s: no prediction: %s", book.name, photos[place])
+                return []
+            regions, score = prediction_of(result, config)
+            return [{"result": regions, "score": score, "model_version": version}]
+
+        try:
+            found = await self.service.run(request, lambda: [one(place) for place in places])
+        finally:
+            _close(photos)
+        if not any(found):
+            raise Problem(422, str(photos[places[0]]))
+        return version, found
+
+    async def photos(self, book: Book, places: list[str]) -> Photos:
+        """The photos at these places, one after another."""
+        photos: Photos = {}
+        for place in places:
+            try:
+                photos[place] = await run_in_threadpool(self._photo, place, book.token)
+            except ValueError as error:
+                photos[place] = str(error)
+            except Problem as problem:
+                photos[place] = str(problem.detail)
+        return photos
+
+    def _photo(self, place: str, token: str | None) -> UploadFile:
+        limits = self.service.limits
+        file = self.link.photo(place, token, limits.file_mb * 10**6, limits.seconds)
+        size = file.seek(0, 2)
+        upload = UploadFile(file, size=size, filename=place[-60:])  # type: ignore[arg-type]
+        check_files([upload], limits, "photo")
+        return upload
+
+    def _learned(
+        self, book: Book, shots: dict[str, list[Shot]], due: dict[str, list[Shot]], photos: Photos
+    ) -> Project | None:
+        """Within a job: forgets what has no shots any more, then learns what is due. Raises Problem: 503."""
+        project = self.service.projects.open(_project(book))
+        try:
+            for label in set(book.learned) - set(shots):
+                del book.learned[label]
+            for label in set(project.segmenter.classes) - set(shots):
+                project.segmenter.forget(label)
+            for label, each in due.items():
+                self._learn_class(book, project, label, each, photos)
+                book.learned[label] = digest_of(each)
+        finally:
+            self.service.projects.drop_if_empty(project)
+        return project if project.segmenter.classes else None
+
+    def _learn_class(self, book: Book, project: Project, label: str, shots: list[Shot], photos: Photos) -> None:
+        self.service.projects.check_memory(len(shots))
+
+        def photo_of(shot: Shot) -> NDArray[np.uint8]:
+            return _read(photos, shot.annotation.photo)
+
+        def mask_of_shot(shot: Shot) -> NDArray[np.uint8]:
+            return mask_of(shot.regions, *photo_of(shot).shape[:2])
+
+        usable = []
+        for shot in shots:
+            self.service.worker.check()
+            try:
+                if not mask_of_shot(shot).any():
+                    raise ValueError("Expected an annotation that marks something, but it marks no pixel.")
+                usable.append(shot)
+            except (ValueError, Problem) as error:
+                sentence = getattr(error, "detail", error)
+                log.warning(
+                    "Label Studio project %s: task %s teaches nothing: %s", book.name, shot.annotation.task, sentence
+                )
+        if usable:
+            project.segmenter.learn(label, _Lazy(usable, photo_of), _Lazy(usable, mask_of_shot), replace=True)
+        elif label in project.segmenter.classes:
+            project.segmenter.forget(label)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("Label Studio: %s", getattr(error, "detail", error))
+
+
+class _Lazy(Sequence[NDArray[np.uint8]]):
+    """Pictures of shots, made when asked for, so that one photo is in memory at a time."""
+
+    def __init__(self, shots: list[Shot], make: Callable[[Shot], NDArray[np.uint8]]) -> None:
+        self._shots, self._make = shots, make
+
+    def __len__(self) -> int:
+        return len(self._shots)
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (self._make(shot) for shot in self._shots)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._make(self._shots[index])
+
+
+class _Nobody(Request):
+    """In place of a request, for work that nobody waits for: it never goes away."""
+
+    def __init__(self) -> None:
+        super().__init__({"type": "http", "headers": []}, _never)
+
+
+async def _never() -> Any:
+    await asyncio.get_running_loop().create_future()
+
+
+def _project(book: Book) -> str:
+    return f"labeling:{book.name}"  # a colon is in no client's name
+
+
+def _read(photos: Photos, place: str) -> NDArray[np.uint8]:
+    photo = photos[place]
+    if isinstance(photo, str):
+        raise ValueError(photo)
+    return read_photo(photo, 1)
+
+
+def _close(photos: Photos) -> None:
+    for photo in photos.values():
+        if isinstance(photo, UploadFile):
+            photo.file.close()

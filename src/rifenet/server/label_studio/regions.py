@@ -1,0 +1,176 @@
+"""Label Studio's words: what a labeling config asks for, an annotation's regions as masks, and masks as regions.
+
+H W the photo's own size · corners of polygons are in percent of width and height
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from rifenet.formats.brush_rle import encode_brush
+from rifenet.formats.label_json import draw_region
+from rifenet.formats.polygons import Corners, flattened, signed_area, trace_polygons
+from rifenet.segmenting.result import Result
+
+_KINDS = {"BrushLabels": "brushlabels", "PolygonLabels": "polygonlabels"}
+_MAX_CONFIG = 100_000
+_TOLERANCE, _LEAST_PART = 0.75, 4  # px, square px
+
+
+class Control(NamedTuple):
+    """A tag of the labeling config that holds labels."""
+
+    name: str
+    to_name: str
+    kind: str
+    """brushlabels or polygonlabels."""
+    labels: tuple[str, ...]
+
+
+class Config(NamedTuple):
+    """What of a labeling config matters here."""
+
+    photo_key: str
+    """The key of a task's data that says where its photo is."""
+    controls: tuple[Control, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes, each once."""
+        return list(dict.fromkeys(label for control in self.controls for label in control.labels))
+
+    def control_of(self, label: str) -> Control:
+        """Where predictions of a class go: brush labels before polygons, which lose holes."""
+        able = [control for control in self.controls if label in control.labels]
+        return min(able, key=lambda control: control.kind != "brushlabels")
+
+
+class Region(BaseModel):
+    """One entry of an annotation's result, as far as it is a brush stroke or a polygon."""
+
+    type: str
+    from_name: str = ""
+    original_width: int = Field(ge=1)
+    original_height: int = Field(ge=1)
+    image_rotation: float = 0
+    value: dict[str, Any]
+
+    @field_validator("value")
+    @classmethod
+    def _packed(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """With run lengths as bytes, an eighth of a list's memory; what are none is refused when they are read."""
+        rle = value.get("rle")
+        if isinstance(rle, list) and all(isinstance(each, int) and 0 <= each < 256 for each in rle):
+            return {**value, "rle": bytes(rle)}
+        return value
+
+
+def read_config(text: str) -> Config:
+    """What a labeling config asks for. Raises ValueError for one without an Image and brush or polygon labels."""
+    if len(text) > _MAX_CONFIG or "<!" in text.replace("<!--", ""):
+        raise ValueError("Expected a labeling config of at most 100000 characters, without a document type.")
+    try:
+        root = ElementTree.fromstring(text)  # no document type, so no entities
+    except ElementTree.ParseError as error:
+        raise ValueError(f"Expected a labeling config in XML, but it cannot be read: {error}.") from error
+    images = {tag.get("name", ""): tag.get("value", "") for tag in root.iter("Image")}
+    controls = tuple(
+        Control(tag.get("name", ""), tag.get("toName", ""), kind, labels)
+        for name, kind in _KINDS.items()
+        for tag in root.iter(name)
+        if tag.get("toName") in images
+        and (labels := tuple(label.get("value", "") for label in tag.iter("Label") if label.get("value")))
+    )
+    if not controls:
+        raise ValueError(
+            "Expected a labeling config with an Image and BrushLabels or PolygonLabels for it, but got another. See"
+            " docs/label_studio.md for one to paste."
+        )
+    if len(read := {control.to_name for control in controls}) > 1:
+        raise ValueError(f"Expected labels for one Image, but the labeling config has them for {len(read)}.")
+    return Config(images[controls[0].to_name].removeprefix("$"), controls)
+
+
+def regions_of(result: Any, config: Config) -> dict[str, list[Region]]:
+    """The brush strokes and polygons of an annotation's result, by their labels; anything else is left out."""
+    found: dict[str, list[Region]] = {}
+    kinds = {control.name: control for control in config.controls}
+    for entry in result if isinstance(result, list) else []:
+        try:
+            region = Region.model_validate(entry)
+        except ValidationError:
+            continue  # choices and the like
+        control = kinds.get(region.from_name)
+        if control is None or region.type != control.kind:
+            continue
+        labels = region.value.get(control.kind)
+        for label in labels if isinstance(labels, list) else []:
+            if label in control.labels:
+                found.setdefault(label, []).append(region)
+    return found
+
+
+def mask_of(regions: Iterable[Region], height: int, width: int) -> NDArray[np.uint8]:
+    """What regions cover of a photo of this size: [H,W], 0 and 1.
+
+    Raises ValueError for regions of a photo of another size, of a turned photo, and for damaged ones.
+    """
+    mask = np.zeros((height, width), np.uint8)
+    for region in regions:
+        if (region.original_height, region.original_width) != (height, width):
+            raise ValueError(
+                f"Expected an annotation of a photo of {width} x {height} (width x height), but it is of one of"
+                f" {region.original_width} x {region.original_height}. Annotate the task again."
+            )
+        if region.image_rotation % 360:
+            raise ValueError("Expected an annotation of the photo as it is, but it was turned. Turn it back.")
+        mask[draw_region(region.value, height, width) != 0] = 1
+    return mask
+
+
+def prediction_of(result: Result, config: Config) -> tuple[list[dict[str, Any]], float]:
+    """Regions for what was found in a photo, and the prediction's score: the least confidence among them, else 0."""
+    height, width = result.mask.shape
+    regions, score = [], 1.0
+    for number, label in enumerate(result.classes, 1):
+        mask = result.mask == number
+        if not mask.any() or label not in config.labels:
+            continue
+        control, confidence = config.control_of(label), round(result.confidence[label], 4)
+        score = min(score, confidence)
+        regions += [
+            {
+                "id": secrets.token_urlsafe(8),
+                "from_name": control.name,
+                "to_name": control.to_name,
+                "type": control.kind,
+                "origin": "prediction",
+                "original_width": width,
+                "original_height": height,
+                "image_rotation": 0,
+                "score": confidence,
+                "value": {**value, control.kind: [label]},
+            }
+            for value in _values(mask, control.kind)
+        ]
+    return regions, score if regions else 0.0
+
+
+def _values(mask: NDArray[np.bool_], kind: str) -> list[dict[str, Any]]:
+    if kind == "brushlabels":
+        return [{"format": "rle", "rle": encode_brush(mask)}]
+    scale = np.array([100 / mask.shape[1], 100 / mask.shape[0]])
+    return [{"points": flattened(corners * scale, 4), "closed": True} for corners in outlines_of(mask)]
+
+
+def outlines_of(mask: NDArray[np.bool_]) -> list[Corners]:
+    """Outer outlines of a mask's parts, in px; parts below 4 px are left out, and an outline may move by 0.75 px."""
+    outlines = trace_polygons(mask, tolerance=_TOLERANCE, holes=False)
+    return [corners for corners in outlines if signed_area(corners) >= _LEAST_PART]

@@ -1,0 +1,225 @@
+"""Photos and masks as people have them: each is read as they expect, or refused in a sentence that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rendered import render, save_mask
+
+from rifenet.data.transforms import place, resize_and_pad, resize_mask, restore
+from rifenet.formats.pictures import load_image, load_mask
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    return render((1, 2), 0, width=60, height=40)[0]
+
+
+def test_rgb_comes_back_exactly_from_path_picture_and_array(photo: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    Image.fromarray(photo).save(path)
+    for source in (path, str(path), Image.fromarray(photo), Image.open(path), photo):
+        loaded = load_image(source)
+        assert loaded.dtype == np.uint8
+        np.testing.assert_array_equal(loaded, photo)
+
+
+def test_the_result_is_the_callers_own(photo: np.ndarray) -> None:
+    before = photo.copy()
+    load_image(photo)[:] = 0
+    np.testing.assert_array_equal(photo, before)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "CMYK", "YCbCr", "HSV", "LAB"])
+def test_every_mode_gives_the_colours_one_sees(mode: str, photo: np.ndarray) -> None:
+    picture = Image.fromarray(photo).convert("RGB" if mode == "LAB" else mode)
+    expected = np.asarray(picture.convert("RGB"), int)
+    loaded = load_image(picture)
+    assert loaded.shape == photo.shape
+    assert np.abs(loaded - expected).max() <= 1
+
+
+def test_cmyk_jpeg(tmp_path: Path) -> None:
+    path = tmp_path / "print.jpg"
+    Image.new("RGB", (32, 32), (200, 60, 30)).convert("CMYK").save(path, quality=95)
+    assert np.abs(load_image(path).reshape(-1, 3).mean(0) - (200, 60, 30)).max() < 6
+
+
+def test_transparency_is_laid_over_white() -> None:
+    pixels = np.zeros((1, 3, 4), np.uint8)
+    pixels[0, :, 3] = (0, 255, 51)
+    for source in (pixels, Image.fromarray(pixels)):
+        np.testing.assert_array_equal(load_image(source)[0, :, 0], [255, 0, 204])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey(suffix: str, tmp_path: Path) -> None:
+    deep = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    path = tmp_path / f"deep.{suffix}"
+    Image.fromarray(deep).save(path)
+    for source in (path, deep):
+        np.testing.assert_array_equal(load_image(source)[..., 1], np.arange(256).reshape(16, 16))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(orientation: int, tmp_path: Path) -> None:
+    upright = np.zeros((24, 40, 3), np.uint8)
+    upright[:8, :8] = 255  # the top left corner is white once upright
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose that a camera of that orientation has stored
+    stored = Image.fromarray(upright)
+    if orientation > 1:
+        stored = stored.transpose(Image.Transpose(undo[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.jpg"
+    stored.save(path, exif=exif, quality=95)
+    loaded = load_image(path)
+    assert loaded.shape == (24, 40, 3)
+    assert loaded[:7, :7].min() > 200
+    assert loaded[12:, 12:].max() < 50
+
+
+def test_photos_of_one_pixel_and_of_24_megapixels(tmp_path: Path) -> None:
+    for width, height in ((1, 1), (6000, 4000), (4000, 3)):
+        path = tmp_path / "photo.jpg"
+        Image.new("RGB", (width, height), (10, 200, 90)).save(path)
+        photo = load_image(path)
+        pixels, valid, placement = resize_and_pad(photo, 64)
+        assert (placement.height, placement.width) == photo.shape[:2] == (height, width)
+        assert max(placement.scaled_height, placement.scaled_width) == 64
+        assert min(placement.scaled_height, placement.scaled_width) >= 1
+        assert valid.sum() == placement.scaled_height * placement.scaled_width
+        assert np.abs(pixels[:, valid].mean(1) * 255 - (10, 200, 90)).max() < 4
+        assert restore(valid.astype(np.float32), placement).shape == (height, width)
+
+
+@pytest.mark.parametrize(
+    ("array", "complaint"),
+    [
+        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.full((4, 4), 70_000), "0 .. ?70000|70000"),
+        (np.full((4, 4), -1), "-1"),
+        (np.zeros((4, 4, 2), np.uint8), r"\[4, 4, 2\]"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"\[2, 4, 4, 3\]"),
+        (np.zeros((0, 4, 3), np.uint8), r"\[0, 4, 3\]"),
+    ],
+)
+def test_arrays_that_are_no_image(array: np.ndarray, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        load_image(array)
+
+
+def test_floating_point_picture_is_refused() -> None:
+    with pytest.raises(ValueError, match="float32"):
+        load_image(Image.new("F", (4, 4)))
+
+
+@pytest.mark.parametrize("load", [load_image, load_mask])
+def test_missing_and_broken_files_are_named(load, photo: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        load(tmp_path / "gone.png")
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path)
+    whole = tmp_path / "whole.png"
+    Image.fromarray(photo).save(whole)
+    for name, content in {
+        "empty.png": b"",
+        "text.png": b"this is no picture",
+        "cut.png": whole.read_bytes()[:2000],
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=name):
+            load(tmp_path / name)
+
+
+def test_truncated_jpeg_is_named(photo: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(photo).save(path)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(ValueError, match=r"cut\.jpg.*truncated"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("mode", ["palette", "L", "RGB", "I;16"])
+def test_masks_keep_their_values(mode: str, tmp_path: Path) -> None:
+    mask = render((3, 7), 1)[1]
+    path = tmp_path / "mask.png"
+    if mode == "palette":
+        save_mask(mask, path)
+    elif mode == "I;16":
+        Image.fromarray(mask.astype(np.uint16)).save(path)
+    else:
+        Image.fromarray(mask).convert(mode).save(path)
+    for source in (path, Image.open(path), mask, mask.astype(np.int64), mask[:, :, None], mask.astype(float)):
+        loaded = load_mask(source)
+        assert loaded.dtype == np.uint8
+        np.testing.assert_array_equal(loaded, mask)
+
+
+def test_boolean_masks() -> None:
+    mask = np.eye(5, dtype=bool)
+    np.testing.assert_array_equal(load_mask(mask), mask)
+    np.testing.assert_array_equal(load_mask(Image.fromarray(mask)), mask)
+
+
+def test_colour_coded_mask_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "colours.png"
+    colours = np.zeros((8, 8, 3), np.uint8)
+    colours[2:4] = (128, 0, 0)  # how VOC's viewers paint an aeroplane
+    Image.fromarray(colours).save(path)
+    with pytest.raises(ValueError, match=r"index mask .*class id.*colours\.png is coloured"):
+        load_mask(path)
+
+
+def test_transparent_mask_is_explained() -> None:
+    with pytest.raises(ValueError, match="transparent"):
+        load_mask(Image.new("LA", (4, 4), (1, 128)))
+
+
+def test_jpeg_mask_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mask.jpg"
+    Image.new("L", (8, 8), 1).save(path)
+    with pytest.raises(ValueError, match=r"mask\.jpg is a JPEG.*PNG"):
+        load_mask(path)
+
+
+@pytest.mark.parametrize(
+    "array", [np.full((3, 3), 256), np.full((3, 3), -1), np.full((3, 3), 0.5), np.full((3, 3), np.nan)]
+)
+def test_values_that_are_no_label(array: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="whole numbers"):
+        load_mask(array)
+
+
+def test_shapes_that_are_no_mask() -> None:
+    for shape in ((4, 4, 3), (4,), (0, 4)):
+        with pytest.raises(ValueError, match="Expected a mask"):
+            load_mask(np.zeros(shape, np.uint8))
+
+
+def test_mask_of_another_size() -> None:
+    with pytest.raises(ValueError, match="60 x 40, but got 40 x 60"):
+        resize_mask(np.zeros((60, 40), np.uint8), place(40, 60, 32))
+
+
+def test_a_single_pixel_survives_the_resize() -> None:
+    mask = np.zeros((4000, 6000), np.uint8)
+    mask[1234, 4321] = 9
+    small = resize_mask(mask, place(4000, 6000, 60))
+    assert np.argwhere(small == 9).tolist() == [[12, 43]]
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_masks_of_one_value_stay_so(value: int) -> None:
+    placement = place(30, 50, 25)
+    small = resize_mask(np.full((30, 50), value, np.uint8), placement)
+    assert set(np.unique(small[: placement.scaled_height])) == {value}
+    assert (small[placement.scaled_height :] == 255).all()
+
+
+def test_place_refuses_nothing_to_place() -> None:
+    with pytest.raises(ValueError, match="at least 1 px"):
+        place(0, 4, 10)

@@ -1,0 +1,110 @@
+"""Filling against a test of every pixel's centre by itself; tracing by what filling makes of it; by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from rifenet.formats.polygons import Corners, corners_of, fill_polygon, flattened, signed_area, trace_polygons
+
+MASKS = arrays(np.bool_, st.tuples(st.integers(1, 14), st.integers(1, 14)))
+POLYGONS = st.lists(st.tuples(st.integers(-6, 26), st.integers(-6, 26)), min_size=3, max_size=9)
+
+
+def slowly(corners: Corners, height: int, width: int) -> NDArray[np.bool_]:
+    """Even-odd rule, pixel by pixel, by how often a ray to the left meets an edge."""
+    mask = np.zeros((height, width), bool)
+    for row in range(height):
+        for column in range(width):
+            x, y, crossings = column + 0.5, row + 0.5, 0
+            for (ax, ay), (bx, by) in zip(corners, [*corners[1:], corners[0]], strict=True):
+                if (ay <= y) != (by <= y) and ax + (y - ay) * (bx - ax) / (by - ay) <= x:
+                    crossings += 1
+            mask[row, column] = crossings % 2
+    return mask
+
+
+def filled(polygons: list[Corners], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    mask = np.zeros(shape, bool)
+    for corners in polygons:
+        mask |= fill_polygon(corners, *shape)
+    return mask
+
+
+@given(POLYGONS)
+@settings(max_examples=60, deadline=None)
+def test_filling_is_the_even_odd_rule_at_pixel_centres(points: list[tuple[int, int]]) -> None:
+    corners = np.array(points) / 2 + (2**0.5 % 1, np.e % 1)  # so that no edge goes through a centre
+    assert np.array_equal(fill_polygon(corners, 11, 9), slowly(corners, 11, 9))
+
+
+def test_filling_by_hand() -> None:
+    box = np.array([[1.0, 1.0], [4.0, 1.0], [4.0, 3.0], [1.0, 3.0]])
+    expected = np.zeros((4, 5), bool)
+    expected[1:3, 1:4] = True
+    assert np.array_equal(fill_polygon(box, 4, 5), expected)
+    assert not fill_polygon(box + 10, 4, 5).any()
+    assert fill_polygon(box * 100 - 150, 4, 5).all()
+
+
+@given(MASKS)
+@settings(max_examples=120, deadline=None)
+def test_traced_polygons_fill_the_mask_again(mask: NDArray[np.bool_]) -> None:
+    polygons = trace_polygons(mask)
+    assert np.array_equal(filled(polygons, mask.shape), mask)
+    assert sum(abs(signed_area(corners)) for corners in polygons) == mask.sum()
+    pieces = [fill_polygon(corners, *mask.shape).sum() for corners in polygons]
+    assert sum(pieces) == mask.sum()  # no pixel twice
+    assert pieces == sorted(pieces, reverse=True)
+
+
+def test_rings_within_rings() -> None:
+    mask = np.zeros((40, 60), bool)
+    mask[2:38, 2:58] = True
+    mask[5:20, 5:20] = mask[8:12, 30:40] = mask[25:35, 22:50] = False
+    mask[10:15, 10:15] = mask[28:32, 30:40] = True
+    polygons = trace_polygons(mask)
+    assert len(polygons) == 3
+    assert np.array_equal(filled(polygons, mask.shape), mask)
+    assert sorted(len(corners) for corners in polygons) == [4, 4, 4 + 3 * 6]  # a hole: its four corners, and a way
+
+
+def test_fewer_corners_stay_within_the_tolerance() -> None:
+    rows, columns = np.mgrid[:200, :240]
+    disc = np.hypot(rows - 100, columns - 120) < 80
+    (exact,) = trace_polygons(disc)
+    (coarse,) = trace_polygons(disc, tolerance=1.0)
+    assert len(coarse) < len(exact) / 8
+    apart = fill_polygon(coarse, 200, 240) ^ disc
+    assert 0 < apart.sum() < 2 * np.pi * 80
+    assert (np.abs(np.hypot(rows - 100, columns - 120)[apart] - 80) < 2.5).all()
+
+
+def test_nothing_has_no_polygon() -> None:
+    assert trace_polygons(np.zeros((5, 5))) == []
+
+
+@pytest.mark.parametrize(
+    ("numbers", "sentence"),
+    [
+        ([1, 2, 3, 4], "at least 3 corners"),
+        ([1, 2, 3, 4, 5], "at least 3 corners"),
+        ("abc", "at least 3 corners"),
+        ([[1, 2], [3, 4], [5]], "at least 3 corners"),
+        ([[0, 0], [5, 5], [None, 2]], "far outside"),
+        ([[0, 0], [5, 5], [1e9, 2]], "far outside"),
+    ],
+)
+def test_what_is_no_polygon(numbers: object, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        corners_of(numbers, 10, 20)
+
+
+def test_corners_come_and_go_as_numbers() -> None:
+    corners = corners_of([0, 1, 5.126, 2, 3, 9], 10, 20)
+    assert flattened(corners) == [[0.0, 1.0], [5.13, 2.0], [3.0, 9.0]]
+    assert np.array_equal(corners_of([[0, 1], [5.126, 2], [3, 9]], 10, 20), corners)
