@@ -11,7 +11,6 @@ it; `all` that of the mask as it is given, on all of them. Confidence is judged 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -68,7 +67,7 @@ def scored(
         confidence.append(round(result.confidence["it"], 4))
         sums["all"] += intersection_union(result.mask, truth)
         if shows:
-            sums["shown"] += intersection_union(replace(result, keep_absent=True).mask, truth)
+            sums["shown"] += intersection_union(result.alone("it").astype(np.uint8), truth)
     return {kind: round(100 * float(class_iou(sums[kind])), 2) for kind in KINDS} | {"confidence": confidence}
 
 

@@ -132,7 +132,7 @@ def measure(
         for place, name in enumerate(group, 1):
             target = np.where(known, truth == place, IGNORE).astype(np.uint8)
             once = (result.mask == place).astype(np.uint8)
-            alone = ((result.scores[name] > 0.5) & result.present[name]).astype(np.uint8)
+            alone = (result.alone(name) & result.present[name]).astype(np.uint8)
             pairs = np.stack([intersection_union(found, target)[1] for found in (once, alone)])
             counts[2:, place - 1] += pairs
             if photo.shows(name, "query"):

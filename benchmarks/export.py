@@ -41,6 +41,7 @@ from rifenet.export.folder import write_unchecked
 from rifenet.formats.pictures import load_image
 from rifenet.metrics import IoUMeter, intersection_union
 from rifenet.models import build_model
+from rifenet.segmenting import margins
 
 SEED = 5
 WARMUP = 3
@@ -156,8 +157,7 @@ def _counts(engine: Engine, index: ImageIndex, episode: Episode) -> np.ndarray[A
     arrays = load_episode(index, episode, engine.size)
     context = engine.encode_support(arrays["support_images"], arrays["support_masks"], arrays["support_valid"])
     features = engine.encode_query(arrays["query_images"][None], arrays["query_valid"][None])
-    logits = engine.decode(features, context)
-    scores = restore(logits[0, 1] - logits[0, 0], arrays["placement"])
+    scores = restore(margins(engine, features, context)[0], arrays["placement"])
     return intersection_union((scores > 0).astype(np.uint8), arrays["query_mask_original"])
 
 
