@@ -41,7 +41,7 @@ from rifenet.export.folder import write_unchecked
 from rifenet.formats.pictures import load_image
 from rifenet.metrics import IoUMeter, intersection_union
 from rifenet.models import build_model
-from rifenet.segmenting import margins
+from rifenet.segmenting.margins import margins
 
 SEED = 5
 WARMUP = 3
