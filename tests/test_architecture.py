@@ -70,8 +70,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "models.files.*": ("config", "files", *MODELS, *MODEL_FILES),
     # The product.
     "engines": (),
+    "engines.device": (),
     "engines.onnx": ("engines", "data.transforms", *FORMATS, *DRAWING),
-    "engines.torch": ("engines", *MODELS, *MODEL_FILES),
+    "engines.torch": ("engines", "engines.device", *MODELS, *MODEL_FILES),
     "engines.load": ("engines",),
     "segmenting": (),
     "segmenting.*": SEGMENTING,

@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
     import torch
 
     from rifenet.data.sources import open_dataset
+    from rifenet.engines.device import choose_device
     from rifenet.evaluation.lists import read_episodes, write_episodes
     from rifenet.evaluation.presence import judged_presence
     from rifenet.evaluation.protocol import drawn_episodes, evaluate, settled
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = torch_device(options.device) if fabric is None else fabric.device
+    device = choose_device(options.device) if fabric is None else fabric.device
     leads = fabric is None or fabric.is_global_zero
     model = _load(options)
     model.config = with_test_options(model.config, options.set)
@@ -216,18 +217,6 @@ def _fabric(device: str) -> Fabric | None:
     from rifenet.training.distributed import launch, launched_ranks
 
     return launch(device) if launched_ranks() else None
-
-
-def torch_device(name: str) -> Any:
-    """The torch device; ValueError where this machine lacks it."""
-    import torch
-
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, there in present.items() if there)
-    if not present[name]:
-        raise ValueError(f"Expected a {name} device, but torch finds none here. Use --device auto or cpu.")
-    return torch.device(name)
 
 
 @contextlib.contextmanager

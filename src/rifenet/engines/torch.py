@@ -12,25 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from rifenet.engines import Context
+from rifenet.engines.device import choose_device
 from rifenet.models import Prototype, RiFeNet, SupportContext, build_model, upsample
 from rifenet.models.baseline import PrototypeContext
 from rifenet.models.files.checkpoint import backbone_hash
 from rifenet.models.files.hub import load_model
 
 _DEFAULT_SIZE = 473
-
-
-def choose_device(device: str = "auto") -> torch.device:
-    """`auto` is CUDA, else Apple MPS, else the CPU. Raises ValueError for a device that this machine does not have."""
-    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return torch.device(next(kind for kind, there in usable.items() if there))
-    kind, _, index = device.partition(":")
-    count = torch.cuda.device_count() if kind == "cuda" else 1
-    if not usable.get(kind, False) or (index and not (index.isdecimal() and int(index) < count)):
-        there = ", ".join(["auto", *(kind for kind, there in usable.items() if there)])
-        raise ValueError(f"Expected a device of this machine ({there}), but got {device!r}.")
-    return torch.device(device)
 
 
 class TorchEngine:
