@@ -11,7 +11,7 @@ from rifenet.training.distributed import launch
 def test_a_device_that_is_not_there_is_refused_as_everywhere_else() -> None:
     if torch.backends.mps.is_available():
         pytest.skip("This machine has every device that could be missing.")
-    with pytest.raises(ValueError, match="Expected a device of this machine .* but got 'mps'"):
+    with pytest.raises(ValueError, match=r"Expected a device of this machine .* but got 'mps'"):
         launch("mps")
 
 

@@ -182,34 +182,25 @@ def _config(options: argparse.Namespace, model_size: int | None) -> Config:
 
 def _load(options: argparse.Namespace) -> RiFeNet | Prototype:
     from rifenet.models import build_model
-    from rifenet.models.files.checkpoint import backbone_hash
     from rifenet.models.files.hub import load_model
 
     if options.model != "prototype":
         return load_model(options.model, weights=options.weights)
-    model = build_model(kind="prototype", backbone=options.backbone, weights=options.weights)
-    model.hash = backbone_hash(model)
-    return model
+    return named_by_backbone(build_model(kind="prototype", backbone=options.backbone, weights=options.weights))
 
 
 def _baseline(model: RiFeNet | Prototype) -> RiFeNet | Prototype:
-    """The prototype over the backbone of `model` (protocols.md 5). Raises ValueError where that lacks its stages."""
-    import dataclasses
+    from rifenet.models.build import baseline_of
 
-    from rifenet.models import build_model
+    return named_by_backbone(baseline_of(model))
+
+
+def named_by_backbone(prototype: RiFeNet | Prototype) -> RiFeNet | Prototype:
+    """The prototype with the hash of its backbone for its own: it has no other weights."""
     from rifenet.models.files.checkpoint import backbone_hash
 
-    baseline = build_model(dataclasses.replace(model.config, kind="prototype", pretrained=False))
-    weights = model.backbone.state_dict()
-    needed = baseline.backbone.state_dict().keys()
-    if not needed <= weights.keys():
-        raise ValueError(
-            f"Expected a model whose backbone has the prototype's stages {baseline.backbone.used_stages}, but it ends "
-            f"before. Score --model prototype --backbone {model.config.backbone} by itself."
-        )
-    baseline.backbone.load_state_dict({name: weights[name] for name in needed})
-    baseline.hash = backbone_hash(baseline)
-    return baseline
+    prototype.hash = backbone_hash(prototype)
+    return prototype
 
 
 def _fabric(device: str) -> Fabric | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from rifenet.engines import Context
 from rifenet.engines.device import choose_device
-from rifenet.models import Prototype, RiFeNet, SupportContext, build_model, upsample
+from rifenet.models import Prototype, RiFeNet, SupportContext, upsample
 from rifenet.models.baseline import PrototypeContext
+from rifenet.models.build import baseline_of
 from rifenet.models.files.checkpoint import backbone_hash
 from rifenet.models.files.hub import load_model
 
@@ -53,10 +53,7 @@ class TorchEngine:
 
     def baseline(self) -> TorchEngine:
         """The training-free `prototype` baseline (protocols.md 5) over the same frozen backbone and size."""
-        config = replace(self.model.config, kind="prototype", pretrained=False, weights="")
-        prototype = build_model(config)
-        prototype.backbone.load_state_dict(self.model.backbone.state_dict())
-        engine = TorchEngine(prototype, device=str(self.device))
+        engine = TorchEngine(baseline_of(self.model), device=str(self.device))
         engine.size = self.size
         return engine
 
