@@ -20,6 +20,9 @@ Source = str | PathLike[str] | Image.Image | NDArray[Any]
 IGNORE = 255
 """Label of the pixels of a mask that count for nothing."""
 
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""Endings, in lower case, of the files of a folder that are taken for photos."""
+
 _LOSSY = {"JPEG": "a JPEG", "MPO": "a JPEG", "WEBP": "a WebP", "jpeg": "a TIFF of JPEG", "webp": "a TIFF of WebP"}
 
 
