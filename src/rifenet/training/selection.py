@@ -16,10 +16,10 @@ from rifenet.files import write_text
 from rifenet.metrics import IoUMeter, auroc, expected_calibration_error
 from rifenet.models import RiFeNet
 from rifenet.models.files.checkpoint import read_model, save_model
+from rifenet.models.files.hub import MODEL_FILE
 from rifenet.training.episodes import Split
 from rifenet.training.logging import RunLog
 
-MODEL_FILE = "model.safetensors"
 CARD_FILE = "card.md"
 LEAST_AUROC = 0.75  # of presence on held-out images, for a calibration to be kept
 
