@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rifenet.engines import Context, Engine
+from rifenet.formats.pictures import binary_mask
 from rifenet.metrics import class_iou, intersection_union
 from rifenet.segmenting.shots import Shots
 
@@ -174,7 +175,7 @@ def iou(found: NDArray[np.uint8], mask: NDArray[np.uint8]) -> float:
 
 def inverted(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The mask with object and background exchanged; 255 stays."""
-    return np.where(mask == 255, 255, mask == 0).astype(np.uint8)
+    return binary_mask(mask, 0)
 
 
 def _learn(engine: Engine, inputs: Shots, rows: list[int]) -> Context:

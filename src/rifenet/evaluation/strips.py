@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from rifenet.data.episodes import binary_mask, load_episode, load_pair
+from rifenet.data.episodes import load_episode, load_pair
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, evaluation_episodes
 from rifenet.data.transforms import restore
@@ -32,6 +32,7 @@ from rifenet.evaluation.result import EpisodeCounts, unpack_counts
 from rifenet.evaluation.scoring import device_of
 from rifenet.evaluation.unlabeled import semi_supervised
 from rifenet.files import write_bytes
+from rifenet.formats.pictures import binary_mask
 from rifenet.metrics import class_iou, intersection_union
 from rifenet.models import RiFeNet
 

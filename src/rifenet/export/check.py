@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rifenet.data.transforms import resize_and_pad, resize_mask
 from rifenet.engines import Engine
 from rifenet.examples.samples import Example, load_examples
-from rifenet.formats.pictures import load_image, load_mask
+from rifenet.formats.pictures import binary_mask, load_image, load_mask
 
 CLASSES = 3
 PHOTOS = 4
@@ -57,9 +57,8 @@ def learning_inputs(
     for shot in shots:
         image, real, placement = resize_and_pad(load_image(shot.image), size)
         labels = load_mask(shot.mask)
-        own = np.where(labels == 255, 255, labels == class_id).astype(np.uint8)
         images.append(image)
-        masks.append(resize_mask(own, placement))
+        masks.append(resize_mask(binary_mask(labels, class_id), placement))
         valid.append(real)
     return np.stack(images), np.stack(masks), np.stack(valid)
 
