@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from rifenet.advice.photos import describe, look_at, ranked
-from rifenet.advice.shots import MARGIN, agreement, inverted, judged, predicted
+from rifenet.advice.shot_agreement import MARGIN, agreement, inverted, judged, predicted
 from rifenet.data.episodes import binary_mask, load_pair
 from rifenet.data.index import ImageIndex
 from rifenet.data.sources import open_dataset

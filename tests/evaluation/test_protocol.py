@@ -25,7 +25,7 @@ from rifenet.data.transforms import place
 from rifenet.evaluation import scoring
 from rifenet.evaluation.protocol import evaluate, score_episodes
 from rifenet.evaluation.provenance import git_commit
-from rifenet.evaluation.result import unpack_counts
+from rifenet.evaluation.result_file import unpack_counts
 from rifenet.formats.pictures import binary_mask
 from rifenet.models import build_model
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation.test_result import counted, result
+from evaluation.test_result_file import counted, result
 
 from rifenet.config import PROTOCOLS
 from rifenet.evaluation.report import report
-from rifenet.evaluation.result import compare_results, names_hash, write_result
+from rifenet.evaluation.result_file import compare_results, names_hash, write_result
 from rifenet.evaluation.settings import PASCAL_5I, setting_label
 
 PASCAL = {

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     from rifenet.evaluation.lists import read_episodes, write_episodes
     from rifenet.evaluation.presence import judged_presence
     from rifenet.evaluation.protocol import drawn_episodes, evaluate, settled
-    from rifenet.evaluation.result import write_result
+    from rifenet.evaluation.result_file import write_result
 
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -52,7 +52,7 @@ class Grid(NamedTuple):
     rows: tuple[Row, ...]
 
 
-class Job(NamedTuple):
+class PlannedRun(NamedTuple):
     """One training run and its evaluation, and the (row, fold, seed) that it stands for."""
 
     folder: Path
@@ -91,17 +91,17 @@ def read_grid(path: str | Path, base: Config, *, folds: Sequence[int] = (), seed
     )
 
 
-def plan(grid: Grid, out: str | Path) -> list[Job]:
+def plan(grid: Grid, out: str | Path) -> list[PlannedRun]:
     """The runs of a grid, each once whatever the number of rows that share it, in folders below `out`/runs.
 
     All rows of the first seed come first, so that the table is whole early.
     """
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, PlannedRun] = {}
     for seed, fold, row in itertools.product(grid.seeds, grid.folds, grid.rows):
         config = run_config(row.config, fold, seed)
         folder = Path(out) / "runs" / run_name(config)
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, out=str(folder)))
-        jobs.setdefault(folder.name, Job(folder, config, [])).uses.append((row.name, fold, seed))
+        jobs.setdefault(folder.name, PlannedRun(folder, config, [])).uses.append((row.name, fold, seed))
     return list(jobs.values())
 
 

@@ -51,7 +51,7 @@ class Model(Protocol):
         """Its buffers."""
 
 
-class Rules(NamedTuple):
+class ScoringRules(NamedTuple):
     """How an episode is scored; the defaults are `pfenet`'s."""
 
     squashed: bool = False
@@ -62,7 +62,7 @@ class Rules(NamedTuple):
     """Each shot alone, then `majority`, instead of one pass over all shots."""
 
 
-PFENET = Rules()
+PFENET = ScoringRules()
 
 
 def extended(one: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -84,7 +84,7 @@ def extended_side(size: int) -> int:
     return size + (1 - size) % _GRID
 
 
-def predicted_mask(logits: Tensor, placement: Placement, rules: Rules = PFENET) -> NDArray[np.uint8]:
+def predicted_mask(logits: Tensor, placement: Placement, rules: ScoringRules = PFENET) -> NDArray[np.uint8]:
     """Mask of one query, uint8 [H,W] at its original size or [S,S] (1 foreground), from logits [1,2,h,w].
 
     Raises ValueError for logits that are not finite.

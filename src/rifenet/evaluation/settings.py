@@ -6,7 +6,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
-from rifenet.evaluation.result import names_hash
+from rifenet.evaluation.result_file import names_hash
 
 PASCAL_5I = "PASCAL-5i"
 _PASCAL_TEST_IMAGES = 1449

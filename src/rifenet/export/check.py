@@ -16,7 +16,7 @@ CLASSES = 3
 PHOTOS = 4
 
 
-class Agreement(NamedTuple):
+class EngineAgreement(NamedTuple):
     """How near two engines are."""
 
     mask_iou: float
@@ -27,7 +27,7 @@ class Agreement(NamedTuple):
     """Number of photos segmented."""
 
 
-def compare(first: Engine, second: Engine) -> Agreement:
+def compare(first: Engine, second: Engine) -> EngineAgreement:
     """Both engines learn `CLASSES` classes, the n-th from n photos, and segment the same `PHOTOS` photos."""
     names, examples = load_examples()
     queries = [resize_and_pad(load_image(each.image), first.size) for each in _spread(examples, PHOTOS)]
@@ -46,7 +46,7 @@ def compare(first: Engine, second: Engine) -> Agreement:
         shared += int((masks[0] & masks[1]).sum())
         either += int((masks[0] | masks[1]).sum())
     iou = shared / either if either else 1.0
-    return Agreement(iou if np.isfinite(largest) else 0.0, largest, len(queries))
+    return EngineAgreement(iou if np.isfinite(largest) else 0.0, largest, len(queries))
 
 
 def learning_inputs(

@@ -17,8 +17,8 @@ from rifenet.metrics import IoUMeter, auroc, calibrated, expected_calibration_er
 from rifenet.models import RiFeNet
 from rifenet.models.files.checkpoint import read_model, save_model
 from rifenet.models.files.hub import MODEL_FILE
-from rifenet.training.episodes import Split
 from rifenet.training.logging import RunLog
+from rifenet.training.split import Split
 
 CARD_FILE = "card.md"
 LEAST_AUROC = 0.75  # of presence on held-out images, for a calibration to be kept
