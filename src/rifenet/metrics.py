@@ -9,6 +9,7 @@ batches, workers or ranks. All figures are shares in [0, 1]; NaN stands for "no 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -176,6 +177,11 @@ def calibrated(
 ) -> NDArray[np.float64]:
     """`sigmoid(a * statistic + b + shift)`: the confidence, in [0,1], of each `presence_statistic`."""
     return sigmoid(np.asarray(calibration["a"] * statistics + calibration["b"] + shift, np.float64))
+
+
+def log_odds(probability: float) -> float:
+    """log(p / (1 - p)) of a probability in (0,1): what `sigmoid` undoes."""
+    return math.log(probability / (1 - probability))
 
 
 def presence_statistic(scores: NDArray[np.float32]) -> float:
