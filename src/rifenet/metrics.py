@@ -53,7 +53,7 @@ def intersection_union(prediction: NDArray[np.uint8], target: NDArray[np.uint8])
 
 
 class IoUMeter:
-    """Sums of `intersection_union` for each class; meters of several ranks or shards merge by addition."""
+    """Sums of `intersection_union` for each class."""
 
     def __init__(self, class_ids: Sequence[int]) -> None:
         self.class_ids = tuple(class_ids)
@@ -67,13 +67,6 @@ class IoUMeter:
         rows = _rows(class_ids, self.class_ids)
         np.add.at(self.state, rows, counts)
         np.add.at(self.episodes, rows, 1)
-
-    def merge(self, other: IoUMeter) -> None:
-        """Adds the sums of a meter of the same classes; ValueError otherwise."""
-        if other.class_ids != self.class_ids:
-            raise ValueError(f"Expected a meter of the classes {self.class_ids}, but got one of {other.class_ids}.")
-        self.state += other.state
-        self.episodes += other.episodes
 
     def compute(self, absent_as_zero: bool = False) -> dict[str, float]:
         """`{"miou": ..., "fb_iou": ...}`."""

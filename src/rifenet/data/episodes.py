@@ -23,7 +23,6 @@ from rifenet.data.sampling import (
     episodes_to_json,
     evaluation_episodes,
     split_holdout,
-    training_episode,
 )
 from rifenet.data.transforms import resize_and_pad, resize_mask, squash, to_float
 from rifenet.data.views import strong_view, view_rng, weak_view
@@ -42,7 +41,6 @@ __all__ = [
     "load_episode",
     "load_pair",
     "split_holdout",
-    "training_episode",
 ]
 
 _KEPT_AS_LISTS = ("placement", "query_mask_original", "unlabeled_images", "unlabeled_valid")
