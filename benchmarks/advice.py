@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import Draw, Values, add_draws, difference, each_picture_once, measure_draws, parser
 from rifenet.advice.photos import describe, look_at, ranked
-from rifenet.advice.shots import MARGIN, inverted, judged, predicted, shot_agreement
+from rifenet.advice.shot_agreement import MARGIN, agreement, inverted, judged, predicted
 from rifenet.data.transforms import resize_and_pad, resize_mask
 from rifenet.engines.torch import TorchEngine
 from rifenet.metrics import class_iou, intersection_union
@@ -85,7 +85,7 @@ def shifted(mask: NDArray[np.uint8], valid: NDArray[np.bool_], signs: tuple[int,
 
 def verdicts(engine: TorchEngine, shots: Sequence[Shot]) -> Values:
     """What advice says of shots, without the words."""
-    advice = judged("", [""] * len(shots), shot_agreement(engine, stacked(shots)))
+    advice = judged("", [""] * len(shots), agreement(engine, stacked(shots)))
     return {
         "warned": [each.number for each in advice if each.warns],
         "verdicts": [each.verdict for each in advice],
