@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rifenet.config.model import BACKBONES, GUIDES, TEST_OPTIONS, ModelConfig, behaviour, with_test_options
-from rifenet.config.options import About, about_option, free_options
+from rifenet.config.model import TEST_OPTIONS, ModelConfig, with_test_options
+from rifenet.config.network import BACKBONES, GUIDES, NetworkConfig
+from rifenet.config.options import About, about_option, behaviour, free_options
 from rifenet.config.protocols import PROTOCOLS, default_episodes
 from rifenet.config.recipe import DATASETS, FOLDS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig
 
@@ -32,6 +33,7 @@ __all__ = [
     "DataConfig",
     "EvalConfig",
     "ModelConfig",
+    "NetworkConfig",
     "TrainConfig",
     "about_option",
     "behaviour",
