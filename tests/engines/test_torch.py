@@ -12,8 +12,9 @@ from tiny_model import write_tiny_model
 
 from rifenet import Segmenter, load_model
 from rifenet.engines import Engine
-from rifenet.engines.torch import TorchEngine, choose_device
-from rifenet.models import upsample
+from rifenet.engines.device import choose_device
+from rifenet.engines.torch import TorchEngine
+from rifenet.models import aligned_resize
 
 SIZE = 64
 
@@ -66,7 +67,7 @@ def test_it_computes_what_the_model_does(
             model.encode_support(images[None, :2], torch.from_numpy(masks)[None, :2], valid[None, :2]),
         )
     np.testing.assert_allclose(
-        logits, upsample(expected, (SIZE, SIZE)).numpy(), rtol=0, atol=1e-5
+        logits, aligned_resize(expected, (SIZE, SIZE)).numpy(), rtol=0, atol=1e-5
     )  # its backbone is folded
 
 
@@ -146,7 +147,7 @@ def test_a_context_of_another_network_is_refused(
     engine: TorchEngine, pictures: NDArray[np.float32], masks: NDArray[np.uint8]
 ) -> None:
     foreign = engine.baseline().encode_support(pictures[:1], masks[:1], VALID[:1])
-    with pytest.raises(ValueError, match=r"Expected a context with prototype, tokens.*but got prototypes"):
+    with pytest.raises(ValueError, match=r"Expected a context with prototype, prior_keys.*but got prototypes"):
         engine.decode(engine.encode_query(pictures[:1], VALID[:1]), foreign)
 
 

@@ -76,7 +76,7 @@ def _markdown(options: argparse.Namespace, out: Path) -> str:
 
 def _pictures(options: argparse.Namespace, out: Path) -> list[str]:
     """Lines of the sections with pictures, which are written into a folder beside the report."""
-    from rifenet.evaluation.pictures import ablation_sections, curve_sections, reliability_sections
+    from rifenet.evaluation.report_pictures import ablation_sections, curve_sections, reliability_sections
 
     folder, relative_to = out.with_suffix(""), out.parent
     lines = curve_sections(options.results, folder, relative_to)
@@ -87,16 +87,23 @@ def _pictures(options: argparse.Namespace, out: Path) -> list[str]:
     return lines + ablation_sections(options.ablation, folder, relative_to)
 
 
+def _is_of(record: dict[str, Any], model: Any) -> bool:
+    """Whether a result's record of its model means this one; older records name the weights only."""
+    if "weights_hash" in record:
+        return bool(record["checkpoint_hash"] == model.hash)
+    return bool(record["checkpoint_hash"] == model.weights_hash)
+
+
 def _strips(options: argparse.Namespace, name: str, folder: Path, relative_to: Path, taken: set[str]) -> list[str]:
     from rifenet.data.sources import open_dataset
-    from rifenet.evaluation.pictures import unused
-    from rifenet.evaluation.result import read_result
+    from rifenet.evaluation.report_pictures import unused
+    from rifenet.evaluation.result_file import read_result
     from rifenet.evaluation.strips import strip_sections
     from rifenet.models.files.hub import load_model
 
     model = load_model(name)
     results = {path: read_result(path) for path in options.results}
-    own = {path: result for path, result in results.items() if result["model"]["checkpoint_hash"] == model.hash}
+    own = {path: result for path, result in results.items() if _is_of(result["model"], model)}
     if not own:
         raise ValueError(
             f"Expected a result of the model {name} (checkpoint {model.hash[:12]}), but none of the result files is. "

@@ -11,7 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+from rifenet.cli.console import note
+from rifenet.formats.pictures import PHOTO_SUFFIXES
+
 MANIFEST = "manifest.json"
 CLASSES = "classes.safetensors"
 """The learned classes of a run that adapts: what it goes on with."""
@@ -25,10 +27,10 @@ def photos_of(queries: list[str], out: Path | None, masks: set[Path]) -> list[Pa
         if path.is_dir():
             if out is not None and path.resolve() == out.resolve():
                 raise ValueError(f"Expected --out to be another folder than --query, but both are {path}.")
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTOS and file.is_file())
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file())
             found = [file for file in found if file.resolve() not in masks]
             if not found:
-                raise ValueError(f"Expected photos ({', '.join(sorted(PHOTOS))}) in {path}, but it holds none.")
+                raise ValueError(f"Expected photos ({', '.join(PHOTO_SUFFIXES)}) in {path}, but it holds none.")
         for file in found:
             photos.setdefault(file.resolve(), file)
     return list(photos.values())
@@ -65,14 +67,26 @@ def claim(out: Path, settings: dict[str, Any], overwrite: bool) -> dict[str, Any
                 f"Expected an empty or new folder, but {out} holds other files. Choose another --out, or add"
                 " --overwrite."
             )
-        if known.get("settings") != settings:
+        if _of_the_weights_alone(known.get("settings"), settings):
+            note(
+                f"{out} is from a version that did not record the model's threshold and calibration: its photos are"
+                " segmented again."
+            )
+        elif known.get("settings") != settings:
             raise ValueError(
                 f"Expected {out} to hold results of these classes, model and options, but it holds others."
                 " Choose another --out, or add --overwrite."
             )
-        adopted = known.get("adopted", {})
+        else:
+            adopted = known.get("adopted", {})
     begin(out, settings, adopted)
     return adopted
+
+
+def _of_the_weights_alone(known: Any, settings: dict[str, Any]) -> bool:
+    """Whether `known` settings are the same, but name the model by the hash of its weights, as older versions did."""
+    model = settings["model"]
+    return bool(known == {**settings, "model": {"name": model["name"], "hash": model["weights_hash"]}})
 
 
 def begin(out: Path, settings: dict[str, Any], adopted: dict[str, Any]) -> None:

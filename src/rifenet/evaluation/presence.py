@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from rifenet.config import Config
 from rifenet.data.episodes import load_episode
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, absent_query, evaluation_episodes
 from rifenet.data.transforms import resize_and_pad
-from rifenet.evaluation.prediction import Model
+from rifenet.evaluation.prediction import Model, margins, mask_threshold
 from rifenet.evaluation.scoring import device_of
 from rifenet.formats.pictures import load_image
-from rifenet.metrics import auroc, expected_calibration_error, presence_statistic
+from rifenet.metrics import auroc, calibrated, expected_calibration_error, presence_statistic, sigmoid
 from rifenet.models.baseline import PrototypeFeatures
 from rifenet.models.masks import soft_masks, valid_on_grid
 from rifenet.models.matching import matching_prototypes, matching_score
@@ -93,8 +93,8 @@ def _statistics(model: Model, index: ImageIndex, episode: Episode, queries: Sequ
         support, query, seen = _inputs(model, index, replace(episode, query=number), size)
         context = model.encode_support(*support) if context is None else context
         logits = model.decode(model.encode_query(query[0], query[2]), context)
-        scores = nn.functional.interpolate(logits.float(), (size, size), mode="bilinear", align_corners=True).softmax(1)
-        found.append(presence_statistic(scores[0, 1].cpu().numpy()[seen]))
+        own = margins(logits, size, mask_threshold(model))
+        found.append(presence_statistic(sigmoid(own[seen])))
     return found
 
 
@@ -123,7 +123,7 @@ def fit_calibration(statistics: NDArray[np.float64], present: NDArray[np.bool_])
     weights = np.zeros(2)
     ridge = np.eye(2) / 100
     for _ in range(100):
-        probability = 1 / (1 + np.exp(-inputs @ weights))
+        probability = sigmoid(inputs @ weights)
         gradient = inputs.T @ (probability - present) + ridge @ weights
         curvature = (inputs * (probability * (1 - probability))[:, None]).T @ inputs + ridge
         step = np.linalg.solve(curvature, gradient)
@@ -131,11 +131,6 @@ def fit_calibration(statistics: NDArray[np.float64], present: NDArray[np.bool_])
         if np.abs(step).max() < 1e-9:
             break
     return {"a": float(weights[0]), "b": float(weights[1])}
-
-
-def confidence(statistics: NDArray[np.float64], calibration: dict[str, float]) -> NDArray[np.float64]:
-    """The calibrated probability of each statistic, in [0,1]."""
-    return np.asarray(1 / (1 + np.exp(-(calibration["a"] * statistics + calibration["b"]))))
 
 
 def judged_presence(model: Any, index: ImageIndex, config: Config, count: int) -> dict[str, Any]:
@@ -160,10 +155,10 @@ def judged_presence(model: Any, index: ImageIndex, config: Config, count: int) -
             min_area=data.min_area,
         )
     statistics, present = presence_pairs(model.eval(), index, episodes, data.image_size, seed)
-    sure = confidence(statistics, calibration)
+    sure = calibrated(statistics, calibration)
     told = {"pairs": len(episodes), "negatives": "class-uniform", **separation(statistics, present, sure)}
     statistics = against_hard(statistics, present, hard_statistics(model, index, episodes, data.image_size, seed))
-    hard = separation(statistics, present, confidence(statistics, calibration))
+    hard = separation(statistics, present, calibrated(statistics, calibration))
     return {**told, "bins": reliability_bins(sure, present), "hard": {"negatives": HARD, **hard}}
 
 
