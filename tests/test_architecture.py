@@ -71,7 +71,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # The product.
     "engines": (),
     "engines.device": (),
-    "engines.onnx": ("engines", "data.transforms", *FORMATS, *DRAWING),
+    "engines.onnx": ("config", "engines", "data.transforms", *FORMATS, *DRAWING),
     "engines.torch": ("engines", "engines.device", *MODELS, *MODEL_FILES),
     "engines.load": ("engines",),
     "segmenting": (),
@@ -118,23 +118,18 @@ TORCH_FREE = (
 FABRIC = ("training.*", "evaluation.*", "cli.train", "cli.evaluate")
 MAY_IMPORT_BY_NAME = ("__init__", "models", "cli.main")  # may hand a string to importlib.import_module
 
-BASE = {
-    "torch",
-    "numpy",
-    "PIL",
-    "safetensors",
-    "rich",
-    "yaml",
-    "jsonargparse",
-    "lightning_fabric",
-    "filelock",
-    "markdown_it",
-}
+BASE = {"torch", "numpy", "PIL", "safetensors", "rich"}
 EXTRAS = {
     "fastapi": ("server.*",),
     "uvicorn": ("server.*",),
     "starlette": ("server.*",),
     "pydantic": ("server.*",),
+    "lightning_fabric": ("*",),  # has a rule of its own, FABRIC
+    "jsonargparse": (),
+    "yaml": (),
+    "filelock": ("training.features", "evaluation.ablation"),
+    "matplotlib": (),
+    "markdown_it": ("evaluation.page",),
     "onnx": ("export.*",),
     "onnxscript": ("export.*",),
     "onnxruntime": ("export.*",),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.cli.console import note
-from rifenet.config import DataConfig
+from rifenet.config import DataConfig, needs
 
 _EXAMPLE = """examples:
   rifenet report runs/*/result*.json --out results.md
@@ -18,6 +18,7 @@ _EXAMPLE = """examples:
   rifenet report --ablation runs/ablation/*.json --out ablations.md"""
 
 
+@needs("rifenet[report]")
 def main(argv: list[str]) -> int:
     """Writes the report, and its pictures beside it, and returns 0."""
     parser = argparse.ArgumentParser(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rifenet.config.extras import MissingExtra, needs
 from rifenet.config.model import TEST_OPTIONS, ModelConfig, with_test_options
 from rifenet.config.network import BACKBONES, GUIDES, NetworkConfig
 from rifenet.config.options import About, about_option, behaviour, free_options
@@ -32,6 +33,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "EvalConfig",
+    "MissingExtra",
     "ModelConfig",
     "NetworkConfig",
     "TrainConfig",
@@ -41,6 +43,7 @@ __all__ = [
     "effective",
     "from_dict",
     "load_config",
+    "needs",
     "resolved",
     "save_config",
     "to_dict",
@@ -125,14 +128,16 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
 
 def save_config(config: Config, path: str | Path) -> None:
     """Writes `config` as YAML."""
-    import yaml
+    with needs("rifenet[train]"):
+        import yaml
 
     Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
 
 
 def load_config(path: str | Path) -> Config:
     """Reads a YAML file written by `save_config` or by hand. Raises FileNotFoundError or ValueError."""
-    import yaml
+    with needs("rifenet[train]"):
+        import yaml
 
     path = Path(path)
     if not path.is_file():
