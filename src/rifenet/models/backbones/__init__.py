@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from rifenet.config import ModelConfig
+from rifenet.config import NetworkConfig
 from rifenet.models.backbones.base import Backbone, Features, Levels
 from rifenet.models.backbones.efficientnet_lite import EfficientNetLite
 from rifenet.models.backbones.resnet import BLOCKS, ResNet
@@ -46,7 +46,7 @@ def build_backbone(
     Raises:
         ValueError: an unknown name or option, or a ResNet option for an EfficientNet-Lite.
     """
-    ModelConfig(  # refuses wrong options
+    NetworkConfig(  # refuses wrong options
         backbone=name,
         stride=stride,
         deep_stages=deep_stages,
