@@ -114,7 +114,7 @@ def scored(
         confidence.append(round(result.confidence["it"], 4))
         sums["all"] += intersection_union(result.mask, truth)
         if shows:
-            sums["shown"] += intersection_union((result.scores["it"] > 0.5).astype(np.uint8), truth)
+            sums["shown"] += intersection_union(result.alone("it").astype(np.uint8), truth)
     return {kind: round(100 * float(class_iou(sums[kind])), 2) for kind in KINDS} | {"confidence": confidence}
 
 

@@ -32,7 +32,7 @@ from rifenet.engines import Context
 from rifenet.engines.torch import TorchEngine
 from rifenet.files import write_text
 from rifenet.metrics import class_iou, intersection_union, mean_interval
-from rifenet.models import Features, upsample
+from rifenet.models import Features, aligned_resize
 from rifenet.segmenting.segmenter import Segmenter
 from rifenet.segmenting.storage import LearnedClass, Shots
 
@@ -79,7 +79,7 @@ class CachedEngine(TorchEngine):
             if (key, taught) not in self._decoded:
                 logits = self.model.decode(part, self._context(*map(torch.from_numpy, context.values())))
                 self._decoded[key, taught] = logits.numpy()
-            found.append(upsample(torch.from_numpy(self._decoded[key, taught]), (self.size, self.size)).numpy())
+            found.append(aligned_resize(torch.from_numpy(self._decoded[key, taught]), (self.size, self.size)).numpy())
         return np.concatenate(found)
 
     def _of(self, image: NDArray[np.float32]) -> tuple[bytes, Features]:

@@ -135,7 +135,7 @@ def measure(
         )
         for place, name in enumerate(group, 1):
             target = truth == place
-            alone = (result.scores[name] > 0.5) & result.present[name]
+            alone = result.alone(name) & result.present[name]
             for way, found in (("once", result.mask == place), ("alone", alone)):
                 pair = [(found & target & known).sum(), ((found | target) & known).sum()]
                 counts[f"{way}_all"][place - 1] += pair

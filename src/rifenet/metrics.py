@@ -9,6 +9,7 @@ batches, workers or ranks. All figures are shares in [0, 1]; NaN stands for "no 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -167,6 +168,11 @@ def bootstrap_difference(
 def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """1 / (1 + exp(-values)), float32, for values of any size."""
     return (0.5 + 0.5 * np.tanh(values / 2)).astype(np.float32)
+
+
+def log_odds(probability: float) -> float:
+    """log(p / (1 - p)) of a probability in (0,1): what `sigmoid` undoes."""
+    return math.log(probability / (1 - probability))
 
 
 def presence_statistic(scores: NDArray[np.float32]) -> float:

@@ -26,7 +26,7 @@ from rifenet.engines.torch import TorchEngine
 from rifenet.examples.samples import load_examples
 from rifenet.export.check import learning_inputs
 from rifenet.formats.pictures import load_image
-from rifenet.models import upsample as torch_upsample
+from rifenet.models import aligned_resize
 
 CLASSES, EXAMPLES = load_examples()
 DOGS = [example for example in EXAMPLES if example.support and "dog" in example.classes]
@@ -120,7 +120,7 @@ def test_graphs_take_any_size_and_batch(
 @pytest.mark.parametrize(("size", "to"), [((9, 9), 65), ((17, 12), 40), ((5, 5), 5)])
 def test_upsampling_is_that_of_torch(size: tuple[int, int], to: int) -> None:
     logits = np.random.default_rng(0).normal(size=(2, 2, *size)).astype(np.float32)
-    expected = torch_upsample(torch.from_numpy(logits), (to, to)).numpy()
+    expected = aligned_resize(torch.from_numpy(logits), (to, to)).numpy()
     np.testing.assert_allclose(upsample(logits, to), expected, atol=1e-5)
 
 

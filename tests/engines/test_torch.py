@@ -13,7 +13,7 @@ from tiny_model import write_tiny_model
 from rifenet import Segmenter, load_model
 from rifenet.engines import Engine
 from rifenet.engines.torch import TorchEngine, choose_device
-from rifenet.models import upsample
+from rifenet.models import aligned_resize
 
 SIZE = 64
 
@@ -66,7 +66,7 @@ def test_it_computes_what_the_model_does(
             model.encode_support(images[None, :2], torch.from_numpy(masks)[None, :2], valid[None, :2]),
         )
     np.testing.assert_allclose(
-        logits, upsample(expected, (SIZE, SIZE)).numpy(), rtol=0, atol=1e-5
+        logits, aligned_resize(expected, (SIZE, SIZE)).numpy(), rtol=0, atol=1e-5
     )  # its backbone is folded
 
 

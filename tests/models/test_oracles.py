@@ -15,10 +15,10 @@ from torch import Tensor
 
 from rifenet.models import masks
 from rifenet.models.attention import CycleCrossAttention, DeformableSelfAttention, cycle_consistent, sine_position
-from rifenet.models.head import upsample
 from rifenet.models.interaction import QueryInteraction, SupportInteraction
 from rifenet.models.prior import prior_mask
 from rifenet.models.prototypes import LocalPrototype, grid_average, masked_average
+from rifenet.models.resize import aligned_resize
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -73,7 +73,7 @@ def test_soft_masks_are_bilinear(size: tuple[int, int]) -> None:
 def test_upsample_is_bilinear_with_aligned_corners() -> None:
     logits = _random(1, 2, 5, 4)
     expected = slow_resize.bilinear_align_corners(_numpy(logits[0]), 33, 25)
-    np.testing.assert_allclose(_numpy(upsample(logits, (33, 25))[0]), expected, **CLOSE)
+    np.testing.assert_allclose(_numpy(aligned_resize(logits, (33, 25))[0]), expected, **CLOSE)
 
 
 def test_an_object_between_the_samples_keeps_its_area() -> None:

@@ -10,7 +10,7 @@ import torch
 from tiny_model import SMALL
 from torch import Tensor
 
-from rifenet.models import Prototype, RiFeNet, RiFeNetOutput, build_model, upsample
+from rifenet.models import Prototype, RiFeNet, RiFeNetOutput, aligned_resize, build_model
 from rifenet.models.backbones import Backbone
 
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -117,7 +117,7 @@ def test_any_number_of_shots_and_any_size(shots: int, size: tuple[int, int]) -> 
         logits = model.decode(features, model.encode_support(images, masks))
     assert logits.shape == (3, 2, *model.backbone.grid(*size))
     assert torch.isfinite(logits).all()
-    assert upsample(logits, size).shape == (3, 2, *size)
+    assert aligned_resize(logits, size).shape == (3, 2, *size)
 
 
 def test_forward_is_encode_and_decode() -> None:
@@ -371,6 +371,6 @@ def test_prototype_baseline_finds_a_coloured_object() -> None:
     (image, mask), (query, truth) = photo(16, 16), photo(64, 56)
     with torch.inference_mode():
         context = model.encode_support(image[None, None], mask[None, None])
-        logits = upsample(model.decode(model.encode_query(query[None]), context), (129, 129))
+        logits = aligned_resize(model.decode(model.encode_query(query[None]), context), (129, 129))
     found = logits[0, 1] > logits[0, 0]
     assert ((found & (truth == 1)).sum() / (found | (truth == 1)).sum()) > 0.5

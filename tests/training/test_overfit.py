@@ -12,7 +12,7 @@ from rifenet.config import TrainConfig
 from rifenet.data.episodes import binary_mask
 from rifenet.data.transforms import resize_and_pad, resize_mask
 from rifenet.formats.pictures import load_image, load_mask
-from rifenet.models import RiFeNet, build_model, upsample
+from rifenet.models import RiFeNet, aligned_resize, build_model
 from rifenet.training.loop import loss_terms
 from rifenet.training.losses import total
 from rifenet.training.optim import build_optimizers, learning_rates, set_learning_rates
@@ -69,7 +69,7 @@ def test_one_real_episode_is_learned_in_150_steps() -> None:
     with torch.inference_mode():
         context = model.encode_support(support[0][None, None], support[1][None, None], support[2][None, None])
         logits = model.decode(model.encode_query(query[0][None], query[2][None]), context)
-    found = upsample(logits, (SIZE, SIZE)).argmax(1)[0] == 1
+    found = aligned_resize(logits, (SIZE, SIZE)).argmax(1)[0] == 1
     scored = query[1] != 255
     iou = (found & (query[1] == 1))[scored].sum() / (found | (query[1] == 1))[scored].sum()
     assert iou > 0.95, float(iou)

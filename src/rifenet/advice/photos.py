@@ -19,12 +19,15 @@ from rifenet.data.transforms import resize_and_pad
 from rifenet.engines import Context, Engine
 from rifenet.formats.pictures import Source, load_image
 from rifenet.metrics import sigmoid
+from rifenet.segmenting.margins import margins
 from rifenet.segmenting.storage import LearnedClass
 
 _POOLED = ("evidence_means", "prototypes", "prototype")  # context fields that are averages, the most telling first
 # From which values on the words of a reason say so; about the quartiles over photos of trained classes.
 _UNDECIDED, _UNLIKE, _LIKE, _ABSENT, _PRESENT = 0.65, 0.5, 0.35, 0.35, 0.65
-_LEAST_AREA = 0.001  # share of a photo that is taken to be found where less is: nothing found is no reason for never
+_LEAST_AREA = (
+    0.001  # a photo in which the class has a smaller share counts as if it had this one, so that it can still be chosen
+)
 _ROWS = 512  # photos compared with all others at a time
 
 
@@ -83,7 +86,7 @@ def looks(
         engine: the model.
         classes: what it has learned.
         queries: paths, PIL images or [H,W,3] arrays.
-        confidence: from the logit differences of a photo's real pixels [M] and the class's shift, that it is there.
+        confidence: from the margins of a photo's real pixels [M] and the class's shift, that it is there.
         on_error: takes a photo that cannot be read, and the rest goes on.
     """
     for number, query in enumerate(queries, 1):
@@ -111,16 +114,18 @@ def look_at(
     features = engine.encode_query(pixels[None], valid[None])
     found = []
     for known in classes:
-        logits = engine.decode(features, known.context)[0]
-        differences = (logits[1] - logits[0])[valid]
-        area = float((differences > 0).mean())
-        found.append((doubt(sigmoid(differences)), known.name, confidence(differences, known.shift), area))
+        own = margins(engine, features, known.context)[0, valid]
+        area = float((own > 0).mean())
+        found.append((doubt(sigmoid(own)), known.name, confidence(own, known.shift), area))
     most, name, sure, area = max(found, key=lambda each: each[0])
     return Look(source, number, name, most, sure, area, describe(engine, pixels, valid))
 
 
 def doubt(scores: NDArray[np.float32]) -> float:
-    """Binary entropy of scores [M] in bits, each weighed by its score: what is surely background does not count."""
+    """Binary entropy of scores [M] in bits, each weighed by its score: what is surely background does not count.
+
+    A score is 0.5 at the mask's threshold.
+    """
     exact = scores.astype(np.float64)
     total = exact.sum()
     if total <= 0:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rifenet.engines import Context, Engine
 from rifenet.metrics import class_iou, intersection_union
+from rifenet.segmenting.margins import margins
 from rifenet.segmenting.shots import Shots
 
 MARGIN = 0.08
@@ -162,8 +163,7 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 def predicted(engine: Engine, features: Any, context: Context) -> NDArray[np.uint8]:
     """Mask [S,S] of one class in the one image of `features`."""
-    logits = engine.decode(features, context)[0]
-    return (logits[1] > logits[0]).astype(np.uint8)
+    return (margins(engine, features, context)[0] > 0).astype(np.uint8)
 
 
 def iou(found: NDArray[np.uint8], mask: NDArray[np.uint8]) -> float:

@@ -125,7 +125,7 @@ def score(results: list[Result], truths: list[Any], classes: list[str]) -> dict[
             together = intersection_union((result.mask == class_id).astype(np.uint8), target)
             meters["together"].update(together[None], [class_id])
             if (truth == class_id).any():
-                alone = intersection_union((result.scores[name] > 0.5).astype(np.uint8), target)
+                alone = intersection_union(result.alone(name).astype(np.uint8), target)
                 meters["alone"].update(alone[None], [class_id])
     return {kind: dict(zip(classes, map(float, class_iou(meters[kind].state)), strict=True)) for kind in SCORES}
 

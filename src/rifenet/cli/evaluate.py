@@ -46,13 +46,16 @@ def main(argv: list[str]) -> int:
     from rifenet.evaluation.presence import judged_presence
     from rifenet.evaluation.protocol import drawn_episodes, evaluate, settled
     from rifenet.evaluation.result import write_result
+    from rifenet.models.files.checkpoint import identify
 
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch_device(options.device) if fabric is None else fabric.device
     leads = fabric is None or fabric.is_global_zero
     model = _load(options)
-    model.config = with_test_options(model.config, options.set)
+    if options.set:
+        model.config = with_test_options(model.config, options.set)
+        identify(model)
     watched = leads and sys.stderr.isatty()
     index = open_dataset(
         options.dataset,

@@ -92,6 +92,13 @@ def _pictures(options: argparse.Namespace, out: Path) -> list[str]:
     return lines + ablation_sections(options.ablation, folder, relative_to)
 
 
+def _is_of(record: dict[str, Any], model: Any) -> bool:
+    """Whether a result's record of its model means this one; older records name the weights only."""
+    if "weights_hash" in record:
+        return bool(record["checkpoint_hash"] == model.hash)
+    return bool(record["checkpoint_hash"] == model.weights_hash)
+
+
 def _strips(options: argparse.Namespace, name: str, folder: Path, relative_to: Path, taken: set[str]) -> list[str]:
     from rifenet.data.sources import open_dataset
     from rifenet.evaluation.pictures import unused
@@ -101,7 +108,7 @@ def _strips(options: argparse.Namespace, name: str, folder: Path, relative_to: P
 
     model = load_model(name)
     results = {path: read_result(path) for path in options.results}
-    own = {path: result for path, result in results.items() if result["model"]["checkpoint_hash"] == model.hash}
+    own = {path: result for path, result in results.items() if _is_of(result["model"], model)}
     if not own:
         raise ValueError(
             f"Expected a result of the model {name} (checkpoint {model.hash[:12]}), but none of the result files is. "

@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
     queries = output_names(photos_of(arguments.query, out, masks))
 
     from rifenet.segmenting.pseudo_labels import COUNT
+    from rifenet.segmenting.queries import model_record
     from rifenet.segmenting.segmenter import Segmenter
 
     segmenter = Segmenter.from_pretrained(arguments.model, arguments.device, arguments.threads)
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> int:
         pair = zip(*shots, strict=True)
         segmenter.learn(name, *pair, white_is_object=arguments.white_is_object, label=labels.get(name))
     settings = {
-        "model": {"name": segmenter.engine.name, "hash": segmenter.engine.hash},
+        "model": model_record(segmenter.engine),
         "classes": {name: [[digest(path) for path in shot] for shot in shots] for name, shots in supports.items()},
         "keep_absent": arguments.keep_absent,
         "white_is_object": arguments.white_is_object,

@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rifenet.cli.console import note
+
 PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 MANIFEST = "manifest.json"
 CLASSES = "classes.safetensors"
@@ -65,14 +67,26 @@ def claim(out: Path, settings: dict[str, Any], overwrite: bool) -> dict[str, Any
                 f"Expected an empty or new folder, but {out} holds other files. Choose another --out, or add"
                 " --overwrite."
             )
-        if known.get("settings") != settings:
+        if _of_the_weights_alone(known.get("settings"), settings):
+            note(
+                f"{out} is from a version that did not record the model's threshold and calibration: its photos are"
+                " segmented again."
+            )
+        elif known.get("settings") != settings:
             raise ValueError(
                 f"Expected {out} to hold results of these classes, model and options, but it holds others."
                 " Choose another --out, or add --overwrite."
             )
-        adopted = known.get("adopted", {})
+        else:
+            adopted = known.get("adopted", {})
     begin(out, settings, adopted)
     return adopted
+
+
+def _of_the_weights_alone(known: Any, settings: dict[str, Any]) -> bool:
+    """Whether `known` settings are the same, but name the model by the hash of its weights, as older versions did."""
+    model = settings["model"]
+    return bool(known == {**settings, "model": {"name": model["name"], "hash": model["weights_hash"]}})
 
 
 def begin(out: Path, settings: dict[str, Any], adopted: dict[str, Any]) -> None:

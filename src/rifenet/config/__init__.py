@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rifenet.config.model import BACKBONES, GUIDES, TEST_OPTIONS, ModelConfig, with_test_options
+from rifenet.config.model import BACKBONES, GUIDES, TEST_OPTIONS, ModelConfig, behaviour, with_test_options
 from rifenet.config.protocols import PROTOCOLS, default_episodes
 from rifenet.config.recipe import DATASETS, FOLDS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig
 
@@ -30,6 +30,7 @@ __all__ = [
     "EvalConfig",
     "ModelConfig",
     "TrainConfig",
+    "behaviour",
     "default_episodes",
     "effective",
     "from_dict",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,12 @@ TEST_OPTIONS = (
 )
 """Fields that no weight depends on, and that a trained model may have otherwise: how much is learned of a class, and
 from which probability on a pixel is of it."""
+NO_BEHAVIOUR = (
+    *("weights", "pretrained", "random_tokens", "guide", "aux"),
+    *("proj_dropout", "dropout", "attention_dropout", "point_dropout", "value_dropout", "cycle_dropout"),
+    *("head_dropout", "assist_dropout"),
+)
+"""Fields that say nothing of what a trained model answers: where its weights come from, and what only training does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +112,7 @@ class ModelConfig:
     """Beyond the paper: views from which a class is learned (rifenet.models.beyond.support_views). 1: its photos as
     they are; 2: also mirrored; 4: also a closer look at the object, both ways. Training has no such views."""
     mask_threshold: float = 0.5
-    """Beyond the paper: probability from which on a pixel is in the mask, in (0,1); training does without. `decode`
-    moves its logits so that their own threshold, 0.5, is here."""
+    """Beyond the paper: probability from which on a pixel is in the mask, in (0,1). No loss depends on it."""
     guide: str = "query"
     """Local prototype that guides the unlabeled branch: query (the labeled query's), self (its own) or none."""
     aux: bool = True
@@ -174,6 +180,16 @@ class ModelConfig:
             *("head_dropout", "assist_dropout"),
         ):
             expect(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "a probability in [0,1)")
+
+
+def behaviour(config: ModelConfig) -> dict[str, Any]:
+    """What `config` says of a trained model's answers: fields with another value than the default, by name.
+
+    Fields that are as by default are left out, so that a new option, off by default, leaves what a model is called.
+    """
+    fields = sorted(item.name for item in dataclasses.fields(config) if item.name not in NO_BEHAVIOUR)
+    defaults = ModelConfig()
+    return {name: getattr(config, name) for name in fields if getattr(config, name) != getattr(defaults, name)}
 
 
 def with_test_options(config: ModelConfig, settings: Iterable[str]) -> ModelConfig:

@@ -31,12 +31,22 @@ class Engine(Protocol):
 
     @property
     def hash(self) -> str:
-        """Identifies the weights: contexts of another hash do not fit."""
+        """Says which model it is, by weights, behaviour and calibration: contexts of another hash do not fit."""
+        ...
+
+    @property
+    def weights_hash(self) -> str:
+        """Hash of the weights alone, by which files from before `hash` covered the rest name a model."""
         ...
 
     @property
     def size(self) -> int:
         """S."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """Foreground probability from which on a pixel is in the mask, in (0,1)."""
         ...
 
     @property
@@ -61,7 +71,7 @@ class Engine(Protocol):
         ...
 
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
-        """Logits [B,2,S,S] (background, foreground) of one class in the images that `encode_query` saw."""
+        """The network's own logits [B,2,S,S] (background, foreground) of one class in the images of `encode_query`."""
         ...
 
 

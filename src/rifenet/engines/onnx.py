@@ -67,7 +67,10 @@ class OnnxEngine:
         card = read_card(folder)
         self.name = str(card["name"])
         self.hash = str(card["hash"])
+        self.weights_hash = str(card.get("weights_hash", self.hash))  # what the hash was before it covered the rest
         self.size = int(card["image_size"])
+        # An export from before the card had this holds the threshold in its graphs: their logits are 0 apart there.
+        self.threshold = float(card.get("mask_threshold", 0.5))
         self.calibration: Mapping[str, float] | None = card["calibration"]
         self.classes_trained_on: list[str] | None = card["classes_trained_on"]
         self._context, self._features = list(card["context"]), list(card["features"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from rifenet.engines import Context
-from rifenet.models import Prototype, RiFeNet, SupportContext, build_model, upsample
-from rifenet.models.baseline import PrototypeContext
-from rifenet.models.files.checkpoint import backbone_hash
+from rifenet.models import Prototype, RiFeNet, aligned_resize, build_model
+from rifenet.models.files.checkpoint import identify
 from rifenet.models.files.hub import load_model
 
 _DEFAULT_SIZE = 473
@@ -48,13 +47,15 @@ class TorchEngine:
             torch.set_num_threads(threads)  # of the whole process: torch has no setting for one model
         self.device = choose_device(device)
         self.model: Any = model.to(self.device).eval()
-        self._context = PrototypeContext if isinstance(model, Prototype) else SupportContext
         metadata: dict[str, Any] = getattr(model, "metadata", {})
         self.name = str(metadata.get("name") or model.config.kind)
         self.size = int(metadata.get("image_size") or _DEFAULT_SIZE)
-        self.hash = str(getattr(model, "hash", "") or f"{model.config.kind}-{backbone_hash(model)}")
+        if not getattr(model, "weights_hash", ""):
+            identify(model)
+        self.hash, self.weights_hash = model.hash, model.weights_hash
         model.backbone.accelerate()
         self.classes_trained_on: list[str] | None = metadata.get("classes_trained_on")
+        self.threshold = model.config.mask_threshold
         self.calibration: Mapping[str, float] | None = metadata.get("calibration")
 
     @classmethod
@@ -65,7 +66,7 @@ class TorchEngine:
 
     def baseline(self) -> TorchEngine:
         """The training-free `prototype` baseline (protocols.md 5) over the same frozen backbone and size."""
-        config = replace(self.model.config, kind="prototype", pretrained=False, weights="")
+        config = dataclasses.replace(self.model.config, kind="prototype", pretrained=False, weights="")
         prototype = build_model(config)
         prototype.backbone.load_state_dict(self.model.backbone.state_dict())
         engine = TorchEngine(prototype, device=str(self.device))
@@ -79,7 +80,7 @@ class TorchEngine:
         """Learns a class; see `Engine`."""
         batch = (torch.from_numpy(array)[None].to(self.device) for array in (images, masks, valid))
         context = self.model.encode_support(*batch)
-        return {field: value.cpu().numpy() for field, value in context._asdict().items()}
+        return {name: value.cpu().numpy() for name, value in context.named().items()}
 
     @torch.inference_mode()
     def encode_query(self, images: NDArray[np.float32], valid: NDArray[np.bool_]) -> Any:
@@ -96,9 +97,13 @@ class TorchEngine:
     @torch.inference_mode()
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
         """Segments one class; see `Engine`. Raises ValueError for a context that another model learned."""
-        fields = self._context._fields
-        if set(fields) != set(context):
-            raise ValueError(f"Expected a context with {', '.join(fields)}, but got {', '.join(sorted(context))}.")
-        tensors = self._context(*(torch.from_numpy(context[field]).to(self.device) for field in fields))
-        logits = [upsample(self.model.decode(part, tensors), (self.size, self.size)) for part in features]
+        fields = dataclasses.fields(self.model.context_type)
+        known = {field.name for field in fields}
+        needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+        if not needed <= context.keys() <= known:
+            raise ValueError(f"Expected a context with {', '.join(known)}, but got {', '.join(sorted(context))}.")
+        tensors = self.model.context_type(
+            **{name: torch.from_numpy(value).to(self.device) for name, value in context.items()}
+        )
+        logits = [aligned_resize(self.model.decode(part, tensors), (self.size, self.size)) for part in features]
         return torch.cat(logits).float().cpu().numpy()

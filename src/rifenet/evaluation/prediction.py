@@ -1,9 +1,9 @@
 """From an episode's arrays to what the network sees, and from its logits to a mask (protocols.md 3).
 
 Decisions:
-- The mask is `foreground logit > background logit`: the difference of the two is resized to the network's size (corners
-  aligned, as the network's own grid), and for scoring at the original size cropped and resized by `restore`, without an
-  offset.
+- A pixel is in the mask where its foreground probability is above the model's `mask_threshold`, which is 0.5 for most
+  models. The difference of the two logits is resized to the network's size (corners aligned, as the network's own
+  grid), and for scoring at the original size cropped and resized by `restore`, without an offset.
 - Features sit on every 8th, 16th or 32nd pixel, so the corners are aligned only where a side is a multiple of that plus
   1. 400 px, the input of `hsnet`, are not: masks and scores would be up to 15 px off at the far edges. So the network
   sees the squashed picture with its last row and column repeated up to the next such side, 417 px, and what it says of
@@ -23,6 +23,8 @@ from torch import Tensor
 
 from rifenet.data.transforms import Placement, restore
 from rifenet.formats.pictures import IGNORE
+from rifenet.metrics import log_odds
+from rifenet.models import aligned_resize
 
 _GRID = 32  # pixels between the coarsest features of any backbone
 
@@ -84,28 +86,33 @@ def extended_side(size: int) -> int:
     return size + (1 - size) % _GRID
 
 
-def predicted_mask(logits: Tensor, placement: Placement, rules: Rules = PFENET) -> NDArray[np.uint8]:
+def mask_threshold(model: Model) -> float:
+    """Foreground probability from which on a pixel is in the model's mask, in (0,1)."""
+    return float(getattr(getattr(model, "config", None), "mask_threshold", 0.5))
+
+
+def predicted_mask(
+    logits: Tensor, placement: Placement, rules: Rules = PFENET, threshold: float = 0.5
+) -> NDArray[np.uint8]:
     """Mask of one query, uint8 [H,W] at its original size or [S,S] (1 foreground), from logits [1,2,h,w].
 
     Raises ValueError for logits that are not finite.
     """
-    square = differences(logits, extended_side(placement.size) if rules.squashed else placement.size)
+    square = margins(logits, extended_side(placement.size) if rules.squashed else placement.size, threshold)
     scores = square[: placement.size, : placement.size]
     return ((restore(scores, placement) if rules.original_size else scores) > 0).astype(np.uint8)
 
 
-def differences(logits: Tensor, side: int) -> NDArray[np.float32]:
-    """Foreground minus background logit at the network's size, [side,side], from logits [1,2,h,w].
+def margins(logits: Tensor, side: int, threshold: float) -> NDArray[np.float32]:
+    """How far pixels are above `threshold`, in log-odds, at the network's size, [side,side], from logits [1,2,h,w].
 
     Raises ValueError for logits that are not finite.
     """
     difference = (logits[:, 1:] - logits[:, :1]).float()
     if not bool(torch.isfinite(difference).all()):
         raise ValueError("Expected finite logits, but the model gave NaN or infinity. Check its weights.")
-    square: NDArray[np.float32] = F.interpolate(difference, (side, side), mode="bilinear", align_corners=True)[
-        0, 0
-    ].numpy(force=True)
-    return square
+    square: NDArray[np.float32] = aligned_resize(difference, (side, side))[0, 0].numpy(force=True)
+    return square - np.float32(log_odds(threshold))
 
 
 def majority(masks: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

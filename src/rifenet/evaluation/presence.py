@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from rifenet.config import Config
 from rifenet.data.episodes import load_episode
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, absent_query, evaluation_episodes
 from rifenet.data.transforms import resize_and_pad
-from rifenet.evaluation.prediction import Model
+from rifenet.evaluation.prediction import Model, margins, mask_threshold
 from rifenet.evaluation.scoring import device_of
 from rifenet.formats.pictures import load_image
-from rifenet.metrics import auroc, expected_calibration_error, presence_statistic
+from rifenet.metrics import auroc, expected_calibration_error, presence_statistic, sigmoid
 from rifenet.models.baseline import PrototypeFeatures
 from rifenet.models.masks import soft_masks, valid_on_grid
 from rifenet.models.matching import matching_prototypes, matching_score
@@ -93,8 +93,8 @@ def _statistics(model: Model, index: ImageIndex, episode: Episode, queries: Sequ
         support, query, seen = _inputs(model, index, replace(episode, query=number), size)
         context = model.encode_support(*support) if context is None else context
         logits = model.decode(model.encode_query(query[0], query[2]), context)
-        scores = nn.functional.interpolate(logits.float(), (size, size), mode="bilinear", align_corners=True).softmax(1)
-        found.append(presence_statistic(scores[0, 1].cpu().numpy()[seen]))
+        own = margins(logits, size, mask_threshold(model))
+        found.append(presence_statistic(sigmoid(own[seen])))
     return found
 
 

@@ -32,6 +32,7 @@ def model_record(model: Any, image_size: int, name: str = "") -> dict[str, Any]:
         "kind": kind,
         "backbone": backbone,
         "checkpoint_hash": getattr(model, "hash", None),
+        "weights_hash": getattr(model, "weights_hash", None),
         "image_size": image_size,
         "exclude_novel": metadata.get("exclude_novel"),
         "metadata": metadata,

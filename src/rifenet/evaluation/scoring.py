@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 from rifenet.data.episodes import EvaluationEpisodes, collate_evaluation
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode
-from rifenet.evaluation.prediction import PFENET, Model, Rules, extended, majority, predicted_mask
+from rifenet.evaluation.prediction import PFENET, Model, Rules, extended, majority, mask_threshold, predicted_mask
 from rifenet.evaluation.unlabeled import semi_supervised
 from rifenet.metrics import intersection_union
 
@@ -164,7 +164,7 @@ def _score(
     stop: threading.Event,
     progress: Callable[[int], None] | None,
 ) -> NDArray[np.int64]:
-    device = device_of(model)
+    device, threshold = device_of(model), mask_threshold(model)
     counts = np.zeros((len(episodes), 2, 2), dtype=np.int64)
     done, encoded = 0, -1
     for batch in batches:
@@ -183,7 +183,8 @@ def _score(
                 ]
                 kept = _photos(model, unlabeled, episode, contexts)
                 taught = [semi_supervised(model, support, unlabeled, context, kept)]
-            masks = [predicted_mask(model.decode(features, context), placement, rules) for context in taught]
+            logits = [model.decode(features, context) for context in taught]
+            masks = [predicted_mask(each, placement, rules, threshold) for each in logits]
             target = batch["query_mask_original"][item] if rules.original_size else batch["query_masks"][item].numpy()
             counts[done] = intersection_union(majority(masks), target)
             done += 1

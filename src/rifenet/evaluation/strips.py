@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from rifenet.data.episodes import binary_mask, load_episode, load_pair
@@ -25,7 +24,7 @@ from rifenet.data.sampling import Episode, evaluation_episodes
 from rifenet.data.transforms import restore
 from rifenet.drawing.visualize import contact_sheet, heat, overlay, strip
 from rifenet.evaluation.pictures import image, unused
-from rifenet.evaluation.prediction import Model, predicted_mask
+from rifenet.evaluation.prediction import Model, mask_threshold, predicted_mask
 from rifenet.evaluation.protocol import episodes_hash
 from rifenet.evaluation.report import percent
 from rifenet.evaluation.result import EpisodeCounts, unpack_counts
@@ -33,7 +32,7 @@ from rifenet.evaluation.scoring import device_of
 from rifenet.evaluation.unlabeled import semi_supervised
 from rifenet.files import write_bytes
 from rifenet.metrics import class_iou, intersection_union
-from rifenet.models import RiFeNet
+from rifenet.models import RiFeNet, aligned_resize
 
 RANKS = ("worst", "median", "best")
 _HEIGHT = 150  # of a strip's photos, pixels
@@ -148,7 +147,7 @@ def _strip(model: Model, index: ImageIndex, episode: Episode, size: int, rank: s
         unlabeled = [torch.from_numpy(arrays[f"unlabeled_{part}"]).to(device) for part in ("images", "valid")]
         context = semi_supervised(model, support, unlabeled, context)
     logits = model.decode(features, context)
-    mask = predicted_mask(logits, arrays["placement"])
+    mask = predicted_mask(logits, arrays["placement"], threshold=mask_threshold(model))
     truth = arrays["query_mask_original"]
     iou = float(class_iou(intersection_union(mask, truth)))
     if abs(iou - recorded) > _TOLERANCE:
@@ -170,7 +169,7 @@ def _strip(model: Model, index: ImageIndex, episode: Episode, size: int, rank: s
     if isinstance(model, RiFeNet):
         maps = {"prior": model.decode_all(features, context).prior, **maps}
     for caption, values in maps.items():
-        whole = F.interpolate(values.float(), (size, size), mode="bilinear", align_corners=True)[0, 0]
+        whole = aligned_resize(values.float(), (size, size))[0, 0]
         panels.append(heat(restore(whole.cpu().numpy(), arrays["placement"])))
         captions.append(caption)
     return strip(panels, captions, height=_HEIGHT)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rifenet.evaluation.prediction import Model, differences
+from rifenet.evaluation.prediction import Model, margins, mask_threshold
 from rifenet.metrics import presence_statistic, sigmoid
 from rifenet.segmenting.pseudo_labels import COUNT, pseudo_mask
 
@@ -39,7 +39,8 @@ def semi_supervised(
         encoded = (model.encode_query(image[None], real[None]) for image, real in zip(images, valid, strict=True))
     found = []
     for number, features in enumerate(encoded):
-        maps, real = differences(model.decode(features, context), images.shape[-1]), valid[number].cpu().numpy()
+        logits, real = model.decode(features, context), valid[number].cpu().numpy()
+        maps = margins(logits, images.shape[-1], mask_threshold(model))
         mask = pseudo_mask(maps, real)
         if (mask == 1).any():
             found.append((-presence_statistic(sigmoid(maps[real])), number, mask))

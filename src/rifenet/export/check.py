@@ -11,6 +11,7 @@ from rifenet.data.transforms import resize_and_pad, resize_mask
 from rifenet.engines import Engine
 from rifenet.examples.samples import Example, load_examples
 from rifenet.formats.pictures import load_image, load_mask
+from rifenet.segmenting.margins import margins
 
 CLASSES = 3
 PHOTOS = 4
@@ -22,7 +23,7 @@ class Agreement(NamedTuple):
     mask_iou: float
     """Of their masks, pixels of all photos and classes together; a class that no photo shows has few of them."""
     logit_difference: float
-    """The largest there is."""
+    """The largest difference of foreground minus background logits."""
     photos: int
     """Number of photos segmented."""
 
@@ -37,12 +38,12 @@ def compare(first: Engine, second: Engine) -> Agreement:
     for number, name in enumerate(names[:CLASSES], start=1):
         shots = [each for each in examples if each.support and name in each.classes][:number]
         support = learning_inputs(shots, names.index(name) + 1, first.size)
-        logits = [
-            engine.decode(encoded, engine.encode_support(*support))
+        found = [
+            margins(engine, encoded, engine.encode_support(*support))
             for engine, encoded in zip((first, second), features, strict=True)
         ]
-        largest = max(largest, float(np.abs(logits[0] - logits[1]).max()))
-        masks = [(pair[:, 1] > pair[:, 0]) & valid for pair in logits]
+        largest = max(largest, float(np.abs(found[0] - found[1]).max()))
+        masks = [(own > 0) & valid for own in found]
         shared += int((masks[0] & masks[1]).sum())
         either += int((masks[0] | masks[1]).sum())
     iou = shared / either if either else 1.0

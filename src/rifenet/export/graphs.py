@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 import onnx
 import torch
 import torch.fx.experimental._config as exporter_config
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rifenet.models import Backbone, Features, Prototype, QueryFeatures, RiFeNet, SupportContext
+from rifenet.models import Backbone, Features, Prototype, RiFeNet, aligned_resize
 from rifenet.models.backbones.efficientnet_lite import SameConv2d
-from rifenet.models.baseline import PrototypeContext, PrototypeFeatures
+from rifenet.models.beyond.evidence_network import EvidenceNetwork
 from rifenet.models.beyond.support_views import viewed_features
+from rifenet.models.structures import Tensors
 from rifenet.segmenting.segmenter import MAX_SHOTS
 
 OPSET = 20
@@ -67,9 +67,7 @@ class _Backbone(nn.Module):
         found = list(inner._run(((images.flip(1) if inner._bgr else images) - inner.mean) / inner.deviation))
         grid = found[self.on_grid[0] - 1].shape[-2:]
         kept = [
-            found[stage - 1]
-            if stage in self.on_grid
-            else F.interpolate(found[stage - 1], size=grid, mode="bilinear", align_corners=True)
+            found[stage - 1] if stage in self.on_grid else aligned_resize(found[stage - 1], (grid[0], grid[1]))
             for stage in inner.used_stages
         ]
         return (*kept, *([found[inner.levels.fine - 1]] if inner.levels.fine else []))
@@ -110,12 +108,18 @@ class _EncodeSupport(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor, masks: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+    def context(self, images: Tensor, masks: Tensor, valid: Tensor) -> Tensors:
+        context: Tensors
         if isinstance(self.model, Prototype):
-            return tuple(self.model.encode_support(images, masks, valid))
-        shots = images, masks, valid
-        views = viewed_features(self.model.backbone, *shots, self.model.config.support_views, at_once=True)
-        return tuple(self.model.encode_support(*views))
+            context = self.model.encode_support(images, masks, valid)
+        else:
+            shots = images, masks, valid
+            views = viewed_features(self.model.backbone, *shots, self.model.config.support_views, at_once=True)
+            context = self.model.encode_support(*views)
+        return context
+
+    def forward(self, images: Tensor, masks: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.context(images, masks, valid))
 
 
 class _EncodeQuery(nn.Module):
@@ -123,23 +127,31 @@ class _EncodeQuery(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+    def features(self, images: Tensor, valid: Tensor) -> Tensors:
+        features: Tensors
         if isinstance(self.model, Prototype):
-            return tuple(self.model.encode_query(images, valid))
-        # Without affinity: its sides are a product of two free sizes, which a graph's inputs cannot say.
-        return tuple(self.model._query(self.model.backbone(images), valid, evidence=False))
+            features = self.model.encode_query(images, valid)
+        elif isinstance(self.model, EvidenceNetwork):
+            # Without affinity: its sides are a product of two free sizes, which a graph's inputs cannot say.
+            features = self.model._query(self.model.backbone(images), valid, affinity=False)
+        else:
+            features = self.model.encode_query(self.model.backbone(images), valid)
+        return features
+
+    def forward(self, images: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.features(images, valid))
 
 
 class _Decode(nn.Module):
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, fields: Fields) -> None:
         super().__init__()
         self.model = model
-        baseline = isinstance(model, Prototype)
-        self.features: Any = PrototypeFeatures if baseline else QueryFeatures
-        self.context: Any = PrototypeContext if baseline else SupportContext
+        self.fields = fields
 
     def forward(self, features: tuple[Tensor, ...], context: tuple[Tensor, ...]) -> Tensor:
-        logits: Tensor = self.model.decode(self.features(*features), self.context(*context))
+        seen = self.model.features_type(**dict(zip(self.fields.features, features, strict=True)))
+        learned = self.model.context_type(**dict(zip(self.fields.context, context, strict=True)))
+        logits: Tensor = self.model.decode(seen, learned)
         return logits
 
 
@@ -158,10 +170,12 @@ def build_graphs(model: RiFeNet | Prototype) -> tuple[dict[str, onnx.ModelProto]
     images = torch.rand(batch, shots, 3, height, width, generator=torch.Generator().manual_seed(0))
     masks = (images[:, :, 0] > 0.5).to(torch.uint8)
     valid = torch.ones(batch, shots, height, width, dtype=torch.bool)
-    support, query, decode = _EncodeSupport(model), _EncodeQuery(model), _Decode(model)
+    support, query = _EncodeSupport(model), _EncodeQuery(model)
     with torch.no_grad():
-        context, features = support(images, masks, valid), query(images[:, 0], valid[:, 0])
-    fields = Fields(decode.context._fields, decode.features._fields)
+        learned, seen = support.context(images, masks, valid), query.features(images[:, 0], valid[:, 0])
+    fields = Fields(tuple(learned.named()), tuple(seen.named()))
+    context, features = tuple(learned), tuple(seen)
+    decode = _Decode(model, fields)
     free = torch.export.Dim
     sizes = {
         "batch": free("batch", min=1, max=1024),
@@ -169,7 +183,7 @@ def build_graphs(model: RiFeNet | Prototype) -> tuple[dict[str, onnx.ModelProto]
         "height": free("height", min=32, max=8192),
         "width": free("width", min=32, max=8192),
     }
-    learned = free("learned", min=1, max=MAX_SHOTS * model.config.support_views)  # shots, each from every view
+    views = free("learned", min=1, max=MAX_SHOTS * model.config.support_views)  # shots, each from every view
     of_images = [sizes["batch"], None, sizes["height"], sizes["width"]]
     of_support = [sizes["batch"], sizes["shots"], None, sizes["height"], sizes["width"]]
     of_masks = [size for size in of_support if size is not None]
@@ -189,8 +203,7 @@ def build_graphs(model: RiFeNet | Prototype) -> tuple[dict[str, onnx.ModelProto]
             decode,
             (features, context),
             tuple(
-                tuple(_axes_of_fields(names, tensors, sizes | {"shots": learned}))
-                for names, tensors in ((fields.features, features), (fields.context, context))
+                tuple(_axes_of_fields(names, sizes | {"shots": views})) for names in (fields.features, fields.context)
             ),
             [*fields.features, *fields.context],
             ("logits",),
@@ -203,13 +216,8 @@ def _axes(*inputs: list[Any]) -> tuple[dict[int, Any], ...]:
     return tuple({axis: size for axis, size in enumerate(sizes) if size is not None} for sizes in inputs)
 
 
-def _axes_of_fields(
-    names: tuple[str, ...], tensors: tuple[Tensor, ...], sizes: dict[str, Any]
-) -> Iterator[dict[int, Any]]:
-    """Which axes of each field are free; B and K are those of the images, the others are named in `structures.py`.
-
-    Of an empty field none is but the batch: nothing reads it.
-    """
+def _axes_of_fields(names: tuple[str, ...], sizes: dict[str, Any]) -> Iterator[dict[int, Any]]:
+    """Which axes of each field are free; B and K are those of the images, the others are named in `structures.py`."""
     free = {
         name: torch.export.Dim(name, min=3, max=2**20) for name in ("h", "w", "f", "g", "tokens", "keys", "evidence")
     }
@@ -223,8 +231,8 @@ def _axes_of_fields(
         "evidence_keys": {1: free["evidence"]},
         "evidence_weights": {2: free["evidence"]},
     }
-    for name, tensor in zip(names, tensors, strict=True):
-        yield {0: sizes["batch"], **(axes.get(name, {}) if tensor.numel() else {})}
+    for name in names:
+        yield {0: sizes["batch"], **axes.get(name, {})}
 
 
 def _export(

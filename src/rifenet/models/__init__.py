@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rifenet.models.backbones import Backbone, Features
     from rifenet.models.baseline import Prototype
     from rifenet.models.build import build_model
-    from rifenet.models.head import upsample
+    from rifenet.models.resize import aligned_resize
     from rifenet.models.rifenet import RiFeNet
     from rifenet.models.structures import QueryFeatures, RiFeNetOutput, SupportContext
 
@@ -24,8 +24,8 @@ __all__ = [
     "RiFeNet",
     "RiFeNetOutput",
     "SupportContext",
+    "aligned_resize",
     "build_model",
-    "upsample",
 ]
 
 _HOMES = {
@@ -33,7 +33,7 @@ _HOMES = {
     "Features": "backbones",
     "Prototype": "baseline",
     "build_model": "build",
-    "upsample": "head",
+    "aligned_resize": "resize",
     "RiFeNet": "rifenet",
     "QueryFeatures": "structures",
     "RiFeNetOutput": "structures",

@@ -7,8 +7,8 @@ The matching itself is in `models.matching`; here are the stages it compares, an
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +17,23 @@ from rifenet.config import ModelConfig
 from rifenet.models.backbones import Backbone
 from rifenet.models.masks import soft_masks
 from rifenet.models.matching import matching_features, matching_prototypes, matching_score
-from rifenet.models.structures import check_query, check_support
+from rifenet.models.structures import Tensors, check_query, check_support, match_batches
 
 
-class PrototypeContext(NamedTuple):
-    """Unit-length background and foreground prototypes, [B,2,D]."""
+@dataclass(frozen=True)
+class PrototypeContext(Tensors):
+    """A learned class."""
 
     prototypes: Tensor
+    """Unit-length background and foreground prototypes, [B,2,D]."""
 
 
-class PrototypeFeatures(NamedTuple):
-    """Unit-length features [B,D,h,w]."""
+@dataclass(frozen=True)
+class PrototypeFeatures(Tensors):
+    """An encoded image."""
 
     features: Tensor
+    """Unit length at each position, [B,D,h,w]."""
 
 
 class Prototype(nn.Module):
@@ -42,7 +46,11 @@ class Prototype(nn.Module):
     metadata: dict[str, Any]
     """What the model's file says of it; set by `load_model`."""
     hash: str
-    """Hash of the file's weights; set by `load_model`."""
+    """Says which model it is; set by `load_model`."""
+    weights_hash: str
+    """Hash of the file's tensors alone; set by `load_model`."""
+    context_type = PrototypeContext
+    features_type = PrototypeFeatures
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__()
@@ -70,13 +78,9 @@ class Prototype(nn.Module):
 
     def decode(self, features: PrototypeFeatures, context: PrototypeContext) -> Tensor:
         """Logits [B,2,h,w]: 0, and the difference of the two cosines, in [-2,2]."""
-        score = matching_score(*_expand(features.features, context.prototypes))
+        features, context = match_batches(features, context)
+        score = matching_score(features.features, context.prototypes)
         return torch.cat([torch.zeros_like(score), score], 1)
 
     def _features(self, images: Tensor) -> Tensor:
         return matching_features(self.backbone.stages(images), dim=1)
-
-
-def _expand(features: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
-    batch = max(features.shape[0], prototypes.shape[0])
-    return features.expand(batch, -1, -1, -1), prototypes.expand(batch, -1, -1)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from rifenet.config import ModelConfig
 from rifenet.models.backbones import build_backbone, imagenet_weights, load_backbone_weights
 from rifenet.models.baseline import Prototype
+from rifenet.models.beyond.evidence_network import EvidenceNetwork
+from rifenet.models.beyond.support_views import ViewedRiFeNet
 from rifenet.models.rifenet import RiFeNet
 
 
@@ -35,9 +35,9 @@ def build_model(config: ModelConfig | None = None, **fields: Any) -> RiFeNet | P
     )
     if config.pretrained:
         load_backbone_weights(backbone, config.weights or imagenet_weights(config.backbone))
-    model: nn.Module = Prototype(config, backbone) if config.kind == "prototype" else RiFeNet(config, backbone)
-    assert isinstance(model, RiFeNet | Prototype)
-    return model
+    if config.kind == "prototype":
+        return Prototype(config, backbone)
+    return EvidenceNetwork(config, backbone) if config.evidence else ViewedRiFeNet(config, backbone)
 
 
 def _fine_stage(config: ModelConfig) -> int:

@@ -1,13 +1,10 @@
 """Projection, classification head and residual block (method.md 4, 8 and 9).
 
-Shapes: B batch, C channels, H W image size, h w feature size.
+Shapes: B batch, C channels, h w feature size.
 """
 
 from __future__ import annotations
 
-import math
-
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -44,16 +41,3 @@ class Head(nn.Module):
         """Maps x [B,C,h,w] to logits [B,2,h,w]."""
         logits: Tensor = self.classify(self.dropout(self.hidden(x).relu_()))
         return logits
-
-
-def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits [B,*,h,w] at image size [B,*,H,W], bilinear with aligned corners (method.md 9)."""
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
-
-
-def from_threshold(logits: Tensor, threshold: float) -> Tensor:
-    """Logits [B,2,h,w] moved so that a foreground probability (their softmax) of `threshold` becomes 0.5."""
-    if threshold == 0.5:
-        return logits
-    half = math.log((1 - threshold) / threshold) / 2
-    return logits + logits.new_tensor([-half, half])[:, None, None]

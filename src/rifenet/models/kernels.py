@@ -1,11 +1,125 @@
-"""Fast variants of what other files say plainly, and where an operation is about to run."""
+"""Fast variants of what `attention.py` says plainly, and when each of them is what runs.
+
+Each gives what the plain equation gives, ties included, up to rounding: `tests/models/test_kernels.py` compares them.
+
+    on a CPU, run eagerly      the search for the best token goes by blocks; without a graph, deformable sampling is one
+                               weighted gather, and a short softmax is written out
+    in a graph for export      both attentions avoid what runtimes are slow at: argmax over long rows, and logits of
+                               minus infinity
+    anywhere else              the plain equations
+
+Shapes: B batch, G heads, D channels a head, P points, N query positions, T support tokens.
+"""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+LEAST_WEIGHT = 1e-30  # sum of a query's weights; only where no token counts is it less
+BLOCK = 64
 
 
 def runs_eagerly_on_cpu(x: Tensor) -> bool:
     """Whether an operation on `x` runs now, on a CPU: what is faster there need not fit a graph or another device."""
     return x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export())
+
+
+def runs_on_cpu_without_graph(x: Tensor) -> bool:
+    """Whether an operation on `x` runs now, on a CPU, and nothing will ask for its gradient."""
+    return not torch.is_grad_enabled() and runs_eagerly_on_cpu(x)
+
+
+def short_softmax(x: Tensor) -> Tensor:
+    """`x.softmax(-1)`, four times as fast where the last dimension is short."""
+    powers = (x - x.amax(-1, keepdim=True)).exp_()
+    return powers.div_(powers.sum(-1, keepdim=True))
+
+
+def gathered_mix(value: Tensor, places: Tensor, weights: Tensor) -> Tensor:
+    """`attention.sample_and_mix` as one weighted gather, so that no sampled value is ever stored: [M,D,N].
+
+    Each position sums the 4 P corners around its points. A corner counts by the point's weight and by its share.
+    """
+    maps, _, height, width = value.shape
+    x, y = places.unbind(-1)
+    left, top = x.floor(), y.floor()
+    right_share, lower_share = x - left, y - top
+    corners, shares = [], []
+    for down in (0, 1):
+        row, row_share = top + down, (lower_share if down else 1 - lower_share) * weights
+        for right in (0, 1):
+            column, share = left + right, row_share * (right_share if right else 1 - right_share)
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            corners.append(row.clamp(0, height - 1) * width + column.clamp(0, width - 1))
+            shares.append(share * inside)
+    first = torch.arange(maps, device=value.device)[:, None, None] * (height * width)
+    index = torch.cat(corners, -1).nan_to_num(0).long() + first  # [M,N,4P]; a place that is not a number has no share
+    table = value.flatten(2).transpose(1, 2).flatten(0, 1)  # [M*h*w,D]
+    mixed = F.embedding_bag(
+        index.flatten(0, 1), table, mode="sum", per_sample_weights=torch.cat(shares, -1).flatten(0, 1).to(table.dtype)
+    )
+    return mixed.unflatten(0, (maps, -1)).transpose(1, 2)
+
+
+def most_alike_by_maxima(asked: Tensor, among: Tensor, valid: Tensor) -> Tensor:
+    """`attention.most_alike` with `first_maximum` for its argmax."""
+    # The product starts from 0 or -inf instead of having its padding filled in another pass over it.
+    return first_maximum(torch.baddbmm(barred(valid, among), asked, among.transpose(1, 2)))
+
+
+def most_alike_by_blocks(asked: Tensor, among: Tensor, valid: Tensor) -> Tensor:
+    """`attention.most_alike` for exported graphs, whose runtime has a slow argmax.
+
+    That runtime adds nothing to a product for free, either. So the bar of each of `among` is one more channel of it:
+    the product adds it.
+    """
+    length = among.shape[1]
+    more = (length + BLOCK - 1) // BLOCK * BLOCK - length
+    bars = barred(F.pad(valid, (0, more)), among).transpose(1, 2)
+    among = torch.cat([F.pad(among, (0, 0, 0, more)), bars], 2)
+    products = F.pad(asked, (0, 1), value=1.0) @ among.transpose(1, 2)
+    blocks = products.unflatten(2, (-1, BLOCK))  # [B,T,M/BLOCK,BLOCK]
+    start = blocks.amax(3).argmax(2)
+    inside = blocks.gather(2, start[..., None, None].expand(-1, -1, 1, BLOCK))[:, :, 0].argmax(2)
+    return start * BLOCK + inside
+
+
+def first_maximum(x: Tensor) -> Tensor:
+    """`x.argmax(-1)` of [...,M], the first of equals.
+
+    On a CPU the search for an index takes sixteen times as long as that for a maximum. So this searches the maxima of
+    blocks, and then the one block that holds the largest.
+    """
+    length = x.shape[-1]
+    if length < 4 * BLOCK:
+        return x.argmax(-1)
+    whole = length - length % BLOCK
+    maxima = x[..., :whole].unflatten(-1, (-1, BLOCK)).amax(-1)
+    if whole < length:
+        maxima = torch.cat([maxima, x[..., whole:].amax(-1, keepdim=True)], -1)
+    start = maxima.argmax(-1, keepdim=True) * BLOCK
+    places = (start + torch.arange(BLOCK, device=x.device)).clamp(max=length - 1)
+    return start[..., 0] + x.gather(-1, places).argmax(-1)
+
+
+def barred(valid: Tensor, like: Tensor) -> Tensor:
+    """[B,1,M] of the kind of `like`: 0 where `valid` [B,M] bool, -inf elsewhere."""
+    return torch.zeros_like(valid, dtype=like.dtype).masked_fill(~valid, -torch.inf)[:, None]
+
+
+def attention_in_full(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, dropout_p: float) -> Tensor:
+    """`scaled_dot_product_attention` for exported graphs, masks [B,G,1,T], without a logit of minus infinity.
+
+    The weight of such a logit underflows, which makes a runtime's softmax eight times as slow. Here a masked key is the
+    mean of the others, so that its logit is never the largest. Its weight is taken off again: each weight is divided by
+    the sum of those that count. One head comes after the other, so that the weights stay in the processor's cache.
+    """
+    counts = attn_mask.transpose(2, 3).to(query.dtype)  # [B,G,T,1]
+    mean = (key * counts).sum(2, keepdim=True) / counts.sum(2, keepdim=True).clamp(min=1)
+    key = key * counts + mean * (1 - counts)
+    value = torch.cat([value * counts, counts], 3)
+    heads = zip((query * query.shape[-1] ** -0.5).unbind(1), key.unbind(1), value.unbind(1), strict=True)
+    mixed = torch.stack([F.dropout((q @ k.transpose(1, 2)).softmax(2), dropout_p) @ v for q, k, v in heads], 1)
+    return mixed[..., :-1] / mixed[..., -1:].clamp(min=LEAST_WEIGHT)

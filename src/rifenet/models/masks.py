@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rifenet.models.prototypes import pooling_matrix
+from rifenet.models.resize import aligned_resize
 
 TRAINING_SPREAD = ((0.6, 4.0), (0.6, 1.4))  # of the number of tokens: for one shot, for more (method.md 8)
 
@@ -36,10 +36,15 @@ class Slots(NamedTuple):
 
 def valid_on_grid(valid: Tensor, grid: tuple[int, int]) -> Tensor:
     """Valid mask [...,H,W] bool on the feature grid: [...,h,w] bool, true where real pixels weigh at least half."""
-    weight = F.interpolate(
-        valid.flatten(0, -3).unsqueeze(1).float(), size=grid, mode="bilinear", align_corners=True
-    )  # [M,1,h,w]
+    weight = aligned_resize(valid.flatten(0, -3).unsqueeze(1).float(), grid)  # [M,1,h,w]
     return weight[:, 0].unflatten(0, valid.shape[:-2]) >= 0.5
+
+
+def grid_valid(valid: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """`valid_on_grid`, where None says that every pixel is real: [...,h,w] bool of that `shape`."""
+    if valid is None:
+        return torch.ones(shape, dtype=torch.bool, device=device)
+    return valid_on_grid(valid, (shape[-2], shape[-1]))
 
 
 def soft_masks(masks: Tensor, valid: Tensor | None, grid: tuple[int, int]) -> SoftMasks:
@@ -50,9 +55,7 @@ def soft_masks(masks: Tensor, valid: Tensor | None, grid: tuple[int, int]) -> So
     """
     foreground = (masks == 1).float()
     void = (masks == 255).float() if valid is None else ((masks == 255) | ~valid).float()
-    maps = F.interpolate(
-        torch.stack([foreground, void]).flatten(1, 2), size=grid, mode="bilinear", align_corners=True
-    )  # [2,B*K,h,w]
+    maps = aligned_resize(torch.stack([foreground, void]).flatten(1, 2), grid)  # [2,B*K,h,w]
     sampled, void = maps.unflatten(1, masks.shape[:2]).unbind()
     rows, columns = (pooling_matrix(*sides, masks.device) for sides in zip(masks.shape[-2:], grid, strict=True))
     area = ((foreground @ columns.T).mT @ rows.T).mT / (rows.sum(1)[:, None] * columns.sum(1))
@@ -126,6 +129,28 @@ def choose_tokens(
         slots = max(2, 2 * int(slots / 2 * (low + (high - low) * torch.rand(()).item())))
     counts = balanced_counts(foreground, background, slots)
     return fill_slots(choose(foreground, counts[0]) | choose(background, counts[1]), slots)
+
+
+def support_tokens(
+    features: Tensor, soft: SoftMasks, valid: Tensor, slots: int, *, at_random: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Support tokens of all shots (method.md 8).
+
+    Args:
+        features: [B,K,C,h,w].
+        soft: the shots' masks on the grid.
+        valid: real positions [B,K,h,w] bool.
+        slots: number of tokens of both labels together, at most.
+        at_random: choose at random, and a random number of them, as training does.
+
+    Returns:
+        Tokens [B,T,C], which are foreground and which exist, both [B,T] bool.
+    """
+    shots = features.shape[1]
+    flat = features.permute(0, 1, 3, 4, 2).flatten(1, 3)  # [B,K*h*w,C]
+    foreground, background = (label.flatten(1) for label in token_labels(soft, valid))
+    chosen = choose_tokens(foreground, background, slots, spread=TRAINING_SPREAD[shots > 1] if at_random else None)
+    return gather_positions(flat, chosen.positions), foreground.gather(1, chosen.positions), chosen.valid
 
 
 def gather_positions(values: Tensor, index: Tensor) -> Tensor:

@@ -1,46 +1,72 @@
-"""What the network passes around: named tuples of tensors, batch first in every field.
+"""What the network passes around: named tensors, the batch first in every field.
 
 Shapes: B batch, K shots, U unlabeled images, C embed dim, c local dim, D channels of the high features, h w feature
-size, N = h*w, T support tokens, P prior keys a shot, L size of the local prototype, E keys of the evidence head.
+size, N = h*w, T support tokens, P prior keys a shot, L size of the local prototype.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
 from rifenet.models.backbones import Features
-from rifenet.models.beyond.evidence import EvidenceLogits
 
 Images = Tensor | Features
 """Images [...,3,H,W], RGB in [0,1], or the backbone's features of them with the same leading dimensions."""
 
-
-class SupportContext(NamedTuple):
-    """All that `decode` needs of a learned class; every field has the batch first."""
-
-    prototype: Tensor  # global support prototype, [B,C]
-    tokens: Tensor  # [B,T,C]
-    token_labels: Tensor  # [B,T] bool, true for foreground
-    token_valid: Tensor  # [B,T] bool
-    prior_keys: Tensor  # unit-length high features of the foreground, [B,K,P,D]
-    prior_valid: Tensor  # [B,K,P] bool
-    # Of the evidence head (`EvidenceKeys`); without one all three are empty.
-    evidence_keys: Tensor  # [B,E,D]
-    evidence_weights: Tensor  # [B,2,E]
-    evidence_means: Tensor  # [B,2,D]
+SomeTensors = TypeVar("SomeTensors", bound="Tensors")
 
 
-class QueryFeatures(NamedTuple):
+@dataclass(frozen=True)
+class Tensors:
+    """Named tensors of one batch. A field of a part that the network does not have is None."""
+
+    def named(self) -> dict[str, Tensor]:
+        """The tensors that are there, by the names of their fields and in their order."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def map(self: SomeTensors, change: Callable[[Tensor], Tensor]) -> SomeTensors:
+        """The same with each tensor changed."""
+        return replace(self, **{name: change(value) for name, value in self.named().items()})
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.named().values())
+
+
+@dataclass(frozen=True)
+class SupportContext(Tensors):
+    """All that `decode` needs of a learned class."""
+
+    prototype: Tensor
+    """Global support prototype, [B,C]."""
+    prior_keys: Tensor
+    """Unit-length high features of the foreground, [B,K,P,D]."""
+    prior_valid: Tensor
+    """Which of these exist, [B,K,P] bool."""
+    tokens: Tensor | None = None
+    """[B,T,C]; None without cross-attention, the only part that reads tokens."""
+    token_labels: Tensor | None = None
+    """[B,T] bool, true for foreground."""
+    token_valid: Tensor | None = None
+    """[B,T] bool."""
+
+
+@dataclass(frozen=True)
+class QueryFeatures(Tensors):
     """All that `decode` needs of an image, whatever the class."""
 
-    local: Tensor  # reduced low features, [B,c,h,w]; [B,0,h,w] without the local prototype
-    projected: Tensor  # [B,C,h,w]
-    high: Tensor  # unit length, [B,D,h,w]
-    fine: Tensor  # fine features, [B,F,f,g]; F = 0 without the evidence head
-    affinity: Tensor  # of its positions (`EvidenceHead.affinity`), [B,1,N,N]; N = 0 without the evidence head
-    valid: Tensor  # [B,h,w] bool
+    projected: Tensor
+    """[B,C,h,w]."""
+    high: Tensor
+    """Unit length at each position, [B,D,h,w]."""
+    valid: Tensor
+    """[B,h,w] bool."""
+    local: Tensor | None = None
+    """Reduced low features, [B,c,h,w]; None without the local prototype."""
 
 
 class Decoded(NamedTuple):
@@ -53,17 +79,22 @@ class Decoded(NamedTuple):
     prior: Tensor  # [B,1,h,w]
 
 
-class RiFeNetOutput(NamedTuple):
+@dataclass
+class RiFeNetOutput:
     """What `forward` returns, always; None for what was not asked for."""
 
-    logits: Tensor  # query, [B,2,h,w]
-    prior: Tensor  # [B,1,h,w]
-    aux_logits: Tensor | None = None  # supports segmented by the query, [B,K,2,h,w]
-    weak_logits: Tensor | None = None  # [B,U,2,h,w]
-    strong_logits: Tensor | None = None  # [B,U,2,h,w]
-    unlabeled_valid: Tensor | None = None  # [B,U,h,w] bool
-    evidence: EvidenceLogits | None = None  # of the evidence head, for the query
-    crossed: EvidenceLogits | None = None  # the same, of the first queries with the next episode's class
+    logits: Tensor
+    """Query, [B,2,h,w]."""
+    prior: Tensor
+    """[B,1,h,w]."""
+    aux_logits: Tensor | None = None
+    """Supports segmented by the query, [B,K,2,h,w]."""
+    weak_logits: Tensor | None = None
+    """[B,U,2,h,w]."""
+    strong_logits: Tensor | None = None
+    """[B,U,2,h,w]."""
+    unlabeled_valid: Tensor | None = None
+    """[B,U,h,w] bool."""
 
 
 def check_support(images: Images, support_masks: Tensor, valid: Tensor | None) -> None:
@@ -101,9 +132,13 @@ def _check_valid(branch: str, valid: Tensor | None, shape: tuple[int, ...]) -> N
         )
 
 
-def match_batches(features: QueryFeatures, context: SupportContext) -> tuple[QueryFeatures, SupportContext]:
+Query = TypeVar("Query", bound=Tensors)
+Context = TypeVar("Context", bound=Tensors)
+
+
+def match_batches(features: Query, context: Context) -> tuple[Query, Context]:
     """Expands a batch of 1 on either side to the other's. Raises ValueError where the batches do not fit."""
-    queries, contexts = features.projected.shape[0], context.prototype.shape[0]
+    queries, contexts = next(iter(features)).shape[0], next(iter(context)).shape[0]
     if queries == contexts:
         return features, context
     if 1 not in (queries, contexts):
@@ -111,7 +146,8 @@ def match_batches(features: QueryFeatures, context: SupportContext) -> tuple[Que
             f"Expected one context for all queries or one for each, but got {contexts} contexts for {queries} queries."
         )
     batch = max(queries, contexts)
-    return (
-        QueryFeatures(*(field.expand(batch, *field.shape[1:]) for field in features)),
-        SupportContext(*(field.expand(batch, *field.shape[1:]) for field in context)),
-    )
+
+    def expanded(field: Tensor) -> Tensor:
+        return field.expand(batch, *field.shape[1:])
+
+    return features.map(expanded), context.map(expanded)

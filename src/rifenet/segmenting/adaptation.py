@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from rifenet.data.transforms import resize_and_pad
 from rifenet.engines import Engine
 from rifenet.formats.pictures import Source
+from rifenet.segmenting.margins import margins
 from rifenet.segmenting.pseudo_labels import pseudo_mask
 from rifenet.segmenting.queries import OnError, OnProgress, confidence, counted, segment_lazily, total_of
 from rifenet.segmenting.result import PRESENT, Options, Result
@@ -105,7 +106,7 @@ def adapted(
         bisect.insort(sample, _Sampled(digest, pixels, valid, list(result.confidence.values())))
         del sample[SAMPLE:]
         taken = taken_by_others(result)
-        for index, (name, own, elsewhere) in enumerate(zip(result.classes, result.differences, taken, strict=True)):
+        for index, (name, own, elsewhere) in enumerate(zip(result.classes, result.margins, taken, strict=True)):
             counts = valid & ~elsewhere
             sure, masks = confidence(own[counts], engine.calibration), pseudo_mask(own, counts)
             if result.calibrated and min(sure, result.confidence[name]) < PRESENT:
@@ -138,8 +139,8 @@ def _as_sure_as_before(
         features = engine.encode_query(photo.pixels[None], photo.valid[None])
         for known, values in zip(classes, log_odds, strict=True):
             if known.adopted:
-                logits = engine.decode(features, known.context)[0]
-                sure = confidence((logits[1] - logits[0])[photo.valid], engine.calibration)
+                own = margins(engine, features, known.context)[0]
+                sure = confidence(own[photo.valid], engine.calibration)
                 values.append(math.log(max(sure, 1e-9) / max(1 - sure, 1e-9)))
     return [
         replace(known, shift=shift_to(np.array(values), float(np.mean([photo.before[index] for photo in sample]))))
@@ -160,7 +161,7 @@ def shift_to(log_odds: NDArray[np.float64], mean: float) -> float:
 
 def taken_by_others(result: Result) -> NDArray[np.bool_]:
     """Where another class takes the pixel, for each class [C,S,S]: there a look-alike must not speak for it."""
-    winner = result.winners(result.differences.shape[1:], result.differences.__getitem__).astype(int)
+    winner = result.winners(result.margins.shape[1:], result.margins.__getitem__).astype(int)
     others: NDArray[np.bool_] = (winner > 0) & (winner != 1 + np.arange(len(result.classes))[:, None, None])
     return others
 

@@ -17,6 +17,7 @@ from rifenet.data.transforms import resize_and_pad
 from rifenet.engines import Engine
 from rifenet.formats.pictures import Source, load_image
 from rifenet.metrics import presence_statistic, sigmoid
+from rifenet.segmenting.margins import margins
 from rifenet.segmenting.result import Options, Result
 from rifenet.segmenting.storage import LearnedClass
 from rifenet.segmenting.tiles import is_large, with_tiles
@@ -58,10 +59,9 @@ def _segment_batch(
         return
     images, valid, placements = zip(*(resize_and_pad(image, engine.size) for _, image in batch), strict=True)
     features = engine.encode_query(np.stack(images), np.stack(valid))
-    logits = [engine.decode(features, known.context) for known in classes]
-    differences = np.stack([pair[:, 1] - pair[:, 0] for pair in logits], axis=1)  # [B,C,S,S]
+    found = np.stack([margins(engine, features, known.context) for known in classes], axis=1)  # [B,C,S,S]
     names = tuple(known.name for known in classes)
-    for (source, image), own, real, placement in zip(batch, differences, valid, placements, strict=True):
+    for (source, image), own, real, placement in zip(batch, found, valid, placements, strict=True):
         sure = (
             confidence(maps[real], engine.calibration, known.shift) for known, maps in zip(classes, own, strict=True)
         )
@@ -72,24 +72,30 @@ def _segment_batch(
             calibrated=engine.calibration is not None,
             keep_absent=options.keep_absent,
             source=source,
-            model={"name": engine.name, "hash": engine.hash},
-            differences=own,
+            model=model_record(engine),
+            margins=own,
+            threshold=engine.threshold,
             placement=placement,
             refine=options.refine,
         )
         if options.tiles is True or (options.tiles == "auto" and is_large(placement)):
             looked_at = [known.context if result.shown(known.name) else None for known in classes]
             own, placement = with_tiles(engine, image, looked_at, own, placement)
-            result = replace(result, differences=own, placement=placement)
+            result = replace(result, margins=own, placement=placement)
         yield result
 
 
-def confidence(differences: NDArray[np.float32], calibration: Mapping[str, float] | None, shift: float = 0.0) -> float:
-    """How likely a class is in a photo, from its logit differences on the photo's pixels, [M].
+def model_record(engine: Engine) -> dict[str, str]:
+    """What results say of the model that made them."""
+    return {"name": engine.name, "hash": engine.hash, "weights_hash": engine.weights_hash}
+
+
+def confidence(margins: NDArray[np.float32], calibration: Mapping[str, float] | None, shift: float = 0.0) -> float:
+    """How likely a class is in a photo, from its margins on the photo's pixels, [M].
 
     `shift` is added to the log-odds; without a calibration there are none.
     """
-    statistic = presence_statistic(sigmoid(differences))
+    statistic = presence_statistic(sigmoid(margins))
     if calibration is None:
         return statistic
     return 0.5 + 0.5 * math.tanh((calibration["a"] * statistic + calibration["b"] + shift) / 2)

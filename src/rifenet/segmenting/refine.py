@@ -2,7 +2,7 @@
 
 In each window the map is taken to be linear in the photo's colours, `q = a . I + b` (K. He and J. Sun, "Fast Guided
 Filter", 2015). `a` and `b` are found on a small copy of the photo and laid over the full one strip by strip, so that
-memory does not grow with the photo. What is filtered is `tanh(d / 2)` of a logit difference d: twice its score less 1.
+memory does not grow with the photo. What is filtered is `tanh(m / 2)` of a margin m (`segmenting.margins`).
 
     H W the photo's own size · h w the map's
 """

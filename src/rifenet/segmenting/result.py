@@ -1,9 +1,9 @@
 """`Result`: what a segmented photo says, as arrays, pictures and files.
 
-How classes meet: each class gives two logits, and its score is the softmax of its own two; the background scores 1
-minus the largest class score, and the mask is the argmax. Of several classes above the background, the one wins whose
-log-odds in the pixel and of being in the photo at all (its calibrated confidence) are largest together. A class judged
-absent is left out of the mask unless asked to stay.
+How classes meet: each class gives two logits, and its score is the softmax of its own two. A class claims a pixel where
+its score is above the model's mask threshold. Where several classes claim a pixel, the one wins whose log-odds in the
+pixel and of being in the photo at all (its calibrated confidence) are largest together. A class judged absent gets no
+pixel unless asked to stay.
 
     C classes · H W the photo's own size · S side of the square network input
 """
@@ -11,7 +11,6 @@ absent is left out of the mask unless asked to stay.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +26,8 @@ from rifenet.data.transforms import Placement, restore
 from rifenet.drawing import visualize
 from rifenet.files import write_bytes
 from rifenet.formats.outputs import DEFAULT, encoded
-from rifenet.metrics import sigmoid
+from rifenet.metrics import log_odds
+from rifenet.segmenting.margins import probabilities
 from rifenet.segmenting.refine import refined
 
 _NEARLY_1 = np.float32(1 - 1e-6)
@@ -59,9 +59,12 @@ class Result:
     source: str
     """Path of the photo, empty where it came from memory."""
     model: dict[str, str]
-    """Name and hash of the model."""
-    differences: NDArray[np.float32]
-    """Foreground minus background logit of each class, [C,S,S]: at network size, or of the canvas of tiles."""
+    """Name, hash and weights_hash of the model."""
+    margins: NDArray[np.float32]
+    """How far each class is above the threshold (`segmenting.margins`), [C,S,S]: at network size, or of the canvas of
+    tiles."""
+    threshold: float
+    """Score from which on a pixel is in a class's mask, in (0,1)."""
     placement: Placement
     """Where the photo lies in these."""
     refine: bool = False
@@ -86,24 +89,27 @@ class Result:
     def scores(self) -> dict[str, NDArray[np.float32]]:
         """Score of each class, [H,W] in [0,1]: the softmax of its own two logits, whether or not it is present."""
         maps = ((name, self._map(index)) for index, name in enumerate(self.classes))
-        return {name: sigmoid(values) for name, values in maps}
+        return {name: probabilities(values, self.threshold) for name, values in maps}
+
+    def alone(self, name: str) -> NDArray[np.bool_]:
+        """Where the class claims the pixels, [H,W], whatever the other classes say and whether or not it is present."""
+        return self._map(self.classes.index(name)) > 0
 
     @cached_property
     def mask(self) -> NDArray[np.uint8]:
         """Classes of the pixels, [H,W]: 0 background, i the i-th learned class; ties go to the lower number."""
         return self.winners(self.image.shape[:2], self._map)
 
-    def winners(self, shape: tuple[int, ...], difference_of: Callable[[int], NDArray[np.float32]]) -> NDArray[np.uint8]:
-        """Who takes each pixel of a map, [h,w] as `mask` has it, by the logit differences [h,w] of each class."""
+    def winners(self, shape: tuple[int, ...], margins_of: Callable[[int], NDArray[np.float32]]) -> NDArray[np.uint8]:
+        """Who takes each pixel of a map, [h,w] as `mask` has it, by the margins [h,w] of each class."""
         mask = np.zeros(shape, np.uint8)
-        # A class beats the background exactly where its score is above 0.5, that is, its logit difference above 0;
-        # differences order the classes as scores do, without rounding to 1.
+        # Margins order the classes as scores do, without rounding to 1.
         best = np.full(mask.shape, -np.inf, np.float32)
         for class_id, name in enumerate(self.classes, 1):
             if self.shown(name):
-                difference = difference_of(class_id - 1)
-                rank = difference + self._log_odds(name)
-                wins = (difference > 0) & (rank > best)
+                margin = margins_of(class_id - 1)
+                rank = margin + self._log_odds(name)
+                wins = (margin > 0) & (rank > best)
                 mask[wins], best[wins] = class_id, rank[wins]
         return mask
 
@@ -111,16 +117,15 @@ class Result:
         """Of the class being in the photo; 0 where confidence is no probability."""
         if not self.calibrated:
             return np.float32(0)
-        share = min(max(self.confidence[name], 1e-4), 1 - 1e-4)
-        return np.float32(math.log(share / (1 - share)))
+        return np.float32(log_odds(min(max(self.confidence[name], 1e-4), 1 - 1e-4)))
 
     def _map(self, index: int) -> NDArray[np.float32]:
-        """Logit difference of a class at full size, [H,W]."""
-        difference = self.differences[index]
+        """Margins of a class at full size, [H,W]."""
+        own = self.margins[index]
         if not self.refine:
-            return restore(difference, self.placement)
+            return restore(own, self.placement)
         height, width = self.placement.scaled_height, self.placement.scaled_width
-        signed = refined(self.image, np.tanh(difference[:height, :width] / 2))
+        signed = refined(self.image, np.tanh(own[:height, :width] / 2))
         return 2 * np.arctanh(signed.clip(-_NEARLY_1, _NEARLY_1))
 
     def overlay(self) -> Image.Image:

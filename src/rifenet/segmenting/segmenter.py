@@ -264,6 +264,6 @@ class Segmenter:
         if len(self._classes) + len(new) > MAX_CLASSES:
             raise ValueError(f"Expected at most {MAX_CLASSES} classes, the numbers of a mask. Forget some first.")
 
-    def confidence(self, differences: NDArray[np.float32], shift: float = 0.0) -> float:
-        """How likely a class is in a photo, from its logit differences on the photo's pixels, [M], and its `shift`."""
-        return confidence(differences, self.engine.calibration, shift)
+    def confidence(self, margins: NDArray[np.float32], shift: float = 0.0) -> float:
+        """How likely a class is in a photo, from its margins on the photo's pixels, [M], and its `shift`."""
+        return confidence(margins, self.engine.calibration, shift)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,8 @@ from rifenet.files import write_bytes
 from rifenet.segmenting.shots import PseudoShot, Shots
 
 FORMAT = "rifenet-classes"
-VERSIONS = (1, 2)
-"""1: no class has a shift; 2: some have."""
+VERSIONS = (1, 2, 3)
+"""1: no class has a shift; 2: some have; 3: `model_hash` covers threshold and calibration, `weights_hash` is beside."""
 _KEYS = {"version", "model", "model_hash", "size", "classes", "shots", "checksum"}
 
 
@@ -65,9 +66,10 @@ def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) ->
     }
     shifts = [known.shift for known in classes]
     header = {
-        "version": 2 if any(shifts) else 1,
+        "version": VERSIONS[-1],
         "model": engine.name,
         "model_hash": engine.hash,
+        "weights_hash": engine.weights_hash,
         "size": engine.size,
         "classes": [known.name for known in classes],
         "shots": [known.shots for known in classes],
@@ -95,12 +97,7 @@ def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
     if text is None:
         raise ValueError(f"Expected learned classes, but {path} holds something else. Give a file from save_classes.")
     header = _header(path, text)
-    if (header["model_hash"], header["size"]) != (engine.hash, engine.size):
-        raise ValueError(
-            f"Expected classes learned with the model {engine.name} ({engine.hash}, {engine.size} px), but {path} was"
-            f" made with {header['model']} ({header['model_hash']}, {header['size']} px). Load that model, or learn the"
-            " classes again."
-        )
+    _check_model(path, header, engine)
     shifts = header.get("shifts", [0.0] * len(header["classes"]))  # files from before there were any
     numbers = isinstance(shifts, list) and all(type(shift) in (int, float) and math.isfinite(shift) for shift in shifts)
     if not numbers or len(shifts) != len(header["classes"]):
@@ -113,6 +110,25 @@ def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
         LearnedClass(name, shots, _context_of(index, tensors), shift=float(shift))
         for index, (name, shots, shift) in enumerate(zip(header["classes"], header["shots"], shifts, strict=True))
     ]
+
+
+def _check_model(path: Path, header: Mapping[str, Any], engine: Engine) -> None:
+    """Raises ValueError where another model made the file; warns where an older file cannot tell."""
+    older = header["version"] < 3
+    if (header["model_hash"], header["size"]) != (engine.weights_hash if older else engine.hash, engine.size):
+        same = not older and header.get("weights_hash") == engine.weights_hash
+        other = ", which has the same weights but another threshold, calibration or option" if same else ""
+        raise ValueError(
+            f"Expected classes learned with the model {engine.name} ({engine.hash}, {engine.size} px), but {path} was"
+            f" made with {header['model']} ({header['model_hash']}, {header['size']} px){other}. Load that model, or"
+            " learn the classes again."
+        )
+    if older:
+        warnings.warn(
+            f"{path} is from a version that did not record the model's threshold and calibration. Its weights are those"
+            f" of {engine.name}, so it is read; save it again to record the rest.",
+            stacklevel=4,
+        )
 
 
 def _header(path: Path, text: str) -> dict[str, Any]:
@@ -137,7 +153,9 @@ def _header(path: Path, text: str) -> dict[str, Any]:
 
 def _context_of(index: int, tensors: Mapping[str, NDArray[Any]]) -> Context:
     prefix = f"{index}."
-    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+    own = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+    # Files of versions 1 and 2 have empty arrays for parts that the network does not have.
+    return {name: array for name, array in own.items() if array.size}
 
 
 def _checksum(tensors: Mapping[str, NDArray[Any]], shifts: Sequence[float]) -> str:

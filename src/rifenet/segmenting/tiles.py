@@ -2,8 +2,10 @@
 
 The photo is scaled so that its longer side is twice the network's (the canvas), and looked at S x S pixels at a time.
 Neighbours overlap by half, and each one's weight falls to nothing at its inner edges, so that seams cannot be seen.
-What the whole photo shows decides: where it gives a class a score below 0.05, tiles have no say, and they have all of
-theirs from 0.12 on. A tile in which it rules everything out is not looked at.
+The pass over the whole photo decides where tiles count. It rules a class out where the odds of the class are less than
+1/20 of those of the mask's threshold: there, tiles do not count. From 1/7 of those odds on they count in full. With the
+bundled model's threshold of 0.33 these are probabilities of 0.024 and 0.063, with a threshold of 0.5 they are 0.047 and
+0.119. A tile in which the class is ruled out everywhere is not looked at.
 
     C classes · S side of the network's square · D = 2 S side of the canvas' square
 """
@@ -19,12 +21,14 @@ from numpy.typing import NDArray
 
 from rifenet.data.transforms import Placement, resize_and_pad, restore
 from rifenet.engines import Context, Engine
+from rifenet.segmenting.margins import margins
 
 ZOOM = 2
 LARGE = 3  # tiles "auto": photos whose longer side is at least this many times the network's
 OVERLAP = 0.5
 SHARE = 0.75  # of a tile's map in the mixture; chosen on classes trained on (docs/experiments.md)
-RULED_OUT, DOUBTED = -3.0, -2.0  # logit differences of the whole photo's map: below, tiles have no say; above, all
+RULED_OUT, DOUBTED = -3.0, -2.0  # margins of the whole photo's map: below the first tiles do not count, above the
+# second they count in full
 
 
 class Tile(NamedTuple):
@@ -59,13 +63,13 @@ def with_tiles(
     whole: NDArray[np.float32],
     placement: Placement,
 ) -> tuple[NDArray[np.float32], Placement]:
-    """Logit differences of each class, [C,D,D], and where the photo lies in them.
+    """Margins of each class (`margins`), [C,D,D], and where the photo lies in them.
 
     Args:
         engine: what made `whole`.
         image: the photo, [H,W,3].
         contexts: the C classes; None for one that tiles have nothing to say of.
-        whole: logit differences of the pass over the whole photo, [C,S,S].
+        whole: margins of the pass over the whole photo, [C,S,S].
         placement: where the photo lies in these.
     """
     size = placement.size
@@ -85,16 +89,15 @@ def with_tiles(
         features = engine.encode_query(pixels[(None, slice(None), *square)], valid[(None, *square)])
         weight = _weight(canvas, tile)
         for number, context in wanted:
-            logits = engine.decode(features, context)[0]
-            part = (logits[1] - logits[0])[: weight.shape[0], : weight.shape[1]]
+            part = margins(engine, features, context)[0, : weight.shape[0], : weight.shape[1]]
             total[number][square] += weight * part
             weights[number][square] += weight
     seen = weights > 0
     say = SHARE * ((coarse - RULED_OUT) / (DOUBTED - RULED_OUT)).clip(0, 1)
     coarse[seen] += say[seen] * (total[seen] / weights[seen] - coarse[seen])
-    differences = np.zeros((len(coarse), canvas.size, canvas.size), np.float32)
-    differences[:, :height, :width] = coarse
-    return differences, canvas
+    on_canvas = np.zeros((len(coarse), canvas.size, canvas.size), np.float32)
+    on_canvas[:, :height, :width] = coarse
+    return on_canvas, canvas
 
 
 def _weight(canvas: Placement, tile: Tile) -> NDArray[np.float32]:

@@ -161,7 +161,8 @@ class Watched:
 
     def __init__(self, engine: Engine, check: Callable[[], None]) -> None:
         self._engine, self._check = engine, check
-        self.name, self.hash, self.size, self.calibration = engine.name, engine.hash, engine.size, engine.calibration
+        self.name, self.hash, self.weights_hash = engine.name, engine.hash, engine.weights_hash
+        self.size, self.threshold, self.calibration = engine.size, engine.threshold, engine.calibration
 
     def encode_support(
         self, images: NDArray[np.float32], masks: NDArray[np.uint8], valid: NDArray[np.bool_]

@@ -18,7 +18,8 @@ from rifenet.config import Config, TrainConfig, effective, save_config
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.sources import open_dataset
 from rifenet.files import write_atomically
-from rifenet.models import RiFeNet, RiFeNetOutput, build_model, upsample
+from rifenet.models import RiFeNet, RiFeNetOutput, aligned_resize, build_model
+from rifenet.models.beyond.evidence_network import EvidenceNetwork, EvidenceOutput
 from rifenet.training import losses
 from rifenet.training.average import WeightAverage
 from rifenet.training.distributed import launch
@@ -201,13 +202,13 @@ def loss_terms(
         query_masks=batch["query_masks"],
         unlabeled_valid=batch.get("unlabeled_valid"),
         mutual=mutual,
-        crossed=_crossed(settings.crossed, len(batch["query_masks"])),
         **images,
+        **_beyond(model, settings, len(batch["query_masks"])),
     )
     size = (batch["query_masks"].shape[-2], batch["query_masks"].shape[-1])
-    terms = {"query": losses.mask_dice(upsample(output.logits.float(), size), batch["query_masks"])}
+    terms = {"query": losses.mask_dice(aligned_resize(output.logits.float(), size), batch["query_masks"])}
     if output.aux_logits is not None:
-        logits = upsample(output.aux_logits.float().flatten(0, 1), size)
+        logits = aligned_resize(output.aux_logits.float().flatten(0, 1), size)
         terms["aux"] = losses.mask_dice(logits, batch["support_masks"].flatten(0, 1))
     if output.strong_logits is not None and output.weak_logits is not None and output.unlabeled_valid is not None:
         terms["self"] = losses.consistency(
@@ -218,15 +219,25 @@ def loss_terms(
             hard=settings.hard_labels,
             confidence=settings.confidence,
         )
-    if output.evidence is not None:
-        fine, coarse = (
-            losses.mask_evidence(upsample(each.float(), size), batch["query_masks"]) for each in output.evidence
-        )
-        terms["evidence"] = fine + coarse / 2
+    return terms | (_evidence_terms(output, batch, size) if isinstance(output, EvidenceOutput) else {})
+
+
+def _evidence_terms(output: EvidenceOutput, batch: dict[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+    """The terms of the evidence head (beyond the paper): `evidence`, and `crossed` where it is on."""
+    assert output.evidence is not None
+    fine, coarse = (
+        losses.mask_evidence(aligned_resize(each.float(), size), batch["query_masks"]) for each in output.evidence
+    )
+    terms = {"evidence": fine + coarse / 2}
     if output.crossed is not None:
-        logits = upsample(output.crossed.fine.float(), size)
+        logits = aligned_resize(output.crossed.fine.float(), size)
         terms["crossed"] = losses.mask_evidence(logits, batch["crossed_masks"][: len(logits)])
     return terms
+
+
+def _beyond(model: RiFeNet, settings: TrainConfig, episodes: int) -> dict[str, int]:
+    """Further arguments of the network's `forward`, by the kind of network."""
+    return {"crossed": _crossed(settings.crossed, episodes)} if isinstance(model, EvidenceNetwork) else {}
 
 
 def _fewer_shots(batch: dict[str, Tensor], shots: int) -> dict[str, Tensor]:

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rifenet.models.backbones.folding import fold_norms
 from rifenet.models.kernels import runs_eagerly_on_cpu
+from rifenet.models.resize import aligned_resize
 
 CPU_IMAGES = 2
 """Images that go through a backbone's layers together on a CPU."""
@@ -190,7 +190,7 @@ class Backbone(nn.Module):
                 fine.append(features.to(images.dtype))
             if stage in self.used_stages:
                 if features.shape[-2:] != grid:
-                    features = F.interpolate(features, size=grid, mode="bilinear", align_corners=True)
+                    features = aligned_resize(features, grid)
                 kept.append(features.to(images.dtype))  # autocast computes in bfloat16; what follows expects float32
         return (*kept, *fine)
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from rifenet.models import masks
 from rifenet.models.masks import SoftMasks
+from rifenet.models.resize import aligned_resize
 
 VOTE_TEMPERATURE = 20.0
 ANCHOR_SCALE = 20.0  # matching scores of 0.1 are typical; so scaled, they are about as sure as trained logits
@@ -194,11 +195,11 @@ class FineDecoder(nn.Module):
         """Maps x [B,c,h,w], fine features [B,F,f,g] and real [B,1,h,w] to a score [B,1,f,g]."""
         height, width = fine.shape[-2:]
         half = ((height + 1) // 2, (width + 1) // 2)
-        real_half, real_fine = ((_resize(real, size) >= 0.5).to(real.dtype) for size in (half, (height, width)))
-        x = _resize(x, half)
+        real_half, real_fine = ((aligned_resize(real, size) >= 0.5).to(real.dtype) for size in (half, (height, width)))
+        x = aligned_resize(x, half)
         for layer in self.middle:
             x = layer(x * real_half, real_half).relu_()
-        x = torch.cat([_resize(x, (height, width)), self.reduce(fine, real_fine)], 1)
+        x = torch.cat([aligned_resize(x, (height, width)), self.reduce(fine, real_fine)], 1)
         for layer in self.last:
             x = layer(x * real_fine, real_fine).relu_()
         score: Tensor = self.classify(x)
@@ -277,7 +278,7 @@ class EvidenceHead(nn.Module):
         x = torch.cat([x, own, coarse.sigmoid()], 1) * real
         x = self.spread[1](self.enter_own(x, real).relu_(), affinity, real)
         x = self.second[1](self.second[0](x, real), real)
-        refined = self.decoder(x, fine, real) + _resize(coarse, (fine.shape[-2], fine.shape[-1]))
+        refined = self.decoder(x, fine, real) + aligned_resize(coarse, (fine.shape[-2], fine.shape[-1]))
         return EvidenceLogits(*(torch.cat([-value, value], 1) / 2 for value in (refined, coarse)))
 
     def _own_maps(self, units: Tensor, coarse: Tensor, real: Tensor) -> Tensor:
@@ -291,7 +292,3 @@ class EvidenceHead(nn.Module):
         if len(parts) > 1:
             maps.append(F.normalize(means, dim=2) @ flat / math.sqrt(len(parts)))
         return (torch.cat(maps, 1) * 4 - 2).unflatten(2, units.shape[-2:])
-
-
-def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)

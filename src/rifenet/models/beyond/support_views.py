@@ -14,10 +14,23 @@ import torch
 from torch import Tensor
 
 from rifenet.models.backbones import Features
-from rifenet.models.structures import Images
+from rifenet.models.rifenet import RiFeNet
+from rifenet.models.structures import Images, SupportContext, check_support
 
 ROOM = 1.5
 """A closer look shows so many times the object's longer side, relative to the image's."""
+
+
+class ViewedRiFeNet(RiFeNet):
+    """RiFeNet that learns a class from `config.support_views` views of each support."""
+
+    def encode_support(
+        self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None
+    ) -> SupportContext:
+        """Learns a class; see `RiFeNet.encode_support`. Of given `Features` there is no other view."""
+        check_support(support_images, support_masks, support_valid)
+        shots = support_images, support_masks, support_valid
+        return self._support(*viewed_features(self._encode, *shots, self.config.support_views))[0]
 
 
 def viewed_features(

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rifenet.config import ModelConfig, from_dict, to_dict
+from rifenet.config import ModelConfig, behaviour, from_dict, to_dict
 from rifenet.files import write_atomically
 from rifenet.models import Prototype, RiFeNet, build_model
 
@@ -28,7 +28,8 @@ HEADER = "rifenet"
 def state_hash(state: dict[str, Tensor]) -> str:
     """First 16 hex digits of the SHA-256 over names, shapes, types and bytes, whatever the order.
 
-    It is that of a model where `state` holds the tensors of its file, as stored; counters of batch norm do not count.
+    It is a model's `weights_hash` where `state` holds the tensors of its file, as stored; counters of batch norm do not
+    count.
     """
     digest = hashlib.sha256()
     for name in sorted(_without_counters(state)):
@@ -36,6 +37,22 @@ def state_hash(state: dict[str, Tensor]) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def model_hash(weights_hash: str, config: ModelConfig, metadata: dict[str, Any]) -> str:
+    """Says which model it is, in 16 hex digits: one that may answer otherwise has another.
+
+    It covers the tensors (`weights_hash`), the configuration as far as it changes answers (`config.behaviour`), the
+    size of the network's input and the calibration of confidences.
+    """
+    facts = [behaviour(config), metadata.get("image_size"), metadata.get("calibration")]
+    return hashlib.sha256(f"{weights_hash} {json.dumps(facts, sort_keys=True)}".encode()).hexdigest()[:16]
+
+
+def identify(model: RiFeNet | Prototype) -> None:
+    """Gives a model built in memory its `weights_hash` and `hash`, or another `hash` after its config was changed."""
+    model.weights_hash = getattr(model, "weights_hash", "") or state_hash(model.state_dict())
+    model.hash = model_hash(model.weights_hash, model.config, getattr(model, "metadata", {}))
 
 
 def backbone_hash(model: nn.Module) -> str:
@@ -108,7 +125,7 @@ def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
-    """Rebuilds the model of a file written by `save_model`, in eval mode on the CPU, with `.metadata` and `.hash`.
+    """Rebuilds the model of a file written by `save_model`, in eval mode on the CPU, with its metadata and hashes.
 
     `weights` names the frozen backbone's file where it is no longer where training found it.
 
@@ -133,7 +150,8 @@ def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
             f"{config.backbone} have hash {backbone_hash(model)}. Give the file it was trained on with --weights."
         )
     model.metadata = header["metadata"]
-    model.hash = state_hash(state)
+    model.weights_hash = state_hash(state)
+    identify(model)
     return model.eval()
 
 

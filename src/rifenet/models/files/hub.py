@@ -39,7 +39,10 @@ def locate(name: str | Path = "default") -> Path:
 
 
 def load_model(name: str | Path = "default", device: str = "cpu", weights: str = "") -> RiFeNet | Prototype:
-    """The model called `name`, in eval mode on `device`, with `.metadata` (what was saved beside it) and `.hash`."""
+    """The model called `name`, in eval mode on `device`.
+
+    It has `.metadata` (what was saved beside it), `.hash` (which model it is) and `.weights_hash`.
+    """
     from rifenet.models.files.checkpoint import read_model  # with torch; the names above work without
 
     model: RiFeNet | Prototype = read_model(locate(name), weights).to(device)
