@@ -60,7 +60,7 @@ def main() -> None:
     contact_sheet(rows).save(arguments.picture, quality=88)
     content = {
         "written_by": "scripts/readme_picture.py",
-        "model": {"name": segmenter.engine.name, "hash": segmenter.engine.hash},
+        "model": {"name": segmenter.engine.name, "weights_hash": segmenter.engine.weights_hash},
         "classes": figures,
     }
     write_bytes(arguments.figures, (json.dumps(content, indent=1) + "\n").encode())

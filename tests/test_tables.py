@@ -14,10 +14,10 @@ import pytest
 from docs_blocks import ROOT, blocks
 
 from rifenet.cli.main import main
+from rifenet.models.files.hub import load_model
 
 NOTEBOOK = ROOT / "docs" / "lab" / "index.md"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 WRITTEN = ("docs/results.md", "docs/lab/fold_tables.md", "docs/lab/paper_ablation_tables.md")
 
 
@@ -61,20 +61,18 @@ def test_a_written_page_is_written_again(page: str, tmp_path: Path, monkeypatch:
     assert (tmp_path / page).read_text(encoding="utf-8") == committed
 
 
-def shipped() -> str:
-    """The checkpoint that docs/results.md is about."""
-    found = re.search(r"^\| \[2\] \|.*\| rifenet-lite2 \| `(\w+)` \|", RESULTS, re.MULTILINE)
-    assert found is not None
-    return found[1]
-
-
 def kept_aside() -> dict[str, Any]:
     return dict(json.loads((ROOT / "docs" / "results" / "kept_aside.json").read_text(encoding="utf-8")))
 
 
-def test_the_readme_says_what_was_measured_on_photos_kept_aside() -> None:
+@pytest.fixture(scope="module")
+def shipped() -> str:
+    return load_model("default").weights_hash
+
+
+def test_the_readme_says_what_was_measured_on_photos_kept_aside(shipped: str) -> None:
     measured = kept_aside()
-    assert measured["model"]["hash"].startswith(shipped()), "figures of another model than the one that ships"
+    assert measured["model"]["weights_hash"] == shipped, "figures of another model than the one that ships"
     rows = re.findall(r"^\| ([^|]+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", README, re.MULTILINE)
     said = {name: tuple(map(int, figures)) for name, *figures in rows}
     assert said == {
@@ -83,8 +81,8 @@ def test_the_readme_says_what_was_measured_on_photos_kept_aside() -> None:
     }
 
 
-def test_the_pictures_caption_says_what_the_script_measured() -> None:
+def test_the_pictures_caption_says_what_the_script_measured(shipped: str) -> None:
     figures = json.loads((ROOT / "docs" / "results" / "picture.json").read_text(encoding="utf-8"))
     ious = [iou for row in figures["classes"].values() for iou in row["iou"].values()]
-    assert figures["model"]["hash"].startswith(shipped()), "draw it again: see docs/lab/index.md"
+    assert figures["model"]["weights_hash"] == shipped, "draw it again: see docs/lab/index.md"
     assert f"IoU {min(ious):.2f} to {max(ious):.2f}" in README
