@@ -106,13 +106,13 @@ def test_graphs_take_any_size_and_batch(
         features = model.encode_query(given[0][:, 1], given[2][:, 1])
         expected = model.decode(features, context).numpy()
     ours = engine._support.run(None, {"images": images, "masks": masks, "image_valid": valid})
-    graph = dict(zip(context._fields, ours, strict=True))
-    for name, value in context._asdict().items():
+    graph = dict(zip(context.named(), ours, strict=True))
+    for name, value in context.named().items():
         mine = without_empty_slots(name, graph, value.numpy())
         np.testing.assert_allclose(mine, value.numpy(), rtol=1e-3, atol=1e-4, err_msg=name)
     query = engine._query.run(None, {"images": images[:, 1], "image_valid": valid[:, 1]})
     wanted = {value.name for value in engine._decode.get_inputs()}
-    fields = dict(zip((*features._fields, *context._fields), (*query, *ours), strict=True))
+    fields = dict(zip(engine._features, query, strict=True)) | graph
     (logits,) = engine._decode.run(None, {name: fields[name] for name in wanted})
     np.testing.assert_allclose(logits, expected, atol=1e-3)
 
@@ -142,10 +142,10 @@ def test_it_adapts_as_torch_does(engines: tuple[TorchEngine, OnnxEngine], monkey
     segmenters = [Segmenter(engine) for engine in engines]
     for segmenter in segmenters:
         segmenter.learn("dog", [DOGS[0].image], [load_image_mask(DOGS[0])])
-        plain = segmenter.segment(PHOTOS[0]).differences
+        plain = segmenter.segment(PHOTOS[0]).margins
         adopted = segmenter.adapt(PHOTOS[:4], count=2)["dog"]
         assert len(adopted) == 2
-        assert np.abs(segmenter.segment(PHOTOS[0]).differences - plain).max() > 1e-3
+        assert np.abs(segmenter.segment(PHOTOS[0]).margins - plain).max() > 1e-3
     torch_shots, onnx_shots = (segmenter.learned[0].adopted for segmenter in segmenters)
     assert [shot.number for shot in torch_shots] == [shot.number for shot in onnx_shots]
     expected, result = (segmenter.segment(PHOTOS[0]) for segmenter in segmenters)
@@ -172,7 +172,7 @@ def test_classes_of_another_hash_are_refused(
 
 def test_contexts_with_other_fields_are_refused(engines: tuple[TorchEngine, OnnxEngine]) -> None:
     features = engines[1].encode_query(*queries(1, engines[1].size))
-    with pytest.raises(ValueError, match="Expected a context with prototype, tokens"):
+    with pytest.raises(ValueError, match="Expected a context with prototype, prior_keys"):
         engines[1].decode(features, {"prototypes": np.zeros((1, 2, 8), np.float32)})
 
 

@@ -146,7 +146,7 @@ def test_a_context_of_another_network_is_refused(
     engine: TorchEngine, pictures: NDArray[np.float32], masks: NDArray[np.uint8]
 ) -> None:
     foreign = engine.baseline().encode_support(pictures[:1], masks[:1], VALID[:1])
-    with pytest.raises(ValueError, match=r"Expected a context with prototype, tokens.*but got prototypes"):
+    with pytest.raises(ValueError, match=r"Expected a context with prototype, prior_keys.*but got prototypes"):
         engine.decode(engine.encode_query(pictures[:1], VALID[:1]), foreign)
 
 

@@ -2,76 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
 import torch
 from tiny_model import SMALL
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from rifenet.config import TrainConfig
 from rifenet.models import RiFeNet, build_model
-from rifenet.models.attention import (
-    _attention_in_full,
-    _most_alike_by_blocks,
-    _softmax,
-    cycle_consistent,
-    first_maximum,
-    sample_and_mix,
-)
+from rifenet.models.attention import cycle_consistent
+from rifenet.models.beyond.evidence_network import EvidenceNetwork
 from rifenet.models.prior import choose_keys, prior_mask
 from rifenet.training.loop import prepare
-
-
-def sampled_by_loops(value: Tensor, places: Tensor, weights: Tensor) -> Tensor:
-    """Bilinear sampling as it is defined: places count from the centre of the first pixel, outside is zero."""
-    maps, dim, height, width = value.shape
-    mixed = torch.zeros(maps, dim, places.shape[1], dtype=torch.float64)
-    for m in range(maps):
-        for n in range(places.shape[1]):
-            for p in range(places.shape[2]):
-                x, y = (float(place) for place in places[m, n, p])
-                for row in (math.floor(y), math.floor(y) + 1):
-                    for column in (math.floor(x), math.floor(x) + 1):
-                        if 0 <= row < height and 0 <= column < width:
-                            share = (1 - abs(x - column)) * (1 - abs(y - row)) * float(weights[m, n, p])
-                            mixed[m, :, n] += share * value[m, :, row, column].double()
-    return mixed
-
-
-@pytest.mark.parametrize("graph", [True, False], ids=["grid_sample", "gather"])
-def test_sampling_by_definition_inside_and_outside_of_the_map(graph: bool) -> None:
-    torch.manual_seed(0)
-    value, places = torch.randn(3, 5, 4, 6), torch.rand(3, 7, 2, 2) * 10 - 2
-    places[0, 0, 0] = torch.tensor([-0.5, 3.5])  # the corner itself
-    places[0, 1] = 1e6  # far outside, as offsets may be early in training
-    weights = torch.rand(3, 7, 2)
-    with torch.set_grad_enabled(graph):
-        mixed = sample_and_mix(value, places, weights)
-    assert torch.allclose(mixed.double(), sampled_by_loops(value, places, weights), atol=1e-5)
-
-
-@pytest.mark.parametrize("broken", [math.nan, math.inf])
-def test_a_place_that_is_no_number_shows_in_the_result_and_nowhere_else(broken: float) -> None:
-    value, places, weights = torch.randn(1, 2, 4, 6), torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2)
-    places[0, 1, 0, 0] = broken
-    with torch.no_grad():
-        mixed = sample_and_mix(value, places, weights)
-    assert torch.isnan(mixed).any(1).tolist() == [[False, True, False]]
-
-
-def test_exported_graphs_sample_by_the_plain_operator() -> None:
-    class Sampling(torch.nn.Module):
-        def forward(self, value: Tensor, places: Tensor, weights: Tensor) -> Tensor:
-            return sample_and_mix(value, places, weights)
-
-    inputs = torch.randn(1, 2, 4, 6), torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2)
-    with torch.no_grad():
-        graph = str(torch.export.export(Sampling(), inputs, strict=False).graph)
-    assert "grid_sampler" in graph
-    assert "embedding_bag" not in graph
 
 
 def test_cycles_by_loops() -> None:
@@ -87,23 +30,6 @@ def test_cycles_by_loops() -> None:
                 best = max(positions, key=lambda i: float(keys[b, g, j] @ query[b, g, i]))
                 back = max(tokens, key=lambda t: float(keys[b, g, t] @ query[b, g, best]))
                 assert bool(kept[b, g, j]) == bool(token_valid[b, j] and labels[b, back] == labels[b, j])
-
-
-@pytest.mark.parametrize("length", [1, 255, 256, 320, 3600, 3601])
-def test_the_first_of_the_largest_by_blocks(length: int) -> None:
-    torch.manual_seed(length)
-    for x in (
-        torch.randn(2, 3, length),
-        torch.randint(0, 3, (2, 3, length)).float(),  # many equals
-        torch.full((1, length), -torch.inf),
-    ):
-        assert torch.equal(first_maximum(x), x.argmax(-1))
-
-
-def test_softmax_without_a_graph_is_the_same() -> None:
-    x = 30 * torch.randn(2, 50, 4, 9)
-    with torch.no_grad():
-        torch.testing.assert_close(_softmax(x), x.softmax(-1), rtol=1e-5, atol=1e-7)
 
 
 def test_keys_that_do_not_exist_count_nothing_in_the_prior() -> None:
@@ -159,7 +85,7 @@ def test_affinity_is_computed_once_for_all_classes_and_not_for_unlabeled_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = small(evidence=True, evidence_dim=32)
-    assert model.evidence is not None
+    assert isinstance(model, EvidenceNetwork)
     seen, inner = [], model.evidence.affinity
 
     def counted(high: Tensor, valid: Tensor) -> Tensor:
@@ -181,7 +107,7 @@ def test_affinity_is_computed_once_for_all_classes_and_not_for_unlabeled_images(
 
 def test_affinity_by_loops() -> None:
     model = small(evidence=True, evidence_dim=32, high=(5, 7))
-    assert model.evidence is not None
+    assert isinstance(model, EvidenceNetwork)
     channels = model.evidence.channels
     high, valid = torch.randn(1, sum(channels), 2, 3), torch.ones(1, 2, 3, dtype=torch.bool)
     valid[0, 1, 2] = False
@@ -193,31 +119,6 @@ def test_affinity_by_loops() -> None:
             assert float(affinity[i, j]) == pytest.approx(sum(cosines) / len(channels), abs=1e-5)
     assert (affinity[:, 5] == 0).all()
     assert (affinity[5] == 0).all()
-
-
-@pytest.mark.parametrize("length", [5, 64, 200])
-def test_the_search_of_exported_graphs_finds_the_first_valid_maximum(length: int) -> None:
-    asked, among = (torch.randint(-3, 4, (2, count, 4)).float() for count in (9, length))  # whole numbers tie often
-    valid = torch.rand(2, length) < 0.6
-    valid[:, 0], valid[:, -1] = False, True
-    products = (asked @ among.transpose(1, 2)).masked_fill(~valid[:, None], -torch.inf)
-    assert (products == products.amax(2, keepdim=True)).sum() > products.shape[0] * products.shape[1]
-    assert torch.equal(_most_alike_by_blocks(asked, among, valid), products.argmax(2))
-
-
-@pytest.mark.parametrize("scale", [1.0, 12.0])
-def test_attention_of_exported_graphs_is_masked_attention(scale: float) -> None:
-    """Masked keys keep a logit there, and their weight is taken off again."""
-    query, key, value = (scale * torch.randn(2, 3, length, 8) for length in (7, 20, 20))
-    mask = torch.rand(2, 3, 1, 20) < 0.4
-    key = torch.where(mask.transpose(2, 3), key, 5 * key)  # also where the masked keys' own logits would be the largest
-    mask[1, 2] = False
-    full = _attention_in_full(query, key, value, mask, 0.0)
-    masked = scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    for batch, head in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1)):
-        assert mask[batch, head].any()
-        assert torch.allclose(full[batch, head], masked[batch, head], rtol=1e-4, atol=1e-5 * scale)
-    assert (full[1, 2] == 0).all()  # no key counts
 
 
 def training_gradients(model: RiFeNet) -> list[Tensor]:

@@ -464,7 +464,7 @@ def test_save_writes_mask_overlay_and_facts(segmenter: Segmenter, tmp_path: Path
         "pixels": int((result.mask == 1).sum()),
     }
     assert facts["calibrated"] is False
-    assert facts["model"] == {"name": "colour", "hash": "c0104e"}
+    assert facts["model"] == {"name": "colour", "hash": "c0104e", "weights_hash": "c0104e"}
     assert (facts["height"], facts["width"]) == (60, 80)
     segmenter.segment(query).save(tmp_path / "out")
     assert (tmp_path / "out" / "query.json").is_file()

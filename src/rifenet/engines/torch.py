@@ -98,9 +98,9 @@ class TorchEngine:
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
         """Segments one class; see `Engine`. Raises ValueError for a context that another model learned."""
         fields = dataclasses.fields(self.model.context_type)
-        known = {field.name for field in fields}
+        known = [field.name for field in fields]
         needed = {field.name for field in fields if field.default is dataclasses.MISSING}
-        if not needed <= context.keys() <= known:
+        if not needed <= context.keys() <= set(known):
             raise ValueError(f"Expected a context with {', '.join(known)}, but got {', '.join(sorted(context))}.")
         tensors = self.model.context_type(
             **{name: torch.from_numpy(value).to(self.device) for name, value in context.items()}

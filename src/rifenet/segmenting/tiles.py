@@ -4,7 +4,7 @@ The photo is scaled so that its longer side is twice the network's (the canvas),
 Neighbours overlap by half, and each one's weight falls to nothing at its inner edges, so that seams cannot be seen.
 The pass over the whole photo decides where tiles count. It rules a class out where the odds of the class are less than
 1/20 of those of the mask's threshold: there, tiles do not count. From 1/7 of those odds on they count in full. With the
-bundled model's threshold of 0.33 these are probabilities of 0.024 and 0.063, with a threshold of 0.5 they are 0.047 and
+bundled model's threshold of 0.33 these are probabilities of 0.024 and 0.062, with a threshold of 0.5 they are 0.047 and
 0.119. A tile in which the class is ruled out everywhere is not looked at.
 
     C classes · S side of the network's square · D = 2 S side of the canvas' square

@@ -6,7 +6,7 @@ from typing import Any
 
 from rifenet.config import ModelConfig, from_dict
 from rifenet.models import RiFeNet
-from rifenet.models.files.checkpoint import read_file, state_hash, trained_state
+from rifenet.models.files.checkpoint import model_hash, read_file, state_hash, trained_state
 from rifenet.models.files.hub import locate
 
 NOT_SHIPPED = "auxiliary."  # the head that only training uses: where a file lacks it, it starts random
@@ -51,6 +51,6 @@ def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
     model.load_state_dict({**model.state_dict(), **{key: given[key] for key in wanted}})
     return {
         "name": metadata.get("name", name),
-        "hash": state_hash(state),
+        "hash": model_hash(state_hash(state), config, metadata),
         "classes_trained_on": metadata.get("classes_trained_on", []),
     }

@@ -23,6 +23,7 @@ from rifenet.models.beyond.evidence import (
     stage_units,
     support_keys,
 )
+from rifenet.models.beyond.evidence_network import EvidenceNetwork, EvidenceOutput
 from rifenet.models.masks import SoftMasks
 from rifenet.training.losses import mask_evidence
 
@@ -104,7 +105,7 @@ def _model(*, fresh: bool = False, **fields: Any) -> RiFeNet:
     for module in model.backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.bias, std=0.5)
-    if model.evidence is not None and not fresh:
+    if isinstance(model, EvidenceNetwork) and not fresh:
         _wake(model.evidence)
     return model.eval()
 
@@ -137,7 +138,9 @@ def _run(model: RiFeNet, episode: dict[str, Tensor], **options: Any) -> RiFeNetO
 
 
 def _evidence(model: RiFeNet, episode: dict[str, Tensor], **options: Any) -> EvidenceLogits:
-    evidence = _run(model, episode, **options).evidence
+    output = _run(model, episode, **options)
+    assert isinstance(output, EvidenceOutput)
+    evidence = output.evidence
     assert evidence is not None
     return evidence
 
@@ -397,10 +400,10 @@ def test_one_context_meets_many_queries() -> None:
     with torch.inference_mode():
         contexts = model.encode_support(episode["support_images"], episode["support_masks"])
         queries = model.encode_query(episode["query_images"])
-        many = model.decode(queries, SupportContext(*(field[:1] for field in contexts)))
+        many = model.decode(queries, contexts.map(lambda field: field[:1]))
         for i in range(3):
-            alone = QueryFeatures(*(field[i : i + 1] for field in queries))
-            one = model.decode(alone, SupportContext(*(field[:1] for field in contexts)))
+            alone = queries.map(lambda field, i=i: field[i : i + 1])
+            one = model.decode(alone, contexts.map(lambda field: field[:1]))
             torch.testing.assert_close(many[i : i + 1], one, rtol=1e-5, atol=1e-5)
 
 
@@ -416,8 +419,8 @@ def test_crossed_is_the_next_episodes_class(crossed: int) -> None:
         assert len(output.crossed.fine) == len(output.crossed.coarse) == crossed
         for i in range(crossed):
             following = (i + 1) % 3
-            query = QueryFeatures(*(field[i : i + 1] for field in queries))
-            context = SupportContext(*(field[following : following + 1] for field in contexts))
+            query = queries.map(lambda field, i=i: field[i : i + 1])
+            context = contexts.map(lambda field, i=following: field[i : i + 1])
             expected = model._evidence(query, context, model.decode_all(query, context))
             for got, one in zip(output.crossed, expected, strict=True):
                 torch.testing.assert_close(got[i : i + 1], one, rtol=1e-5, atol=1e-5)
@@ -430,12 +433,12 @@ def test_without_evidence_there_is_none_of_it() -> None:
     with torch.inference_mode():
         context = model.encode_support(episode["support_images"], episode["support_masks"])
         query = model.encode_query(episode["query_images"])
-        output = _run(model, episode, crossed=1)
-        for field in (context.evidence_keys, context.evidence_weights, context.evidence_means, query.fine):
-            assert len(field) == 2
-            assert field.numel() == 0
-        assert output.evidence is None
-        assert output.crossed is None
+        output = _run(model, episode)
+        assert type(context) is SupportContext
+        assert type(query) is QueryFeatures
+        assert type(output) is RiFeNetOutput
+        with pytest.raises(TypeError, match="crossed"):
+            _run(model, episode, crossed=1)
         torch.testing.assert_close(model.decode(query, context), output.logits, **CLOSE)
 
 
@@ -556,7 +559,7 @@ def test_a_query_without_assistance_does_not_depend_on_the_network() -> None:
 @pytest.mark.parametrize("padded", [False, True])
 def test_every_parameter_of_the_head_learns_and_the_backbone_does_not(padded: bool) -> None:
     model, episode = _model(fresh=True, assist_dropout=0.0).train(), _episode(shots=2)
-    assert model.evidence is not None
+    assert isinstance(model, EvidenceNetwork)
     mask = (episode["query_images"][:, 0] > 0.5).to(torch.uint8)
     optimizer = torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=0.1)
     for _ in range(2):  # the first step leaves the zero start, behind which nothing learns
