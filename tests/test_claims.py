@@ -146,6 +146,10 @@ def test_the_model_card_says_what_the_models_header_says(bundled: RiFeNet) -> No
     assert f"they are {hard_area:.3f} and {hard_error:.3f}" in text
 
 
+def test_the_readme_takes_a_screen_and_a_half() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 80
+
+
 def test_users_pages_send_nobody_to_an_index_that_has_no_release() -> None:
     for path in USERS_PAGES:
         text = path.read_text(encoding="utf-8")
