@@ -161,6 +161,7 @@ def make_coco(
                 class_id = shown[0] if label == 255 else label
                 annotation = {"id": len(annotations) + 1, "image_id": image_id, "iscrowd": int(label == 255)}
                 annotation |= {"category_id": class_id + class_id // 8, "segmentation": run_lengths(mask == label)}
+                annotation["area"] = int((mask == label).sum())
                 annotations.append(annotation)
         content = {"images": images, "annotations": annotations, "categories": coco_categories()}
         (root / "annotations" / f"instances_{part}{year}.json").write_text(json.dumps(content))

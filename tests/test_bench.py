@@ -17,7 +17,7 @@ from tiny_model import write_tiny_model
 from rifenet.bench import Plan, compare, read
 from rifenet.bench import measure as measuring
 from rifenet.bench.compare import FORMAT
-from rifenet.bench.memory import _peak_resident, in_fresh_process
+from rifenet.bench.memory import in_fresh_process, peak_resident
 from rifenet.bench.stages import PARTS, WITHIN, StageClock, profile
 from rifenet.bench.workload import FOREGROUND, UNLABELED, Case, Workload, square_mask, training_step
 from rifenet.cli.bench import _print_tables
@@ -236,11 +236,11 @@ def test_a_wrong_plan_gets_a_sentence(fields: dict[str, Any], complaint: str) ->
 
 
 def test_a_fresh_process_inherits_no_memory() -> None:
-    if _peak_resident() is None:
+    if peak_resident() is None:
         pytest.skip("This system does not tell a process's peak memory.")
     ballast = np.ones(600 * 2**20 // 8)
-    peak = in_fresh_process(_peak_resident)
-    assert peak < ballast.nbytes / 2**20 < _peak_resident()  # type: ignore[operator]
+    peak = in_fresh_process(peak_resident)
+    assert peak < ballast.nbytes / 2**20 < peak_resident()  # type: ignore[operator]
 
 
 def test_a_process_that_dies_or_fails_says_so() -> None:

@@ -110,7 +110,7 @@ def folder(tmp_path: Path) -> Path:
         shutil.copy(photo, work / "photos")
     (work / ".venv" / "bin").mkdir(parents=True)
     (work / ".venv" / "bin" / "activate").touch()  # `make` does not make it here
-    for name in ("configs", "scripts"):
+    for name in ("benchmarks", "configs", "scripts"):
         (work / name).symlink_to(ROOT / name)
     return work
 

@@ -25,7 +25,7 @@ from rifenet.config import BACKBONES
 from rifenet.data.transforms import resize_and_pad
 from rifenet.engines.torch import TorchEngine, choose_device
 from rifenet.formats.pictures import load_image
-from rifenet.models import Backbone, Prototype, RiFeNet
+from rifenet.models import Prototype, RiFeNet
 from rifenet.models.files.hub import bundled_model, load_model
 
 NOTE = (
@@ -176,25 +176,19 @@ def clock_of(device: torch.device) -> Clock:
 def tasks(model: RiFeNet | Prototype, case: Case, device: torch.device, plan: Plan) -> list[Task]:
     """Everything that is timed in a case, in the order of the table."""
     now = clock_of(device)
-    # A copy, so that nothing which makes the product's backbone faster makes the unit shorter.
-    unit = _unit(copy.deepcopy(model.backbone).to(device), case, device)
+    one_pass = unit(model, case, device)  # before the product makes the backbone faster
     work = Workload(model, case, device, plan.threads)
     context, segmenter, photo = work.learn(), work.segmenter(), example_photo()
     pixels = load_image(photo)
 
     def whole(name: str, call: Callable[[], Any]) -> Task:
-        def task() -> dict[str, float]:
-            started = now()
-            call()
-            return {name: now() - started}
-
-        return task
+        return timed(name, call, now)
 
     def parts(name: str, steps: dict[str, Callable[[Any], Any]]) -> Task:
         return lambda: {f"{name}.{part}": seconds for part, seconds in profile(model, now, steps).items()}
 
     return [
-        whole("unit", unit),
+        whole("unit", one_pass),
         whole("decode_file", lambda: load_image(photo)),
         whole("transform", lambda: resize_and_pad(pixels, case.size)),
         whole("learn", work.learn),
@@ -216,7 +210,23 @@ def tasks(model: RiFeNet | Prototype, case: Case, device: torch.device, plan: Pl
     ]
 
 
-def _unit(backbone: Backbone, case: Case, device: torch.device) -> Callable[[], Any]:
+def timed(name: str, call: Callable[[], Any], now: Clock = time.perf_counter) -> Task:
+    """A task that is one call."""
+
+    def task() -> dict[str, float]:
+        started = now()
+        call()
+        return {name: now() - started}
+
+    return task
+
+
+def unit(model: RiFeNet | Prototype, case: Case, device: torch.device) -> Callable[[], Any]:
+    """One plain forward of the backbone, as it is now, on one image.
+
+    Of a copy, so that nothing which makes the product's backbone faster later makes the unit shorter.
+    """
+    backbone = copy.deepcopy(model.backbone).to(device)
     image = torch.rand(1, 3, case.size, case.size, device=device)
 
     @torch.inference_mode()
@@ -242,6 +252,12 @@ def figures(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     unit = float(np.median(seconds["unit"]))
     table = {}
     for name, values in seconds.items():
-        q1, median, q3 = (float(value) for value in np.percentile(values, (25, 50, 75)))
-        table[name] = {"median": median, "q1": q1, "q3": q3, "units": median / unit, "runs": len(values)}
+        own = quartiles(values)
+        table[name] = own | {"units": own["median"] / unit, "runs": len(values)}
     return table
+
+
+def quartiles(values: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    q1, median, q3 = np.percentile(values, (25, 50, 75)).tolist()
+    return {"median": median, "q1": q1, "q3": q3}

@@ -27,18 +27,24 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def peak_memory(
-    what: str, case: Case, device: torch.device, threads: int | None, classes: tuple[int, ...]
+    what: str,
+    case: Case,
+    device: torch.device,
+    threads: int | None,
+    classes: tuple[int, ...],
+    checkpointed: bool = False,
 ) -> dict[str, float | None]:
     """Peak memory in MiB of this process, which should be a fresh one: `import` before the work and `process` after it.
 
-    The work is two training steps, or learning a class and two queries by as many classes as the largest of `classes`.
+    The work is two training steps (`checkpointed`: activations are computed again), or learning a class and two queries
+    by as many classes as the largest of `classes`.
     `device` is what tensors took there, on CUDA; the others are None where the system does not tell.
     """
-    imported = _peak_resident()
+    imported = peak_resident()
     step: Callable[[], None]
     if what == "training_step":
         torch.set_num_threads(threads or torch.get_num_threads())
-        step = training_step(case.load().config, case, device)
+        step = training_step(case.load().config, case, device, checkpointed=checkpointed)
     else:
         work = Workload(case.load(), case, device, threads)
         context = work.learn()
@@ -46,15 +52,24 @@ def peak_memory(
     for _ in range(2):
         step()
     on_device = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
-    return {"import": imported, "process": _peak_resident(), "device": on_device}
+    return {"import": imported, "process": peak_resident(), "device": on_device}
 
 
-def _peak_resident() -> float | None:
+def peak_resident() -> float | None:
+    """Peak memory of this process in MiB; None where the system does not tell."""
     # On Linux a process starts with the ru_maxrss of the one that started it; VmHWM is its own.
-    status = Path("/proc/self/status")
-    for line in status.read_text(encoding="utf-8").splitlines() if status.is_file() else ():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    from rifenet.evaluation.provenance import peak_memory as peak
+    peak = of_status("VmHWM")
+    if peak is not None:
+        return peak
+    from rifenet.evaluation.provenance import peak_memory as of_whole_life
 
-    return peak(torch.device("cpu"))["process"]
+    return of_whole_life(torch.device("cpu"))["process"]
+
+
+def of_status(field: str, process: int | str = "self") -> float | None:
+    """A size in MiB that Linux tells of a process that runs: `VmRSS` now, `VmHWM` at its peak. None elsewhere."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:")), None)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,38 +12,31 @@ import torch
 from PIL import Image
 from tiny_model import write_smallest_model
 
+from benchmarks import performance, performance_tables
+from benchmarks.common import each_picture_once
 from rifenet.data.episodes import collate_evaluation, load_episode
 from rifenet.data.sampling import Episode
 from rifenet.data.sources import open_dataset
 from rifenet.evaluation.prediction import predicted_mask
 from rifenet.metrics import intersection_union
+from rifenet.models import Backbone, Features
 from rifenet.models.files.hub import load_model
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE, FIGURES = ROOT / "docs" / "performance.md", ROOT / "docs" / "results" / "performance.json"
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("measure_performance", ROOT / "scripts" / "measure_performance.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_tables_are_those_of_the_committed_figures(script: ModuleType, tmp_path: Path) -> None:
+def test_the_tables_are_those_of_the_committed_figures(tmp_path: Path) -> None:
     parts = json.loads(FIGURES.read_text(encoding="utf-8"))["parts"] if FIGURES.is_file() else {}
     page = tmp_path / "page.md"
     page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
-    script.write_tables(page, parts, script.exports_beside(FIGURES))
+    performance_tables.write_tables(page, parts, performance_tables.exports_beside(FIGURES))
     assert page.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8"), "write the tables again: see the page"
 
 
-def test_a_bar_is_held_missed_or_not_measured(script: ModuleType, tmp_path: Path) -> None:
+def test_a_bar_is_held_missed_or_not_measured(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    markers = [marker.format(name) for name in ("bars", "export", "stages") for marker in script.MARKERS]
+    markers = [marker.format(name) for name in ("bars", "export", "stages") for marker in performance_tables.MARKERS]
     page.write_text("before\n{}\nstale row\n{}\nbetween\n{}\n{}\n{}\n{}\nafter\n".format(*markers), encoding="utf-8")
     figure = {"median": 2.0, "q1": 1.5, "q3": 2.5, "units": 1.4, "runs": 20}
     parts = {
@@ -63,7 +54,7 @@ def test_a_bar_is_held_missed_or_not_measured(script: ModuleType, tmp_path: Path
         },
         "scores": {"engines": {"onnx_int8": {"minus_torch": -0.8}}},
     }
-    script.write_tables(page, parts, {"export": [export]})
+    performance_tables.write_tables(page, parts, {"export": [export]})
     text = page.read_text(encoding="utf-8")
     assert "| a query, class learned from 1 photo | 1.40 | 1.45 units | yes |" in text
     assert "| learning a class from one photo | 1.40 | 1.2 units | no |" in text
@@ -78,10 +69,10 @@ def test_a_bar_is_held_missed_or_not_measured(script: ModuleType, tmp_path: Path
     assert "stale row" not in text
     page.write_text("no markers", encoding="utf-8")
     with pytest.raises(ValueError, match="Put them where a table goes"):
-        script.write_tables(page, parts, {})
+        performance_tables.write_tables(page, parts, {})
 
 
-def test_caps_are_judged_by_the_masks_that_the_model_gives(script: ModuleType, tmp_path: Path) -> None:
+def test_caps_are_judged_by_the_masks_that_the_model_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("images", "masks"):
         (tmp_path / "data" / folder).mkdir(parents=True)
     for number in range(4):
@@ -94,9 +85,21 @@ def test_caps_are_judged_by_the_masks_that_the_model_gives(script: ModuleType, t
     photos = open_dataset("custom", tmp_path / "data", progress=False)
     model = load_model(write_smallest_model(tmp_path / "model.safetensors"))
     model.config = dataclasses.replace(model.config, support_views=4, max_evidence_keys=30)
-    configs, seen = script.cap_configs(model), {}
-    for episode in (Episode(1, 0, (1, 2)), Episode(1, 3, (2, 0))):
-        counted = script._capped_and_not(model, configs, photos, episode, 65, seen)
+    configs = performance.cap_configs(model)
+    episodes = [Episode(1, 0, (1, 2)), Episode(1, 3, (2, 0))]
+    model.backbone.accelerate()
+    passes: list[int] = []
+    plain = type(model.backbone).forward
+
+    def counting(backbone: Backbone, pictures: torch.Tensor) -> Features:
+        passes.append(len(pictures))
+        return plain(backbone, pictures)
+
+    monkeypatch.setattr(type(model.backbone), "forward", counting)
+    with each_picture_once(model.backbone):
+        counted = performance.scores_by_config(model, configs, photos, episodes, 65)
+    assert sum(passes) == 4 * 3 + 1, "four views of three supports, one of them a query too, and another query"
+    for number, episode in enumerate(episodes):
         one = collate_evaluation([load_episode(photos, episode, 65)])
         expected = []
         for config in configs.values():
@@ -107,6 +110,5 @@ def test_caps_are_judged_by_the_masks_that_the_model_gives(script: ModuleType, t
                 logits = model.decode(model.encode_query(one["query_images"], one["query_valid"]), context)
             mask = predicted_mask(logits, one["placement"][0])
             expected.append(intersection_union(mask, one["query_mask_original"][0]))
-        assert counted.tolist() == np.array(expected).tolist()
+        assert counted[:, number].tolist() == np.array(expected).tolist()
         assert expected[0].tolist() != expected[1].tolist(), "the caps change nothing here, so nothing was tested"
-    assert sorted(seen) == [0, 1, 2]

@@ -1,0 +1,191 @@
+"""Measures whether advice is worth following, on photos with known masks.
+
+    python -m benchmarks.advice shots --root union --list-file photos.txt --classes dog bus --out shots.json
+    python -m benchmarks.advice next --root union --list-file photos.txt --classes dog bus --out next.json
+
+`shots`: five shots of a class, as they are and with one of them corrupted; how often advice warns, and of which.
+`next`: from one shot, the next two by advice and at random; mIoU on photos that were no candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.common import Draw, Values, add_draws, difference, each_picture_once, measure_draws, parser
+from rifenet.advice.photos import describe, look_at, ranked
+from rifenet.advice.shots import MARGIN, agreement, inverted, judged, predicted
+from rifenet.data.transforms import resize_and_pad, resize_mask
+from rifenet.engines.torch import TorchEngine
+from rifenet.metrics import class_iou, intersection_union
+from rifenet.segmenting.segmenter import Segmenter
+from rifenet.segmenting.storage import LearnedClass, Shots
+
+SHOTS, POOL, TEST = 5, 12, 12
+STEPS = 3  # shots, the first one included
+SHIFT = 0.3  # of the photo's sides
+LEAST_OTHER = 1000  # pixels of another object
+
+Shot = tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draws, measures and writes."""
+    words = parser(__doc__)
+    words.add_argument("what", choices=("shots", "next"))
+    add_draws(words, draws=14)
+    options = words.parse_args(argv)
+    engine = TorchEngine.load(options.model, device="cpu", threads=options.threads)
+    one, summarise = (judge_draw, summarise_shots) if options.what == "shots" else (next_draw, summarise_next)
+
+    def measure(draw: Draw) -> Values:
+        with each_picture_once(engine.model.backbone):
+            return one(engine, draw)
+
+    measure_draws(options, engine, measure, summarise, {"what": options.what, "margin": MARGIN})
+
+
+def judge_draw(engine: TorchEngine, draw: Draw) -> Values:
+    """Advice on five shots, then with one of them corrupted in each way that its photo allows."""
+    images = draw.images[:SHOTS]
+    shots = [shot_of(engine, draw, image) for image in images]
+    bad = draw.rng.randrange(SHOTS)
+    told = {"none": verdicts(engine, shots)}
+    for kind, mask in corruptions(engine, draw, images[bad], shots[bad]):
+        changed = [*shots[:bad], (shots[bad][0], mask, shots[bad][2]), *shots[bad + 1 :]]
+        told[kind] = verdicts(engine, changed)
+    return {"images": [draw.index.records[image].name for image in images], "corrupted": bad + 1, "advice": told}
+
+
+def corruptions(engine: TorchEngine, draw: Draw, image: int, shot: Shot) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Names and masks; a photo without another annotated object has no `other`, and one shifted out no `shifted`."""
+    _, mask, valid = shot
+    yield "inverted", inverted(mask)
+    areas = draw.index.records[image].areas
+    if others := [other for other in areas if other != draw.class_id and areas[other] >= LEAST_OTHER]:
+        yield "other object", shot_of(engine, draw, image, draw.rng.choice(others))[1]
+    shift = shifted(mask, valid, (draw.rng.choice((-1, 1)), draw.rng.choice((-1, 1))))
+    if (shift == 1).any():
+        yield "shifted", shift
+
+
+def shifted(mask: NDArray[np.uint8], valid: NDArray[np.bool_], signs: tuple[int, int]) -> NDArray[np.uint8]:
+    """The mask moved by a share of the photo's height and width; what leaves the photo is lost."""
+    height, width = (int(valid.any(axis).sum()) for axis in (1, 0))
+    rows, columns = (round(SHIFT * side) * sign for side, sign in zip((height, width), signs, strict=True))
+    moved = np.full_like(mask, 255)
+    moved[:height, :width] = 0
+    source = mask[max(0, -rows) : height - max(0, rows), max(0, -columns) : width - max(0, columns)]
+    top, left = max(0, rows), max(0, columns)
+    moved[top : top + source.shape[0], left : left + source.shape[1]] = source
+    return moved
+
+
+def verdicts(engine: TorchEngine, shots: Sequence[Shot]) -> Values:
+    """What advice says of shots, without the words."""
+    advice = judged("", [""] * len(shots), agreement(engine, stacked(shots)))
+    return {
+        "warned": [each.number for each in advice if each.warns],
+        "verdicts": [each.verdict for each in advice],
+        "ious": [round(each.iou, 4) for each in advice],
+        "gains": {each.number: round(each.gain, 4) for each in advice if each.gain is not None},
+    }
+
+
+def summarise_shots(draws: Sequence[Values]) -> Values:
+    """Shares: of corrupted draws in which the right shot is warned of, also as the only one; of clean ones with any."""
+    kinds = sorted({kind for draw in draws for kind in draw["advice"]} - {"none"})
+    clean = [draw["advice"]["none"]["warned"] for draw in draws]
+    summary: Values = {
+        "none": {
+            "draws": len(clean),
+            "any_warning": share(bool(warned) for warned in clean),
+            "shots_warned": share(number in warned for warned in clean for number in range(1, SHOTS + 1)),
+        }
+    }
+    for kind in kinds:
+        told = [(draw["corrupted"], draw["advice"][kind]["warned"]) for draw in draws if kind in draw["advice"]]
+        summary[kind] = {
+            "draws": len(told),
+            "named": share(bad in warned for bad, warned in told),
+            "only_it": share(warned == [bad] for bad, warned in told),
+        }
+    return summary
+
+
+def next_draw(engine: TorchEngine, draw: Draw) -> Values:
+    """mIoU on test photos with 1, 2, 3 shots: by advice, and by two random orders."""
+    pool_size = min(POOL, (len(draw.images) - 1) // 2)
+    shots = [shot_of(engine, draw, image) for image in draw.images[: 1 + pool_size + TEST]]
+    first, pool, test = shots[0], shots[1 : 1 + pool_size], shots[1 + pool_size :]
+    queries = [engine.encode_query(shot[0][None], shot[2][None]) for shot in test]
+
+    def score(chosen: Sequence[Shot]) -> float:
+        context = engine.encode_support(*stacked(chosen))
+        counts = [
+            intersection_union(predicted(engine, query, context), shot[1])
+            for query, shot in zip(queries, test, strict=True)
+        ]
+        return float(class_iou(np.sum(counts, axis=0)))
+
+    orders = {f"random {i}": draw.rng.sample(range(pool_size), STEPS - 1) for i in (1, 2)}
+    chosen: list[int] = []
+    for _ in range(STEPS - 1):
+        chosen.append(advised(engine, [first, *(pool[i] for i in chosen)], pool, chosen))
+    orders["advice"] = chosen
+    scores = {
+        name: [score([first, *(pool[i] for i in order[:step])]) for step in range(STEPS)]
+        for name, order in orders.items()
+    }
+    return {"pool": pool_size, "test": len(test), "orders": orders, "miou": scores}
+
+
+def advised(engine: TorchEngine, known: Sequence[Shot], pool: Sequence[Shot], taken: Sequence[int]) -> int:
+    """The candidate that advice names first, learned anew with what is annotated so far, as a user would."""
+    inputs = stacked(known)
+    learned = LearnedClass("", len(known), engine.encode_support(*inputs), inputs)
+    confidence = Segmenter(engine).confidence
+    left = [i for i in range(len(pool)) if i not in taken]
+    found = [look_at(engine, [learned], pool[i][0], pool[i][2], str(i), i, confidence) for i in left]
+    annotated = [describe(engine, shot[0], shot[2]) for shot in known]
+    return ranked(found, annotated, 1)[0].number
+
+
+def summarise_next(draws: Sequence[Values]) -> Values:
+    """Means over draws, and advice minus random with its paired 95% bootstrap interval over draws, in points."""
+    summary: Values = {"draws": len(draws)}
+    for step in range(STEPS):
+        advice = np.array([100 * draw["miou"]["advice"][step] for draw in draws])
+        chance = np.array([100 * np.mean([draw["miou"][f"random {i}"][step] for i in (1, 2)]) for draw in draws])
+        mean, *interval = difference(advice, chance)
+        summary[f"{step + 1} shots"] = {
+            "advice": round(float(advice.mean()), 1),
+            "random": round(float(chance.mean()), 1),
+            "difference": mean,
+            "interval": interval,
+        }
+    return summary
+
+
+def shot_of(engine: TorchEngine, draw: Draw, image: int, class_id: int | None = None) -> Shot:
+    """A photo as the network takes it, with the mask of one class."""
+    photo, mask = draw.pair(image, class_id)
+    pixels, valid, placement = resize_and_pad(photo, engine.size)
+    return pixels, resize_mask(mask, placement), valid
+
+
+def stacked(shots: Sequence[Shot]) -> Shots:
+    """Shots as an engine takes them."""
+    return Shots(*(np.stack(part) for part in zip(*shots, strict=True)))
+
+
+def share(values: Iterable[bool]) -> float | None:
+    """Of those that are true; None of none."""
+    held = [bool(value) for value in values]
+    return round(sum(held) / len(held), 3) if held else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What the benchmarks share: their arguments, draws of photos of a class, and how a record is written.
+
+Draw number i depends on the seed and on i alone, and the record is written after each draw, so that a run that is
+stopped keeps what it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from rifenet.data.episodes import binary_mask, load_pair
+from rifenet.data.index import ImageIndex
+from rifenet.data.sources import open_dataset
+from rifenet.evaluation.provenance import git_commit
+from rifenet.files import write_text
+from rifenet.metrics import mean_interval
+from rifenet.models import Backbone, Features
+
+Values = dict[str, Any]
+
+
+def parser(doc: str | None, threads: int = 1) -> argparse.ArgumentParser:
+    """The arguments of every benchmark."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--out", type=Path, required=True, help="what is written")
+    made.add_argument("--threads", type=int, default=threads)
+    return made
+
+
+def add_model(made: argparse.ArgumentParser) -> None:
+    """The arguments of a benchmark that draws photos for one model."""
+    made.add_argument("--model", default="default")
+    made.add_argument("--seed", type=int, default=0)
+
+
+def add_draws(made: argparse.ArgumentParser, draws: int) -> None:
+    """The arguments of `measure_draws`."""
+    add_model(made)
+    made.add_argument("--root", required=True, help="a custom dataset")
+    made.add_argument("--list-file", default="", help="image names to use")
+    made.add_argument("--classes", nargs="+", required=True, help="taken in turns")
+    made.add_argument("--draws", type=int, default=draws)
+    made.add_argument("--min-area", type=int, default=2048, help="pixels of the class in each of its photos")
+
+
+class Draw(NamedTuple):
+    """A class, its photos in random order (record indices), and what is drawn from next."""
+
+    index: ImageIndex
+    class_id: int
+    images: list[int]
+    rng: random.Random
+
+    def pair(self, image: int, class_id: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """A photo [H,W,3] and its mask [H,W] of one class (0, 1, 255); of the draw's, where none is named."""
+        photo, mask = load_pair(self.index, image)
+        return photo, binary_mask(mask, self.index.records[image].value(class_id or self.class_id))
+
+
+def measure_draws(
+    options: argparse.Namespace,
+    engine: Any,
+    measure: Callable[[Draw], Values],
+    summarise: Callable[[Sequence[Values]], Values],
+    settings: Values,
+) -> None:
+    """Measures draw after draw, and writes to `options.out` where the figures come from, their summary and all draws.
+
+    Args:
+        options: those of `add_draws`.
+        engine: the model.
+        measure: what is kept of one draw.
+        summarise: what all draws so far say together.
+        settings: what else the figures depend on.
+    """
+    index = open_dataset("custom", options.root, list_file=options.list_file, part="val", progress=False)
+    draws: list[Values] = []
+    for number in range(options.draws):
+        name = options.classes[number % len(options.classes)]
+        rng = random.Random(f"{options.seed} {number}")
+        images = index.images_of(index.class_id(name), options.min_area)
+        rng.shuffle(images)
+        draws.append({"class": name, **measure(Draw(index, index.class_id(name), images, rng))})
+        summary = summarise(draws)
+        record = {
+            **settings,
+            "model": model_record(engine),
+            "git_commit": git_commit(),
+            "dataset": index.hash,
+            "classes": options.classes,
+            "seed": options.seed,
+            "min_area": options.min_area,
+            "summary": summary,
+            "draws": draws,
+        }
+        write_record(options.out, record)
+        print(number + 1, name, json.dumps(summary), flush=True)
+
+
+def model_record(engine: Any) -> Values:
+    """Which model was measured."""
+    return {"name": engine.name, "hash": engine.hash, "size": engine.size}
+
+
+def write_record(path: Path, record: Values) -> None:
+    """Writes JSON, in one piece."""
+    write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def difference(own: ArrayLike, base: ArrayLike) -> list[float]:
+    """Mean of own - base over draws [M], and its paired 95% bootstrap interval: [mean, low, high], one decimal."""
+    gain = np.asarray(own, np.float64) - np.asarray(base, np.float64)
+    return [round(float(value), 1) for value in (gain.mean(), *mean_interval(gain))]
+
+
+@contextmanager
+def each_picture_once(backbone: Backbone) -> Iterator[None]:
+    """While entered, the backbone keeps what it computed of each picture: the same numbers, sooner."""
+    plain, kept = backbone.forward, dict[bytes, Features]()
+
+    def of(picture: torch.Tensor) -> Features:
+        key = hashlib.sha256(picture.numpy().tobytes()).digest()
+        if key not in kept:
+            kept[key] = plain(picture)
+        return kept[key]
+
+    def forward(pictures: torch.Tensor) -> Features:
+        return Features(*(torch.cat(level) for level in zip(*map(of, pictures.split(1)), strict=True)))
+
+    backbone.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del backbone.forward  # the class's own is visible again
