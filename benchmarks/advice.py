@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import Draw, Values, add_draws, difference, each_picture_once, measure_draws, parser
 from rifenet.advice.photos import describe, look_at, ranked
-from rifenet.advice.shots import MARGIN, agreement, inverted, judged, predicted
+from rifenet.advice.shot_agreement import MARGIN, agreement, inverted, judged, predicted
 from rifenet.data.transforms import resize_and_pad, resize_mask
 from rifenet.engines.torch import TorchEngine
 from rifenet.metrics import class_iou, intersection_union

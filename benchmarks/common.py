@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from rifenet.data.episodes import binary_mask, load_pair
+from rifenet.data.episodes import load_pair
 from rifenet.data.index import ImageIndex
 from rifenet.data.sources import open_dataset
 from rifenet.evaluation.provenance import git_commit
 from rifenet.files import write_text
+from rifenet.formats.pictures import binary_mask
 from rifenet.metrics import mean_interval
 from rifenet.models import Backbone, Features
 

@@ -23,12 +23,12 @@ from rifenet.data.sources import open_dataset
 from rifenet.evaluation.presence import (
     HARD,
     against_hard,
-    confidence,
     fit_calibration,
     hard_statistics,
     presence_pairs,
     separation,
 )
+from rifenet.metrics import calibrated
 from rifenet.models.files.checkpoint import save_model
 from rifenet.models.files.hub import load_model
 
@@ -61,7 +61,7 @@ def main() -> None:
     for class_id in set(ids.tolist()):
         own = ids == class_id
         fitted = fit_calibration(statistics[~own], present[~own])
-        sure[own], sure_hard[own] = confidence(statistics[own], fitted), confidence(hard[own], fitted)
+        sure[own], sure_hard[own] = calibrated(statistics[own], fitted), calibrated(hard[own], fitted)
     facts = {
         **model.metadata,
         "name": options.name,

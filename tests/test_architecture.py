@@ -70,8 +70,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "models.files.*": ("config", "files", *MODELS, *MODEL_FILES),
     # The product.
     "engines": (),
+    "engines.device": (),
     "engines.onnx": ("engines", "data.transforms", *FORMATS, *DRAWING),
-    "engines.torch": ("engines", *MODELS, *MODEL_FILES),
+    "engines.torch": ("engines", "engines.device", *MODELS, *MODEL_FILES),
     "engines.load": ("engines",),
     "segmenting": (),
     "segmenting.*": SEGMENTING,
@@ -103,6 +104,8 @@ LIMITED_NAMES = {
     (PAPER, "config"): {"ModelConfig"},
     (("models.baseline", "models.beyond.*", "models.build"), "config"): {"ModelConfig"},
 }  # of these modules, only these names
+
+NAMED_AFTER_ANOTHER = ("cli.*",)  # a command's file has the command's name, which is often that of what it runs
 
 NO_TORCH_AT_ALL = (
     *LIGHT,
@@ -312,6 +315,45 @@ def test_rooms_are_few_and_no_arrow_runs_up() -> None:
 def test_the_root_holds_no_loose_module() -> None:
     loose = {path.stem for path in PACKAGE.glob("*.py")}
     assert loose == {"__init__", "__main__", "files", "metrics"}
+
+
+def shared_names(modules: Mapping[str, str], packages: frozenset[str] = frozenset()) -> list[str]:
+    """Names that two modules, or a public class and anything else at the top of a module, have in common."""
+    files: dict[str, list[str]] = {}
+    classes: dict[str, list[str]] = {}
+    others: dict[str, list[str]] = {}
+    for module, source in modules.items():
+        if module not in packages and not matches(module, NAMED_AFTER_ANOTHER):
+            files.setdefault(module.split(".")[-1], []).append(module)
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.ClassDef):
+                classes.setdefault(node.name, []).append(module)
+            elif isinstance(node, ast.Assign):
+                for target in node.targets:
+                    others.setdefault(ast.unparse(target), []).append(module)
+    homes = {name: [*found, *others.get(name, [])] for name, found in classes.items() if not name.startswith("_")}
+    return [
+        f"{name} is in {' and '.join(found)}: give one another name."
+        for name, found in [*files.items(), *homes.items()]
+        if len(found) > 1
+    ]
+
+
+def test_two_things_never_share_a_name() -> None:
+    assert "\n".join(shared_names(SOURCES, PACKAGES)) == ""
+
+
+@pytest.mark.parametrize(
+    ("modules", "name"),
+    [
+        ({"data.shots": "", "advice.shots": ""}, "shots"),
+        ({"data.a": "class Job:\n    pass", "advice.b": "class Job:\n    pass"}, "Job"),
+        ({"data.a": "class Source:\n    pass", "advice.b": "Source = str | int"}, "Source"),
+    ],
+)
+def test_a_shared_name_is_found(modules: Mapping[str, str], name: str) -> None:
+    (sentence,) = shared_names(modules)
+    assert sentence.startswith(f"{name} is in ")
 
 
 def test_functions_are_kept_simple_not_files_short() -> None:

@@ -12,16 +12,14 @@ import yaml
 from docs_blocks import ROOT
 from PIL import Image
 
-from rifenet.advice import shots as advice
-from rifenet.cli.segmented import PHOTOS
+from rifenet.advice import shot_agreement as advice
 from rifenet.config import DataConfig, TrainConfig
-from rifenet.data.image_lists import IMAGE_SUFFIXES
 from rifenet.engines.load import load_engine
 from rifenet.export.folder import LEAST_IOU
 from rifenet.export.graphs import OPSET
 from rifenet.export.quantize import MAX_PHOTOS
 from rifenet.formats.outputs import TOLERANCE
-from rifenet.formats.pictures import load_image
+from rifenet.formats.pictures import PHOTO_SUFFIXES, load_image
 from rifenet.metrics import bootstrap_miou
 from rifenet.models import RiFeNet
 from rifenet.models.files.hub import load_model
@@ -65,9 +63,9 @@ def test_pictures_that_are_read(tmp_path: Path) -> None:
     said = re.search(r"The photos to segment: ([\w, ]+), 8 or 16 bits", page("photos.md"))
     assert said is not None
     assert set(re.split(r", | or ", said[1])) == set(names.values())
-    assert {*names, ".jpeg", ".tif"} == PHOTOS
+    assert {*names, ".jpeg", ".tif"} == set(PHOTO_SUFFIXES)
     assert set(re.findall(r"\.\w+", re.search(r"root/images/NAME(.+?)root/masks", page("data.md"))[1])) == set(  # type: ignore[index]
-        IMAGE_SUFFIXES
+        PHOTO_SUFFIXES
     )
     for suffix in (".png", ".tif"):  # 16 bits, the whole range
         Image.fromarray(np.array([[0, 257, 65535]], np.uint16)).save(tmp_path / f"deep{suffix}")

@@ -87,25 +87,10 @@ def test_fb_iou_without_any_background_is_the_foreground() -> None:
     assert metrics.fb_iou(counts) == 1.0
 
 
-@given(st.integers(0, 10_000), st.integers(0, 12))
-def test_merged_meters_equal_one_meter(seed: int, cut: int) -> None:
-    predictions, targets, class_ids = random_episodes(seed)
-    counts = counted(predictions, targets)
-    whole, left, right = (metrics.IoUMeter((3, 7, 9)) for _ in range(3))
-    whole.update(counts, class_ids)
-    left.update(counts[:cut], class_ids[:cut])
-    right.update(counts[cut:], class_ids[cut:])
-    left.merge(right)
-    assert (left.state == whole.state).all()
-    assert left.compute() == whole.compute()
-
-
 def test_meter_refuses_what_it_does_not_count() -> None:
     meter = metrics.IoUMeter((1, 2))
     with pytest.raises(ValueError, match=r"got \[5\]"):
         meter.update(np.zeros((1, 2, 2), int), (5,))
-    with pytest.raises(ValueError, match=r"\(1, 2\), but got one of \(1, 3\)"):
-        meter.merge(metrics.IoUMeter((1, 3)))
 
 
 @pytest.mark.parametrize("count", [2, 5, 31, 60])

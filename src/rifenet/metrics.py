@@ -10,12 +10,13 @@ batches, workers or ranks. All figures are shares in [0, 1]; NaN stands for "no 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-IGNORE = 255
+IGNORE = 255  # as in formats.pictures
 # Two-sided 95% points of Student's t for 1 to 30 degrees of freedom.
 _T95 = (
     *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
@@ -24,6 +25,7 @@ _T95 = (
 )
 
 Interval = tuple[float, float]
+_Float = TypeVar("_Float", np.float32, np.float64)
 
 
 def intersection_union(prediction: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -51,7 +53,7 @@ def intersection_union(prediction: NDArray[np.uint8], target: NDArray[np.uint8])
 
 
 class IoUMeter:
-    """Sums of `intersection_union` for each class; meters of several ranks or shards merge by addition."""
+    """Sums of `intersection_union` for each class."""
 
     def __init__(self, class_ids: Sequence[int]) -> None:
         self.class_ids = tuple(class_ids)
@@ -65,13 +67,6 @@ class IoUMeter:
         rows = _rows(class_ids, self.class_ids)
         np.add.at(self.state, rows, counts)
         np.add.at(self.episodes, rows, 1)
-
-    def merge(self, other: IoUMeter) -> None:
-        """Adds the sums of a meter of the same classes; ValueError otherwise."""
-        if other.class_ids != self.class_ids:
-            raise ValueError(f"Expected a meter of the classes {self.class_ids}, but got one of {other.class_ids}.")
-        self.state += other.state
-        self.episodes += other.episodes
 
     def compute(self, absent_as_zero: bool = False) -> dict[str, float]:
         """`{"miou": ..., "fb_iou": ...}`."""
@@ -165,9 +160,16 @@ def bootstrap_difference(
     return percentile_interval(mine - theirs)
 
 
-def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """1 / (1 + exp(-values)), float32, for values of any size."""
-    return (0.5 + 0.5 * np.tanh(values / 2)).astype(np.float32)
+def sigmoid(values: NDArray[_Float]) -> NDArray[_Float]:
+    """1 / (1 + exp(-values)) in the values' own type, whatever their size."""
+    return np.asarray(0.5 + 0.5 * np.tanh(values / 2), values.dtype)
+
+
+def calibrated(
+    statistics: float | NDArray[np.float64], calibration: Mapping[str, float], shift: float = 0.0
+) -> NDArray[np.float64]:
+    """`sigmoid(a * statistic + b + shift)`: the confidence, in [0,1], of each `presence_statistic`."""
+    return sigmoid(np.asarray(calibration["a"] * statistics + calibration["b"] + shift, np.float64))
 
 
 def log_odds(probability: float) -> float:

@@ -16,7 +16,6 @@ from rifenet.data.episodes import (
     EvaluationEpisodes,
     TrainingEpisodes,
     Views,
-    binary_mask,
     collate_evaluation,
     evaluation_episodes,
     load_episode,
@@ -24,7 +23,7 @@ from rifenet.data.episodes import (
 from rifenet.data.index import ImageIndex, read_mask
 from rifenet.data.sources import open_dataset
 from rifenet.data.transforms import resize_and_pad, resize_mask
-from rifenet.formats.pictures import load_image
+from rifenet.formats.pictures import binary_mask, load_image
 
 SIZE = 64
 

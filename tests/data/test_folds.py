@@ -11,7 +11,6 @@ from rifenet.data.folds import (
     contiguous_folds,
     interleaved_folds,
     novel_classes,
-    pascal_novel,
 )
 
 PUBLISHED = {
@@ -24,8 +23,8 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("fold", range(4))
 def test_pascal_folds_are_the_published_ones(fold: int) -> None:
-    assert pascal_novel(fold) == tuple(range(5 * fold + 1, 5 * fold + 6))
-    assert tuple(VOC_CLASSES[class_id - 1] for class_id in pascal_novel(fold)) == PUBLISHED[fold]
+    assert novel_classes(fold) == tuple(range(5 * fold + 1, 5 * fold + 6))
+    assert tuple(VOC_CLASSES[class_id - 1] for class_id in novel_classes(fold)) == PUBLISHED[fold]
 
 
 @pytest.mark.parametrize("fold", range(4))

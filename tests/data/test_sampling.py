@@ -22,7 +22,6 @@ from rifenet.data.sampling import (
     episodes_to_json,
     evaluation_episodes,
     split_holdout,
-    training_episode,
 )
 from rifenet.data.sources import open_dataset
 
@@ -51,8 +50,8 @@ def index() -> ImageIndex:
 def test_training_episodes_keep_the_rules(index: ImageIndex, shots: int, sampling: str) -> None:
     pool = EpisodePool(index, (1, 2, 3, 4), shots=shots, unlabeled=2, sampling=sampling)
     for i in range(500):
-        episode = training_episode(pool, 3, i)
-        assert episode == training_episode(pool, 3, i) == pool.episode(3, i)
+        episode = pool.episode(3, i)
+        assert episode == pool.episode(3, i)
         labelled = (episode.query, *episode.supports)
         assert len(episode.supports) == len(set(episode.supports)) == shots
         assert len(set(labelled)) == shots + 1

@@ -12,7 +12,8 @@ from tiny_model import write_tiny_model
 
 from rifenet import Segmenter, load_model
 from rifenet.engines import Engine
-from rifenet.engines.torch import TorchEngine, choose_device
+from rifenet.engines.device import choose_device
+from rifenet.engines.torch import TorchEngine
 from rifenet.models import aligned_resize
 
 SIZE = 64

@@ -23,7 +23,7 @@ from rifenet.cli.main import main
 from rifenet.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig, load_config, save_config
 from rifenet.evaluation.ablation import run_grid, stored_result
 from rifenet.evaluation.grid import Grid, plan, read_grid, run_config, run_name
-from rifenet.evaluation.result import read_result
+from rifenet.evaluation.result_file import read_result
 from rifenet.training.state import save_state
 
 ROOT = Path(__file__).parents[2]

@@ -168,7 +168,7 @@ def test_warnings_are_one_plain_line(line: list[str], tmp_path: Path, capsys: py
         (["--fold", "7"], "Expected a fold between 0 and 1, but got 7"),
         (["--episodes", "0"], "Expected eval.episodes to be at least 1, but got 0"),
         (["--seeds", "3,3"], "Expected different seeds"),
-        (["--device", "mps"], "Expected a mps device"),
+        (["--device", "mps"], "Expected a device of this machine"),
         (["--weights", "file.pth"], "which holds its own, but got file.pth"),
     ],
 )

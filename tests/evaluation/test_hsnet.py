@@ -24,12 +24,12 @@ from rifenet.data.index import ImageIndex, read_mask
 from rifenet.data.sampling import Episode
 from rifenet.data.sources import open_dataset
 from rifenet.data.transforms import Placement
-from rifenet.evaluation.prediction import Rules, extended, extended_side, majority, predicted_mask
+from rifenet.evaluation.prediction import ScoringRules, extended, extended_side, majority, predicted_mask
 from rifenet.evaluation.protocol import drawn_episodes, evaluate, score_episodes
-from rifenet.evaluation.result import unpack_counts
+from rifenet.evaluation.result_file import unpack_counts
 from rifenet.models import build_model
 
-HSNET = Rules(squashed=True, original_size=False)
+HSNET = ScoringRules(squashed=True, original_size=False)
 VARIANTS = pytest.mark.parametrize(
     "variant", [{}, {"original_size": True}, {"vote": True}], ids=["", "original", "vote"]
 )
@@ -129,7 +129,7 @@ def test_no_offset_between_prediction_and_mask(
     """A square far down and right at hsnet's own 400 px, where a grid taken corner to corner is up to 15 px off."""
     scene = Scene(((2, height - 30, width - 28, True),), height, width)
     index = open_scenes(write_dataset(tmp_path / "scenes", {"a": scene, "b": scene}))
-    rules = Rules(squashed=True, original_size=original_size)
+    rules = ScoringRules(squashed=True, original_size=original_size)
     arrays = load_episode(index, Episode(2, 0, (1,)), 400, squashed=True)
     batch = {name: torch.from_numpy(array)[None] for name, array in arrays.items() if isinstance(array, np.ndarray)}
     ramp = torch.linspace(0, 1, 400)
@@ -231,7 +231,7 @@ def test_the_vote_equals_the_reference() -> None:
 
 @pytest.mark.parametrize("original_size", [False, True])
 def test_voting_is_each_shot_alone_and_then_the_rule(index: ImageIndex, original_size: bool) -> None:
-    rules = Rules(squashed=True, original_size=original_size, vote=True)
+    rules = ScoringRules(squashed=True, original_size=original_size, vote=True)
     torch.manual_seed(2)
     model = build_model(kind="prototype", backbone="resnet18", width=0.25, pretrained=False).eval()
     episodes = drawn_episodes(index, config(shots=3, episodes=6))[0]
@@ -251,7 +251,7 @@ def test_voting_is_each_shot_alone_and_then_the_rule(index: ImageIndex, original
     assert (score_episodes(model, index, episodes, 65, rules=rules._replace(vote=False)) != counts).any()
 
 
-def _alone(model: Any, index: ImageIndex, episode: Episode, rules: Rules) -> np.ndarray:
+def _alone(model: Any, index: ImageIndex, episode: Episode, rules: ScoringRules) -> np.ndarray:
     arrays = load_episode(index, episode, 65, squashed=True)
     one = {name: torch.from_numpy(array)[None] for name, array in arrays.items() if isinstance(array, np.ndarray)}
     with torch.inference_mode():
@@ -304,7 +304,7 @@ RULES = pytest.mark.parametrize("rules", [HSNET, HSNET._replace(original_size=Tr
 
 
 @RULES
-def test_no_setting_of_the_machine_changes_a_digit(index: ImageIndex, model: Any, rules: Rules) -> None:
+def test_no_setting_of_the_machine_changes_a_digit(index: ImageIndex, model: Any, rules: ScoringRules) -> None:
     episodes = drawn_episodes(index, config(shots=2, episodes=8))[0]
     reference = score_episodes(model, index, episodes, 60, rules=rules)
     assert (reference[:, 1, 0] < reference[:, 1, 1]).any()
@@ -317,7 +317,7 @@ def test_no_setting_of_the_machine_changes_a_digit(index: ImageIndex, model: Any
 
 @RULES
 @pytest.mark.skipif(sys.platform != "linux", reason="Starts its second rank by fork.")
-def test_two_ranks_change_no_digit(index: ImageIndex, model: Any, rules: Rules) -> None:
+def test_two_ranks_change_no_digit(index: ImageIndex, model: Any, rules: ScoringRules) -> None:
     episodes = drawn_episodes(index, config(shots=2, episodes=7))[0]
     alone = score_episodes(model, index, episodes, 60, rules=rules)
     done: list[int] = []

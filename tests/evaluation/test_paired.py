@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation.test_result import CLASSES, counted, result
+from evaluation.test_result_file import CLASSES, counted, result
 from reference.paired import drawn_difference
 
 from rifenet.evaluation.paired import paired_difference
-from rifenet.evaluation.result import unpack_counts
+from rifenet.evaluation.result_file import unpack_counts
 
 
 def runs(offset: int = 0, folds: tuple[int, ...] = (2, 3), seeds: int = 3, better: int = 0) -> dict[Any, Any]:

@@ -19,14 +19,13 @@ from rifenet.evaluation import presence
 from rifenet.evaluation.presence import (
     HARD_OF,
     against_hard,
-    confidence,
     fit_calibration,
     hard_statistics,
     judged_presence,
     presence_pairs,
     reliability_bins,
 )
-from rifenet.metrics import auroc, expected_calibration_error, presence_statistic
+from rifenet.metrics import auroc, calibrated, expected_calibration_error, presence_statistic
 from rifenet.models import build_model
 
 PARTS = ("images", "masks", "valid")
@@ -44,14 +43,14 @@ def test_the_fit_is_the_maximum_of_the_penalised_likelihood() -> None:
     best = minimize(loss, np.zeros(2), method="BFGS", options={"gtol": 1e-9}).x
     fitted = fit_calibration(statistics, present)
     np.testing.assert_allclose([fitted["a"], fitted["b"]], best, atol=1e-3)
-    assert expected_calibration_error(confidence(statistics, fitted), present) < 0.08
+    assert expected_calibration_error(calibrated(statistics, fitted), present) < 0.08
 
 
 def test_groups_that_do_not_overlap_stay_finite_and_one_group_is_refused() -> None:
     statistics, present = np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, False, True, True])
     fitted = fit_calibration(statistics, present)
     assert np.isfinite(list(fitted.values())).all()
-    assert (confidence(statistics, fitted) > 0.5).tolist() == present.tolist()
+    assert (calibrated(statistics, fitted) > 0.5).tolist() == present.tolist()
     with pytest.raises(ValueError, match="only one kind"):
         fit_calibration(statistics, np.ones(4, dtype=bool))
 

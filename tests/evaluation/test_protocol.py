@@ -18,14 +18,15 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from rifenet.config import Config, DataConfig, EvalConfig
-from rifenet.data.episodes import binary_mask, load_episode, load_pair
+from rifenet.data.episodes import load_episode, load_pair
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, evaluation_episodes
 from rifenet.data.transforms import place
 from rifenet.evaluation import scoring
 from rifenet.evaluation.protocol import evaluate, score_episodes
 from rifenet.evaluation.provenance import git_commit
-from rifenet.evaluation.result import unpack_counts
+from rifenet.evaluation.result_file import unpack_counts
+from rifenet.formats.pictures import binary_mask
 from rifenet.models import build_model
 
 SAME = ("scores", "per_class", "per_seed", "absent_classes", "episodes_hash", "episode_counts")

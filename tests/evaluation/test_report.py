@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation.test_result import counted, result
+from evaluation.test_result_file import counted, result
 
 from rifenet.config import PROTOCOLS
 from rifenet.evaluation.report import report
-from rifenet.evaluation.result import compare_results, names_hash, write_result
-from rifenet.evaluation.settings import PASCAL_5I, VOC_MINI, setting_label
+from rifenet.evaluation.result_file import compare_results, names_hash, write_result
+from rifenet.evaluation.settings import PASCAL_5I, setting_label
 
 PASCAL = {
     "name": "pascal",
@@ -31,6 +31,8 @@ MINI = {
     "names_hash": "x",
     "median_sides": [320.0, 427.0],
 }
+MINI_LIST = "PASCAL list `all.txt` (`x`)"
+PASCAL_LIST = f"PASCAL list `val.txt` (`{PASCAL['names_hash'][:12]}`)"
 OWN = {**MINI, "name": "custom", "hash": "c" * 64}
 
 
@@ -129,7 +131,7 @@ def test_table_has_each_figure_with_its_source_and_the_prototype_last(tmp_path: 
     base = scored(tmp_path / "base.json", kind="prototype")
     model = scored(tmp_path / "model.json", better=900)
     text = report([base, model], tmp_path)
-    heading, ours, prototype = table(text, f"## {VOC_MINI}, pfenet, 1-shot")
+    heading, ours, prototype = table(text, f"## {MINI_LIST}, pfenet, 1-shot")
     assert heading == ["model", "fold 1", "FB-IoU"]
     assert ours == ["rifenet, 473 px", f"{percent(model)} [2]", percent(model, "fb_iou")]
     assert prototype == ["prototype, 473 px", f"{percent(base)} [1]", percent(base, "fb_iou")]
@@ -193,7 +195,7 @@ def test_published_rows_keep_their_marks(tmp_path: Path, monkeypatch: pytest.Mon
     assert not [
         name for name in methods if name.startswith(("HSNet", "VAT", "FPTrans", "Matcher", "GF-SAM", "FSSAM", "SAM"))
     ]
-    assert all("published:" not in row[0] for row in table(text, f"## {VOC_MINI}"))
+    assert all("published:" not in row[0] for row in table(text, f"## {MINI_LIST}"))
 
 
 @pytest.mark.parametrize(
@@ -202,11 +204,11 @@ def test_published_rows_keep_their_marks(tmp_path: Path, monkeypatch: pytest.Mon
         (PASCAL, 1000, 2048, PASCAL_5I),
         (PASCAL, 999, 2048, "PASCAL-5i test images under other rules"),
         (PASCAL, 1000, 1, "PASCAL-5i test images under other rules"),
-        ({**PASCAL, "images": 1448}, 1000, 2048, "part of PASCAL, not PASCAL-5i"),
-        ({**PASCAL, "names_hash": "other"}, 1000, 2048, "part of PASCAL, not PASCAL-5i"),
-        ({**PASCAL, "bad_files": 1}, 1000, 2048, "part of PASCAL, not PASCAL-5i"),
-        ({**PASCAL, "median_sides": [320.0, 427.0]}, 1000, 2048, VOC_MINI),
-        (MINI, 1000, 2048, VOC_MINI),
+        ({**PASCAL, "images": 1448}, 1000, 2048, PASCAL_LIST),
+        ({**PASCAL, "names_hash": "other"}, 1000, 2048, "PASCAL list `val.txt` (`other`)"),
+        ({**PASCAL, "bad_files": 1}, 1000, 2048, PASCAL_LIST),
+        ({**PASCAL, "median_sides": [320.0, 427.0]}, 1000, 2048, PASCAL_LIST),
+        (MINI, 1000, 2048, MINI_LIST),
         (OWN, 1000, 2048, "custom dataset `photos`"),
     ],
 )
@@ -227,7 +229,7 @@ def test_settings_never_share_a_table(tmp_path: Path) -> None:
     text = report(paths)
     assert len(re.findall(r"^## (?!Sources)", text, re.MULTILINE)) == 4
     assert "## custom dataset `photos`, pfenet, 1-shot" in text
-    assert f"## {VOC_MINI}, pfenet, 5-shot" in text
+    assert f"## {MINI_LIST}, pfenet, 5-shot" in text
 
 
 HSNET = {
@@ -252,12 +254,12 @@ def test_two_protocols_and_their_options_never_share_a_table(tmp_path: Path) -> 
     ]
     text = report(paths)
     assert re.findall(r"^## (?!Sources)(.*)", text, re.MULTILINE) == [
-        f"{VOC_MINI}, pfenet, 1-shot",
-        f"{VOC_MINI}, hsnet, 1-shot",
-        f"{VOC_MINI}, hsnet at original size, 1-shot",
-        f"{VOC_MINI}, hsnet with vote, 1-shot",
-        f"{VOC_MINI}, hsnet on listed episodes, 1-shot",
-        f"{VOC_MINI}, hsnet, 1-shot",  # at 473 px
+        f"{MINI_LIST}, pfenet, 1-shot",
+        f"{MINI_LIST}, hsnet, 1-shot",
+        f"{MINI_LIST}, hsnet at original size, 1-shot",
+        f"{MINI_LIST}, hsnet with vote, 1-shot",
+        f"{MINI_LIST}, hsnet on listed episodes, 1-shot",
+        f"{MINI_LIST}, hsnet, 1-shot",  # at 473 px
     ]
     assert text.count("This is not PASCAL-5i") == len(protocols)
     assert text.count("scored at network size, 400 x 400 px") == 5

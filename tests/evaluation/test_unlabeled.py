@@ -20,7 +20,7 @@ from rifenet.data.sampling import Episode, evaluation_episodes
 from rifenet.data.sources import open_dataset
 from rifenet.evaluation.lists import read_episodes, write_episodes
 from rifenet.evaluation.protocol import drawn_episodes, evaluate, score_episodes
-from rifenet.evaluation.result import compare_results, read_result
+from rifenet.evaluation.result_file import compare_results, read_result
 from rifenet.evaluation.settings import setting_sentence, setting_title
 from rifenet.evaluation.strips import strip_sections
 from rifenet.models import build_model

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 from rendered import render, save_mask
 
+from rifenet import metrics
 from rifenet.data.transforms import place, resize_and_pad, resize_mask, restore
-from rifenet.formats.pictures import load_image, load_mask
+from rifenet.drawing import visualize
+from rifenet.formats.pictures import IGNORE, load_image, load_mask
 
 
 @pytest.fixture
@@ -223,3 +225,7 @@ def test_masks_of_one_value_stay_so(value: int) -> None:
 def test_place_refuses_nothing_to_place() -> None:
     with pytest.raises(ValueError, match="at least 1 px"):
         place(0, 4, 10)
+
+
+def test_the_ground_floor_repeats_the_ignored_label_as_it_is() -> None:
+    assert metrics.IGNORE == visualize.IGNORE == IGNORE == 255

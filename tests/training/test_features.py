@@ -17,11 +17,12 @@ from rendered import make_coco, make_voc
 from tiny_disk import tiny_disk
 
 from rifenet.config import DataConfig
-from rifenet.data.episodes import binary_mask, load_pair
+from rifenet.data.episodes import load_pair
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.sources import open_dataset
 from rifenet.data.transforms import resize_and_pad
+from rifenet.formats.pictures import binary_mask
 from rifenet.models import RiFeNet, build_model
 from rifenet.training.features import PADDING, CachedEpisodes, FeatureCache, unpack
 

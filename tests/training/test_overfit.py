@@ -9,9 +9,8 @@ import torch
 
 import rifenet
 from rifenet.config import TrainConfig
-from rifenet.data.episodes import binary_mask
 from rifenet.data.transforms import resize_and_pad, resize_mask
-from rifenet.formats.pictures import load_image, load_mask
+from rifenet.formats.pictures import binary_mask, load_image, load_mask
 from rifenet.models import RiFeNet, aligned_resize, build_model
 from rifenet.training.loop import loss_terms
 from rifenet.training.losses import total

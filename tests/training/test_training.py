@@ -23,9 +23,9 @@ from rifenet.data.sources import open_dataset
 from rifenet.models import build_model
 from rifenet.models.files.checkpoint import read_model, save_model, trained_state
 from rifenet.training import NonFiniteLoss, loop, train
-from rifenet.training.episodes import base_split
 from rifenet.training.optim import build_optimizers, learning_rates
 from rifenet.training.selection import LEAST_AUROC
+from rifenet.training.split import base_split
 from rifenet.training.state import STATE_FILE
 
 

@@ -17,7 +17,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from rifenet.advice.photos import PhotoAdvice, describe, looks, ranked
-from rifenet.advice.shots import MARGIN, ShotAdvice, agreement, judged
+from rifenet.advice.shot_agreement import MARGIN, ShotAdvice, agreement, judged
 from rifenet.formats.pictures import Source
 from rifenet.segmenting.segmenter import Segmenter
 

@@ -23,7 +23,8 @@ from rifenet.bench.stages import Clock, profile
 from rifenet.bench.workload import FOREGROUND, UNLABELED, Case, Workload, example_photo, training_step
 from rifenet.config import BACKBONES
 from rifenet.data.transforms import resize_and_pad
-from rifenet.engines.torch import TorchEngine, choose_device
+from rifenet.engines.device import choose_device
+from rifenet.engines.torch import TorchEngine
 from rifenet.formats.pictures import load_image
 from rifenet.models import Prototype, RiFeNet
 from rifenet.models.files.hub import bundled_model, load_model

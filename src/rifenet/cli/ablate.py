@@ -58,18 +58,17 @@ def train_and_score(config: Config) -> dict[str, Any]:
 
     With `model.kind` prototype nothing is trained.
     """
-    from rifenet.cli.evaluate import episode_bar, torch_device
+    from rifenet.cli.evaluate import episode_bar, named_by_backbone
     from rifenet.data.sources import open_dataset
+    from rifenet.engines.device import choose_device
     from rifenet.evaluation.protocol import evaluate, settled
     from rifenet.models import build_model
-    from rifenet.models.files.checkpoint import backbone_hash
     from rifenet.models.files.hub import load_model
     from rifenet.training import train
 
     data = config.data
     if config.model.kind == "prototype":
-        model = build_model(config.model).eval()
-        model.hash = backbone_hash(model)
+        model = named_by_backbone(build_model(config.model).eval())
     else:
         train(config)
         model = load_model(config.train.out, weights=config.model.weights)
@@ -78,4 +77,4 @@ def train_and_score(config: Config) -> dict[str, Any]:
     )
     config = settled(config)
     with noted_warnings(True), episode_bar(config, None) as progress:
-        return evaluate(model.to(torch_device(config.train.device)), index, config, progress=progress)
+        return evaluate(model.to(choose_device(config.train.device)), index, config, progress=progress)

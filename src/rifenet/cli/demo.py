@@ -16,7 +16,7 @@ from rifenet.cli.console import print_json, progress
 from rifenet.drawing import visualize
 from rifenet.drawing.visualize import Figure, Report, Section
 from rifenet.examples.samples import Example, load_examples
-from rifenet.formats.pictures import load_image, load_mask
+from rifenet.formats.pictures import binary_mask, load_image, load_mask
 
 if TYPE_CHECKING:
     from rifenet.segmenting.result import Result
@@ -103,7 +103,7 @@ def segment_examples(segmenter: Segmenter, classes: list[str], examples: list[Ex
         # A support's mask may show other classes, too: those pixels are background of this one.
         masks = [load_mask(shot.mask) for shot in shots]
         wanted = classes.index(name) + 1
-        own = [np.where(mask == 255, 255, mask == wanted).astype(np.uint8) for mask in masks]
+        own = [binary_mask(mask, wanted) for mask in masks]
         segmenter.learn(name, [shot.image for shot in shots], own)
     queries = [example.image for example in examples if not example.support]
     return list(progress(segmenter.segment_many(queries, batch_size=1), len(queries), f"segmenting ({label})"))
@@ -121,7 +121,7 @@ def score(results: list[Result], truths: list[Any], classes: list[str]) -> dict[
     meters = {kind: IoUMeter(ids) for kind in SCORES}
     for result, truth in zip(results, truths, strict=True):
         for class_id, name in enumerate(classes, 1):
-            target = np.where(truth == 255, 255, truth == class_id).astype(np.uint8)
+            target = binary_mask(truth, class_id)
             together = intersection_union((result.mask == class_id).astype(np.uint8), target)
             meters["together"].update(together[None], [class_id])
             if (truth == class_id).any():
@@ -214,7 +214,7 @@ def _row(result: Result, truth: Any, class_id: int, classes: list[str]) -> tuple
     """Query, prediction with its IoU and what else it claims to see, and truth."""
     from rifenet.metrics import class_iou, intersection_union
 
-    target = np.where(truth == 255, 255, truth == class_id).astype(np.uint8)
+    target = binary_mask(truth, class_id)
     iou = class_iou(intersection_union((result.mask == class_id).astype(np.uint8), target))
     shares = np.bincount(result.mask.ravel(), minlength=len(classes) + 1) / result.mask.size
     wrong = [name for other, name in enumerate(classes, 1) if shares[other] >= 0.01 and not (truth == other).any()]

@@ -42,15 +42,16 @@ def main(argv: list[str]) -> int:
     import torch
 
     from rifenet.data.sources import open_dataset
+    from rifenet.engines.device import choose_device
     from rifenet.evaluation.lists import read_episodes, write_episodes
     from rifenet.evaluation.presence import judged_presence
     from rifenet.evaluation.protocol import drawn_episodes, evaluate, settled
-    from rifenet.evaluation.result import write_result
+    from rifenet.evaluation.result_file import write_result
     from rifenet.models.files.checkpoint import identify
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = torch_device(options.device) if fabric is None else fabric.device
+    device = choose_device(options.device) if fabric is None else fabric.device
     leads = fabric is None or fabric.is_global_zero
     model = _load(options)
     if options.set:
@@ -184,34 +185,25 @@ def _config(options: argparse.Namespace, model_size: int | None) -> Config:
 
 def _load(options: argparse.Namespace) -> RiFeNet | Prototype:
     from rifenet.models import build_model
-    from rifenet.models.files.checkpoint import backbone_hash
     from rifenet.models.files.hub import load_model
 
     if options.model != "prototype":
         return load_model(options.model, weights=options.weights)
-    model = build_model(kind="prototype", backbone=options.backbone, weights=options.weights)
-    model.hash = backbone_hash(model)
-    return model
+    return named_by_backbone(build_model(kind="prototype", backbone=options.backbone, weights=options.weights))
 
 
 def _baseline(model: RiFeNet | Prototype) -> RiFeNet | Prototype:
-    """The prototype over the backbone of `model` (protocols.md 5). Raises ValueError where that lacks its stages."""
-    import dataclasses
+    from rifenet.models.build import baseline_of
 
-    from rifenet.models import build_model
+    return named_by_backbone(baseline_of(model))
+
+
+def named_by_backbone(prototype: RiFeNet | Prototype) -> RiFeNet | Prototype:
+    """The prototype with the hash of its backbone for its own: it has no other weights."""
     from rifenet.models.files.checkpoint import backbone_hash
 
-    baseline = build_model(dataclasses.replace(model.config, kind="prototype", pretrained=False))
-    weights = model.backbone.state_dict()
-    needed = baseline.backbone.state_dict().keys()
-    if not needed <= weights.keys():
-        raise ValueError(
-            f"Expected a model whose backbone has the prototype's stages {baseline.backbone.used_stages}, but it ends "
-            f"before. Score --model prototype --backbone {model.config.backbone} by itself."
-        )
-    baseline.backbone.load_state_dict({name: weights[name] for name in needed})
-    baseline.hash = backbone_hash(baseline)
-    return baseline
+    prototype.hash = backbone_hash(prototype)
+    return prototype
 
 
 def _fabric(device: str) -> Fabric | None:
@@ -219,18 +211,6 @@ def _fabric(device: str) -> Fabric | None:
     from rifenet.training.distributed import launch, launched_ranks
 
     return launch(device) if launched_ranks() else None
-
-
-def torch_device(name: str) -> Any:
-    """The torch device; ValueError where this machine lacks it."""
-    import torch
-
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, there in present.items() if there)
-    if not present[name]:
-        raise ValueError(f"Expected a {name} device, but torch finds none here. Use --device auto or cpu.")
-    return torch.device(name)
 
 
 @contextlib.contextmanager

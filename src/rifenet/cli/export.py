@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.cli.console import note, print_json
-
-PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+from rifenet.formats.pictures import PHOTO_SUFFIXES
 
 
 def main(argv: list[str]) -> int:
@@ -71,9 +70,9 @@ def _photos(folder: str | None, int8: bool) -> list[Path]:
     path = Path(folder)
     if not path.is_dir():
         raise FileNotFoundError(f"Expected a folder of photos at {path}, but there is none.")
-    photos = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTOS and file.is_file())
+    photos = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file())
     if not photos:
-        raise ValueError(f"Expected photos ({', '.join(sorted(PHOTOS))}) in {path}, but it holds none.")
+        raise ValueError(f"Expected photos ({', '.join(PHOTO_SUFFIXES)}) in {path}, but it holds none.")
     return photos
 
 

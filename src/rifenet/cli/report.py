@@ -81,7 +81,7 @@ def _markdown(options: argparse.Namespace, out: Path) -> str:
 
 def _pictures(options: argparse.Namespace, out: Path) -> list[str]:
     """Lines of the sections with pictures, which are written into a folder beside the report."""
-    from rifenet.evaluation.pictures import ablation_sections, curve_sections, reliability_sections
+    from rifenet.evaluation.report_pictures import ablation_sections, curve_sections, reliability_sections
 
     folder, relative_to = out.with_suffix(""), out.parent
     lines = curve_sections(options.results, folder, relative_to)
@@ -101,8 +101,8 @@ def _is_of(record: dict[str, Any], model: Any) -> bool:
 
 def _strips(options: argparse.Namespace, name: str, folder: Path, relative_to: Path, taken: set[str]) -> list[str]:
     from rifenet.data.sources import open_dataset
-    from rifenet.evaluation.pictures import unused
-    from rifenet.evaluation.result import read_result
+    from rifenet.evaluation.report_pictures import unused
+    from rifenet.evaluation.result_file import read_result
     from rifenet.evaluation.strips import strip_sections
     from rifenet.models.files.hub import load_model
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.config.model import BACKBONES, GUIDES, TEST_OPTIONS, ModelConfig, behaviour, with_test_options
+from rifenet.config.options import About, about_option, free_options
 from rifenet.config.protocols import PROTOCOLS, default_episodes
 from rifenet.config.recipe import DATASETS, FOLDS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig
 
@@ -24,12 +25,15 @@ __all__ = [
     "GUIDES",
     "PROTOCOLS",
     "PSEUDO_LABELS",
+    "SECTIONS",
     "TEST_OPTIONS",
+    "About",
     "Config",
     "DataConfig",
     "EvalConfig",
     "ModelConfig",
     "TrainConfig",
+    "about_option",
     "behaviour",
     "default_episodes",
     "effective",
@@ -41,14 +45,8 @@ __all__ = [
     "with_test_options",
 ]
 
-FREE = {
-    "data": {"root", "workers", "cache_dir"},
-    "train": {
-        *("out", "log_every", "save_every", "device", "devices", "threads", "tensorboard"),
-        *("checkpoint_activations", "compile"),
-    },
-    "eval": {"batch_size", "workers"},
-}
+SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "eval": EvalConfig}
+FREE = {name: free_options(section) for name, section in SECTIONS.items()}
 """Options, by section, that may change without changing what a run computes."""
 
 
@@ -115,11 +113,10 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
         raise ValueError(
             f"Expected only known names in {where}, but got {', '.join(unknown)}. Known: {', '.join(known)}."
         )
-    sections = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "eval": EvalConfig}
     arguments = {}
     for name, value in values.items():
         if cls is Config:
-            value = from_dict(sections[name], value or {}, f"{where}.{name}")
+            value = from_dict(SECTIONS[name], value or {}, f"{where}.{name}")
         arguments[name] = tuple(value) if isinstance(value, list) else value
     return cls(**arguments)
 

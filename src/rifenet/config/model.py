@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rifenet.config.checks import expect, one_of
+from rifenet.config.options import about
 
 BACKBONES = (
     "resnet18",
@@ -113,7 +114,7 @@ class ModelConfig:
     they are; 2: also mirrored; 4: also a closer look at the object, both ways. Training has no such views."""
     mask_threshold: float = 0.5
     """Beyond the paper: probability from which on a pixel is in the mask, in (0,1). No loss depends on it."""
-    guide: str = "query"
+    guide: str = field(default="query", metadata=about(read_with=("train.unlabeled", "model.use_local")))
     """Local prototype that guides the unlabeled branch: query (the labeled query's), self (its own) or none."""
     aux: bool = True
     """Auxiliary support loss in training."""

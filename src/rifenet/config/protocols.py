@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Protocol(NamedTuple):
+class ProtocolDefaults(NamedTuple):
     """The values that a protocol takes where the user names none."""
 
     seeds: tuple[int, ...]
@@ -19,8 +19,8 @@ class Protocol(NamedTuple):
 
 
 PROTOCOLS = {
-    "pfenet": Protocol(seeds=(0, 1, 2, 3, 4), image_size=None, filters_by_area=True, episodes={"coco": 5000}),
-    "hsnet": Protocol(seeds=(0,), image_size=400, filters_by_area=False, episodes={}),
+    "pfenet": ProtocolDefaults(seeds=(0, 1, 2, 3, 4), image_size=None, filters_by_area=True, episodes={"coco": 5000}),
+    "hsnet": ProtocolDefaults(seeds=(0,), image_size=400, filters_by_area=False, episodes={}),
 }
 """Name -> what it fixes."""
 EPISODES = 1000

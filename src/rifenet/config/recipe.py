@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rifenet.config.checks import expect, one_of
+from rifenet.config.options import about
 from rifenet.config.protocols import PROTOCOLS
 
 DATASETS = ("pascal", "coco", "fss1000", "custom")
@@ -18,7 +19,7 @@ class DataConfig:
 
     dataset: str = "pascal"
     """Kind of dataset: pascal, coco, fss1000 or custom."""
-    root: str = ""
+    root: str = field(default="", metadata=about(free=True))
     """Folder of the dataset."""
     list_file: str = ""
     """Text file of image ids to use instead of the dataset's own list (pascal: relative to root or absolute); coco: or
@@ -35,7 +36,7 @@ class DataConfig:
     """A class counts in an image where it covers at least this many pixels of the mask as stored."""
     exclude_novel: bool = True
     """Training only: leave out every image in which any novel class appears."""
-    unlabeled_source: str = "class"
+    unlabeled_source: str = field(default="class", metadata=about(read_with=("train.unlabeled",)))
     """Where unlabeled images come from: class (images of the episode's class) or any (all base images)."""
     sampling: str = "image"
     """How a training episode picks its query: image (uniform over image-class pairs), class (class first, uniform) or
@@ -55,14 +56,15 @@ class DataConfig:
     seed: int | None = None
     """Seed of the held-out slice and of the cached views, so that runs of several train.seed share one cache; null:
     that of train.seed."""
-    workers: int = 0
+    workers: int = field(default=0, metadata=about(free=True))
     """Loader processes."""
-    cache_dir: str = ""
+    # The names of runs with a cache stay what they were when the cache was in no name.
+    cache_dir: str = field(default="", metadata=about(free=True, whether=True, unnamed="on"))
     """Folder of the frozen-feature cache; empty: no cache, the backbone runs in every step."""
-    cache_views: int = 4
+    cache_views: int = field(default=4, metadata=about(read_with=("data.cache_dir",)))
     """Cached views an image: the plain one, its mirror image, then weak views (scale, rotate, blur and flip as above);
     each has a strong partner where the unlabeled branch is on."""
-    cache_strong: bool = False
+    cache_strong: bool = field(default=False, metadata=about(read_with=("data.cache_dir",)))
     """Cache the strong partners without the unlabeled branch too, so that runs with and without it share one cache."""
     own_views: float = 0.0
     """Share of the training episodes whose supports are all cached views of a photo, then those of the next, as a class
@@ -98,7 +100,7 @@ class DataConfig:
 class TrainConfig:
     """The recipe (method.md 10-11). All rates are the true ones."""
 
-    out: str = "runs/rifenet"
+    out: str = field(default="runs/rifenet", metadata=about(free=True))
     """Run folder; the same command resumes from what it finds there."""
     steps: int = 1000
     """Optimiser steps."""
@@ -129,9 +131,9 @@ class TrainConfig:
     """Largest gradient norm."""
     unlabeled: int = 2
     """U: unlabeled images an episode; 0 switches the unlabeled branch off."""
-    beta: float = 0.5
+    beta: float = field(default=0.5, metadata=about(read_with=("train.unlabeled",)))
     """Weight of the self-supervised loss."""
-    w_aux: float = 1.0
+    w_aux: float = field(default=1.0, metadata=about(read_with=("model.aux",)))
     """Weight of the auxiliary support loss."""
     crossed: float = 0.0
     """Evidence head only: share of the queries that are also segmented for another episode's class, which they may not
@@ -142,34 +144,34 @@ class TrainConfig:
     average: float = 0.0
     """Decay of a running average of the trained weights, which is what is validated and kept; 0: the weights
     themselves. In the first steps the average follows faster."""
-    pseudo_labels: str = "weak_to_strong"
+    pseudo_labels: str = field(default="weak_to_strong", metadata=about(read_with=("train.unlabeled",)))
     """weak_to_strong, or mutual: the mean of both directions."""
-    hard_labels: bool = False
+    hard_labels: bool = field(default=False, metadata=about(read_with=("train.unlabeled",)))
     """Take the more probable label as the pseudo-label instead of its probability."""
-    confidence: float = 0.0
+    confidence: float = field(default=0.0, metadata=about(read_with=("train.unlabeled",)))
     """Ignore pseudo-label positions whose larger probability is below this; 0 keeps all."""
-    log_every: int = 10
+    log_every: int = field(default=10, metadata=about(free=True))
     """Steps between two lines of metrics.jsonl."""
     validate_every: int = 250
     """Steps between two validations on held-out base images."""
     validate_episodes: int = 100
     """Episodes of one validation."""
-    save_every: int = 100
+    save_every: int = field(default=100, metadata=about(free=True))
     """Steps between two resumable states."""
-    device: str = "auto"
+    device: str = field(default="auto", metadata=about(free=True))
     """auto, cpu, cuda or mps."""
-    devices: int = 1
+    devices: int = field(default=1, metadata=about(free=True))
     """Processes or devices on this machine; the count of torchrun or Slurm goes first."""
     precision: str = "auto"
     """auto (bfloat16 where the device gains by it), 32-true or bf16-mixed."""
-    threads: int = 0
+    threads: int = field(default=0, metadata=about(free=True))
     """CPU threads a process; 0 leaves torch's choice."""
-    checkpoint_activations: bool = False
+    checkpoint_activations: bool = field(default=False, metadata=about(free=True))
     """Keep less for the backward pass of the feature activation and compute it again there: less memory, more time."""
-    compile: bool = False
+    compile: bool = field(default=False, metadata=about(free=True))
     """Compile the feature activation, the residual block and the head (`torch.compile`; on a CPU it takes a C++
     compiler). The first steps take minutes."""
-    tensorboard: bool = False
+    tensorboard: bool = field(default=False, metadata=about(free=True))
     """Write TensorBoard curves beside the JSON lines (extra: tensorboard)."""
 
     def __post_init__(self) -> None:
@@ -220,9 +222,9 @@ class EvalConfig:
     """hsnet, more than one shot: segment with each shot alone and let the masks vote, instead of one pass over all."""
     unlabeled: int = 0
     """U: photos of an episode's class without their masks, from which it is learned besides (semi-supervised)."""
-    batch_size: int = 1
+    batch_size: int = field(default=1, metadata=about(free=True))
     """Episodes loaded together; changes no digit."""
-    workers: int = 0
+    workers: int = field(default=0, metadata=about(free=True))
     """Loader processes; changes no digit."""
     absent_as_zero: bool = False
     """Count a class without episodes as 0, as the published codes do, instead of leaving it out."""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rifenet.data.coco import annotated_entries, open_annotations
 from rifenet.data.folds import Folds, contiguous_folds
-from rifenet.data.image_lists import IMAGE_SUFFIXES, list_path, read_list
+from rifenet.data.image_lists import list_path, read_list
 from rifenet.data.index import Entry, ImageIndex, build_index
+from rifenet.formats.pictures import PHOTO_SUFFIXES
 
 
 def open_custom(root: Path, list_file: str, progress: bool) -> ImageIndex:
@@ -29,7 +30,7 @@ def _open_masks(root: Path, list_file: str, progress: bool) -> ImageIndex:
     images: dict[str, Path] = {}
     bad = []
     for path in sorted((root / "images").iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith("."):
             if path.stem in images:
                 bad.append((path.name, f"Expected one image of each name, but {images[path.stem].name} has it too."))
             images.setdefault(path.stem, path)
@@ -69,7 +70,7 @@ def _open_annotated(root: Path, list_file: str, progress: bool) -> ImageIndex:
         bad += [
             (image.name, f"Expected the picture in {path.name}, but it is not there.")
             for image in sorted((root / "images").iterdir())
-            if image.suffix.lower() in IMAGE_SUFFIXES and image.name not in listed and not image.name.startswith(".")
+            if image.suffix.lower() in PHOTO_SUFFIXES and image.name not in listed and not image.name.startswith(".")
         ]
     return build_index(
         entries,

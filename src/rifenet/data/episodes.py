@@ -23,11 +23,10 @@ from rifenet.data.sampling import (
     episodes_to_json,
     evaluation_episodes,
     split_holdout,
-    training_episode,
 )
 from rifenet.data.transforms import resize_and_pad, resize_mask, squash, to_float
 from rifenet.data.views import strong_view, view_rng, weak_view
-from rifenet.formats.pictures import IGNORE, load_image
+from rifenet.formats.pictures import binary_mask, load_image
 
 __all__ = [
     "Episode",
@@ -35,7 +34,6 @@ __all__ = [
     "EvaluationEpisodes",
     "TrainingEpisodes",
     "Views",
-    "binary_mask",
     "collate_evaluation",
     "episodes_from_json",
     "episodes_to_json",
@@ -43,17 +41,9 @@ __all__ = [
     "load_episode",
     "load_pair",
     "split_holdout",
-    "training_episode",
 ]
 
 _KEPT_AS_LISTS = ("placement", "query_mask_original", "unlabeled_images", "unlabeled_valid")
-
-
-def binary_mask(mask: NDArray[np.uint8], value: int) -> NDArray[np.uint8]:
-    """1 where the mask holds `value` (of a class: `ImageRecord.value`), 255 where it is ignored, else 0."""
-    binary = (mask == value).astype(np.uint8)
-    binary[mask == IGNORE] = IGNORE
-    return binary
 
 
 def load_pair(index: ImageIndex, image: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

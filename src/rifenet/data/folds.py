@@ -66,8 +66,3 @@ def base_classes(
     """Base class ids of `fold`: all of 1..n_classes that are not novel, whether or not another fold holds them."""
     novel = novel_classes(fold, folds)
     return tuple(class_id for class_id in range(1, n_classes + 1) if class_id not in novel)
-
-
-def pascal_novel(fold: int) -> tuple[int, ...]:
-    """Novel class ids of PASCAL-5i's `fold`: 5i+1 .. 5i+5."""
-    return novel_classes(fold)

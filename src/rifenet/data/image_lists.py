@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+from rifenet.formats.pictures import PHOTO_SUFFIXES
+
 _LISTS = Path("ImageSets") / "Segmentation"
 _PAIR = re.compile(r"(\S+)__(\d+)")
 
@@ -38,7 +39,7 @@ def read_list(path: Path) -> list[str]:
     """Image names of a list, one a line; also `JPEGImages/ID.jpg SegmentationClassAug/ID.png`, as published."""
     lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
     paths = (Path(line.split()[0] if "/" in line else line) for line in lines if line)
-    names = [path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name for path in paths]
+    names = [path.stem if path.suffix.lower() in PHOTO_SUFFIXES else path.name for path in paths]
     if not names:
         raise ValueError(f"Expected image names in {path}, one a line, but the list is empty.")
     return list(dict.fromkeys(names))

@@ -143,11 +143,6 @@ def usable_classes(
     return images, tuple(left_out)
 
 
-def training_episode(pool: EpisodePool, seed: int, i: int) -> Episode:
-    """Training episode `i`, pure in (pool, seed, i)."""
-    return pool.episode(seed, i)
-
-
 def evaluation_episodes(
     index: ImageIndex,
     class_ids: Sequence[int],

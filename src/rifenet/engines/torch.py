@@ -12,24 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from rifenet.engines import Context
-from rifenet.models import Prototype, RiFeNet, aligned_resize, build_model
+from rifenet.engines.device import choose_device
+from rifenet.models import Prototype, RiFeNet, aligned_resize
+from rifenet.models.build import baseline_of
 from rifenet.models.files.checkpoint import identify
 from rifenet.models.files.hub import load_model
 
 _DEFAULT_SIZE = 473
-
-
-def choose_device(device: str = "auto") -> torch.device:
-    """`auto` is CUDA, else Apple MPS, else the CPU. Raises ValueError for a device that this machine does not have."""
-    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return torch.device(next(kind for kind, there in usable.items() if there))
-    kind, _, index = device.partition(":")
-    count = torch.cuda.device_count() if kind == "cuda" else 1
-    if not usable.get(kind, False) or (index and not (index.isdecimal() and int(index) < count)):
-        there = ", ".join(["auto", *(kind for kind, there in usable.items() if there)])
-        raise ValueError(f"Expected a device of this machine ({there}), but got {device!r}.")
-    return torch.device(device)
 
 
 class TorchEngine:
@@ -66,10 +55,7 @@ class TorchEngine:
 
     def baseline(self) -> TorchEngine:
         """The training-free `prototype` baseline (protocols.md 5) over the same frozen backbone and size."""
-        config = dataclasses.replace(self.model.config, kind="prototype", pretrained=False, weights="")
-        prototype = build_model(config)
-        prototype.backbone.load_state_dict(self.model.backbone.state_dict())
-        engine = TorchEngine(prototype, device=str(self.device))
+        engine = TorchEngine(baseline_of(self.model), device=str(self.device))
         engine.size = self.size
         return engine
 

@@ -19,8 +19,8 @@ from filelock import FileLock, Timeout
 
 from rifenet.config import FREE, Config, load_config, resolved, to_dict
 from rifenet.evaluation.ablation_table import Finished, ablation_markdown, ablation_table, read_table
-from rifenet.evaluation.grid import Grid, Job, changed, identity, plan
-from rifenet.evaluation.result import read_result, write_result
+from rifenet.evaluation.grid import Grid, PlannedRun, changed, identity, plan
+from rifenet.evaluation.result_file import read_result, write_result
 from rifenet.files import write_text
 
 RESULT_FILE = "result.json"
@@ -76,13 +76,13 @@ def run_grid(
     return failures
 
 
-def describe(job: Job) -> str:
+def describe(job: PlannedRun) -> str:
     """The rows, the fold and the seed of a run, in words."""
     rows = list(dict.fromkeys(row for row, _, _ in job.uses))
     return f"{' = '.join(rows)}; fold {job.config.data.fold}, seed {job.config.train.seed}"
 
 
-def stored_result(job: Job) -> dict[str, Any] | None:
+def stored_result(job: PlannedRun) -> dict[str, Any] | None:
     """The result that the run's folder holds, or None.
 
     Raises ValueError where the folder, or the result in it, is of another config.
@@ -102,12 +102,12 @@ def stored_result(job: Job) -> dict[str, Any] | None:
     return result
 
 
-def _lock(job: Job) -> Path:
+def _lock(job: PlannedRun) -> Path:
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     return job.folder.with_name(f"{job.folder.name}.lock")
 
 
-def _once(job: Job, run: Callable[[Config], dict[str, Any]]) -> dict[str, Any]:
+def _once(job: PlannedRun, run: Callable[[Config], dict[str, Any]]) -> dict[str, Any]:
     """The run's result, made unless another process made it meanwhile."""
     result = stored_result(job)
     if result is None:
@@ -116,7 +116,7 @@ def _once(job: Job, run: Callable[[Config], dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _check_table(grid: Grid, jobs: Sequence[Job], out: Path) -> None:
+def _check_table(grid: Grid, jobs: Sequence[PlannedRun], out: Path) -> None:
     """Refuses to go on with a table whose rows were something else. New rows, folds and seeds are welcome."""
     path = out / f"{grid.name}.json"
     if not path.is_file():
@@ -149,7 +149,7 @@ def _remaining(started: float, done: int, total: int) -> str:
     return f" (about {minutes:.0f} min to go)"
 
 
-def _write(grid: Grid, jobs: Sequence[Job], finished: Finished, failures: Failures, out: Path) -> None:
+def _write(grid: Grid, jobs: Sequence[PlannedRun], finished: Finished, failures: Failures, out: Path) -> None:
     path = out / f"{grid.name}.json"
     table = ablation_table(grid, jobs, finished, failures)
     write_text(path, json.dumps(table, indent=1, allow_nan=False) + "\n")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rifenet.evaluation.grid import PROTOTYPE, Grid, Job, Row, changed
+from rifenet.evaluation.grid import PROTOTYPE, Grid, PlannedRun, Row, changed
 from rifenet.evaluation.paired import paired_difference
 from rifenet.evaluation.report import interval_text, link, markdown_table, plus_minus, setting_label
 
@@ -23,7 +23,9 @@ _DASH = "–"
 _SIGNS = {"+": "+", "-": "−", "0": "open"}
 
 
-def ablation_table(grid: Grid, jobs: Sequence[Job], finished: Finished, failures: Mapping[str, str]) -> dict[str, Any]:
+def ablation_table(
+    grid: Grid, jobs: Sequence[PlannedRun], finished: Finished, failures: Mapping[str, str]
+) -> dict[str, Any]:
     """The content of a grid's JSON file, of the runs finished so far.
 
     Raises ValueError where two results of one fold were not scored on the same episodes.
@@ -170,7 +172,7 @@ def _setting(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _source(job: Job, result: dict[str, Any]) -> dict[str, Any]:
+def _source(job: PlannedRun, result: dict[str, Any]) -> dict[str, Any]:
     return {
         "rows": list(dict.fromkeys(row for row, _, _ in job.uses)),
         "fold": result["fold"],

@@ -20,7 +20,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rifenet.config import FREE, Config, DataConfig, ModelConfig, TrainConfig, effective, from_dict, to_dict
+from rifenet.config import (
+    FREE,
+    SECTIONS,
+    About,
+    Config,
+    TrainConfig,
+    about_option,
+    effective,
+    from_dict,
+    to_dict,
+)
 
 PROTOTYPE = "prototype"
 _PROTOTYPE_ROW = {"model.kind": PROTOTYPE}
@@ -52,7 +62,7 @@ class Grid(NamedTuple):
     rows: tuple[Row, ...]
 
 
-class Job(NamedTuple):
+class PlannedRun(NamedTuple):
     """One training run and its evaluation, and the (row, fold, seed) that it stands for."""
 
     folder: Path
@@ -91,17 +101,17 @@ def read_grid(path: str | Path, base: Config, *, folds: Sequence[int] = (), seed
     )
 
 
-def plan(grid: Grid, out: str | Path) -> list[Job]:
+def plan(grid: Grid, out: str | Path) -> list[PlannedRun]:
     """The runs of a grid, each once whatever the number of rows that share it, in folders below `out`/runs.
 
     All rows of the first seed come first, so that the table is whole early.
     """
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, PlannedRun] = {}
     for seed, fold, row in itertools.product(grid.seeds, grid.folds, grid.rows):
         config = run_config(row.config, fold, seed)
         folder = Path(out) / "runs" / run_name(config)
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, out=str(folder)))
-        jobs.setdefault(folder.name, Job(folder, config, [])).uses.append((row.name, fold, seed))
+        jobs.setdefault(folder.name, PlannedRun(folder, config, [])).uses.append((row.name, fold, seed))
     return list(jobs.values())
 
 
@@ -111,24 +121,28 @@ def run_config(config: Config, fold: int, seed: int) -> Config:
     So rows that ask for one thing in different words (`train.beta: 0`, `train.unlabeled: 0`) share one run.
     """
     config = effective(config)
-    data, model = dataclasses.replace(config.data, fold=fold), config.model
-    train = dataclasses.replace(config.train, seed=seed)
-    if not data.cache_dir:
-        unread = {name: getattr(DataConfig, name) for name in ("cache_views", "cache_strong")}
+    data, train = dataclasses.replace(config.data, fold=fold), dataclasses.replace(config.train, seed=seed)
+    if not data.cache_dir and (data.seed == seed or not data.holdout):
         # Without a cache, data.seed only draws the held-out slice, and null draws it by train.seed.
-        same = data.seed == seed or not data.holdout
-        data = dataclasses.replace(data, **unread, seed=None if same else data.seed)
-    if model.kind == PROTOTYPE:  # nothing is trained
-        train = TrainConfig(device=train.device, threads=train.threads)
-    if not model.aux:
-        train = dataclasses.replace(train, w_aux=TrainConfig.w_aux)
-    if not train.unlabeled:
-        unused = ("beta", "pseudo_labels", "hard_labels", "confidence")
-        train = dataclasses.replace(train, **{name: getattr(TrainConfig, name) for name in unused})
-        data = dataclasses.replace(data, unlabeled_source=DataConfig.unlabeled_source)
-    if not (train.unlabeled and model.use_local):
-        model = dataclasses.replace(model, guide=ModelConfig.guide)
-    return dataclasses.replace(config, data=data, model=model, train=train)
+        data = dataclasses.replace(data, seed=None)
+    if config.model.kind == PROTOTYPE:  # nothing is trained
+        train = TrainConfig(**{name: getattr(train, name) for name in FREE["train"]})
+    config = dataclasses.replace(config, data=data, train=train)
+    plain = to_dict(config)
+    for section in SECTIONS:
+        part = getattr(config, section)
+        unread = {
+            option.name: option.default
+            for option in dataclasses.fields(part)
+            if not all(_value_of(plain, name) for name in about_option(option).read_with)
+        }
+        config = dataclasses.replace(config, **{section: dataclasses.replace(part, **unread)})
+    return config
+
+
+def _value_of(plain: dict[str, Any], name: str) -> Any:
+    section, _, option = name.partition(".")
+    return plain[section][option]
 
 
 def run_name(config: Config) -> str:
@@ -142,10 +156,12 @@ def run_name(config: Config) -> str:
 
 
 def changed(config: Config) -> dict[str, Any]:
-    """Those of `identity` that are not at their default."""
-    # "on", so that runs with a cache keep the names that they had when the cache was in no name.
-    defaults = {**identity(Config()), "data.cache_dir": "on"}
-    return {name: value for name, value in identity(config).items() if value != defaults[name]}
+    """Those of `identity` that are not what a run's name leaves out: the default, unless the option says otherwise."""
+    left_out = identity(Config())
+    for name, _, said in _trained_by(config):
+        if said.unnamed is not None:
+            left_out[name] = said.unnamed
+    return {name: value for name, value in identity(config).items() if value != left_out[name]}
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -154,14 +170,19 @@ def identity(config: Config) -> dict[str, Any]:
     Where the feature cache is does not matter, but its views are others than those of training without one: so
     `data.cache_dir` is "on" or "off".
     """
-    plain = to_dict(config)
-    options = {
-        f"{section}.{name}": value
-        for section in ("data", "model", "train")
-        for name, value in plain[section].items()
-        if name not in FREE.get(section, ())
+    return {
+        name: ("on" if value else "off") if said.whether else value
+        for name, value, said in _trained_by(config)
+        if said.whether or not said.free
     }
-    return {**options, "data.cache_dir": "on" if config.data.cache_dir else "off"}
+
+
+def _trained_by(config: Config) -> Iterator[tuple[str, Any, About]]:
+    """Dotted name, plain value and description of every option but those of scoring."""
+    plain = to_dict(config)
+    for section in ("data", "model", "train"):
+        for option in dataclasses.fields(getattr(config, section)):
+            yield f"{section}.{option.name}", plain[section][option.name], about_option(option)
 
 
 def _content(path: Path) -> dict[str, Any]:

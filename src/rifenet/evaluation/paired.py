@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rifenet.evaluation.result import expect_same_episodes, unpack_counts
+from rifenet.evaluation.result_file import expect_same_episodes, unpack_counts
 from rifenet.metrics import Interval, percentile_interval, resampled_runs
 
 Runs = Mapping[tuple[int, int], dict[str, Any]]  # (fold, training seed) -> result

@@ -53,7 +53,7 @@ class Model(Protocol):
         """Its buffers."""
 
 
-class Rules(NamedTuple):
+class ScoringRules(NamedTuple):
     """How an episode is scored; the defaults are `pfenet`'s."""
 
     squashed: bool = False
@@ -64,7 +64,7 @@ class Rules(NamedTuple):
     """Each shot alone, then `majority`, instead of one pass over all shots."""
 
 
-PFENET = Rules()
+PFENET = ScoringRules()
 
 
 def extended(one: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -92,7 +92,7 @@ def mask_threshold(model: Model) -> float:
 
 
 def predicted_mask(
-    logits: Tensor, placement: Placement, rules: Rules = PFENET, threshold: float = 0.5
+    logits: Tensor, placement: Placement, rules: ScoringRules = PFENET, threshold: float = 0.5
 ) -> NDArray[np.uint8]:
     """Mask of one query, uint8 [H,W] at its original size or [S,S] (1 foreground), from logits [1,2,h,w].
 

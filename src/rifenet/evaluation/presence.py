@@ -25,7 +25,7 @@ from rifenet.data.transforms import resize_and_pad
 from rifenet.evaluation.prediction import Model, margins, mask_threshold
 from rifenet.evaluation.scoring import device_of
 from rifenet.formats.pictures import load_image
-from rifenet.metrics import auroc, expected_calibration_error, presence_statistic, sigmoid
+from rifenet.metrics import auroc, calibrated, expected_calibration_error, presence_statistic, sigmoid
 from rifenet.models.baseline import PrototypeFeatures
 from rifenet.models.masks import soft_masks, valid_on_grid
 from rifenet.models.matching import matching_prototypes, matching_score
@@ -123,7 +123,7 @@ def fit_calibration(statistics: NDArray[np.float64], present: NDArray[np.bool_])
     weights = np.zeros(2)
     ridge = np.eye(2) / 100
     for _ in range(100):
-        probability = 1 / (1 + np.exp(-inputs @ weights))
+        probability = sigmoid(inputs @ weights)
         gradient = inputs.T @ (probability - present) + ridge @ weights
         curvature = (inputs * (probability * (1 - probability))[:, None]).T @ inputs + ridge
         step = np.linalg.solve(curvature, gradient)
@@ -131,11 +131,6 @@ def fit_calibration(statistics: NDArray[np.float64], present: NDArray[np.bool_])
         if np.abs(step).max() < 1e-9:
             break
     return {"a": float(weights[0]), "b": float(weights[1])}
-
-
-def confidence(statistics: NDArray[np.float64], calibration: dict[str, float]) -> NDArray[np.float64]:
-    """The calibrated probability of each statistic, in [0,1]."""
-    return np.asarray(1 / (1 + np.exp(-(calibration["a"] * statistics + calibration["b"]))))
 
 
 def judged_presence(model: Any, index: ImageIndex, config: Config, count: int) -> dict[str, Any]:
@@ -160,10 +155,10 @@ def judged_presence(model: Any, index: ImageIndex, config: Config, count: int) -
             min_area=data.min_area,
         )
     statistics, present = presence_pairs(model.eval(), index, episodes, data.image_size, seed)
-    sure = confidence(statistics, calibration)
+    sure = calibrated(statistics, calibration)
     told = {"pairs": len(episodes), "negatives": "class-uniform", **separation(statistics, present, sure)}
     statistics = against_hard(statistics, present, hard_statistics(model, index, episodes, data.image_size, seed))
-    hard = separation(statistics, present, confidence(statistics, calibration))
+    hard = separation(statistics, present, calibrated(statistics, calibration))
     return {**told, "bins": reliability_bins(sure, present), "hard": {"negatives": HARD, **hard}}
 
 

@@ -20,18 +20,18 @@ from rifenet.config import Config, resolved
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, episodes_to_json, evaluation_episodes
 from rifenet.evaluation.lists import EpisodeList
-from rifenet.evaluation.prediction import Model, Rules, extended_side
+from rifenet.evaluation.prediction import Model, ScoringRules, extended_side
 from rifenet.evaluation.provenance import config_record, dataset_record, environment, model_record, peak_memory
-from rifenet.evaluation.result import FORMAT, EpisodeCounts, figures, pack_counts
+from rifenet.evaluation.result_file import FORMAT, EpisodeCounts, figures, pack_counts
 from rifenet.evaluation.scoring import device_of, score_episodes
 from rifenet.segmenting.pseudo_labels import COUNT
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["RULES", "drawn_episodes", "episodes_hash", "evaluate", "score_episodes", "settled"]
+__all__ = ["PFENET_WORDS", "drawn_episodes", "episodes_hash", "evaluate", "score_episodes", "settled"]
 
-RULES = {
+PFENET_WORDS = {
     "query_order": "(image, class) pairs in list order, cycled; the published codes draw a class of each image",
     "supports": "drawn by (seed, position), never the query",
     "min_area_of": "pixels of the class in all of the mask as stored, for queries and supports",
@@ -173,15 +173,15 @@ def _novel_only(listed: EpisodeList, classes: dict[int, str], fold: int) -> tupl
     return listed.runs
 
 
-def _scoring_rules(config: Config) -> Rules:
+def _scoring_rules(config: Config) -> ScoringRules:
     hsnet = config.eval.protocol == "hsnet"
-    return Rules(hsnet, config.eval.original_size or not hsnet, config.eval.vote and config.data.shots > 1)
+    return ScoringRules(hsnet, config.eval.original_size or not hsnet, config.eval.vote and config.data.shots > 1)
 
 
 def _record(index: ImageIndex, config: Config, listed: EpisodeList | None) -> dict[str, Any]:
     """The protocol with every filter and choice, in words; two records differ where figures must not be compared."""
     data, rules = config.data, config.eval
-    words: dict[str, Any] = dict(RULES)
+    words: dict[str, Any] = dict(PFENET_WORDS)
     if rules.protocol == "hsnet":
         scoring, size = _scoring_rules(config), data.image_size
         square = f"{size} x {size} px"
@@ -196,7 +196,7 @@ def _record(index: ImageIndex, config: Config, listed: EpisodeList | None) -> di
             f"{extended_side(size)} px for the network",
             "scored_at": f"{'original size' if scoring.original_size else f'network size, {square}'}; ignored pixels "
             "excluded",
-            "k_shot": _VOTE if scoring.vote else RULES["k_shot"],
+            "k_shot": _VOTE if scoring.vote else PFENET_WORDS["k_shot"],
             "image_size": size,
             "original_size": scoring.original_size,
             "vote": scoring.vote,

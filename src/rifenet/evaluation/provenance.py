@@ -15,7 +15,7 @@ import torch
 from rifenet import __version__
 from rifenet.config import Config, to_dict
 from rifenet.data.index import ImageIndex
-from rifenet.evaluation.result import names_hash
+from rifenet.evaluation.result_file import names_hash
 
 
 def model_record(model: Any, image_size: int, name: str = "") -> dict[str, Any]:

@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from rifenet.evaluation.result import compare_results, read_result
+from rifenet.evaluation.result_file import compare_results, read_result
 from rifenet.evaluation.settings import PASCAL_5I, setting_key, setting_label, setting_sentence, setting_title
 from rifenet.metrics import Interval
 
@@ -30,7 +30,7 @@ __all__ = ["report", "setting_label"]
 _DASH = "–"
 
 
-class Source(NamedTuple):
+class NumberedResult(NamedTuple):
     """One result file and its number in the list of sources."""
 
     number: int
@@ -38,7 +38,7 @@ class Source(NamedTuple):
     result: dict[str, Any]
 
 
-Row = dict[int, Source]  # one model: fold -> its result
+ByFold = dict[int, NumberedResult]  # one model: fold -> its result
 
 
 def report(
@@ -52,8 +52,8 @@ def report(
     """
     if not paths:
         raise ValueError("Expected at least one result file, but got none. Write one with rifenet evaluate.")
-    sources = [Source(number, Path(path), read_result(path)) for number, path in enumerate(paths, start=1)]
-    settings: dict[str, list[Source]] = {}
+    sources = [NumberedResult(number, Path(path), read_result(path)) for number, path in enumerate(paths, start=1)]
+    settings: dict[str, list[NumberedResult]] = {}
     for source in sources:
         settings.setdefault(setting_key(source.result), []).append(source)
     lines = [
@@ -70,7 +70,7 @@ def report(
     return "\n".join(lines)
 
 
-def _section(members: list[Source]) -> list[str]:
+def _section(members: list[NumberedResult]) -> list[str]:
     first = members[0].result
     label, dataset, rules = setting_label(first), first["dataset"], first["protocol"]
     rows = _rows(members)
@@ -101,9 +101,9 @@ def _section(members: list[Source]) -> list[str]:
     return lines
 
 
-def _rows(members: Iterable[Source]) -> list[tuple[str, Row]]:
+def _rows(members: Iterable[NumberedResult]) -> list[tuple[str, ByFold]]:
     """(name, results by fold) of each model, the prototype last. Raises ValueError for a model twice on one fold."""
-    rows: dict[str, tuple[str, Row]] = {}
+    rows: dict[str, tuple[str, ByFold]] = {}
     for source in sorted(members, key=_is_prototype):
         model, fold = source.result["model"], source.result["fold"]
         kept = _filter(source)
@@ -125,19 +125,19 @@ def _rows(members: Iterable[Source]) -> list[tuple[str, Row]]:
     return list(rows.values())
 
 
-def _filter(source: Source) -> str:
+def _filter(source: NumberedResult) -> str:
     """The filter `exclude_novel` of the model's training: on, off, or a dash where nobody says."""
     return {True: "on", False: "off"}.get(source.result["model"]["metadata"].get("exclude_novel"), _DASH)
 
 
-def _row_cells(name: str, row: Row, folds: Sequence[int], with_mean: bool) -> list[str]:
+def _row_cells(name: str, row: ByFold, folds: Sequence[int], with_mean: bool) -> list[str]:
     cells = [_cell(row.get(fold), "miou") for fold in folds]
     if with_mean:
         cells.append(_mean_cell(row, folds, "miou"))
     return [name, *cells, _mean_cell(row, folds, "fb_iou")]
 
 
-def _cell(source: Source | None, figure: str) -> str:
+def _cell(source: NumberedResult | None, figure: str) -> str:
     if source is None:
         return _DASH
     score = source.result["scores"][figure]
@@ -145,7 +145,7 @@ def _cell(source: Source | None, figure: str) -> str:
     return f"{plus_minus(score['mean'], score['std'])}{mark} [{source.number}]"
 
 
-def _mean_cell(row: Row, folds: Sequence[int], figure: str) -> str:
+def _mean_cell(row: ByFold, folds: Sequence[int], figure: str) -> str:
     if any(fold not in row for fold in folds):
         return _DASH
     runs = np.mean([[run[figure] for run in row[fold].result["per_seed"]] for fold in folds], axis=0)
@@ -169,7 +169,7 @@ def _published_cells(row: dict[str, Any]) -> list[str]:
     return [f"published: {row['method']}, {row['backbone']}", *row.get("folds", [_DASH] * 4), row["mean"], _DASH]
 
 
-def _notes(members: Iterable[Source]) -> list[str]:
+def _notes(members: Iterable[NumberedResult]) -> list[str]:
     notes = []
     for source in members:
         result = source.result
@@ -181,7 +181,7 @@ def _notes(members: Iterable[Source]) -> list[str]:
     return [*notes, ""] if notes else []
 
 
-def _intervals(rows: Iterable[tuple[str, Row]], members: Sequence[Source]) -> list[str]:
+def _intervals(rows: Iterable[tuple[str, ByFold]], members: Sequence[NumberedResult]) -> list[str]:
     heading = ["model", "fold", "mIoU", "95% over seeds", "95% bootstrap over queries", "minus prototype, paired 95%"]
     table = []
     for name, row in rows:
@@ -193,7 +193,7 @@ def _intervals(rows: Iterable[tuple[str, Row]], members: Sequence[Source]) -> li
     return markdown_table(heading, table)
 
 
-def _against_prototype(source: Source, members: Sequence[Source]) -> str:
+def _against_prototype(source: NumberedResult, members: Sequence[NumberedResult]) -> str:
     result = source.result
     same = [
         other for other in members if _is_prototype(other) and other.result["episodes_hash"] == result["episodes_hash"]
@@ -207,7 +207,7 @@ def _against_prototype(source: Source, members: Sequence[Source]) -> str:
     return f"{100 * difference.miou:+.1f} {interval_text(difference.interval)} [{same[0].number}]"
 
 
-def _classes(rows: Sequence[tuple[str, Row]], members: Iterable[Source]) -> list[str]:
+def _classes(rows: Sequence[tuple[str, ByFold]], members: Iterable[NumberedResult]) -> list[str]:
     names = {
         (source.result["fold"], item["id"]): item["name"] for source in members for item in source.result["per_class"]
     }
@@ -222,7 +222,7 @@ def _classes(rows: Sequence[tuple[str, Row]], members: Iterable[Source]) -> list
     return markdown_table(["class", "fold", *(name for name, _ in rows)], table)
 
 
-def _sources(sources: Iterable[Source], folder: Path) -> list[str]:
+def _sources(sources: Iterable[NumberedResult], folder: Path) -> list[str]:
     heading = ["", "file", "model", "checkpoint", "fold", "shots", "seeds", "N", "config", "commit", "torch"]
     heading += ["device", "episodes/s", "peak MiB"]
     table = []
@@ -251,7 +251,7 @@ def _sources(sources: Iterable[Source], folder: Path) -> list[str]:
     return ["## Sources", "", note, "", *markdown_table(heading, table)]
 
 
-def _frozen(source: Source) -> list[Any]:
+def _frozen(source: NumberedResult) -> list[Any]:
     """What decides on the frozen features, the most telling thing first."""
     model, scored = source.result["config"].get("model", {}), source.result["model"]
     return [
@@ -261,7 +261,7 @@ def _frozen(source: Source) -> list[Any]:
     ]
 
 
-def _is_prototype(source: Source) -> bool:
+def _is_prototype(source: NumberedResult) -> bool:
     return bool(source.result["model"]["kind"] == "prototype")
 
 

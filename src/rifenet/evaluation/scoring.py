@@ -29,7 +29,15 @@ from torch.utils.data import DataLoader
 from rifenet.data.episodes import EvaluationEpisodes, collate_evaluation
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode
-from rifenet.evaluation.prediction import PFENET, Model, Rules, extended, majority, mask_threshold, predicted_mask
+from rifenet.evaluation.prediction import (
+    PFENET,
+    Model,
+    ScoringRules,
+    extended,
+    majority,
+    mask_threshold,
+    predicted_mask,
+)
 from rifenet.evaluation.unlabeled import semi_supervised
 from rifenet.metrics import intersection_union
 
@@ -49,7 +57,7 @@ def score_episodes(
     episodes: Sequence[Episode],
     size: int,
     *,
-    rules: Rules = PFENET,
+    rules: ScoringRules = PFENET,
     batch_size: int = 1,
     workers: int = 0,
     fabric: Fabric | None = None,
@@ -100,7 +108,7 @@ def _score_in_threads(
     index: ImageIndex,
     episodes: Sequence[Episode],
     size: int,
-    rules: Rules,
+    rules: ScoringRules,
     batch_size: int,
     workers: int,
     progress: Callable[[int], None] | None,
@@ -159,7 +167,7 @@ def _score(
     model: Model,
     batches: Iterator[dict[str, Any]],
     episodes: Sequence[Episode],
-    rules: Rules,
+    rules: ScoringRules,
     contexts: _Contexts,
     stop: threading.Event,
     progress: Callable[[int], None] | None,

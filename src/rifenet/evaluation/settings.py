@@ -6,10 +6,9 @@ import json
 from importlib.resources import files
 from typing import Any
 
-from rifenet.evaluation.result import names_hash
+from rifenet.evaluation.result_file import names_hash
 
 PASCAL_5I = "PASCAL-5i"
-VOC_MINI = "voc-mini protocol"
 _PASCAL_TEST_IMAGES = 1449
 _PUBLISHED_RULES: dict[str, dict[str, Any]] = {
     "pfenet": {"min_area": 2048},
@@ -34,13 +33,16 @@ def setting_title(result: dict[str, Any]) -> str:
 
 
 def setting_label(result: dict[str, Any]) -> str:
-    """What a result's data are called in print: PASCAL-5i only for the real one under a protocol's own rules."""
+    """What a result's data are called in print: PASCAL-5i only for the real one under a protocol's own rules.
+
+    Any other images of PASCAL are called by their list: its file's name and the hash of the image names in it.
+    """
     dataset = result["dataset"]
     if dataset["name"] != "pascal":
         return f"{dataset['name']} dataset `{result['config']['data']['root']}`"
     if _is_pascal_test_set(dataset):
         return PASCAL_5I if _by_published_rules(result) else "PASCAL-5i test images under other rules"
-    return VOC_MINI if dataset["median_sides"][0] == 320 else "part of PASCAL, not PASCAL-5i"
+    return f"PASCAL list `{dataset['list']}` (`{dataset['names_hash'][:12]}`)"
 
 
 def setting_sentence(result: dict[str, Any]) -> str:

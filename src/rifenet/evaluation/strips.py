@@ -18,19 +18,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rifenet.data.episodes import binary_mask, load_episode, load_pair
+from rifenet.data.episodes import load_episode, load_pair
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, evaluation_episodes
 from rifenet.data.transforms import restore
 from rifenet.drawing.visualize import contact_sheet, heat, overlay, strip
-from rifenet.evaluation.pictures import image, unused
 from rifenet.evaluation.prediction import Model, mask_threshold, predicted_mask
 from rifenet.evaluation.protocol import episodes_hash
 from rifenet.evaluation.report import percent
-from rifenet.evaluation.result import EpisodeCounts, unpack_counts
+from rifenet.evaluation.report_pictures import image, unused
+from rifenet.evaluation.result_file import EpisodeCounts, unpack_counts
 from rifenet.evaluation.scoring import device_of
 from rifenet.evaluation.unlabeled import semi_supervised
 from rifenet.files import write_bytes
+from rifenet.formats.pictures import binary_mask
 from rifenet.metrics import class_iou, intersection_union
 from rifenet.models import RiFeNet, aligned_resize
 

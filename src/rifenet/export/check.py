@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from rifenet.data.transforms import resize_and_pad, resize_mask
 from rifenet.engines import Engine
 from rifenet.examples.samples import Example, load_examples
-from rifenet.formats.pictures import load_image, load_mask
+from rifenet.formats.pictures import binary_mask, load_image, load_mask
 from rifenet.segmenting.margins import margins
 
 CLASSES = 3
 PHOTOS = 4
 
 
-class Agreement(NamedTuple):
+class EngineAgreement(NamedTuple):
     """How near two engines are."""
 
     mask_iou: float
@@ -28,7 +28,7 @@ class Agreement(NamedTuple):
     """Number of photos segmented."""
 
 
-def compare(first: Engine, second: Engine) -> Agreement:
+def compare(first: Engine, second: Engine) -> EngineAgreement:
     """Both engines learn `CLASSES` classes, the n-th from n photos, and segment the same `PHOTOS` photos."""
     names, examples = load_examples()
     queries = [resize_and_pad(load_image(each.image), first.size) for each in _spread(examples, PHOTOS)]
@@ -47,7 +47,7 @@ def compare(first: Engine, second: Engine) -> Agreement:
         shared += int((masks[0] & masks[1]).sum())
         either += int((masks[0] | masks[1]).sum())
     iou = shared / either if either else 1.0
-    return Agreement(iou if np.isfinite(largest) else 0.0, largest, len(queries))
+    return EngineAgreement(iou if np.isfinite(largest) else 0.0, largest, len(queries))
 
 
 def learning_inputs(
@@ -58,9 +58,8 @@ def learning_inputs(
     for shot in shots:
         image, real, placement = resize_and_pad(load_image(shot.image), size)
         labels = load_mask(shot.mask)
-        own = np.where(labels == 255, 255, labels == class_id).astype(np.uint8)
         images.append(image)
-        masks.append(resize_mask(own, placement))
+        masks.append(resize_mask(binary_mask(labels, class_id), placement))
         valid.append(real)
     return np.stack(images), np.stack(masks), np.stack(valid)
 

@@ -16,7 +16,7 @@ from rifenet import __version__
 from rifenet.engines import CARD
 from rifenet.engines.onnx import FORMAT, OnnxEngine
 from rifenet.engines.torch import TorchEngine
-from rifenet.export.check import Agreement, compare
+from rifenet.export.check import EngineAgreement, compare
 from rifenet.export.graphs import Fields, build_graphs
 from rifenet.files import write_bytes, write_text
 
@@ -126,7 +126,7 @@ def _card(engine: TorchEngine, fields: Fields, entries: dict[str, dict[str, str]
     }
 
 
-def _refuse_other_masks(agreement: Agreement, precision: str) -> None:
+def _refuse_other_masks(agreement: EngineAgreement, precision: str) -> None:
     if agreement.mask_iou < LEAST_IOU[precision]:
         raise ValueError(
             f"Expected masks that meet torch's with an IoU of at least {LEAST_IOU[precision]}, but the {precision}"

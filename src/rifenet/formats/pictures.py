@@ -18,7 +18,10 @@ Source = str | PathLike[str] | Image.Image | NDArray[Any]
 """A picture: its path, a PIL picture or an array."""
 
 IGNORE = 255
-"""Label of the pixels of a mask that count for nothing."""
+"""Label of the pixels of a mask that count for nothing. `metrics` and `drawing`, which import nothing, repeat it."""
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""Endings, in lower case, of the files of a folder that are taken for photos."""
 
 _LOSSY = {"JPEG": "a JPEG", "MPO": "a JPEG", "WEBP": "a WebP", "jpeg": "a TIFF of JPEG", "webp": "a TIFF of WebP"}
 
@@ -58,6 +61,13 @@ def load_mask(source: Source) -> NDArray[np.uint8]:
             f" or transparent ({picture.mode}). Save it as a palette or grey PNG whose values are class ids."
         )
     return np.array(colours[..., 0])
+
+
+def binary_mask(mask: NDArray[np.uint8], value: int) -> NDArray[np.uint8]:
+    """1 where the mask holds `value`, 255 where it is ignored, else 0."""
+    binary = (mask == value).astype(np.uint8)
+    binary[mask == IGNORE] = IGNORE
+    return binary
 
 
 def lossy_kind(picture: Image.Image) -> str | None:

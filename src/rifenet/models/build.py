@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from rifenet.config import ModelConfig
@@ -38,6 +39,24 @@ def build_model(config: ModelConfig | None = None, **fields: Any) -> RiFeNet | P
     if config.kind == "prototype":
         return Prototype(config, backbone)
     return EvidenceNetwork(config, backbone) if config.evidence else ViewedRiFeNet(config, backbone)
+
+
+def baseline_of(model: RiFeNet | Prototype) -> Prototype:
+    """The training-free baseline over a copy of `model`'s very backbone (protocols.md 5), on the CPU.
+
+    Raises ValueError where that backbone ends before the stages that the baseline compares.
+    """
+    baseline = build_model(replace(model.config, kind="prototype", pretrained=False, weights=""))
+    assert isinstance(baseline, Prototype)
+    weights = model.backbone.state_dict()
+    needed = baseline.backbone.state_dict().keys()
+    if not needed <= weights.keys():
+        raise ValueError(
+            f"Expected a model whose backbone has the prototype's stages {baseline.backbone.used_stages}, but it ends "
+            f"before. Score --model prototype --backbone {model.config.backbone} by itself."
+        )
+    baseline.backbone.load_state_dict({name: weights[name] for name in needed})
+    return baseline
 
 
 def _fine_stage(config: ModelConfig) -> int:

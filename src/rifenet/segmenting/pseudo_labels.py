@@ -10,6 +10,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from rifenet.formats.pictures import IGNORE
+
 COUNT = 3
 """Photos that a class adopts, the surest of those it may."""
 SURE = math.log(7 / 3)
@@ -23,7 +25,7 @@ def pseudo_mask(margins: NDArray[np.float32], counts: NDArray[np.bool_]) -> NDAr
 
     1 and 0 where they are sure, 255 where they are not, and where the pixel does not count.
     """
-    mask = np.full(margins.shape, 255, np.uint8)
+    mask = np.full(margins.shape, IGNORE, np.uint8)
     mask[margins >= SURE], mask[margins <= -SURE] = 1, 0
-    mask[~counts] = 255
+    mask[~counts] = IGNORE
     return mask

@@ -5,7 +5,6 @@ B photos at once · C classes · S side of the square network input
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from os import PathLike, fspath
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from rifenet.data.transforms import resize_and_pad
 from rifenet.engines import Engine
 from rifenet.formats.pictures import Source, load_image
-from rifenet.metrics import presence_statistic, sigmoid
+from rifenet.metrics import calibrated, presence_statistic, sigmoid
 from rifenet.segmenting.margins import margins
 from rifenet.segmenting.result import Options, Result
 from rifenet.segmenting.storage import LearnedClass
@@ -98,7 +97,7 @@ def confidence(margins: NDArray[np.float32], calibration: Mapping[str, float] | 
     statistic = presence_statistic(sigmoid(margins))
     if calibration is None:
         return statistic
-    return 0.5 + 0.5 * math.tanh((calibration["a"] * statistic + calibration["b"] + shift) / 2)
+    return float(calibrated(statistic, calibration, shift))
 
 
 def counted(results: Iterable[Result], total: int | None, on_progress: OnProgress) -> Iterator[Result]:

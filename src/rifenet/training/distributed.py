@@ -7,6 +7,8 @@ import os
 import lightning_fabric
 import torch
 
+from rifenet.engines.device import choose_device
+
 
 def launched_ranks() -> tuple[int, int] | None:
     """Processes a node and nodes that torchrun or Slurm started; None where this process was started alone."""
@@ -21,18 +23,18 @@ def launch(device: str = "auto", *, devices: int = 1, precision: str = "32-true"
     """Starts, or joins, the process group.
 
     Args:
-        device: auto, cpu, cuda or mps.
+        device: auto, cpu, cuda or mps; ValueError where this machine lacks it.
         devices: processes on this machine; a launcher's own count goes first.
         precision: auto, 32-true or bf16-mixed. auto: bfloat16 on CUDA devices that compute in it, float32 elsewhere,
             as CPUs without matrix units are slower in bfloat16.
     """
+    kind = choose_device(device).type
     if precision == "auto":
-        on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-        native = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        native = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16-mixed" if native else "32-true"
     devices, nodes = launched_ranks() or (devices, 1)
     fabric = lightning_fabric.Fabric(
-        accelerator=device,
+        accelerator=kind,
         devices=devices,
         num_nodes=nodes,
         strategy="ddp" if devices * nodes > 1 else "auto",

@@ -27,13 +27,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rifenet.config import DataConfig
-from rifenet.data.episodes import binary_mask, load_pair
+from rifenet.data.episodes import load_pair
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.transforms import resize_and_pad, resize_mask, to_float
 from rifenet.data.views import strong_view, view_rng, weak_view
 from rifenet.files import write_text
-from rifenet.formats.pictures import IGNORE
+from rifenet.formats.pictures import IGNORE, binary_mask
 from rifenet.models import Features, RiFeNet
 from rifenet.models.files.checkpoint import backbone_hash
 

@@ -20,14 +20,15 @@ from rifenet.data.sources import open_dataset
 from rifenet.files import write_atomically
 from rifenet.models import RiFeNet, RiFeNetOutput, aligned_resize, build_model
 from rifenet.models.beyond.evidence_network import EvidenceNetwork, EvidenceOutput
+from rifenet.models.files.hub import MODEL_FILE
 from rifenet.training import losses
 from rifenet.training.average import WeightAverage
 from rifenet.training.distributed import launch
-from rifenet.training.episodes import base_split, step_batches, training_episodes
 from rifenet.training.features import unpack
 from rifenet.training.logging import RunLog
 from rifenet.training.optim import build_optimizers, learning_rates, set_learning_rates
-from rifenet.training.selection import MODEL_FILE, finish, finished, select
+from rifenet.training.selection import finish, finished, select
+from rifenet.training.split import base_split, step_batches, training_episodes
 from rifenet.training.start import start_from
 from rifenet.training.state import STATE_FILE, load_state, save_state
 

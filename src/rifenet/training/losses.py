@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rifenet.formats.pictures import IGNORE
+
 EPS = 1e-7
-IGNORE = 255
 
 
 def dice(probability: Tensor, target: Tensor, weight: Tensor) -> Tensor:

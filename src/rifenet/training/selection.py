@@ -10,16 +10,16 @@ import lightning_fabric
 import torch
 
 from rifenet.config import Config
-from rifenet.evaluation.presence import confidence, fit_calibration, presence_pairs
+from rifenet.evaluation.presence import fit_calibration, presence_pairs
 from rifenet.evaluation.scoring import score_episodes
 from rifenet.files import write_text
-from rifenet.metrics import IoUMeter, auroc, expected_calibration_error
+from rifenet.metrics import IoUMeter, auroc, calibrated, expected_calibration_error
 from rifenet.models import RiFeNet
 from rifenet.models.files.checkpoint import read_model, save_model
-from rifenet.training.episodes import Split
+from rifenet.models.files.hub import MODEL_FILE
 from rifenet.training.logging import RunLog
+from rifenet.training.split import Split
 
-MODEL_FILE = "model.safetensors"
 CARD_FILE = "card.md"
 LEAST_AUROC = 0.75  # of presence on held-out images, for a calibration to be kept
 
@@ -92,7 +92,7 @@ def finish(config: Config, split: Split, folder: Path, device: torch.device) -> 
         facts["presence_on_heldout_base"] = {
             "pairs": len(split.heldout_episodes),
             "auroc": separation,
-            "expected_calibration_error": expected_calibration_error(confidence(statistics, fitted), present),
+            "expected_calibration_error": expected_calibration_error(calibrated(statistics, fitted), present),
         }
         # A map of a statistic that hardly tells present from absent would drop classes at random.
         if separation >= LEAST_AUROC:

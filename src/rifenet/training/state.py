@@ -100,7 +100,7 @@ def _check_config(folder: Path, saved: dict[str, Any], current: dict[str, Any]) 
     for section in ("data", "model", "train"):
         for name, value in current[section].items():
             before = saved[section].get(name, defaults[section][name])  # a state may be older than an option
-            if name not in FREE.get(section, set()) and before != value:
+            if name not in FREE[section] and before != value:
                 raise ValueError(
                     f"Expected the run in {folder} to go on with {section}.{name} = {before!r}, but got {value!r}. "
                     "Give another --train.out, or remove the folder to start again."

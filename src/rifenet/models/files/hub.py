@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rifenet.models import Prototype, RiFeNet
 
 MODEL_FILE = "model.safetensors"
+"""The model in a run folder, and in a repository of Hugging Face."""
 
 
 def bundled_model() -> Path:

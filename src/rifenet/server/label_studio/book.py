@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from rifenet.engines import Engine
 from rifenet.segmenting.segmenter import MAX_SHOTS
-from rifenet.server.label_studio.regions import Config, Region, regions_of
+from rifenet.server.label_studio.regions import LabelingConfig, Region, regions_of
 
 _NAME = re.compile(r"\d{1,12}\.\d{1,12}")
 _MAX_ANNOTATIONS = 500  # of a project; the oldest are forgotten
@@ -65,7 +65,7 @@ class Book:
     """The annotations of one project."""
 
     name: str
-    config: Config | None = None
+    config: LabelingConfig | None = None
     token: str | None = None
     """What Label Studio sent when it connected."""
     annotations: dict[int, Annotation] = field(default_factory=dict)

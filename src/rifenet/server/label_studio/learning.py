@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from rifenet.server.label_studio.book import AnnotationIn, Book, Shot, TaskIn, digest_of
 from rifenet.server.label_studio.link import Link
-from rifenet.server.label_studio.regions import Config, mask_of, prediction_of
+from rifenet.server.label_studio.regions import LabelingConfig, mask_of, prediction_of
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project
 from rifenet.server.service import Service
@@ -34,7 +34,7 @@ class Labeling:
         self._books: dict[str, Book] = {}
         self._running: set[asyncio.Task[Any]] = set()
 
-    def open(self, name: str, config: Config) -> Book:
+    def open(self, name: str, config: LabelingConfig) -> Book:
         """The book of a project, with its labeling config as it is now. Raises Problem: 503 for too many."""
         if name not in self._books and len(self._books) >= self.service.limits.projects:
             if self.link.url is None:

@@ -34,7 +34,7 @@ class Control(NamedTuple):
     labels: tuple[str, ...]
 
 
-class Config(NamedTuple):
+class LabelingConfig(NamedTuple):
     """What of a labeling config matters here."""
 
     photo_key: str
@@ -72,7 +72,7 @@ class Region(BaseModel):
         return value
 
 
-def read_config(text: str) -> Config:
+def read_config(text: str) -> LabelingConfig:
     """What a labeling config asks for. Raises ValueError for one without an Image and brush or polygon labels."""
     if len(text) > _MAX_CONFIG or "<!" in text.replace("<!--", ""):
         raise ValueError("Expected a labeling config of at most 100000 characters, without a document type.")
@@ -95,10 +95,10 @@ def read_config(text: str) -> Config:
         )
     if len(read := {control.to_name for control in controls}) > 1:
         raise ValueError(f"Expected labels for one Image, but the labeling config has them for {len(read)}.")
-    return Config(images[controls[0].to_name].removeprefix("$"), controls)
+    return LabelingConfig(images[controls[0].to_name].removeprefix("$"), controls)
 
 
-def regions_of(result: Any, config: Config) -> dict[str, list[Region]]:
+def regions_of(result: Any, config: LabelingConfig) -> dict[str, list[Region]]:
     """The brush strokes and polygons of an annotation's result, by their labels; anything else is left out."""
     found: dict[str, list[Region]] = {}
     kinds = {control.name: control for control in config.controls}
@@ -135,7 +135,7 @@ def mask_of(regions: Iterable[Region], height: int, width: int) -> NDArray[np.ui
     return mask
 
 
-def prediction_of(result: Result, config: Config) -> tuple[list[dict[str, Any]], float]:
+def prediction_of(result: Result, config: LabelingConfig) -> tuple[list[dict[str, Any]], float]:
     """Regions for what was found in a photo, and the prediction's score: the least confidence among them, else 0."""
     height, width = result.mask.shape
     regions, score = [], 1.0

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rifenet.evaluation.result import (
+from rifenet.evaluation.result_file import (
     FORMAT,
     EpisodeCounts,
     compare_results,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rifenet.engines import Context, Engine
+from rifenet.formats.pictures import binary_mask
 from rifenet.metrics import class_iou, intersection_union
 from rifenet.segmenting.margins import margins
 from rifenet.segmenting.shots import Shots
@@ -60,7 +61,7 @@ class ShotAdvice:
 
 
 @dataclass(frozen=True, eq=False)
-class Agreement:
+class ShotAgreement:
     """What was measured over the shots of one class; everything `judged` goes by."""
 
     alone: tuple[Context, ...]
@@ -80,7 +81,7 @@ class Agreement:
         return (self.ious + found) / 2
 
 
-def agreement(engine: Engine, inputs: Shots) -> Agreement:
+def agreement(engine: Engine, inputs: Shots) -> ShotAgreement:
     """Measures the shots of one class against each other."""
     count = len(inputs.images)
     features = [engine.encode_query(inputs.images[i : i + 1], inputs.valid[i : i + 1]) for i in range(count)]
@@ -93,7 +94,7 @@ def agreement(engine: Engine, inputs: Shots) -> Agreement:
         context = alone[taught[0]] if len(taught) == 1 else _learn(engine, inputs, taught)
         found = predicted(engine, features[j], context)
         ious[j], inverse[j] = iou(found, inputs.masks[j]), iou(found, inverted(inputs.masks[j]))
-    measured = Agreement(alone, ious, inverse, pairs, {})
+    measured = ShotAgreement(alone, ious, inverse, pairs, {})
     for suspect in np.argsort(measured.fits(), kind="stable")[:SUSPECTS].tolist() if count > 2 else ():
         rest = [i for i in range(count) if i != suspect]
         without = ious[rest].copy()
@@ -111,7 +112,7 @@ def teachers(shot: int, among: Sequence[int]) -> list[int]:
     return sorted(others[:TEACHERS]) or [shot]
 
 
-def judged(name: str, sources: Sequence[str], measured: Agreement) -> list[ShotAdvice]:
+def judged(name: str, sources: Sequence[str], measured: ShotAgreement) -> list[ShotAdvice]:
     """A verdict on each shot of class `name`, with the reason in words."""
     advice = []
     for i, source in enumerate(sources):
@@ -122,7 +123,7 @@ def judged(name: str, sources: Sequence[str], measured: Agreement) -> list[ShotA
     return advice
 
 
-def _verdict(measured: Agreement, i: int) -> str:
+def _verdict(measured: ShotAgreement, i: int) -> str:
     if len(measured.ious) == 1:
         return ALONE
     fits = measured.fits()
@@ -137,7 +138,7 @@ def _verdict(measured: Agreement, i: int) -> str:
     return DOUBTFUL if fits[i] < FIT * others and others >= AGREE else GOOD
 
 
-def _reason(verdict: str, measured: Agreement, i: int) -> str:
+def _reason(verdict: str, measured: ShotAgreement, i: int) -> str:
     own = f"{100 * measured.ious[i]:.0f}"
     check = "Check its mask: all of the object, and nothing else."
     if verdict == ALONE:
@@ -174,7 +175,7 @@ def iou(found: NDArray[np.uint8], mask: NDArray[np.uint8]) -> float:
 
 def inverted(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The mask with object and background exchanged; 255 stays."""
-    return np.where(mask == 255, 255, mask == 0).astype(np.uint8)
+    return binary_mask(mask, 0)
 
 
 def _learn(engine: Engine, inputs: Shots, rows: list[int]) -> Context:

@@ -19,9 +19,9 @@ from rendered import make_coco
 from rifenet.cli.main import main
 from rifenet.config import Config, DataConfig, EvalConfig
 from rifenet.data.index import ImageIndex
-from rifenet.evaluation.pictures import ablation_bars, training_curves
 from rifenet.evaluation.protocol import evaluate
-from rifenet.evaluation.result import EpisodeCounts
+from rifenet.evaluation.report_pictures import ablation_bars, training_curves
+from rifenet.evaluation.result_file import EpisodeCounts
 from rifenet.evaluation.strips import chosen_episodes, strip_sections
 from rifenet.models import build_model
 from rifenet.models.files.checkpoint import save_model

@@ -14,7 +14,7 @@ from typing import Any
 from rifenet.drawing.plots import Bar, Bin, Panel, Series, bars, curves, reliability
 from rifenet.evaluation.ablation_table import ablation_markdown, read_table
 from rifenet.evaluation.report import link
-from rifenet.evaluation.result import read_result
+from rifenet.evaluation.result_file import read_result
 from rifenet.files import write_text
 
 METRICS_FILE = "metrics.jsonl"

@@ -7,8 +7,8 @@ import pytest
 from colour_engine import ColourEngine
 from numpy.typing import NDArray
 
-from rifenet.advice import shots as judging
-from rifenet.advice.shots import Agreement, agreement, judged, teachers
+from rifenet.advice import shot_agreement as judging
+from rifenet.advice.shot_agreement import ShotAgreement, agreement, judged, teachers
 from rifenet.segmenting.segmenter import Segmenter
 from rifenet.segmenting.storage import Shots
 
@@ -91,10 +91,10 @@ def test_one_shot_is_judged_by_itself_and_says_so() -> None:
     assert "only shot" in weak.reason
 
 
-def measured(ious: list[float], pairs: float, gains: dict[int, float]) -> Agreement:
+def measured(ious: list[float], pairs: float, gains: dict[int, float]) -> ShotAgreement:
     table = np.full((len(ious), len(ious)), pairs)
     np.fill_diagonal(table, np.nan)
-    return Agreement((), np.array(ious), np.zeros(len(ious)), table, gains)
+    return ShotAgreement((), np.array(ious), np.zeros(len(ious)), table, gains)
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(0.081, "hurts"), (0.079, "good")])
