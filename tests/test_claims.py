@@ -20,6 +20,7 @@ from rifenet.export.graphs import OPSET
 from rifenet.export.quantize import MAX_PHOTOS
 from rifenet.formats.outputs import TOLERANCE
 from rifenet.formats.pictures import PHOTO_SUFFIXES, load_image
+from rifenet.formats.polygons import MOST_CORNERS
 from rifenet.metrics import bootstrap_miou
 from rifenet.models import RiFeNet
 from rifenet.models.files.hub import load_model
@@ -83,6 +84,7 @@ def test_limits_of_learning_and_adapting() -> None:
     assert "ASKED = 12;" in asked
     assert "up to twelve of them teach first" in page("photos.md")
     assert f"at most {'half' if TOLERANCE == 0.5 else TOLERANCE} a pixel off" in page("formats.md")
+    assert f"A polygon may have {MOST_CORNERS:,} corners" in page("formats.md")
 
 
 def test_limits_of_the_server() -> None:

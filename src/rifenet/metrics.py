@@ -17,12 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 IGNORE = 255  # as in formats.pictures
-# Two-sided 95% points of Student's t for 1 to 30 degrees of freedom.
-_T95 = (
-    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
-    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
-    *(2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423),
-)
 
 Interval = tuple[float, float]
 _Float = TypeVar("_Float", np.float32, np.float64)
@@ -97,10 +91,9 @@ def seed_interval(values: Sequence[float]) -> Interval | None:
     count = len(values)
     if count < 2:
         return None
-    freedom = count - 1
-    # Past the table, the first two terms of t's expansion around the normal point are right to three decimals.
-    point = _T95[freedom - 1] if freedom <= len(_T95) else 1.95996 + 2.3722 / freedom
-    half = point * float(np.std(values, ddof=1)) / count**0.5
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1)) / count**0.5
     centre = float(np.mean(values))
     return centre - half, centre + half
 

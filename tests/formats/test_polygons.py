@@ -8,24 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from reference import polygons as reference
 
-from rifenet.formats.polygons import Corners, corners_of, fill_polygon, flattened, signed_area, trace_polygons
+from rifenet.formats.polygons import (
+    MOST_CORNERS,
+    Corners,
+    corners_of,
+    fill_polygon,
+    flattened,
+    signed_area,
+    trace_polygons,
+)
 
 MASKS = arrays(np.bool_, st.tuples(st.integers(1, 14), st.integers(1, 14)))
 POLYGONS = st.lists(st.tuples(st.integers(-6, 26), st.integers(-6, 26)), min_size=3, max_size=9)
-
-
-def slowly(corners: Corners, height: int, width: int) -> NDArray[np.bool_]:
-    """Even-odd rule, pixel by pixel, by how often a ray to the left meets an edge."""
-    mask = np.zeros((height, width), bool)
-    for row in range(height):
-        for column in range(width):
-            x, y, crossings = column + 0.5, row + 0.5, 0
-            for (ax, ay), (bx, by) in zip(corners, [*corners[1:], corners[0]], strict=True):
-                if (ay <= y) != (by <= y) and ax + (y - ay) * (bx - ax) / (by - ay) <= x:
-                    crossings += 1
-            mask[row, column] = crossings % 2
-    return mask
 
 
 def filled(polygons: list[Corners], shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -39,7 +36,18 @@ def filled(polygons: list[Corners], shape: tuple[int, ...]) -> NDArray[np.bool_]
 @settings(max_examples=60, deadline=None)
 def test_filling_is_the_even_odd_rule_at_pixel_centres(points: list[tuple[int, int]]) -> None:
     corners = np.array(points) / 2 + (2**0.5 % 1, np.e % 1)  # so that no edge goes through a centre
-    assert np.array_equal(fill_polygon(corners, 11, 9), slowly(corners, 11, 9))
+    assert np.array_equal(fill_polygon(corners, 11, 9), reference.filled(corners, 11, 9))
+
+
+@given(st.lists(st.tuples(st.integers(-6, 26), st.integers(-6, 26)), min_size=3, max_size=3, unique=True))
+@settings(max_examples=60, deadline=None)
+def test_pillow_fills_the_same_but_along_the_outline(points: list[tuple[int, int]]) -> None:
+    """Triangles: of outlines that cross themselves, Pillow pairs the crossings otherwise."""
+    picture = Image.new("1", (19, 21))
+    ImageDraw.Draw(picture).polygon(points, fill=1)
+    corners = np.array(points, float)
+    apart = fill_polygon(corners, 21, 19) ^ np.asarray(picture)
+    assert (reference.distance(corners, 21, 19)[apart] <= 1.5).all()
 
 
 def test_filling_by_hand() -> None:
@@ -102,6 +110,18 @@ def test_nothing_has_no_polygon() -> None:
 def test_what_is_no_polygon(numbers: object, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         corners_of(numbers, 10, 20)
+
+
+def test_corners_and_crossings_are_bounded() -> None:
+    angles = np.linspace(0, 2 * np.pi, MOST_CORNERS, endpoint=False)
+    round_ = np.stack([10 + 5 * np.cos(angles), 10 + 5 * np.sin(angles)], axis=1)
+    most = corners_of(round_.tolist(), 20, 20)
+    assert fill_polygon(most, 20, 20).sum() == pytest.approx(np.pi * 25, abs=3)
+    with pytest.raises(ValueError, match=r"at most 100,000 corners, but got one of 100,001\. Simplify it"):
+        corners_of([*round_.tolist(), [0, 0]], 20, 20)
+    up_and_down = np.stack([np.arange(MOST_CORNERS) / 50, np.arange(MOST_CORNERS) % 2 * 2000], axis=1)
+    with pytest.raises(ValueError, match=r"cross at most 67,108,864 rows .* but got 200,000,000"):
+        fill_polygon(up_and_down, 2000, 2000)
 
 
 def test_corners_come_and_go_as_numbers() -> None:

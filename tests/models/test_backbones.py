@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from reference.backbones import efficientnet_lite_stages, resnet_stages, same_conv_by_hand
 from torch import Tensor, nn
 
+from rifenet.config import BACKBONES, ModelConfig
 from rifenet.models.backbones import Backbone, Features, build_backbone
 from rifenet.models.backbones.base import CPU_IMAGES
-from rifenet.models.backbones.efficientnet_lite import SameConv2d
+from rifenet.models.backbones.efficientnet_lite import SCALES, SameConv2d
 from rifenet.models.backbones.folding import fold_norms
+from rifenet.models.backbones.resnet import BLOCKS, NORMALIZATIONS
 
 THIN = 1 / 16  # width: 4 channels, so that real depth stays fast
 LITE_BLOCKS = {
@@ -329,15 +331,21 @@ def test_random_weights_follow_the_seed_and_keep_the_scale() -> None:
         assert all(0.1 < level.std() < 100 for level in first(images)[:3])
 
 
+def test_the_configuration_lists_the_backbones_and_normalizations_that_there_are() -> None:
+    assert (*BLOCKS, *SCALES) == BACKBONES
+    for name in NORMALIZATIONS:
+        assert ModelConfig(normalization=name).normalization == name
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet152"}, "Expected backbone to be one of resnet18, .*got 'resnet152'"),
-        ({"name": "resnet50", "stride": 32}, "Expected stride to be one of 8, 16, but got 32"),
-        ({"name": "resnet50", "deep_stages": "keep"}, "Expected deep_stages .*dilate, resize"),
-        ({"name": "resnet50", "stem": "7x7"}, "Expected stem .*plain, deep, caffe"),
-        ({"name": "resnet50", "stride_on": "conv3"}, "Expected stride_on .*conv1, conv2"),
-        ({"name": "resnet50", "normalization": "none"}, "Expected normalization .*imagenet, caffe"),
+        ({"name": "resnet152"}, "Expected model.backbone to be one of resnet18, .*got 'resnet152'"),
+        ({"name": "resnet50", "stride": 32}, "Expected model.stride to be 8 or 16, but got 32"),
+        ({"name": "resnet50", "deep_stages": "keep"}, "Expected model.deep_stages .*dilate, resize"),
+        ({"name": "resnet50", "stem": "7x7"}, "Expected model.stem .*plain, deep, caffe"),
+        ({"name": "resnet50", "stride_on": "conv3"}, "Expected model.stride_on .*conv1, conv2"),
+        ({"name": "resnet50", "normalization": "none"}, "Expected model.normalization .*imagenet, caffe"),
         ({"name": "resnet50", "width": 0.01}, "Expected width .*got 0.01"),
         (
             {"name": "resnet50", "high": (5,)},

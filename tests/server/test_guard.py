@@ -39,6 +39,21 @@ def test_other_host_names_are_refused(client: TestClient, host: str) -> None:
         assert "another host" in answer.json()["detail"]
 
 
+def test_a_refusal_names_the_hosts_that_are_answered(client: TestClient) -> None:
+    answer = client.get("/", headers={"Host": "www.evil.example"})
+    assert answer.json()["detail"] == (
+        "Expected a request to 127.0.0.1 or [::1] or localhost, but it names another host. Use that name."
+    )
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_a_further_name_is_answered_in_any_case() -> None:
+    app = create_app(ColourEngine(), token=TOKEN, hosts=["Photos.Example", "fe80::5"])
+    with TestClient(app) as client:
+        for host, status in (("photos.example:80", 401), ("[fe80::5]", 401), ("fe80::5", 403), ("example", 403)):
+            assert client.get("/api/classes", headers={"Host": host}).status_code == status, host
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:8000", "LOCALHOST", "[::1]:8000", "127.0.0.1:1"])
 def test_names_of_this_machine_are_answered(client: TestClient, host: str) -> None:
     assert client.get("/api/classes", headers={"Host": host}).status_code == 200
@@ -140,6 +155,12 @@ def test_further_names_need_a_token() -> None:
         check_exposure("127.0.0.1", None, ["localhost", "photos.example"])
     check_exposure("127.0.0.1", None, ["localhost"])
     check_exposure("127.0.0.1", TOKEN, ["photos.example"])
+
+
+@pytest.mark.parametrize("name", ["*", "*.example.com", "a*b"])
+def test_a_name_is_no_pattern(name: str) -> None:
+    with pytest.raises(ValueError, match=r"Expected a host name, but got --name .*\*"):
+        check_exposure("127.0.0.1", TOKEN, [name])
 
 
 @pytest.mark.parametrize("token", ["", "short", "eleven-char", "with a line\nbreak", "nicht-ascii-ü"])

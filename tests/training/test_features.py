@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rendered import make_coco, make_voc
 from tiny_disk import tiny_disk
+from torch.utils.data import DataLoader
 
 from rifenet.config import DataConfig
 from rifenet.data.episodes import load_pair
@@ -24,7 +25,8 @@ from rifenet.data.sources import open_dataset
 from rifenet.data.transforms import resize_and_pad
 from rifenet.formats.pictures import binary_mask
 from rifenet.models import RiFeNet, build_model
-from rifenet.training.features import PADDING, CachedEpisodes, FeatureCache, unpack
+from rifenet.training.features import PADDING, CachedEpisodes, FeatureCache, PackedFeatures, unpack
+from rifenet.training.loop import _fewer_shots
 
 CPU = torch.device("cpu")
 
@@ -56,7 +58,7 @@ def test_the_plain_view_is_what_the_backbone_gives(model: RiFeNet, index: ImageI
         photo, _ = load_pair(index, image)
         pixels, valid, _ = resize_and_pad(photo, 65)
         direct = model.backbone(torch.from_numpy(np.round(pixels * 255) / 255).float()[None])
-        cached = unpack(model, torch.from_numpy(np.array(cache.features[image, 0, :1])), 65)
+        cached = unpack(model, PackedFeatures(torch.from_numpy(np.array(cache.features[image, 0, :1]))), 65)
         for ours, theirs in zip(cached, direct, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=5e-3)  # float16 on disk
         mirrored = cache.labels[image, 1][:, ::-1]
@@ -106,13 +108,13 @@ def test_own_views_fill_the_supports_photo_by_photo(model: RiFeNet, index: Image
         for name in set(item) - {"support_images", "support_masks", "support_valid"}:
             np.testing.assert_array_equal(item[name], before[name])
         first, second = ([cache.features[photo, view, 0] for view in range(3)] for photo in drawn.supports[:2])
-        places = [_place(found, first) for found in item["support_images"][:3]]
+        places = [_place(found, first) for found in item["support_images"].values[:3]]
         assert sorted(places) == [0, 1, 2]
         for place, mask in zip(places, item["support_masks"], strict=False):
             labels = cache.labels[drawn.supports[0], place]
             expected = binary_mask(np.where(labels == PADDING, 255, labels).astype(np.uint8), drawn.class_id)
             np.testing.assert_array_equal(mask, expected)
-        _place(item["support_images"][3], second)
+        _place(item["support_images"].values[3], second)
         mixed = half[number]["support_images"]
         changed += np.array_equal(mixed, item["support_images"])
         assert any(np.array_equal(mixed, each["support_images"]) for each in (item, before))
@@ -232,3 +234,18 @@ def test_a_class_with_the_value_of_padding_is_refused(
     else:
         cache = _build(model, index, _data(tmp_path / "cache"))
         assert (cache.labels[0, 0] == value).any()
+
+
+def test_batches_of_cached_episodes_keep_the_type_and_lose_shots_with_their_masks(
+    model: RiFeNet, index: ImageIndex, tmp_path: Path
+) -> None:
+    pool = EpisodePool(index, (6, 7, 8), shots=3, min_area=500)
+    episodes = CachedEpisodes(pool, _build(model, index, _data(tmp_path)), seed=3, length=4)
+    (batch,) = DataLoader(episodes, batch_size=4)
+    packed = batch["support_images"]
+    assert isinstance(packed, PackedFeatures)
+    assert packed.values.dtype == torch.float16
+    fewer = _fewer_shots(batch, 2)
+    assert torch.equal(fewer["support_images"].values, packed.values[:, :2])
+    assert torch.equal(fewer["support_masks"], batch["support_masks"][:, :2])
+    assert fewer["query_images"] is batch["query_images"]

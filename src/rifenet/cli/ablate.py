@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, noted_warnings
 from rifenet.cli.train import config_parser, parsed_config
+from rifenet.config import needs
 
 if TYPE_CHECKING:
     from rifenet.config import Config
@@ -21,9 +22,10 @@ The same command goes on where it stopped and tries failed runs again. What the 
 command line. Several processes with one --train.out share out the runs: start one for each device."""
 
 
+@needs("rifenet[train]")
 def main(argv: list[str]) -> int:
     """Runs what is missing of the grid; 0, or 1 where a run failed."""
-    parser = config_parser(PROGRAM, DESCRIPTION, EPILOG)
+    parser = config_parser(PROGRAM, DESCRIPTION, EPILOG, argv)
     parser.add_argument("--grid", required=True, metavar="FILE", help="YAML file of rows, folds and seeds")
     parser.add_argument("--folds", type=str, default="", metavar="0,1,...", help="instead of the grid's own")
     parser.add_argument("--seeds", type=str, default="", metavar="0,1,...", help="instead of the grid's own")

@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.cli.console import print_json, progress
+from rifenet.config import needs
 
 
+@needs("rifenet[train]")
 def main(argv: list[str]) -> int:
     """Measures, writes `--out`, and prints."""
     arguments = _parser().parse_args(argv)
     if arguments.out is not None and Path(arguments.out).is_dir():
         raise ValueError(f"Expected --out to be a file, but {arguments.out} is a folder.")
 
+    if arguments.training or arguments.full:
+        import rifenet.training  # noqa: F401  (what is missing shows at once, not after minutes in another process)
     from rifenet.bench import Plan, compare, default_model, read, run
 
     other = None if arguments.against is None else read(arguments.against)  # first: measuring takes minutes

@@ -19,6 +19,7 @@ from rifenet.config import (
     Config,
     DataConfig,
     EvalConfig,
+    needs,
     with_test_options,
 )
 
@@ -34,6 +35,7 @@ _EXAMPLE = """examples:
   torchrun --nproc-per-node 4 -m rifenet evaluate --model runs/fold2 --dataset pascal --root VOC2012 --fold 2"""
 
 
+@needs("rifenet[train]")
 def main(argv: list[str]) -> int:
     """Scores, writes the result file or files, and returns 0."""
     options = _parse(argv)

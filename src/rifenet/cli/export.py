@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.cli.console import note, print_json
+from rifenet.config import needs
 from rifenet.formats.pictures import PHOTO_SUFFIXES
 
 
@@ -14,12 +15,8 @@ def main(argv: list[str]) -> int:
     """Writes the folder once its masks are those of torch, and says how near they are."""
     arguments = _parser().parse_args(argv)
     photos = _photos(arguments.calibration, arguments.int8)
-    try:
+    with needs("rifenet[export]"):
         from rifenet.export import export
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"Exporting needs an extra ({error.name} is missing): pip install 'rifenet[export]'."
-        ) from error
     from rifenet.engines import is_export
     from rifenet.engines.torch import TorchEngine
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.cli.console import note
-from rifenet.config import DataConfig
+from rifenet.config import DataConfig, needs
 
 _TITLE = "Results"
 _EXAMPLE = """examples:
@@ -19,6 +19,7 @@ _EXAMPLE = """examples:
   rifenet report --ablation runs/ablation/*.json --out ablations.md"""
 
 
+@needs("rifenet[report]")
 def main(argv: list[str]) -> int:
     """Writes the report, and its pictures beside it, and returns 0."""
     parser = argparse.ArgumentParser(

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from rifenet.cli.console import note
+from rifenet.config import needs
 
 
 def main(argv: list[str]) -> int:
@@ -16,14 +17,10 @@ def main(argv: list[str]) -> int:
     token = arguments.token or os.environ.get("RIFENET_TOKEN") or None
     from rifenet.server.limits import Limits
 
-    try:
+    with needs("rifenet[serve]"):
         from rifenet.server.guard import LOOPBACK
         from rifenet.server.label_studio.link import Link
         from rifenet.server.run import check_exposure, serve
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"The server needs an extra ({error.name} is missing): pip install 'rifenet[serve]'."
-        ) from error
 
     limits = Limits(**{bound.name: getattr(arguments, bound.name) for bound in fields(Limits)})
     check_exposure(arguments.host, token, arguments.name)  # before the model is loaded

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rifenet.config import MissingExtra, needs
+
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
@@ -16,10 +18,11 @@ The same command goes on where it stopped; under torchrun or Slurm it uses every
 SECTIONS = ("data", "model", "train", "eval")
 
 
+@needs("rifenet[train]")
 def main(argv: list[str]) -> int:
     """Trains, or resumes, and returns 0."""
     parser = config_parser(
-        PROGRAM, "Meta-train RiFeNet on the base classes of a fold. Rates are the true ones.", EPILOG
+        PROGRAM, "Meta-train RiFeNet on the base classes of a fold. Rates are the true ones.", EPILOG, argv
     )
     config = parsed_config(parser, parser.parse_args(argv))
 
@@ -29,11 +32,25 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def config_parser(program: str, description: str, epilog: str) -> ArgumentParser:
-    """A parser of `--config FILE` and of every option by its dotted name."""
+def config_parser(program: str, description: str, epilog: str, argv: list[str]) -> ArgumentParser:
+    """A parser of `--config FILE` and of every option by its dotted name.
+
+    Where it cannot be made because the extra `train` is missing, `--help` in `argv` still gets what is known.
+    """
     import argparse
 
-    from jsonargparse import ArgumentParser, set_parsing_settings
+    try:
+        with needs("rifenet[train]"):
+            from jsonargparse import ArgumentParser, set_parsing_settings
+    except MissingExtra as missing:
+        known = argparse.ArgumentParser(
+            prog=program,
+            description=description,
+            epilog=f"{epilog}\n\nThe options are not listed here: {missing}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        known.parse_known_args(argv)
+        raise
 
     from rifenet.config import DataConfig, EvalConfig, ModelConfig, TrainConfig
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rifenet.config.model import BACKBONES, GUIDES, TEST_OPTIONS, ModelConfig, behaviour, with_test_options
-from rifenet.config.options import About, about_option, free_options
+from rifenet.config.extras import MissingExtra, needs
+from rifenet.config.model import TEST_OPTIONS, ModelConfig, with_test_options
+from rifenet.config.network import BACKBONES, GUIDES, NetworkConfig
+from rifenet.config.options import About, about_option, behaviour, free_options
 from rifenet.config.protocols import PROTOCOLS, default_episodes
 from rifenet.config.recipe import DATASETS, FOLDS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig
 
@@ -31,7 +33,9 @@ __all__ = [
     "Config",
     "DataConfig",
     "EvalConfig",
+    "MissingExtra",
     "ModelConfig",
+    "NetworkConfig",
     "TrainConfig",
     "about_option",
     "behaviour",
@@ -39,6 +43,7 @@ __all__ = [
     "effective",
     "from_dict",
     "load_config",
+    "needs",
     "resolved",
     "save_config",
     "to_dict",
@@ -123,14 +128,16 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
 
 def save_config(config: Config, path: str | Path) -> None:
     """Writes `config` as YAML."""
-    import yaml
+    with needs("rifenet[train]"):
+        import yaml
 
     Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
 
 
 def load_config(path: str | Path) -> Config:
     """Reads a YAML file written by `save_config` or by hand. Raises FileNotFoundError or ValueError."""
-    import yaml
+    with needs("rifenet[train]"):
+        import yaml
 
     path = Path(path)
     if not path.is_file():

@@ -18,6 +18,11 @@ class About:
     """Value that a run's name leaves out; None: the default."""
     read_with: tuple[str, ...] = ()
     """Dotted names of options: a run looks at this one only where all of them are on."""
+    answers: bool = True
+    """A trained model may answer otherwise with another value. False: only training reads it, or it says where weights
+    come from."""
+    test: bool = False
+    """No weight depends on it, so a trained model may be used with another value."""
 
 
 def about(**facts: Any) -> dict[str, About]:
@@ -34,3 +39,15 @@ def about_option(option: dataclasses.Field[Any]) -> About:
 def free_options(section: type) -> set[str]:
     """Names of a section's options that may change without changing what a run computes."""
     return {option.name for option in dataclasses.fields(section) if about_option(option).free}
+
+
+def behaviour(config: Any) -> dict[str, Any]:
+    """What a model's configuration says of its answers: options with another value than the default, by name.
+
+    Options that are as by default are left out, so that a new option, off by default, leaves every model's hash.
+    """
+    fields = sorted(dataclasses.fields(config), key=lambda option: option.name)
+    values = {
+        option.name: (getattr(config, option.name), option.default) for option in fields if about_option(option).answers
+    }
+    return {name: value for name, (value, default) in values.items() if value != default}

@@ -16,13 +16,12 @@ from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from filelock import FileLock
 from PIL import Image
 
+from rifenet.config import needs
 from rifenet.data.cache import cache_folder
 from rifenet.data.image_lists import list_path, read_list
 from rifenet.data.index import Entry, in_threads
@@ -80,6 +79,8 @@ def open_annotations(path: Path, *, progress: bool = True) -> Annotations:
     """
     if not path.is_file():
         raise FileNotFoundError(f"Expected COCO annotations at {path}, but there is no such file.")
+    with needs("rifenet[coco]"):
+        from filelock import FileLock
     stat = path.stat()
     key = f"{FORMAT}\0{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode(errors="surrogateescape")
     folder = cache_folder() / f"masks-{hashlib.sha256(key).hexdigest()[:24]}"
@@ -133,8 +134,8 @@ def _stored(path: Path, folder: Path) -> Annotations | None:
 
 
 def _draw_all(path: Path, folder: Path, time_ns: int, progress: bool) -> Annotations:
-    if find_spec("pycocotools") is None:
-        raise ValueError(f"Expected pycocotools, which reads {path.name}. Run `pip install 'rifenet[coco]'`.")
+    with needs("rifenet[coco]"):
+        import pycocotools.mask  # noqa: F401  (drawing needs it; a large file takes a minute to read before)
     content = _read(path)
     categories = _categories(path, content["categories"])
     jobs, bad = _jobs(path, content, list(categories))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rifenet.config import needs
 from rifenet.data.coco import annotated_entries, open_annotations
 from rifenet.data.folds import Folds, contiguous_folds
 from rifenet.data.image_lists import list_path, read_list
@@ -101,7 +102,8 @@ def _read_folds(path: Path, class_names: Sequence[str]) -> Folds:
     """Folds that the user wrote as `{0: [names], 1: [names]}`; without the file, 4 contiguous ones."""
     if not path.is_file():
         return contiguous_folds(len(class_names))
-    import yaml
+    with needs("rifenet[train]"):
+        import yaml
 
     text = path.read_text(encoding="utf-8-sig")
     try:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rifenet.config import MissingExtra, needs
 from rifenet.data.cache import cache_folder, read_scans, write_scans
 from rifenet.data.folds import Folds, base_classes, novel_classes
 from rifenet.formats.pictures import IGNORE, load_image, load_mask
@@ -155,12 +156,8 @@ def read_mask(path: Path, *, bright: bool = False) -> NDArray[np.uint8]:
         return load_mask(path)
     if not path.is_file():
         raise FileNotFoundError(f"Expected mask file {path}, but there is no such file.")
-    try:
+    with needs("rifenet[sbd]"):
         from scipy.io import loadmat
-    except ImportError as error:
-        raise ValueError(
-            f"Expected scipy for {path}, but it is not installed. Run `pip install 'rifenet[sbd]'`."
-        ) from error
     try:
         return load_mask(loadmat(path)["GTcls"]["Segmentation"][0, 0])
     except Exception as error:  # scipy raises its own and the standard errors on bad bytes
@@ -223,6 +220,8 @@ def _scan(entry: Entry, n_classes: int) -> Any:
     try:
         height, width = _check_image(entry.image_path)
         mask = read_mask(entry.mask_path, bright=entry.bright)
+    except MissingExtra:
+        raise  # no fault of the file, and none to keep in the cache
     except (ValueError, OSError) as error:
         return str(error)
     if mask.shape != (height, width):

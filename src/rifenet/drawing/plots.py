@@ -1,21 +1,55 @@
-"""Plots as SVG text: small, readable in a diff, and drawn by any browser and by Markdown viewers.
+"""Plots as SVG text, drawn by matplotlib, for any browser and for Markdown viewers.
 
-Light ground, labelled axes, Okabe and Ito's colours, and never colour alone: lines differ in dashes, too. The same
-input gives the same text.
+Light ground, labelled axes, Okabe and Ito's colours, and never colour alone: lines differ in dashes, too. Text stays
+text. The same input gives the same text: no date, no version, and ids that depend on what is drawn alone.
+
+Each plot is two functions: `draw_...` gives the figure, whose numbers a test can read, and the other one its SVG.
 """
 
 from __future__ import annotations
 
-import html
-import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-_DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
+_DASHES = ("-", (0, (3, 1.5)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)), (0, (2, 1)), (0, (0.7, 1)))
 _INK, _SOFT, _GRID = "#1b1f24", "#5b6570", "#dde2e7"
-_CHARACTER = 7.0  # width of one at 13 px, about: SVG has no measure of text before it is drawn
-_WIDTH = 760.0
+_WIDTH = 570.0  # points, 760 px in a browser
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "rifenet",
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],
+    "font.size": 9.5,
+    "figure.titlesize": 12,
+    "text.color": _INK,
+    "axes.titlesize": 9.5,
+    "axes.titlecolor": _SOFT,
+    "axes.titlelocation": "left",
+    "axes.labelcolor": _SOFT,
+    "axes.edgecolor": _SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.autolimit_mode": "round_numbers",
+    "axes.xmargin": 0,
+    "axes.ymargin": 0,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "legend.borderaxespad": 0.2,
+    "legend.handlelength": 2.8,
+}
 
 
 class Series(NamedTuple):
@@ -58,53 +92,12 @@ class Bin(NamedTuple):
 
 def curves(title: str, x_label: str, panels: Sequence[Panel]) -> str:
     """Panels below each other over one x axis, as SVG. Raises ValueError without a point."""
-    xs = [x for panel in panels for series in panel.series for x in series.x]
-    if not xs:
-        raise ValueError(f"Expected points to draw for {title}, but got none.")
-    left, right, top, height, gap = 70.0, 20.0, 44.0, 180.0, 52.0
-    span = (min(0.0, *xs), max(xs))
-    across = _scale(span, left, _WIDTH - right)
-    parts = []
-    for number, panel in enumerate(panels):
-        upper = top + number * (height + gap) + 18
-        parts += _panel(panel, across, span, upper, upper + height - 18)
-    bottom = top + len(panels) * (height + gap) - gap
-    parts.append(_text((left + _WIDTH - right) / 2, bottom + 38, x_label, anchor="middle", fill=_SOFT))
-    return _svg(title, bottom + 50, parts)
+    return _svg(title, draw_curves(title, x_label, panels))
 
 
 def bars(title: str, x_label: str, rows: Sequence[Bar]) -> str:
     """Horizontal bars with intervals around a line at 0, as SVG. Raises ValueError without a row."""
-    if not rows:
-        raise ValueError(f"Expected bars to draw for {title}, but got none.")
-    pitch, top = 34.0, 44.0
-    left = 24 + _CHARACTER * max(len(row.label) for row in rows)
-    bottom = top + pitch * len(rows)
-    values = [0.0, *(value for row in rows for value in (row.value, *(row.interval or ()), *row.points))]
-    marks = ticks(min(values), max(values))
-    across = _scale((marks[0], marks[-1]), left, _WIDTH - 190)
-    parts = []
-    for mark in marks:
-        ink = _INK if mark == 0 else _GRID
-        parts += [_line(across(mark), top, across(mark), bottom, ink), _tick(across(mark), bottom + 18, mark, marks)]
-    for number, row in enumerate(rows):
-        middle = top + pitch * (number + 0.5)
-        start, width = min(across(0), across(row.value)), abs(across(row.value) - across(0))
-        parts.append(
-            f'<rect x="{start:.1f}" y="{middle - 8:.1f}" width="{width:.1f}" height="16" fill="{COLOURS[4]}"/>'
-        )
-        parts += [
-            f'<circle cx="{across(point):.1f}" cy="{middle:.1f}" r="3" fill="none" stroke="{COLOURS[1]}"/>'
-            for point in row.points
-        ]
-        if row.interval:
-            low, high = map(across, row.interval)
-            parts.append(_line(low, middle, high, middle, _INK, 2))
-            parts += [_line(end, middle - 5, end, middle + 5, _INK, 2) for end in (low, high)]
-        parts.append(_text(left - 10, middle + 4, row.label, anchor="end"))
-        parts.append(_text(_WIDTH - 178, middle + 4, _amount(row)))
-    parts.append(_text((left + _WIDTH - 190) / 2, bottom + 40, x_label, anchor="middle", fill=_SOFT))
-    return _svg(title, bottom + 52, parts)
+    return _svg(title, draw_bars(title, x_label, rows))
 
 
 def reliability(title: str, bins: Sequence[Bin]) -> str:
@@ -113,52 +106,7 @@ def reliability(title: str, bins: Sequence[Bin]) -> str:
     Dots at each bin's mean confidence and share, as large as its number of examples asks, on the diagonal where the two
     agree; below, the examples of each bin.
     """
-    total = sum(each.examples for each in bins)
-    if not total:
-        raise ValueError(f"Expected examples to draw for {title}, but got none.")
-    left, top, side, low = 90.0, 52.0, 330.0, 70.0
-    across, up = _scale((0, 1), left, left + side), _scale((0, 1), top + side, top)
-    marks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    parts = []
-    for mark in marks:
-        parts += [
-            _line(across(mark), top, across(mark), top + side, _GRID),
-            _line(left, up(mark), left + side, up(mark), _GRID),
-        ]
-        parts += [
-            _tick(left - 8, up(mark) + 4, mark, marks, "end"),
-            _tick(across(mark), top + side + low + 42, mark, marks),
-        ]
-    parts.append(_line(across(0), up(0), across(1), up(1), _SOFT, 1.5, _DASHES[1]))
-    parts.append(_text(across(0.03), up(0.9), "dashed: as often as it says", fill=_SOFT))
-    shown = [each for each in bins if each.examples]
-    parts.append(
-        _path([each.confidence for each in shown], [each.share for each in shown], across, up, COLOURS[0], 2.2, "")
-    )
-    floor, most = top + side + low + 20, max(each.examples for each in bins)
-    for each in shown:
-        radius = 3 + 6 * math.sqrt(each.examples / most)
-        place = f'cx="{across(each.confidence):.1f}" cy="{up(each.share):.1f}" r="{radius:.1f}"'
-        parts.append(f'<circle {place} fill="{COLOURS[0]}" stroke="#ffffff"/>')
-        height = low * each.examples / most
-        size = f'width="{across(each.high) - across(each.low) - 2:.1f}" height="{height:.1f}"'
-        parts.append(f'<rect x="{across(each.low) + 1:.1f}" y="{floor - height:.1f}" {size} fill="{COLOURS[4]}"/>')
-        middle = (across(each.low) + across(each.high)) / 2
-        parts.append(_text(middle, floor - height - 3, str(each.examples), anchor="middle", size=11))
-    parts.append(_line(left, floor, left + side, floor, _SOFT))
-    beside = left + side + 28
-    gap = sum(each.examples * abs(each.confidence - each.share) for each in bins) / total
-    lines = [
-        "Up: share of photos that show the class.",
-        "Across: the model's confidence that it is there.",
-        "",
-        f"{total:,} photos with and without it;",
-        f"mean distance to the diagonal {gap:.3f}.",
-        "Bars below: photos in each tenth.",
-    ]
-    parts += [_text(beside, top + 20 + 20 * number, line) for number, line in enumerate(lines)]
-    parts.append(_text(left + side / 2, floor + 44, "confidence", anchor="middle", fill=_SOFT))
-    return _svg(title, floor + 56, parts)
+    return _svg(title, draw_reliability(title, bins))
 
 
 def confusion(title: str, names: Sequence[str], pixels: Sequence[Sequence[float]]) -> str:
@@ -171,33 +119,7 @@ def confusion(title: str, names: Sequence[str], pixels: Sequence[Sequence[float]
 
     Raises ValueError without a class.
     """
-    if not names:
-        raise ValueError(f"Expected classes to draw for {title}, but got none.")
-    longest = _CHARACTER * max(map(len, names))
-    cell, left, top = 34.0, 24 + longest, 56 + longest
-    parts = []
-    for row, (name, counts) in enumerate(zip(names, pixels, strict=True)):
-        y, total = top + cell * row, sum(counts)
-        parts.append(_text(left - 10, y + 22, name, anchor="end"))
-        turned = f'transform="translate({left + cell * row + 21:.1f} {top - 8:.1f}) rotate(-60)"'
-        parts.append(f"<g {turned}>{_text(0, 0, name)}</g>")
-        for column, count in enumerate(counts):
-            share, x = count / total if total else 0.0, left + cell * column
-            place = f'x="{x:.1f}" y="{y:.1f}" width="{cell:.1f}" height="{cell:.1f}"'
-            parts.append(f'<rect {place} fill="{COLOURS[0]}" fill-opacity="{0.9 * share:.3f}"/>')
-            if share >= 0.005:
-                ink = "#ffffff" if share > 0.5 else _INK
-                parts.append(_text(x + cell / 2, y + 22, f"{100 * share:.0f}", anchor="middle", fill=ink))
-    return _svg(title, top + cell * len(names) + 20, parts)
-
-
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers, 1, 2 or 5 times a power of ten apart, the outer ones around `low` and `high`."""
-    span = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / count))
-    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= count)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 10) for index in range(first, max(last, first + 1) + 1)]
+    return _svg(title, draw_confusion(title, names, pixels))
 
 
 def running_mean(values: Sequence[float], width: int) -> list[float]:
@@ -207,46 +129,163 @@ def running_mean(values: Sequence[float], width: int) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
-def _panel(
-    panel: Panel, across: Callable[[float], float], span: tuple[float, float], upper: float, lower: float
-) -> list[str]:
-    ys = [y for series in panel.series for y in series.y]
-    marks = ticks(min(ys), max(ys), 4)
-    up = _scale((marks[0], marks[-1]), lower, upper)
-    left, right = across(span[0]), across(span[1])
-    parts = []
-    for mark in marks:
-        parts += [_line(left, up(mark), right, up(mark), _GRID), _tick(left - 8, up(mark) + 4, mark, marks, "end")]
-    for mark in ticks(*span, 8):
-        if mark <= span[1]:
-            parts += [_line(across(mark), lower, across(mark), lower + 5, _INK)]
-            parts.append(_text(across(mark), lower + 19, f"{mark:g}", anchor="middle", fill=_SOFT))
-    parts += [_line(left, lower, right, lower, _INK), _text(left - 60, upper - 12, panel.y_label, fill=_SOFT)]
-    if panel.mark:
-        at = across(panel.mark[0])
-        anchor = "end" if at > (left + right) / 2 else "start"
-        parts.append(_line(at, upper, at, lower, _SOFT, 1, "3 3"))
-        parts.append(_text(at + (-6 if anchor == "end" else 6), lower - 8, panel.mark[1], anchor=anchor, fill=_SOFT))
-    legend = right
-    for number, series in reversed(list(enumerate(panel.series))):
-        colour, dash = COLOURS[number % len(COLOURS)], _DASHES[number % len(_DASHES)]
+@contextmanager
+def _style() -> Iterator[None]:
+    """Our style over matplotlib's own, whatever settings a user has."""
+    from matplotlib import style
+
+    with style.context(["default", _STYLE]):
+        yield
+
+
+@_style()
+def draw_curves(title: str, x_label: str, panels: Sequence[Panel]) -> Figure:
+    """The figure of `curves`."""
+    xs = [x for panel in panels for series in panel.series for x in series.x]
+    if not xs:
+        raise ValueError(f"Expected points to draw for {title}, but got none.")
+    figure = _figure(title, 50 + 174 * len(panels))
+    every = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    for number, (axes, panel) in enumerate(zip(every, panels, strict=True), 1):
+        axes.set_xlim(min(0.0, *xs), max(xs))
+        _draw_panel(axes, panel, number)
+    every[-1].set_xlabel(x_label)
+    return figure
+
+
+def _draw_panel(axes: Axes, panel: Panel, number: int) -> None:
+    axes.set_title(panel.y_label)
+    axes.locator_params("y", nbins=5, steps=[1, 2, 5, 10])
+    axes.locator_params("x", nbins=8, steps=[1, 2, 5, 10])
+    axes.grid(False, axis="x")
+    for index, series in enumerate(panel.series):
+        colour, dashes, name = COLOURS[index % len(COLOURS)], _DASHES[index % len(_DASHES)], f"series-{number}-{index}"
         shown = series.y
         if panel.smooth:
-            parts.append(_path(series.x, series.y, across, up, colour, 0.8, "", 0.3))
+            axes.plot(series.x, series.y, color=colour, linewidth=0.6, alpha=0.3, gid=f"{name}-points")
             shown = running_mean(series.y, max(1, len(series.y) // 20))
-        parts.append(_path(series.x, shown, across, up, colour, 2.2, dash))
-        if len(panel.series) > 1:
-            legend -= _CHARACTER * len(series.name) + 8
-            parts.append(_text(legend, upper - 12, series.name))
-            parts.append(_line(legend - 34, upper - 16, legend - 6, upper - 16, colour, 2.2, dash))
-            legend -= 48
-    return parts
+        axes.plot(series.x, shown, color=colour, linestyle=dashes, label=series.name, gid=name)
+    if len(panel.series) > 1:
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(panel.series))
+    if panel.mark:
+        at, what = panel.mark
+        axes.axvline(at, color=_SOFT, linewidth=0.8, linestyle=":")
+        right = at > sum(axes.get_xlim()) / 2
+        axes.annotate(
+            what,
+            (at, 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(-4 if right else 4, 5),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            color=_SOFT,
+        )
 
 
-def _scale(span: tuple[float, float], start: float, end: float) -> Callable[[float], float]:
-    """A map of `span` to [start, end]."""
-    length = (span[1] - span[0]) or 1.0
-    return lambda value: start + (value - span[0]) / length * (end - start)
+@_style()
+def draw_bars(title: str, x_label: str, rows: Sequence[Bar]) -> Figure:
+    """The figure of `bars`."""
+    if not rows:
+        raise ValueError(f"Expected bars to draw for {title}, but got none.")
+    figure = _figure(title, 72 + 26 * len(rows))
+    axes, places = figure.subplots(), range(len(rows))
+    axes.locator_params("x", nbins=5, steps=[1, 2, 5, 10])
+    axes.barh(places, [row.value for row in rows], height=0.5, color=COLOURS[4])
+    for place, row in zip(places, rows, strict=True):
+        rings: dict[str, Any] = {
+            "marker": "o",
+            "markersize": 4.5,
+            "mfc": "none",
+            "mec": COLOURS[1],
+            "linestyle": "none",
+        }
+        axes.plot(row.points, [place] * len(row.points), **rings, gid=f"rings-{place}")
+        if row.interval:
+            axes.plot(row.interval, [place] * 2, "|-", color=_INK, linewidth=1.5, markersize=8, markeredgewidth=1.5)
+    axes.axvline(0, color=_INK, linewidth=0.8)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks(places, [row.label for row in rows], color=_INK)
+    axes.grid(False, axis="y")
+    axes.set_xlabel(x_label)
+    amounts = axes.secondary_yaxis("right")
+    amounts.set_yticks(places, [_amount(row) for row in rows], color=_INK)
+    for side in (axes, amounts):
+        side.tick_params("y", length=0)
+        side.spines[:].set_visible(False)
+    return figure
+
+
+@_style()
+def draw_reliability(title: str, bins: Sequence[Bin]) -> Figure:
+    """The figure of `reliability`."""
+    shown = [each for each in bins if each.examples]
+    if not shown:
+        raise ValueError(f"Expected examples to draw for {title}, but got none.")
+    figure = _figure(title, 372)
+    (upper, text), (lower, rest) = figure.subplots(
+        2, 2, sharex="col", gridspec_kw={"height_ratios": (4, 1), "width_ratios": (5, 5)}
+    )
+    upper.set(xlim=(0, 1), ylim=(0, 1), yticks=np.linspace(0, 1, 6), xticks=np.linspace(0, 1, 6), ylabel="share")
+    upper.plot((0, 1), (0, 1), color=_SOFT, linewidth=1.1, linestyle=_DASHES[1])
+    upper.text(0.03, 0.9, "dashed: as often as it says", color=_SOFT)
+    confidence, share, examples = np.array([(each.confidence, each.share, each.examples) for each in shown]).T
+    upper.plot(confidence, share, color=COLOURS[0])
+    sizes = (4.5 + 9 * np.sqrt(examples / examples.max())) ** 2  # square points
+    upper.scatter(confidence, share, s=sizes, color=COLOURS[0], edgecolor="white", linewidth=0.8, zorder=3)
+    middles, widths = [(each.low + each.high) / 2 for each in shown], [each.high - each.low for each in shown]
+    drawn = lower.bar(middles, examples, [width - 0.006 for width in widths], color=COLOURS[4])
+    lower.bar_label(drawn, [f"{each.examples:,}" for each in shown], fontsize=7.5, padding=1)
+    lower.set(yticks=(), xlabel="confidence", ylim=(0, 1.3 * examples.max()))
+    lower.spines["left"].set_visible(False)
+    gap = float((examples * np.abs(confidence - share)).sum() / examples.sum())
+    lines = [
+        "Up: share of photos that show the class.",
+        "Across: the model's confidence that it is there.",
+        "",
+        f"{int(examples.sum()):,} photos with and without it;",
+        f"mean distance to the diagonal {gap:.3f}.",
+        "Bars below: photos in each tenth.",
+    ]
+    for number, line in enumerate(lines):
+        text.text(0, 0.96 - 0.07 * number, line, va="top")
+    text.set_axis_off()
+    rest.set_axis_off()
+    return figure
+
+
+@_style()
+def draw_confusion(title: str, names: Sequence[str], pixels: Sequence[Sequence[float]]) -> Figure:
+    """The figure of `confusion`."""
+    if not names:
+        raise ValueError(f"Expected classes to draw for {title}, but got none.")
+    from matplotlib.colors import LinearSegmentedColormap
+
+    counts = np.array(pixels, np.float64).reshape(len(names), len(names))
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1e-300)
+    figure = _figure(title, 110 + 24 * len(names))
+    axes, places = figure.subplots(), np.arange(len(names))
+    white_to_blue = LinearSegmentedColormap.from_list("share", ["#ffffff", COLOURS[0]])
+    axes.pcolormesh(places, places, share, cmap=white_to_blue, vmin=0, vmax=1)
+    for row, column in np.argwhere(share >= 0.005):
+        ink = "white" if share[row, column] > 0.6 else _INK
+        percent = f"{100 * share[row, column]:.0f}"
+        axes.text(column, row, percent, ha="center", va="center", color=ink, fontsize=8.5)
+    axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
+    axes.set_yticks(places, names, color=_INK)
+    axes.set_xticks(places, names, color=_INK, rotation=60, ha="left", rotation_mode="anchor")
+    axes.tick_params(length=0, labelbottom=False, labeltop=True)
+    axes.spines[:].set_visible(False)
+    axes.grid(False)
+    return figure
+
+
+def _figure(title: str, height: float) -> Figure:
+    """An empty figure, `height` in points."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((_WIDTH / 72, height / 72), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left")
+    return figure
 
 
 def _amount(row: Bar) -> str:
@@ -254,43 +293,10 @@ def _amount(row: Bar) -> str:
     return f"{row.value:+.1f}{interval}".replace("-", "−")
 
 
-def _tick(x: float, y: float, mark: float, marks: Sequence[float], anchor: str = "middle") -> str:
-    digits = max(len(f"{value:g}".partition(".")[2]) for value in marks)
-    return _text(x, y, f"{mark:.{digits}f}".replace("-", "−"), anchor=anchor, fill=_SOFT)
-
-
-def _text(x: float, y: float, text: str, *, anchor: str = "start", fill: str = _INK, size: int = 13) -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{fill}"'
-    return f'<text {place} font-size="{size}">{html.escape(text)}</text>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, ink: str, width: float = 1, dash: str = "") -> str:
-    dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    return (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{ink}" stroke-width="{width}"{dashes}/>'
-    )
-
-
-def _path(
-    xs: Sequence[float],
-    ys: Sequence[float],
-    across: Callable[[float], float],
-    up: Callable[[float], float],
-    ink: str,
-    width: float,
-    dash: str,
-    opacity: float = 1,
-) -> str:
-    points = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in zip(xs, ys, strict=True))
-    style = f'fill="none" stroke="{ink}" stroke-width="{width}" stroke-linejoin="round" opacity="{opacity}"'
-    dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'<polyline points="{points}" {style}{dashes}/>'
-
-
-def _svg(title: str, height: float, parts: Sequence[str]) -> str:
-    size = f'width="{_WIDTH:.0f}" height="{height:.0f}" viewBox="0 0 {_WIDTH:.0f} {height:.0f}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="DejaVu Sans, Verdana, sans-serif" role="img">'
-    ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
-    name = html.escape(title)
-    body = [head, f"<title>{name}</title>", ground, _text(16, 24, title, size=16), *parts]
-    return "\n".join([*body, "</svg>", ""])
+@_style()
+def _svg(title: str, figure: Figure) -> str:
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
+    text = file.getvalue()
+    lines = text[text.index("<svg") :].splitlines()  # without XML's head, so that it can stand within HTML
+    return "\n".join([*map(str.rstrip, lines), ""])

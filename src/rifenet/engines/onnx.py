@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rifenet.config import needs
 from rifenet.engines import CARD, Context
 
 FORMAT = 1
@@ -141,12 +142,8 @@ def _interpolation(side: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def _session(folder: Path, entry: Any, name: str, threads: int | None) -> Any:
-    try:
+    with needs("onnxruntime"):  # not our extra for exporting, which brings torch
         import onnxruntime
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"An export folder needs ONNX Runtime ({error.name} is missing): pip install onnxruntime."
-        ) from error
     path, expected = folder / f"{name}.onnx", (entry or {}).get("sha256")
     if not path.is_file():
         raise FileNotFoundError(f"Expected {path.name} beside {CARD} in {folder}, but it is missing. Export again.")

@@ -1,8 +1,11 @@
 """Polygons filled into masks, and masks traced as polygons.
 
-A pixel is inside where its centre is, by the even-odd rule. Traced polygons run along the edges of the pixels, so that
-filling them gives the mask again, pixel for pixel, unless they were simplified. Parts that touch at a corner only are
-polygons of their own; a hole is joined to its outline by a line walked twice, as formats without holes need it.
+A pixel is inside where its centre is, by the even-odd rule. Pillow's ImageDraw rounds corners to whole pixels and fills
+the outline too: it makes 31 x 31 pixels of a box of 30 x 30. pycocotools is no part of a plain install.
+
+Traced polygons run along the edges of the pixels, so that filling them gives the mask again, pixel for pixel, unless
+they were simplified. Parts that touch at a corner only are polygons of their own; a hole is joined to its outline by a
+line walked twice, as formats without holes need it.
 """
 
 from __future__ import annotations
@@ -16,13 +19,16 @@ from numpy.typing import NDArray
 Corners = NDArray[np.float64]
 """[N,2]: x and y in pixels; the picture's top left corner is (0, 0), the middle of its first pixel (0.5, 0.5)."""
 
-_CROSSINGS = 2**22  # of edges with the middles of rows, held at a time
+MOST_CORNERS = 100_000
+_MOST_CROSSINGS = 2**26  # of edges with the middles of rows: some seconds
+_CROSSINGS = 2**22  # of these, held at a time
 
 
 def corners_of(numbers: Any, height: int, width: int) -> Corners:
     """Corners [N,2] out of x, y, x, y, ... or [[x, y], ...].
 
-    Raises ValueError for fewer than 3, and for one that is further outside the picture than its size.
+    Raises ValueError for fewer than 3 or more than `MOST_CORNERS`, and for one that is further outside the picture than
+    its size.
     """
     try:
         points = np.array(numbers, np.float64)
@@ -32,6 +38,11 @@ def corners_of(numbers: Any, height: int, width: int) -> Corners:
         points = points.reshape(-1, 2)
     if points.ndim != 2 or points.shape[1:] != (2,) or len(points) < 3:
         raise ValueError(f"Expected polygons [x, y, x, y, ...] of at least 3 corners, but got {str(numbers)[:80]}.")
+    if len(points) > MOST_CORNERS:
+        raise ValueError(
+            f"Expected polygons of at most {MOST_CORNERS:,} corners, but got one of {len(points):,}. Simplify it, or"
+            " give a mask as PNG."
+        )
     far = np.abs(points / (width, height) - 0.5).max()
     if not far <= 1.5:
         raise ValueError(f"Expected polygons in a picture of {width} x {height} px, but a corner is far outside.")
@@ -39,12 +50,20 @@ def corners_of(numbers: Any, height: int, width: int) -> Corners:
 
 
 def fill_polygon(corners: Corners, height: int, width: int) -> NDArray[np.bool_]:
-    """The pixels of a picture [height, width] whose centre is inside; what is outside the picture is cut off."""
+    """The pixels of a picture [height, width] whose centre is inside; what is outside the picture is cut off.
+
+    Raises ValueError for an outline that would take minutes, because its edges cross the rows too often.
+    """
     x, y = corners.T
     ahead_x, ahead_y = np.roll(x, -1), np.roll(y, -1)
     first = np.clip(np.ceil(np.minimum(y, ahead_y) - 0.5), 0, height).astype(np.int64)
     last = np.clip(np.ceil(np.maximum(y, ahead_y) - 0.5), 0, height).astype(np.int64)
     rows_of = last - first  # of each edge: the rows whose middle it crosses
+    if (crossings := int(rows_of.sum())) > _MOST_CROSSINGS:
+        raise ValueError(
+            f"Expected a polygon whose edges cross at most {_MOST_CROSSINGS:,} rows of pixels, counted for each edge,"
+            f" but got {crossings:,}. Give a mask as PNG."
+        )
     toggles = np.zeros((height, width + 1), np.uint8)
     # So many edges at a time that their crossings fit into memory, however often the outline goes up and down.
     at_a_time = max(_CROSSINGS // max(height, 1), 1)

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rifenet.config import ModelConfig
+from rifenet.config import NetworkConfig
 from rifenet.models.activation import FeatureActivation
 from rifenet.models.auxiliary import AuxiliarySupportHead
 from rifenet.models.backbones import Backbone, Features
@@ -57,9 +57,9 @@ class RiFeNet(nn.Module):
     context_type: type[SupportContext] = SupportContext
     features_type: type[QueryFeatures] = QueryFeatures
 
-    def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
+    def __init__(self, config: NetworkConfig, backbone: Backbone) -> None:
         super().__init__()
-        self.config = config
+        self.config: Any = config
         self.backbone = backbone
         dim = config.embed_dim
         self.support_projection = projection(backbone.mid_channels, dim, config.proj_dropout)

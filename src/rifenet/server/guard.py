@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request, cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -55,7 +56,8 @@ class Guard:
     def __init__(self, app: ASGIApp, *, limits: Limits, token: str | None, hosts: Sequence[str] | None) -> None:
         """`hosts` are the names in the Host header that are answered; None answers all, for servers with a token."""
         self.app, self.limits, self.token = app, limits, token
-        self.hosts = None if hosts is None else {host.lower() for host in hosts}
+        # A Host header has an IPv6 address in brackets.
+        self.hosts = None if hosts is None else [f"[{host}]" if ":" in host else host for host in hosts]
         self._inside = 0  # requests that the application has now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,6 +67,7 @@ class Guard:
             return
         answer = _with_headers(send, scope["path"])
         try:
+            await self._check_host(scope, receive)
             self._judge(scope)
             early = None
             if not _is_open(scope["path"]):
@@ -83,17 +86,31 @@ class Guard:
         finally:
             self._inside -= 1
 
-    def _judge(self, scope: Scope) -> None:
-        """Raises Problem: 403 or 413."""
-        headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        if self.hosts is not None and _name_of(host) not in self.hosts:
+    async def _check_host(self, scope: Scope, receive: Receive) -> None:
+        """Raises Problem: 403 where Starlette's middleware would refuse the Host header, and says which one to use."""
+        if self.hosts is None:
+            return
+        known = False
+
+        async def pass_on(*_: object) -> None:
+            nonlocal known
+            known = True
+
+        async def drop(message: Message) -> None:
+            """Its own answer is two words that do not say what would be right."""
+
+        await TrustedHostMiddleware(pass_on, self.hosts, www_redirect=False)(scope, receive, drop)
+        if not known:
             raise Problem(
                 403,
                 f"Expected a request to {' or '.join(sorted(self.hosts))}, but it names another host. Use that name.",
             )
+
+    def _judge(self, scope: Scope) -> None:
+        """Raises Problem: 403 or 413."""
+        headers = Headers(scope=scope)
         if scope["method"] not in _SAFE:
-            _check_same_site(headers, host)
+            _check_same_site(headers, headers.get("host", ""))
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 15 or int(length) > self.limits.request_mb * 10**6:
             raise _too_large(self.limits)
@@ -190,13 +207,6 @@ def _place_of(origin: str) -> str | None:
         return urlsplit(origin).netloc.lower()
     except ValueError:
         return None
-
-
-def _name_of(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
 
 
 def _too_large(limits: Limits) -> Problem:

@@ -18,12 +18,17 @@ _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # no addre
 
 
 def check_exposure(host: str, token: str | None, names: Sequence[str] = ()) -> None:
-    """Raises ValueError where other machines could use the server without a token, or with one that can be guessed."""
+    """Raises ValueError where other machines could use the server without a token, or with one that can be guessed.
+
+    And for a name that is a pattern, which could stand for hosts that are not meant.
+    """
     if token is not None and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable()):
         raise ValueError(
             f"Expected a token of at least {MIN_TOKEN} printable ASCII characters. Make one with: python -c"
             ' "import secrets; print(secrets.token_urlsafe())"'
         )
+    if patterns := [name for name in names if "*" in name]:
+        raise ValueError(f"Expected a host name, but got --name {patterns[0]}. Give --name once for each name.")
     further = [name for name in names if name.lower() not in LOOPBACK]
     if token is None and (host not in LOOPBACK or further):
         option = f"--host {host}" if host not in LOOPBACK else f"--name {further[0]}"

@@ -14,9 +14,9 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -51,6 +51,16 @@ BACKBONE_FIELDS = (
     "high",
 )
 PADDING = 254  # in cached labels: not a real pixel; 255 stays a real pixel to ignore
+
+
+class PackedFeatures(NamedTuple):
+    """What the backbone's `stages` returns for images, flattened, one after the other; takes the place of the images.
+
+    A loader makes a batch of them, and moves it, as it does with images.
+    """
+
+    values: Any
+    """[...,L] float16: an array, and in a batch a tensor."""
 
 
 class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
@@ -162,9 +172,9 @@ class FeatureCache:
 class CachedEpisodes(Dataset[dict[str, Any]]):
     """Training episodes out of a cache.
 
-    Item i has the keys of `TrainingEpisodes`, with packed features [L] float16 in place of images; a view of each image
-    is drawn by (seed, i). In a share `own_views` of the episodes, the supports are all views of the first, in an order
-    drawn, then those of the second, and so on until there are as many as the episode has.
+    Item i has the keys of `TrainingEpisodes`, with `PackedFeatures` in place of images; a view of each image is drawn
+    by (seed, i). In a share `own_views` of the episodes, the supports are all views of the first, in an order drawn,
+    then those of the second, and so on until there are as many as the episode has.
     """
 
     def __init__(self, pool: EpisodePool, cache: FeatureCache, seed: int, length: int, own_views: float = 0.0) -> None:
@@ -189,21 +199,25 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
         shown = [views[0], *supports]
         masks, valid = zip(*(self._mask(view, episode.class_id) for view in shown), strict=True)
         item = {
-            "query_images": np.array(self.cache.features[views[0]][0]),
+            "query_images": PackedFeatures(np.array(self.cache.features[views[0]][0])),
             "query_masks": masks[0],
             "query_valid": valid[0],
             "crossed_masks": self._mask(views[0], self.pool.episode(self.seed, number + 1).class_id)[0],
-            "support_images": np.stack([self.cache.features[view][0] for view in supports]),
+            "support_images": self._packed(supports, 0),
             "support_masks": np.stack(masks[1:]),
             "support_valid": np.stack(valid[1:]),
             "class_id": episode.class_id,
             "episode": number,
         }
         if unlabeled:
-            item["unlabeled_weak"] = np.stack([self.cache.features[view][0] for view in unlabeled])
-            item["unlabeled_strong"] = np.stack([self.cache.features[view][1] for view in unlabeled])
+            item["unlabeled_weak"] = self._packed(unlabeled, 0)
+            item["unlabeled_strong"] = self._packed(unlabeled, 1)
             item["unlabeled_valid"] = np.stack([self.cache.labels[view] != PADDING for view in unlabeled])
         return item
+
+    def _packed(self, views: Sequence[tuple[int, int]], kind: int) -> PackedFeatures:
+        """Features of the plain (0) or strong (1) partner of each view."""
+        return PackedFeatures(np.stack([self.cache.features[view][kind] for view in views]))
 
     def _mask(self, view: tuple[int, int], class_id: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         labels = np.asarray(self.cache.labels[view])
@@ -212,18 +226,18 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
         return binary_mask(np.where(valid, labels, IGNORE).astype(np.uint8), value), valid
 
 
-def unpack(model: RiFeNet, packed: Tensor, size: int) -> Features:
-    """Packed features [...,L] of images of `size` pixels as the model's float32 `Features`, leading dimensions kept."""
-    backbone = model.backbone
+def unpack(model: RiFeNet, packed: PackedFeatures, size: int) -> Features:
+    """Features of images of `size` pixels as the model's float32 `Features`, leading dimensions kept."""
+    backbone, values = model.backbone, packed.values
     shapes = [(channels, *backbone.grid(size, size)) for channels in backbone.used_channels]
     if backbone.fine_channels:
         # What is left is the fine feature; a square image has a square one.
-        left = packed.shape[-1] - sum(map(math.prod, shapes))
+        left = values.shape[-1] - sum(map(math.prod, shapes))
         side = math.isqrt(left // backbone.fine_channels)
         shapes.append((backbone.fine_channels, side, side))
-    parts = packed.flatten(0, -2).float().split([math.prod(shape) for shape in shapes], dim=1)
+    parts = values.flatten(0, -2).float().split([math.prod(shape) for shape in shapes], dim=1)
     features = backbone.assemble([part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)])
-    return Features(*(level.unflatten(0, packed.shape[:-1]) for level in features))
+    return Features(*(level.unflatten(0, values.shape[:-1]) for level in features))
 
 
 def _check_labels(index: ImageIndex) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rifenet.config import needs
 from rifenet.files import write_text
 
 
@@ -79,8 +80,6 @@ class RunLog:
 
 
 def _tensorboard(folder: Path, start: int) -> Any:
-    try:
+    with needs("rifenet[tensorboard]"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError("TensorBoard curves need an extra: pip install 'rifenet[tensorboard]'.") from error
     return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)

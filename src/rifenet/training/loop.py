@@ -24,7 +24,7 @@ from rifenet.models.files.hub import MODEL_FILE
 from rifenet.training import losses
 from rifenet.training.average import WeightAverage
 from rifenet.training.distributed import launch
-from rifenet.training.features import unpack
+from rifenet.training.features import PackedFeatures, unpack
 from rifenet.training.logging import RunLog
 from rifenet.training.optim import build_optimizers, learning_rates, set_learning_rates
 from rifenet.training.selection import finish, finished, select
@@ -117,7 +117,7 @@ class _Run:
         if self.progress["step"]:
             self.log.say(f"resuming {self.folder} at step {self.progress['step']}")
 
-    def step(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], float]:
+    def step(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], float]:
         """One optimiser step: the loss terms (with `loss`, their total) and the gradient's norm before clipping."""
         settings, number = self.settings, self.progress["step"]
         torch.manual_seed(_step_seed(settings.seed, number, self.fabric.global_rank))
@@ -184,15 +184,14 @@ def prepare(model: RiFeNet, settings: TrainConfig, backend: str = "inductor") ->
             part.compile(backend=backend)
 
 
-def loss_terms(
-    wrapped: nn.Module, model: RiFeNet, batch: dict[str, Tensor], settings: TrainConfig
-) -> dict[str, Tensor]:
+def loss_terms(wrapped: nn.Module, model: RiFeNet, batch: dict[str, Any], settings: TrainConfig) -> dict[str, Tensor]:
     """The named loss terms of one batch: `query`, and `aux` and `self` where they are on (method.md 10)."""
     images = {}
     for name in ("support_images", "query_images", "unlabeled_weak", "unlabeled_strong"):
         if name in batch:
-            packed = batch[name].dtype == torch.float16
-            images[name] = unpack(model, batch[name], batch["query_masks"].shape[-1]) if packed else batch[name]
+            given = batch[name]
+            cached = isinstance(given, PackedFeatures)
+            images[name] = unpack(model, given, batch["query_masks"].shape[-1]) if cached else given
     mutual = settings.pseudo_labels == "mutual"
     output: RiFeNetOutput = wrapped(
         images.pop("support_images"),
@@ -223,7 +222,7 @@ def loss_terms(
     return terms | (_evidence_terms(output, batch, size) if isinstance(output, EvidenceOutput) else {})
 
 
-def _evidence_terms(output: EvidenceOutput, batch: dict[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+def _evidence_terms(output: EvidenceOutput, batch: dict[str, Any], size: tuple[int, int]) -> dict[str, Tensor]:
     """The terms of the evidence head (beyond the paper): `evidence`, and `crossed` where it is on."""
     assert output.evidence is not None
     fine, coarse = (
@@ -241,9 +240,15 @@ def _beyond(model: RiFeNet, settings: TrainConfig, episodes: int) -> dict[str, i
     return {"crossed": _crossed(settings.crossed, episodes)} if isinstance(model, EvidenceNetwork) else {}
 
 
-def _fewer_shots(batch: dict[str, Tensor], shots: int) -> dict[str, Tensor]:
+def _fewer_shots(batch: dict[str, Any], shots: int) -> dict[str, Any]:
     """The batch with only the first supports of each episode; which these are, the episode's draw has decided."""
-    return {name: value[:, :shots] if name.startswith("support_") else value for name, value in batch.items()}
+    return {name: _first(value, shots) if name.startswith("support_") else value for name, value in batch.items()}
+
+
+def _first(value: Any, shots: int) -> Any:
+    if isinstance(value, PackedFeatures):
+        return PackedFeatures(value.values[:, :shots])
+    return value[:, :shots]
 
 
 def _crossed(share: float, episodes: int) -> int:

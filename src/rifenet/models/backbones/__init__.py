@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from rifenet.config import ModelConfig
 from rifenet.models.backbones.base import Backbone, Features, Levels
-from rifenet.models.backbones.efficientnet_lite import SCALES, EfficientNetLite
-from rifenet.models.backbones.resnet import BLOCKS, NORMALIZATIONS, ResNet
+from rifenet.models.backbones.efficientnet_lite import EfficientNetLite
+from rifenet.models.backbones.resnet import BLOCKS, ResNet
 from rifenet.models.backbones.weights import imagenet_weights, load_backbone_weights
 
 __all__ = ["Backbone", "Features", "build_backbone", "imagenet_weights", "load_backbone_weights"]
@@ -45,12 +46,15 @@ def build_backbone(
     Raises:
         ValueError: an unknown name or option, or a ResNet option for an EfficientNet-Lite.
     """
-    _one_of("backbone", name, (*BLOCKS, *SCALES))
-    _one_of("stride", stride, (8, 16))
-    _one_of("deep_stages", deep_stages, ("dilate", "resize"))
-    _one_of("stem", stem, ("plain", "deep", "caffe"))
-    _one_of("stride_on", stride_on, ("conv1", "conv2"))
-    _one_of("normalization", normalization, tuple(NORMALIZATIONS))
+    ModelConfig(  # refuses wrong options
+        backbone=name,
+        stride=stride,
+        deep_stages=deep_stages,
+        stem=stem,
+        stride_on=stride_on,
+        width=width,
+        normalization=normalization,
+    )
     levels = Levels(tuple(low), tuple(mid), tuple(high), fine)
     dilate = deep_stages == "dilate"
     if name in BLOCKS:
@@ -70,8 +74,3 @@ def build_backbone(
             f"{stride_on}, {width} and {normalization}; only ResNets have these options."
         )
     return EfficientNetLite(name, stride=stride, dilate=dilate, levels=levels)
-
-
-def _one_of(field: str, value: object, options: tuple[object, ...]) -> None:
-    if value not in options:
-        raise ValueError(f"Expected {field} to be one of {', '.join(map(str, options))}, but got {value!r}.")

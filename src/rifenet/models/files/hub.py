@@ -6,6 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rifenet.config import needs
+
 if TYPE_CHECKING:
     from rifenet.models import Prototype, RiFeNet
 
@@ -53,10 +55,8 @@ def load_model(name: str | Path = "default", device: str = "cpu", weights: str =
 def _from_hugging_face(repository: str) -> Path:
     if repository.count("/") != 1:
         raise ValueError(f"Expected hf:owner/name, but got hf:{repository}.")
-    try:
+    with needs("rifenet[hub]"):
         from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise ValueError("Models from Hugging Face need an extra: pip install 'rifenet[hub]'.") from error
     try:
         return Path(hf_hub_download(repository, MODEL_FILE))
     except Exception as error:  # the library raises many kinds: no network, no such repository, no such file
