@@ -5,7 +5,7 @@ they teach a class, in use: a first pass over the photos finds it with what was 
 surest to be join its shots with the masks found there. A few photos show a class from few sides; these show more.
 
 A class taught so finds more in every photo, whether or not it is there. So its confidence is shifted until a sample of
-the photos has the mean confidence of before. What all of it brings, and how it was chosen: docs/experiments.md.
+the photos has the mean confidence of before. What all of it brings, and how it was chosen: docs/lab/adaptation.md.
 
     K shots of a class · C classes · S side of the square network input
 """

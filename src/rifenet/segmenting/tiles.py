@@ -26,7 +26,7 @@ from rifenet.segmenting.margins import margins
 ZOOM = 2
 LARGE = 3  # tiles "auto": photos whose longer side is at least this many times the network's
 OVERLAP = 0.5
-SHARE = 0.75  # of a tile's map in the mixture; chosen on classes trained on (docs/experiments.md)
+SHARE = 0.75  # of a tile's map in the mixture; chosen on classes trained on (docs/lab/bundled_321.md)
 RULED_OUT, DOUBTED = -3.0, -2.0  # margins of the whole photo's map: below the first tiles do not count, above the
 # second they count in full
 

@@ -1,7 +1,7 @@
 """Evidence head (beyond the paper): segments by how similar the query is to the support, not by what it shows.
 
 A network that sees the semantic features of a dozen classes learns those classes, and loses others
-(docs/experiments.md). This head sees similarities only, which mean the same for every class: of each query position to
+(docs/lab/evidence_head.md). It sees similarities only, which mean the same for every class: of each query position to
 the support's foreground and background, stage by stage; of the query's positions among each other; and, after a first
 estimate, to the query's own foreground and background. It starts as the training-free score (`models.matching`) and
 learns to correct it. RiFeNet's activated features assist it; training leaves them out of a share of the episodes, so

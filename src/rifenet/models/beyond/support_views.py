@@ -1,7 +1,7 @@
 """Several views of each support (beyond the paper): a class is learned from its photo, mirrored, and from closer by.
 
 What is learned from one photo holds at the scale and the direction of that photo. Queries cost what they cost with so
-many shots more; chosen on held-out photos of classes trained on (docs/experiments.md).
+many shots more; chosen on held-out photos of classes trained on (docs/lab/bundled_321.md).
 
 Shapes: B batch, K shots, H W image size. All of it is matrix products and gathers of fixed size, so that it exports.
 """
