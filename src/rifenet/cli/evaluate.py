@@ -49,16 +49,13 @@ def main(argv: list[str]) -> int:
     from rifenet.evaluation.presence import judged_presence
     from rifenet.evaluation.protocol import drawn_episodes, evaluate, settled
     from rifenet.evaluation.result_file import write_result
-    from rifenet.models.files.checkpoint import identify
+    from rifenet.files import expect_writable
 
     if options.threads:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device) if fabric is None else fabric.device
     leads = fabric is None or fabric.is_global_zero
     model = _load(options)
-    if options.set:
-        model.config = with_test_options(model.config, options.set)
-        identify(model)
     watched = leads and sys.stderr.isatty()
     index = open_dataset(
         options.dataset,
@@ -76,6 +73,8 @@ def main(argv: list[str]) -> int:
     runs: dict[Path, tuple[Any, str]] = {options.out: (model, options.name)}
     if options.baseline:
         runs[options.out.with_name(f"{options.out.stem}-prototype.json")] = (_baseline(model), "")
+    if leads:
+        expect_writable(*runs)
     printed: list[dict[str, Any]] = []
     for out, (scored, name) in runs.items():
         with noted_warnings(leads), episode_bar(config, fabric) as progress:
@@ -187,11 +186,16 @@ def _config(options: argparse.Namespace, model_size: int | None) -> Config:
 
 def _load(options: argparse.Namespace) -> RiFeNet | Prototype:
     from rifenet.models import build_model
+    from rifenet.models.files.checkpoint import identify
     from rifenet.models.files.hub import load_model
 
-    if options.model != "prototype":
-        return load_model(options.model, weights=options.weights)
-    return named_by_backbone(build_model(kind="prototype", backbone=options.backbone, weights=options.weights))
+    if options.model == "prototype":
+        return named_by_backbone(build_model(kind="prototype", backbone=options.backbone, weights=options.weights))
+    model = load_model(options.model, weights=options.weights)
+    if options.set:
+        model.config = with_test_options(model.config, options.set)
+        identify(model)
+    return model
 
 
 def _baseline(model: RiFeNet | Prototype) -> RiFeNet | Prototype:

@@ -74,7 +74,9 @@ def _card(name: str) -> dict[str, Any]:
     """What the header of the model's file says. Raises FileNotFoundError, or ValueError for another kind of file."""
     from safetensors import SafetensorError, safe_open
 
+    from rifenet.config import ModelConfig, from_dict
     from rifenet.engines import is_export
+    from rifenet.models.files.header import HEADER, parse_header
     from rifenet.models.files.hub import locate
 
     if is_export(name):
@@ -84,17 +86,15 @@ def _card(name: str) -> dict[str, Any]:
         raise FileNotFoundError(f"Expected a model at {path}, but there is none.")
     try:
         with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {}).get("rifenet", "null"))
+            header = parse_header(path, (file.metadata() or {}).get(HEADER))
     except SafetensorError as error:
         raise ValueError(f"Expected a safetensors file, but {path} cannot be read ({error}).") from error
-    if header is None:
-        raise ValueError(f"Expected a rifenet model, but {path} has no rifenet header.")
-    config = header["config"]
+    config: ModelConfig = from_dict(ModelConfig, header["config"], f"the header of {path}")
     return {
         "file": str(path),
         "megabytes": round(path.stat().st_size / 1e6, 1),
-        "kind": config["kind"],
-        "backbone": config["backbone"],
+        "kind": config.kind,
+        "backbone": config.backbone,
         "backbone_hash": header["backbone_hash"],
         **header["metadata"],
     }

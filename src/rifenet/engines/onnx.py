@@ -8,7 +8,6 @@ A folder holds three graphs and `rifenet.json`, which says what the model is, an
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from rifenet.config import needs
 from rifenet.engines import CARD, Context
+from rifenet.files import parse_json
 
 FORMAT = 1
 GRAPHS = ("encode_support", "encode_query", "decode")
@@ -36,7 +36,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
             f"Expected an export folder with {CARD} at {folder}, but it has none. Run rifenet export."
         )
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = parse_json(path.read_bytes(), path)
         version = card["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

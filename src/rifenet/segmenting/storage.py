@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rifenet.engines import Context, Engine
-from rifenet.files import write_bytes
+from rifenet.files import parse_json, write_bytes
 from rifenet.segmenting.shots import PseudoShot, Shots
 
 FORMAT = "rifenet-classes"
@@ -133,7 +133,7 @@ def _check_model(path: Path, header: Mapping[str, Any], engine: Engine) -> None:
 
 def _header(path: Path, text: str) -> dict[str, Any]:
     try:
-        header = json.loads(text)
+        header = parse_json(text, path)
         version = header["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

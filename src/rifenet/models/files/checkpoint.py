@@ -20,9 +20,7 @@ from torch import Tensor, nn
 from rifenet.config import ModelConfig, behaviour, from_dict, to_dict
 from rifenet.files import write_atomically
 from rifenet.models import Prototype, RiFeNet, build_model
-
-FORMAT = 1
-HEADER = "rifenet"
+from rifenet.models.files.header import FORMAT, HEADER, parse_header
 
 
 def state_hash(state: dict[str, Tensor]) -> str:
@@ -116,12 +114,7 @@ def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(
             f"Expected a safetensors file, but {path} cannot be read ({error}). Fetch it again."
         ) from error
-    if text is None:
-        raise ValueError(f"Expected a rifenet model, but {path} has no rifenet header. Give a file written by rifenet.")
-    header: dict[str, Any] = json.loads(text)
-    if header.get("format") != FORMAT:
-        raise ValueError(f"Expected model format {FORMAT}, but {path} has {header.get('format')}. Update rifenet.")
-    return header, state
+    return parse_header(path, text), state
 
 
 def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
@@ -143,6 +136,7 @@ def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
     if _without_counters(dict.fromkeys(expected)) != _without_counters(dict.fromkeys(state)):
         odd = sorted(expected.symmetric_difference(state))[:3]
         raise ValueError(f"Expected {path} to hold the tensors of its own config, but these differ: {', '.join(odd)}.")
+    _check_tensors(path, state, model.state_dict())
     model.load_state_dict(complete)
     if not ships_backbone and backbone_hash(model) != header["backbone_hash"]:
         raise ValueError(
@@ -153,6 +147,21 @@ def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
     model.weights_hash = state_hash(state)
     identify(model)
     return model.eval()
+
+
+def _check_tensors(path: str | Path, state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raises ValueError for a tensor of another shape or with a number that is not finite: nothing it says is right."""
+    for name, tensor in _without_counters(state).items():
+        if tensor.shape != expected[name].shape:
+            raise ValueError(
+                f"Expected {name} in {path} to be {list(expected[name].shape)} as its config says, but got"
+                f" {list(tensor.shape)}."
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(
+                f"Expected finite weights in {path}, but {name} holds NaN or infinity. Fetch the file again, or train"
+                " with a lower rate."
+            )
 
 
 def _without_counters(state: dict[str, Any]) -> dict[str, Any]:
