@@ -3,8 +3,8 @@
 Letters: B batch, K shots, H W image size.
 
 `torch.export` traces the code with symbols in place of sizes. It cannot trace two steps of the backbones that depend on
-a size, so a copy of the model replaces them. A run on one small picture tells which stages to resize to the grid. The
-ONNX attribute `auto_pad` does TensorFlow's SAME padding of strided convolutions.
+a size. The export replaces them in a copy of the model. A run on one small picture tells which stages to resize to the
+grid. The ONNX attribute `auto_pad` does TensorFlow's SAME padding of strided convolutions.
 """
 
 from __future__ import annotations

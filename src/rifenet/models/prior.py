@@ -24,8 +24,8 @@ def choose_keys(high: Tensor, of_label: Tensor, cap: int) -> tuple[Tensor, Tenso
         cap: largest number of keys a shot (P is at most the smaller of `cap` and h*w).
 
     Returns:
-        Keys [B,K,P,D], and which of them exist, [B,K,P] bool. Run eagerly on a CPU, P is the number of keys of the
-        fullest shot, because an empty slot costs every query as much as a full one.
+        Keys [B,K,P,D], and which of them exist, [B,K,P] bool. In eager mode on a CPU, P is the number of keys of the
+        fullest shot: an empty slot costs every query as much as a full one.
     """
     batch, shots = high.shape[:2]
     candidates = of_label.flatten(0, 1).flatten(1)

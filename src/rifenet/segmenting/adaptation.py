@@ -5,9 +5,9 @@ when a class is learned. A first pass segments the photos with the annotated sho
 confidence then become further shots of the class, with the masks that the first pass found. A few annotated photos show
 a class from few sides; the adopted ones show more of them.
 
-An adapted class has a higher confidence in every photo, also in those that do not show it. Its `shift` undoes this: the
-mean confidence over a sample of the photos stays that of the first pass. docs/experiments.md gives the gain and how the
-settings were chosen.
+Adaptation raises the confidence of a class in every photo, whether the photo shows the class or not. Its `shift` undoes
+this: the mean confidence over a sample of the photos stays that of the first pass. docs/experiments.md gives the gain
+and how the settings were chosen.
 
     K shots of a class · C classes · S side of the square network input
 """
@@ -34,7 +34,7 @@ from rifenet.segmenting.result import PRESENT, Options, Result
 from rifenet.segmenting.shots import PseudoShot, Shots
 from rifenet.segmenting.storage import LearnedClass
 
-SAMPLE = 16  # photos over which the mean confidence stays as it was
+SAMPLE = 16  # photos over which adaptation keeps the mean confidence
 _FIRST_PASS = Options(keep_absent=False, tiles=False, refine=False)
 
 

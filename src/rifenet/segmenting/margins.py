@@ -1,7 +1,7 @@
 """Margins: how far each pixel is above the mask threshold. Only this module applies `Engine.threshold`.
 
-A pixel's margin is the log-odds of its foreground probability minus those of the threshold. Above 0 the pixel is in the
-mask. At a threshold of 0.5 the margin is the difference of the two logits.
+A pixel's margin is the log-odds of its foreground probability minus the log-odds of the threshold. Above 0 the pixel is
+in the mask. At a threshold of 0.5 the margin is the difference of the two logits.
 
     B query images · S side of the square network input
 """

@@ -15,9 +15,9 @@ from rifenet.formats.pictures import IGNORE
 COUNT = 3
 """Default number of photos that a class adopts."""
 SURE = math.log(7 / 3)
-"""Least margin (`segmenting.margins`) of a foreground pixel in a pseudo-mask; a background pixel has at most minus
-this. The odds of the two margins are 7/3 and 3/7 of those of the mask threshold. The bundled model's threshold of 0.33
-makes them probabilities of 0.535 and 0.174; a threshold of 0.5 makes them 0.7 and 0.3."""
+"""Least margin (`segmenting.margins`) of a foreground pixel in a pseudo-mask; `-SURE` is the largest margin of a
+background pixel. The odds at these margins are 7/3 and 3/7 times the threshold's odds. The bundled model's threshold of
+0.33 makes them probabilities of 0.535 and 0.174; a threshold of 0.5 makes them 0.7 and 0.3."""
 
 
 def pseudo_mask(margins: NDArray[np.float32], counts: NDArray[np.bool_]) -> NDArray[np.uint8]:

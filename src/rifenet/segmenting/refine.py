@@ -1,8 +1,8 @@
 """Edges at full resolution: a guided filter makes a coarse map follow the photo's own edges.
 
 The filter takes the map to be linear in the photo's colours in each window, `q = a . I + b` (K. He and J. Sun, "Fast
-Guided Filter", 2015). It finds `a` and `b` on a small copy of the photo and applies them to the full photo strip by
-strip, so that its working memory stays small. Its input is `tanh(m / 2)` of a margin m (`segmenting.margins`).
+Guided Filter", 2015). It finds `a` and `b` on a small copy of the photo. It applies them to the full photo strip by
+strip, which keeps its working memory small. Its input is `tanh(m / 2)` of a margin m (`segmenting.margins`).
 
     H W the photo's own size · h w the map's
 """
@@ -25,7 +25,7 @@ _BILINEAR = Image.Resampling.BILINEAR
 def refined(
     image: NDArray[np.uint8], coarse: NDArray[np.float32], *, radius: int = RADIUS, epsilon: float = EPSILON
 ) -> NDArray[np.float32]:
-    """Enlarges a map [h,w] in [-1,1] to the photo's size [H,W], its edges on those of the photo [H,W,3]."""
+    """Enlarges a map [h,w] in [-1,1] to the size of the photo [H,W,3]; the map's edges move to the photo's edges."""
     height, width = image.shape[:2]
     small = Image.fromarray(image).resize(coarse.shape[::-1], _BILINEAR, reducing_gap=2.0)
     planes = _coefficients(np.asarray(small, np.float32) / np.float32(255), coarse, radius, epsilon)

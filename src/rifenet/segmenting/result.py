@@ -135,7 +135,7 @@ class Result:
         return visualize.overlay(self.image, self.mask)
 
     def to_dict(self) -> dict[str, Any]:
-        """The photo, the model and what was found of each class, ready for JSON."""
+        """The photo, the model, and each class's presence, confidence and pixels, ready for JSON."""
         pixels = np.bincount(self.mask.ravel(), minlength=len(self.classes) + 1)
         return {
             "query": self.source,

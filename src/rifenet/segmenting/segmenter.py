@@ -129,8 +129,7 @@ class Segmenter:
     def forget_shot(self, name: str, index: int) -> None:
         """Removes one shot of a class, counted from 0 in the order learned.
 
-        Raises ValueError for an unknown class or shot, for the only shot of a class, and for a class from a file, which
-        holds no photos.
+        Raises ValueError for an unknown class or shot, for the only shot of a class, or for a class from a file.
         """
         inputs = self._shot_of(name, index)
         if len(inputs.images) == 1:

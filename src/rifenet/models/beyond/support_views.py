@@ -66,9 +66,9 @@ def support_views(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """Yields the supports; with 2 or 4 `views` also mirrored; with 4 also a closer look and its mirror image.
 
-    A closer look is the part of the image around the object's box, `ROOM` times as large and of the image's ratio,
-    enlarged to the image's size (bilinear; labels by nearest neighbour). Without an object, or with one that fills the
-    image, it is the whole image.
+    A closer look is the part of the image around the object's box, `ROOM` times as large and with the image's ratio. It
+    is enlarged to the image's size (bilinear; labels by nearest neighbour). Without an object, or with one that fills
+    the image, it is the whole image.
     """
     whole = images, masks, valid
     closer = [_closer(*whole)] if views == 4 else []

@@ -26,7 +26,7 @@ HEADER = "rifenet"
 
 
 def state_hash(state: dict[str, Tensor]) -> str:
-    """First 16 hex digits of the SHA-256 over names, shapes, types and bytes, whatever the order.
+    """First 16 hex digits of the SHA-256 over names, shapes, types and bytes, sorted by name.
 
     For the tensors of a model's file, as stored, it is the model's `weights_hash`. It leaves out counters of batch
     norm.
@@ -71,11 +71,12 @@ def save_model(
     """Writes the model.
 
     Args:
-        model: what to save.
+        model: the model to save.
         path: file to write, `.safetensors`.
         metadata: anything JSON can hold; `load_model` gives it back as `model.metadata`.
-        with_backbone: for shipping: also write the frozen backbone, write weights of two and more axes in float16
-            (statistics of batch norm stay float32), and leave out the auxiliary head, which only training uses.
+        with_backbone: write a file for shipping. It also holds the frozen backbone and leaves out the auxiliary head,
+            which only training uses. Weights of two and more axes become float16; statistics of batch norm stay
+            float32.
 
     Raises:
         OSError: the disk is full or not writable; an older file at `path` stays as it was.
