@@ -7,8 +7,8 @@ The rules, all of them:
 - `rifenet train`, `evaluate`, `ablate` and `bench` get the words of `SHORTER` at their end, also under `torchrun`: two
   small steps, three episodes, unless a list of episodes is given. All other commands of `rifenet` run as written.
 - `rifenet serve` starts on a free port, in the background, and is left running until the next one or the page's end.
-- `pip install` installs nothing: each name must be this package with extras that it has, or be pinned in
-  constraints.txt.
+- `pip install` installs nothing: each name must be this package (`rifenet`, or `.` in a clone) with extras that it
+  has, or be pinned in constraints.txt.
 - `make` says what it would do (`make -n`) in the repository, which fails for a target that is not there.
 - `python -m venv` makes the environment without pip.
 """
@@ -84,7 +84,7 @@ def pip(arguments: list[str]) -> int:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").split()}
     for word in arguments[1:]:
-        own = re.fullmatch(r"rifenet(?:\[([\w,]+)\])?", word)
+        own = re.fullmatch(r"(?:rifenet|\.)(?:\[([\w,]+)\])?", word)
         known = (
             set((own[1] or "").split(",")) - {""} <= project["optional-dependencies"].keys() if own else word in pinned
         )

@@ -37,7 +37,10 @@ SLOW = re.compile(r"rifenet (?:demo|export|train|evaluate|ablate|report|bench)\b
 THERE = "http://127.0.0.1:8000"
 SHELL, DATA, PICTURES = ("sh", "bash"), ("json", "yaml", "xml"), ("", "text")
 MAX_NOT_RUN = 8
-ELSEWHERE = {"docs/formats.md": "tests/test_examples_of_formats.py", "docs/advice.md": "tests/advice/test_docs.py"}
+ELSEWHERE = {
+    "docs/formats.md": "tests/formats/test_examples_of_formats.py",
+    "docs/advice.md": "tests/advice/test_docs.py",
+}
 """Pages whose blocks another test runs, with the files that they name."""
 
 PROGRAMS = ("rifenet", "pip", "make", "python", "python3", "torchrun")

@@ -12,6 +12,7 @@ from rifenet.config import TrainConfig
 from rifenet.data.transforms import resize_and_pad, resize_mask
 from rifenet.formats.pictures import binary_mask, load_image, load_mask
 from rifenet.models import RiFeNet, aligned_resize, build_model
+from rifenet.training.features import PackedFeatures
 from rifenet.training.loop import loss_terms
 from rifenet.training.losses import total
 from rifenet.training.optim import build_optimizers, learning_rates, set_learning_rates
@@ -54,7 +55,7 @@ def test_one_real_episode_is_learned_in_150_steps() -> None:
     # The backbone is frozen, so its features are computed once.
     stages = [model.backbone.stages(photo[0][None]) for photo in (support, query)]
     packed = [torch.cat([stage.flatten(1) for stage in each], 1).half() for each in stages]
-    batch |= {"support_images": packed[0][:, None], "query_images": packed[1]}
+    batch |= {"support_images": PackedFeatures(packed[0][:, None]), "query_images": PackedFeatures(packed[1])}
     settings = TrainConfig(optimizer="adamw", lr=2e-3, steps=150, warmup=10)
     optimizers = build_optimizers(model, settings)
     for step in range(settings.steps):

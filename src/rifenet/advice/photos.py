@@ -159,7 +159,7 @@ def ranked(found: Sequence[Look], annotated: Sequence[NDArray[np.float16]], coun
     Each photo carries its doubt, as far as it is unlike what is annotated or chosen before. A candidate is worth what
     it would take away of that, from itself and from those like it, times the square root of the share of it that is
     taken for the class: a shot teaches by what it shows. So a second photo of the same thing is never next. How the
-    rule was chosen, and what others came to, is in docs/experiments.md.
+    rule was chosen, and what others came to, is in docs/lab/bundled_321.md.
     """
     if not found:
         return []

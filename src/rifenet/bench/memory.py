@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work, in a process that does nothing else."""
+"""Measures the peak memory of a piece of work in a process that does nothing else."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Any
 from rifenet.cli.console import note
 from rifenet.config import DataConfig, needs
 
+_TITLE = "Results"
 _EXAMPLE = """examples:
   rifenet report runs/*/result*.json --out results.md
   rifenet report runs/fold2/result.json --strips runs/fold2 --root VOC2012 --list-file voc_mini --out results.md
@@ -35,6 +36,11 @@ def main(argv: list[str]) -> int:
     add("--strips", nargs="+", default=[], metavar="MODEL", help="show episodes of the results that these models gave")
     add("--root", metavar="DIR", help="folder of the dataset, for --strips")
     add("--list-file", default="", metavar="FILE", help="image names that the results were scored on, for --strips")
+    add(
+        "--title",
+        default="",
+        help="first heading of the report (default: Results, or Ablations where it has no others)",
+    )
     add("--out", type=Path, metavar="FILE", help="Markdown file to write (default: print it)")
     add("--html", type=Path, metavar="FILE", help="also, or instead, one HTML page with all pictures in it")
     options = parser.parse_args(argv)
@@ -50,7 +56,7 @@ def main(argv: list[str]) -> int:
     from rifenet.files import write_text
 
     if options.out is None and options.html is None:
-        print(report(options.results))
+        print(report(options.results, title=options.title or _TITLE))
         return 0
     with contextlib.ExitStack() as stack:
         out = options.out or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "report.md"
@@ -70,8 +76,8 @@ def _markdown(options: argparse.Namespace, out: Path) -> str:
 
     pictures = _pictures(options, out)
     if options.results:
-        return report(options.results, out.parent, pictures)
-    return "\n".join(["# Ablations", "", "Written by `rifenet report`.", "", *pictures])
+        return report(options.results, out.parent, pictures, options.title or _TITLE)
+    return "\n".join([f"# {options.title or 'Ablations'}", "", "Written by `rifenet report`.", "", *pictures])
 
 
 def _pictures(options: argparse.Namespace, out: Path) -> list[str]:

@@ -41,10 +41,12 @@ class NumberedResult(NamedTuple):
 ByFold = dict[int, NumberedResult]  # one model: fold -> its result
 
 
-def report(paths: Sequence[str | Path], relative_to: str | Path = ".", extra: Sequence[str] = ()) -> str:
+def report(
+    paths: Sequence[str | Path], relative_to: str | Path = ".", extra: Sequence[str] = (), title: str = "Results"
+) -> str:
     """The report on result files, as Markdown; links to the files are relative to the folder `relative_to`.
 
-    `extra` are further lines, put before the list of sources.
+    `extra` are further lines, put before the list of sources; `title` is the first heading.
 
     Raises FileNotFoundError, or ValueError for no file, a file that is no result, or one model twice on one fold.
     """
@@ -55,7 +57,7 @@ def report(paths: Sequence[str | Path], relative_to: str | Path = ".", extra: Se
     for source in sources:
         settings.setdefault(setting_key(source.result), []).append(source)
     lines = [
-        "# Results",
+        f"# {title}",
         "",
         "Written by `rifenet report`. IoU in percent; `±` is the sample standard deviation over seeds; `[n]` is the "
         "file under Sources that a figure came from.",

@@ -20,7 +20,7 @@ Corners = NDArray[np.float64]
 """[N,2]: x and y in pixels; the picture's top left corner is (0, 0), the middle of its first pixel (0.5, 0.5)."""
 
 MOST_CORNERS = 100_000
-_MOST_CROSSINGS = 2**26  # of edges with the middles of rows: some seconds
+_MOST_CROSSINGS = 2**24  # of edges with the middles of rows: two or three seconds
 _CROSSINGS = 2**22  # of these, held at a time
 
 

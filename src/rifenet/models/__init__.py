@@ -1,4 +1,4 @@
-"""The networks: RiFeNet and the training-free prototype baseline, behind the same three methods.
+"""The networks: RiFeNet and the training-free prototype baseline, with the same three methods.
 
 Importing the package does not import torch; each name imports its module on first use.
 """

@@ -1,4 +1,4 @@
-"""`prototype`: the training-free baseline of protocols.md 5, behind RiFeNet's three methods.
+"""`prototype`: the training-free baseline of protocols.md 5, with RiFeNet's three methods.
 
 Shapes: B batch, K shots, D channels, H W image size, h w feature size.
 
@@ -59,7 +59,7 @@ class Prototype(nn.Module):
 
     @staticmethod
     def stages_for(backbone: str) -> tuple[int, ...]:
-        """The backbone stages it compares, chosen once on base classes (docs/experiments.md) and fixed here."""
+        """The backbone stages it compares, chosen once on base classes (docs/lab/first_model.md) and fixed here."""
         return (5, 6, 7) if backbone.startswith("efficientnet") else (3, 4)
 
     def encode_support(

@@ -1,4 +1,4 @@
-"""Multi-level prototype interaction (paper, multi-level prototype interaction; method.md 7).
+"""Multi-level prototype interaction (paper; method.md 7): merges prototypes and prior mask into the features.
 
 Shapes: B batch, C embed dim, L size of the local prototype, h w feature size.
 

@@ -1,4 +1,4 @@
-"""Multi-level prototypes (paper, multi-level prototype generation; method.md 6).
+"""Multi-level prototypes (paper, multi-level prototype generation; method.md 6): the global and the local one.
 
 Shapes: B batch, K shots, C embed dim, c local dim, g grid, h w feature size.
 

@@ -6,8 +6,8 @@ confidence then become further shots of the class, with the masks that the first
 a class from few sides; the adopted ones show more of them.
 
 Adaptation raises the confidence of a class in every photo, whether the photo shows the class or not. Its `shift` undoes
-this: the mean confidence over a sample of the photos stays that of the first pass. docs/experiments.md gives the gain
-and how the settings were chosen.
+this: the mean confidence over a sample of the photos stays that of the first pass. docs/lab/adaptation.md gives the
+gain and how the settings were chosen.
 
     K shots of a class · C classes · S side of the square network input
 """

@@ -1,4 +1,4 @@
-"""`Segmenter`: learns classes from a few annotated photos and segments all of them at once in others.
+"""`Segmenter`: learns classes from a few annotated photos and segments all classes at once in other photos.
 
 K shots of a class · B photos at once · C classes · S side of the square network input
 """

@@ -28,7 +28,7 @@ from rifenet.segmenting.margins import margins
 ZOOM = 2
 LARGE = 3  # tiles "auto": photos whose longer side is at least this many times the network's
 OVERLAP = 0.5
-SHARE = 0.75  # weight of the tiles in the mix; chosen on training classes (docs/experiments.md)
+SHARE = 0.75  # weight of the tiles in the mix; chosen on training classes (docs/lab/bundled_321.md)
 RULED_OUT, DOUBTED = -3.0, -2.0  # margins of the first pass: tiles do not count below the first and
 # count in full above the second
 

@@ -1,11 +1,11 @@
-"""Frozen backbones: one image batch to low, mid and high features on one grid (method.md 3).
+"""Frozen backbones: they turn images into low, mid and high features on one grid (method.md 3).
 
 `build_backbone` makes one with random weights; `load_backbone_weights` fills it from a published file.
 """
 
 from __future__ import annotations
 
-from rifenet.config import ModelConfig
+from rifenet.config import NetworkConfig
 from rifenet.models.backbones.base import Backbone, Features, Levels
 from rifenet.models.backbones.efficientnet_lite import EfficientNetLite
 from rifenet.models.backbones.resnet import BLOCKS, ResNet
@@ -46,7 +46,7 @@ def build_backbone(
     Raises:
         ValueError: an unknown name or option, or a ResNet option for an EfficientNet-Lite.
     """
-    ModelConfig(  # refuses wrong options
+    NetworkConfig(  # refuses wrong options
         backbone=name,
         stride=stride,
         deep_stages=deep_stages,

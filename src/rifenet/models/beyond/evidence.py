@@ -1,7 +1,7 @@
 """Evidence head (beyond the paper): segments the query by its similarity to the support.
 
 A network that sees the semantic features of a dozen classes learns those classes and does worse on others
-(docs/experiments.md). This head sees similarities only, which mean the same for every class:
+(docs/lab/evidence_head.md). This head sees similarities only, which mean the same for every class:
 - of each query position to the support's foreground and background, for each backbone stage;
 - of the query's positions to each other;
 - of each query position to the query's own foreground and background, after a first estimate.
@@ -68,7 +68,7 @@ def support_keys(high: Tensor, soft: SoftMasks, channels: tuple[int, ...], cap: 
         foreground > 0, (foreground <= 0) & (background > 0), torch.sym_min(cap, foreground.shape[1])
     )
     weights = both.gather(2, slots.positions[:, None].expand(-1, 2, -1)) * slots.valid[:, None]
-    with torch.autocast(high.device.type, enabled=False):  # training must see the similarities of evaluation
+    with torch.autocast(high.device.type, enabled=False):  # training must see the same similarities as evaluation
         means = share @ units
     return EvidenceKeys(masks.gather_positions(units, slots.positions), weights, means)
 
@@ -245,7 +245,7 @@ class EvidenceHead(nn.Module):
 
     def affinity(self, high: Tensor, valid: Tensor) -> Tensor:
         """Cosines [B,1,N,N] of high features [B,D,h,w], mean over the stages; 0 where valid [B,h,w] bool is false."""
-        with torch.autocast(high.device.type, enabled=False):  # training must see the similarities of evaluation
+        with torch.autocast(high.device.type, enabled=False):  # training must see the same similarities as evaluation
             flat = stage_units(high, self.channels, 1).flatten(2) * valid.flatten(1)[:, None]
             return (flat.transpose(1, 2) @ flat / len(self.channels))[:, None]
 
@@ -270,7 +270,7 @@ class EvidenceHead(nn.Module):
         """
         real = valid[:, None].to(features.dtype)
         affinity = self.affinity(high, valid) if affinity is None else affinity
-        with torch.autocast(high.device.type, enabled=False):  # training must see the similarities of evaluation
+        with torch.autocast(high.device.type, enabled=False):  # training must see the same similarities as evaluation
             units = stage_units(high, self.channels, 1)
             maps, score = similarity_maps(units, keys, self.channels)
         x = self.enter((maps * 4 - 2) * real, real).relu_()

@@ -2,7 +2,7 @@
 
 A class learned from one photo fits the scale and direction of that photo; views add others. A query then costs as
 much as with `views` times as many shots. The views were chosen on held-out photos of the training classes
-(docs/experiments.md).
+(docs/lab/bundled_321.md).
 
 Shapes: B batch, K shots, H W image size. All steps are matrix products and gathers of fixed size, so that they export.
 """

@@ -1,0 +1,88 @@
+"""Tables and figures of the pages are those of the committed files: written again, or read from them, and compared."""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docs_blocks import ROOT, blocks
+
+from rifenet.cli.main import main
+from rifenet.models.files.hub import load_model
+
+NOTEBOOK = ROOT / "docs" / "lab" / "index.md"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+WRITTEN = ("docs/results.md", "docs/lab/fold_tables.md", "docs/lab/paper_ablation_tables.md")
+
+
+def commands() -> dict[str, list[str]]:
+    """Words of each `rifenet report` of the notebook's page, by the page that it writes."""
+    (block,) = (block for block in blocks(NOTEBOOK.read_text(encoding="utf-8")) if block.language == "sh")
+    lines = [shlex.split(line) for line in block.text.replace("\\\n", " ").splitlines()]
+    return {words[words.index("--out") + 1]: words[1:] for words in lines if words[0] == "rifenet"}
+
+
+def without(words: list[str], *options: str) -> list[str]:
+    """The words without these options and their values."""
+    for option in options:
+        if option in words:
+            place = words.index(option)
+            words = words[:place] + words[place + 2 :]
+    return words
+
+
+def without_episodes(text: str) -> str:
+    """The report without its galleries, for which a model runs: another processor's may differ by a pixel."""
+    return re.sub(r"^## Episodes: .*?(?=^## (?!Episodes))", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_every_written_page_has_a_command() -> None:
+    assert tuple(commands()) == WRITTEN
+    for page in (ROOT / "docs").rglob("*.md"):
+        if "\nWritten by `rifenet report`" in page.read_text(encoding="utf-8"):
+            assert page.relative_to(ROOT).as_posix() in WRITTEN
+
+
+@pytest.mark.parametrize("page", WRITTEN)
+def test_a_written_page_is_written_again(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "docs" / "results", tmp_path / "docs" / "results")
+    (tmp_path / "docs" / "lab").mkdir()
+    monkeypatch.chdir(tmp_path)
+    words = without(commands()[page], "--strips", "--root")
+    expanded = [path for word in words for path in (sorted(glob.glob(word)) if "*" in word else [word])]
+    assert main(expanded) == 0
+    committed = without_episodes((ROOT / page).read_text(encoding="utf-8"))
+    assert (tmp_path / page).read_text(encoding="utf-8") == committed
+
+
+def kept_aside() -> dict[str, Any]:
+    return dict(json.loads((ROOT / "docs" / "results" / "kept_aside.json").read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> str:
+    return load_model("default").weights_hash
+
+
+def test_the_readme_says_what_was_measured_on_photos_kept_aside(shipped: str) -> None:
+    measured = kept_aside()
+    assert measured["model"]["weights_hash"] == shipped, "figures of another model than the one that ships"
+    rows = re.findall(r"^\| ([^|]+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", README, re.MULTILINE)
+    said = {name: tuple(map(int, figures)) for name, *figures in rows}
+    assert said == {
+        row["readme"]: tuple(int(row[kind][shots] + 0.5) for kind in ("model", "training_free") for shots in ("1", "5"))
+        for row in measured["sets"]
+    }
+
+
+def test_the_pictures_caption_says_what_the_script_measured(shipped: str) -> None:
+    figures = json.loads((ROOT / "docs" / "results" / "picture.json").read_text(encoding="utf-8"))
+    ious = [iou for row in figures["classes"].values() for iou in row["iou"].values()]
+    assert figures["model"]["weights_hash"] == shipped, "draw it again: see docs/lab/index.md"
+    assert f"IoU {min(ious):.2f} to {max(ious):.2f}" in README
