@@ -6,7 +6,7 @@ Shapes: B batch, K shots, U unlabeled images, C embed dim, H W image size, h w f
     query images          --encode_query----> QueryFeatures
     QueryFeatures + SupportContext --decode--> logits [B,2,h,w]
 
-The query and the weak and strong unlabeled views all go through the same decode. The unlabeled branch adds no
+The query, the weak and the strong unlabeled view all go through the same decode. The unlabeled branch adds no
 parameter; it runs if `forward` gets unlabeled images.
 """
 
@@ -194,7 +194,7 @@ class RiFeNet(nn.Module):
         query_local: Tensor | None,
         mutual: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Segments both views by the query's path, with the local prototype that `config.guide` names (method.md 7).
+        """Decodes the weak and the strong view as a query, with the prototype that `config.guide` names (method.md 7).
 
         Returns the logits of each view, [B,U,2,h,w], and which positions are real, [B,U,h,w] bool.
         """

@@ -7,7 +7,7 @@ edges, which hides the seams.
 The first pass decides where tiles count. It rules a class out where the odds of the class are below 1/20 of the
 threshold's odds: tiles do not count there. From 1/7 of the threshold's odds on, tiles count in full. At the bundled
 model's threshold of 0.33 these limits are probabilities of 0.024 and 0.062; at a threshold of 0.5 they are 0.047 and
-0.119. A tile in which every class is ruled out everywhere is skipped.
+0.119. A tile is skipped if every class is ruled out at each of its pixels.
 
     C classes · S side of the network's square · D = 2 S side of the canvas' square
 """
