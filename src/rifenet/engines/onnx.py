@@ -99,6 +99,7 @@ class OnnxEngine:
         if set(self._context) != set(context):
             raise ValueError(
                 f"Expected a context with {', '.join(self._context)}, but got {', '.join(sorted(context))}."
+                " Learn the class with this model."
             )
         logits = [_run(self._decode, {**image, **context})[0] for image in features]
         return np.concatenate([upsample(part, self.size) for part in logits])

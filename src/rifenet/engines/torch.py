@@ -87,7 +87,10 @@ class TorchEngine:
         known = [field.name for field in fields]
         needed = {field.name for field in fields if field.default is dataclasses.MISSING}
         if not needed <= context.keys() <= set(known):
-            raise ValueError(f"Expected a context with {', '.join(known)}, but got {', '.join(sorted(context))}.")
+            raise ValueError(
+                f"Expected a context with {', '.join(known)}, but got {', '.join(sorted(context))}."
+                " Learn the class with this model."
+            )
         tensors = self.model.context_type(
             **{name: torch.from_numpy(value).to(self.device) for name, value in context.items()}
         )

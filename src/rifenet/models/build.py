@@ -52,7 +52,7 @@ def baseline_of(model: RiFeNet | Prototype) -> Prototype:
     needed = baseline.backbone.state_dict().keys()
     if not needed <= weights.keys():
         raise ValueError(
-            f"Expected a model whose backbone has the prototype's stages {baseline.backbone.used_stages}, but it ends "
+            f"Expected a backbone with the prototype's stages {baseline.backbone.used_stages}, but the model's ends "
             f"earlier. Score --model prototype --backbone {model.config.backbone} by itself."
         )
     baseline.backbone.load_state_dict({name: weights[name] for name in needed})

@@ -129,12 +129,10 @@ def adapted(
         else known
         for known, inputs, adopted in zip(plain, annotated, found, strict=True)
     ]
-    return taught if engine.calibration is None else _as_sure_as_before(engine, taught, sample)
+    return taught if engine.calibration is None else _with_shifts(engine, taught, sample)
 
 
-def _as_sure_as_before(
-    engine: Engine, classes: Sequence[LearnedClass], sample: Sequence[_Sampled]
-) -> list[LearnedClass]:
+def _with_shifts(engine: Engine, classes: Sequence[LearnedClass], sample: Sequence[_Sampled]) -> list[LearnedClass]:
     """Shifts each class that adopted photos to the mean confidence over the sample that the first pass gave it."""
     log_odds: list[list[float]] = [[] for _ in classes]
     for photo in sample:

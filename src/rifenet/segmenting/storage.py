@@ -101,7 +101,9 @@ def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
     shifts = header.get("shifts", [0.0] * len(header["classes"]))  # files of version 1 have none
     numbers = isinstance(shifts, list) and all(type(shift) in (int, float) and math.isfinite(shift) for shift in shifts)
     if not numbers or len(shifts) != len(header["classes"]):
-        raise ValueError(f"Expected a number for each class, but {path} has {shifts!r}. Learn the classes again.")
+        raise ValueError(
+            f"Expected a number for each class as its shift, but {path} has {shifts!r}. Learn the classes again."
+        )
     if header["checksum"] != _checksum(tensors, shifts):
         raise ValueError(
             f"Expected {path} to be as it was saved, but its content has changed. Learn the classes again."
@@ -138,6 +140,7 @@ def _header(path: Path, text: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"Expected the header that save_classes writes, but {path} has another ({error!r})."
+            " Learn the classes again."
         ) from error
     if version not in VERSIONS:
         raise ValueError(
@@ -147,6 +150,7 @@ def _header(path: Path, text: str) -> dict[str, Any]:
     if missing := _KEYS - header.keys():
         raise ValueError(
             f"Expected the header that save_classes writes, but {path} lacks {', '.join(sorted(missing))}."
+            " Learn the classes again."
         )
     return dict(header)
 
