@@ -22,7 +22,8 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
             return pool.submit(function, *arguments).result()
     except BrokenProcessPool as error:
         raise OSError(
-            "Expected the process that measures memory to finish, but it died. Choose a smaller size or batch."
+            "Expected enough memory for the process that measures it, but the process died."
+            " Choose a smaller size or batch."
         ) from error
 
 

@@ -18,7 +18,7 @@ CARD = "rifenet.json"
 """Name of an export's card. A folder that holds this file is an export."""
 
 Context = dict[str, NDArray[Any]]
-"""A learned class as named arrays. Only the engine that made them can use them."""
+"""A learned class as named arrays, which only engines of the same `hash` can use."""
 
 
 class Engine(Protocol):

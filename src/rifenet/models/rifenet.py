@@ -111,7 +111,7 @@ class RiFeNet(nn.Module):
         return self.decode_all(features, context).logits
 
     def decode_all(self, features: QueryFeatures, context: SupportContext, guide: Tensor | None = None) -> Decoded:
-        """`decode`, whose result also has the prior, the local prototype and the activated features.
+        """As `decode`; the result also has the prior, the local prototype and the activated features.
 
         `guide` [B,L] replaces the query's own local prototype (method.md 7, unlabeled branch).
         """
