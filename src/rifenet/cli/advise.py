@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, print_json, progress
+from rifenet.cli.options import add_engine, add_photos, photos_of
 
 if TYPE_CHECKING:
     from rifenet.advice import Advice
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 def main(argv: list[str]) -> int:
     """Prints the advice, writes it where `--out` says, and returns 0, whatever the advice is."""
     arguments = _parser().parse_args(argv)
-    from rifenet.cli.segmented import photos_of
-
     annotated = {Path(path).resolve() for _, *pair in arguments.support for path in pair}
     out = Path(arguments.out) if arguments.out else None
     queries = photos_of(arguments.query, out, annotated) if arguments.query else []
@@ -57,23 +56,11 @@ def _parser() -> argparse.ArgumentParser:
         " of the photos without masks to annotate next.",
         epilog="example: rifenet advise --support dog a.jpg a.png --support dog b.jpg b.png --query photos",
     )
-    add = parser.add_argument
-    add(
-        "--support",
-        nargs=3,
-        action="append",
-        required=True,
-        metavar=("CLASS", "PHOTO", "MASK"),
-        help="a shot, as for rifenet segment; once for each",
-    )
-    add("--query", nargs="+", action="extend", default=[], metavar="PATH", help="photos, or folders of photos")
-    add("--suggest", type=int, default=5, metavar="N", help="photos to name at most (default: %(default)s)")
-    add("--out", metavar="DIR", help="also write advice.json and advice.html, with pictures, into this folder")
-    add("--model", default="default", help="default (bundled), a run folder, a .safetensors file or hf:owner/name")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    add("--threads", type=int, help="CPU threads (default: torch's choice)")
-    add("--white-is-object", action="store_true", help="255 in a mask marks the class, too")
-    add("--json", action="store_true", help="print the advice as JSON")
+    add_photos(parser, shot="a shot, as for rifenet segment; once for each", query_required=False)
+    add_engine(parser)
+    parser.add_argument("--suggest", type=int, default=5, metavar="N", help="photos to name at most (default: 5)")
+    parser.add_argument("--out", metavar="DIR", help="also write advice.json and advice.html, with pictures, there")
+    parser.add_argument("--json", action="store_true", help="print the advice as JSON")
     return parser
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.cli.console import print_json, progress
+from rifenet.cli.options import TRAINED, add_device, add_threads
 from rifenet.config import needs
 
 
@@ -62,8 +63,8 @@ def _parser() -> argparse.ArgumentParser:
         "--backbones",
         nargs="+",
         metavar="NAME",
-        help="architectures (with random weights), or models: default (bundled), a run folder, a .safetensors file or"
-        " hf:owner/name (default: the bundled model, else efficientnet_lite2)",
+        help=f"architectures (with random weights), or models: {TRAINED} or hf:owner/name (default: the bundled model,"
+        " else efficientnet_lite2)",
     )
     parser.add_argument(
         "--sizes", nargs="+", type=int, default=[], metavar="S", help="sides of the input in pixels (default: own size)"
@@ -84,8 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--runs", type=int, default=20, help="runs of each; quote no figure of fewer than 20 (default)")
     parser.add_argument("--warmup", type=int, default=3, help="rounds before the first that counts (default: 3)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    add_device(parser)
+    add_threads(parser, "torch")
     parser.add_argument("--against", metavar="FILE", help="print ratios to a bench that --out wrote, and what differs")
     parser.add_argument("--out", metavar="FILE", help="write the figures as JSON")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")

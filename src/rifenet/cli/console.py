@@ -7,9 +7,23 @@ import json
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Item = TypeVar("Item")
+
+
+def progress_bar(*, auto_refresh: bool = True) -> Progress:
+    """A bar on stderr that vanishes at the end; it is disabled where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    return Progress(*columns, console=console, transient=True, disable=hidden, auto_refresh=auto_refresh)
 
 
 def progress(items: Iterable[Item], total: int, label: str, *, auto_refresh: bool = True) -> Iterator[Item]:
@@ -17,13 +31,7 @@ def progress(items: Iterable[Item], total: int, label: str, *, auto_refresh: boo
 
     Without `auto_refresh` the bar moves between items only, and nothing runs during one.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    options: dict[str, Any] = {"transient": True, "disable": not console.is_terminal, "auto_refresh": auto_refresh}
-    with Progress(*columns, console=console, **options) as bar:
+    with progress_bar(auto_refresh=auto_refresh) as bar:
         yield from bar.track(items, total=total, description=label)
 
 

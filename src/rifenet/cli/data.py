@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rifenet.cli.console import note, print_json
+from rifenet.cli.console import note, noted_warnings, print_json
 from rifenet.config import DATASETS, FOLDS, PROTOCOLS
 
 if TYPE_CHECKING:
@@ -152,8 +151,7 @@ def _show(index: ImageIndex, options: argparse.Namespace) -> int:
             note(f"warning: {name} is left out: {reason}.")
         loaded: Any = data.TrainingEpisodes(pool, config, seed=options.seed, episodes=options.episodes)
     else:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
+        with noted_warnings(True):
             listed = data.evaluation_episodes(
                 index,
                 novel,
@@ -163,8 +161,6 @@ def _show(index: ImageIndex, options: argparse.Namespace) -> int:
                 min_area=options.min_area,
                 protocol=options.protocol,
             )
-        for warning in caught:
-            note(f"warning: {warning.message}")
         loaded = data.EvaluationEpisodes(index, listed, size, squashed=options.protocol == "hsnet")
     strips = [_strip(loaded[i], index) for i in range(len(loaded))]
     options.out.parent.mkdir(parents=True, exist_ok=True)

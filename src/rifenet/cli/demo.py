@@ -13,6 +13,7 @@ from PIL import Image
 
 from rifenet import __version__
 from rifenet.cli.console import print_json, progress
+from rifenet.cli.options import add_engine
 from rifenet.drawing import visualize
 from rifenet.drawing.visualize import Figure, Report, Section
 from rifenet.examples.samples import Example, load_examples
@@ -38,13 +39,7 @@ def main(argv: list[str]) -> int:
         epilog="example: rifenet demo --out demo",
     )
     parser.add_argument("--out", default="demo", metavar="DIR", help="folder of the report (default: ./demo)")
-    parser.add_argument(
-        "--model",
-        default="default",
-        help="default (bundled), a run folder, a .safetensors file, an export folder or hf:owner/name",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: the library's choice)")
+    add_engine(parser)
     parser.add_argument("--json", action="store_true", help="print result.json")
     arguments = parser.parse_args(argv)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rifenet.cli.console import noted_warnings, print_json
+from rifenet.cli.console import noted_warnings, print_json, progress_bar
 from rifenet.config import (
     BACKBONES,
     DATASETS,
@@ -218,17 +218,13 @@ def _fabric(device: str) -> Fabric | None:
 @contextlib.contextmanager
 def episode_bar(config: Config, fabric: Fabric | None) -> Iterator[Callable[[int], None] | None]:
     """A progress bar over this rank's share, on the leading rank's terminal; `config` is settled."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal or (fabric is not None and not fabric.is_global_zero):
+    bar = progress_bar()
+    if bar.disable or (fabric is not None and not fabric.is_global_zero):
         yield None
         return
     assert config.eval.episodes is not None
     ranks = 1 if fabric is None else fabric.world_size
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with bar:
         task = bar.add_task("Episodes", total=config.eval.episodes * len(config.eval.seeds) // ranks)
         yield lambda done: bar.advance(task, done)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.cli.console import note, print_json
+from rifenet.cli.options import add_model, add_threads, photos_in
 from rifenet.config import needs
-from rifenet.formats.pictures import PHOTO_SUFFIXES
 
 
 def main(argv: list[str]) -> int:
@@ -44,9 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         " --model takes the folder, and then needs ONNX Runtime instead of torch.",
         epilog="example: rifenet export --out exported && rifenet demo --model exported",
     )
-    parser.add_argument(
-        "--model", default="default", help="default (bundled), a run folder, a .safetensors file or hf:owner/name"
-    )
+    add_model(parser, exports=False)
     parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or an older export to replace")
     parser.add_argument("--int8", action="store_true", help="the backbone computes in 8 bits: faster, a little coarser")
     parser.add_argument(
@@ -54,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="with --int8: photos like those to be segmented (default: those that ship with the program)",
     )
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    add_threads(parser, "torch")
     parser.add_argument("--json", action="store_true", help="print the card as JSON")
     return parser
 
@@ -67,10 +65,7 @@ def _photos(folder: str | None, int8: bool) -> list[Path]:
     path = Path(folder)
     if not path.is_dir():
         raise FileNotFoundError(f"Expected a folder of photos at {path}, but there is none.")
-    photos = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file())
-    if not photos:
-        raise ValueError(f"Expected photos ({', '.join(PHOTO_SUFFIXES)}) in {path}, but it holds none.")
-    return photos
+    return photos_in(path)
 
 
 def _print(card: dict[str, Any], out: Path) -> None:

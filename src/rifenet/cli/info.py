@@ -12,6 +12,7 @@ from typing import Any
 
 from rifenet import __version__
 from rifenet.cli.console import print_json
+from rifenet.cli.options import add_model
 
 PACKAGES = ("torch", "numpy", "pillow", "safetensors", "lightning-fabric", "rich", "onnxruntime")
 
@@ -23,11 +24,7 @@ def main(argv: list[str]) -> int:
         description="Versions, devices, and the model's card.",
         epilog="example: rifenet info --model runs/first --json",
     )
-    parser.add_argument(
-        "--model",
-        default="default",
-        help="default (bundled), a run folder, a .safetensors file, an export folder or hf:owner/name",
-    )
+    add_model(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, print_json, progress
+from rifenet.cli.options import add_engine, add_photos, photos_of
 from rifenet.cli.segmented import (
     CLASSES,
     begin,
@@ -16,7 +17,6 @@ from rifenet.cli.segmented import (
     digest,
     done,
     output_names,
-    photos_of,
     stamp,
     write_manifest,
     write_together,
@@ -73,14 +73,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: rifenet segment --support dog a.jpg a.png --support dog b.jpg b.png --support bus c.jpg c.png"
         " --query photos/ --out out/",
     )
-    parser.add_argument(
-        "--support",
-        nargs=3,
-        action="append",
-        required=True,
-        metavar=("CLASS", "PHOTO", "MASK"),
-        help="a shot: the class, a photo, and its mask (0 background, 255 ignored, anything else the class; or a"
+    add_photos(
+        parser,
+        shot="a shot: the class, a photo, and its mask (0 background, 255 ignored, anything else the class; or a"
         " cut-out, a colour mask, or a COCO, LabelMe or Label Studio JSON); once for each shot, 1 to 20 a class",
+        query_required=True,
     )
     parser.add_argument(
         "--label",
@@ -91,18 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         " class's own name unless told",
     )
     parser.add_argument(
-        "--query", nargs="+", action="extend", required=True, metavar="PATH", help="photos, or folders of photos"
-    )
-    parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder for the results; the same command resumes there"
     )
-    parser.add_argument(
-        "--model",
-        default="default",
-        help="default (bundled), a run folder, a .safetensors file, an export folder or hf:owner/name",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: the library's choice)")
+    add_engine(parser)
     parser.add_argument(
         "--format",
         type=_formats,
@@ -128,7 +116,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--refine", action="store_true", help="make masks follow the photos' edges")
     parser.add_argument("--keep-absent", action="store_true", help="keep classes in the masks that are judged absent")
-    parser.add_argument("--white-is-object", action="store_true", help="255 in a mask marks the class, too")
     parser.add_argument("--overwrite", action="store_true", help="use a folder that holds something else")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     return parser

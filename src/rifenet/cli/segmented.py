@@ -12,28 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.cli.console import note
-from rifenet.formats.pictures import PHOTO_SUFFIXES
 
 MANIFEST = "manifest.json"
 CLASSES = "classes.safetensors"
 """The learned classes of a run that adapts: what it goes on with."""
-
-
-def photos_of(queries: list[str], out: Path | None, masks: set[Path]) -> list[Path]:
-    """Each photo once: files as given (a missing one is reported later), a folder's own by name, less the masks."""
-    photos: dict[Path, Path] = {}
-    for path in map(Path, queries):
-        found = [path]
-        if path.is_dir():
-            if out is not None and path.resolve() == out.resolve():
-                raise ValueError(f"Expected --out to be another folder than --query, but both are {path}.")
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file())
-            found = [file for file in found if file.resolve() not in masks]
-            if not found:
-                raise ValueError(f"Expected photos ({', '.join(PHOTO_SUFFIXES)}) in {path}, but it holds none.")
-        for file in found:
-            photos.setdefault(file.resolve(), file)
-    return list(photos.values())
 
 
 def output_names(photos: list[Path]) -> dict[Path, str]:

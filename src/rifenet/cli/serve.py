@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from rifenet.cli.console import note
+from rifenet.cli.options import add_engine
 from rifenet.config import needs
 
 
@@ -66,13 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for a free one (default: 8000)")
-    parser.add_argument(
-        "--model",
-        default="default",
-        help="default (bundled), a run folder, a .safetensors file, an export folder or hf:owner/name",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: the library's choice)")
+    add_engine(parser)
     parser.add_argument(
         "--token",
         help="what clients must show; required for any host but loopback (or set RIFENET_TOKEN, which no list"
