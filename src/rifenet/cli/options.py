@@ -1,4 +1,4 @@
-"""Options that several commands take: each is declared here once, so that it means and says the same everywhere."""
+"""Options that several commands share, and the photos that they name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TRAINED = "default (bundled), a run folder, a .safetensors file"
 
 
 def add_model(parser: argparse.ArgumentParser, *, exports: bool = True) -> None:
-    """`--model`; without `exports` the command needs torch, so the help names no export folder."""
+    """`--model`. Without `exports` the help names no export folder, because the command needs torch."""
     kinds = f"{TRAINED}, an export folder" if exports else TRAINED
     parser.add_argument("--model", default="default", help=f"{kinds} or hf:owner/name")
 
@@ -23,19 +23,19 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_threads(parser: argparse.ArgumentParser, library: str = "the library") -> None:
-    """`--threads`; `library` is what chooses their number by default."""
+    """`--threads`; `library` chooses the default."""
     parser.add_argument("--threads", type=int, help=f"CPU threads (default: {library}'s choice)")
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    """`--model`, `--device` and `--threads`: all that opens an engine."""
+    """`--model`, `--device` and `--threads`, which open an engine."""
     add_model(parser)
     add_device(parser)
     add_threads(parser)
 
 
 def add_photos(parser: argparse.ArgumentParser, *, shot: str, query_required: bool) -> None:
-    """`--support`, whose help is `shot`, `--query` and `--white-is-object`."""
+    """`--support` (with the help `shot`), `--query` and `--white-is-object`."""
     parser.add_argument(
         "--support", nargs=3, action="append", required=True, metavar=("CLASS", "PHOTO", "MASK"), help=shot
     )
@@ -46,9 +46,11 @@ def add_photos(parser: argparse.ArgumentParser, *, shot: str, query_required: bo
         default=[],
         required=query_required,
         metavar="PATH",
-        help="photos, or folders of photos",
+        help="photos or folders of photos",
     )
-    parser.add_argument("--white-is-object", action="store_true", help="255 in a mask marks the class, too")
+    parser.add_argument(
+        "--white-is-object", action="store_true", help="255 in a mask marks the class, instead of pixels to ignore"
+    )
 
 
 def photos_in(folder: Path, leave_out: Collection[Path] = ()) -> list[Path]:
