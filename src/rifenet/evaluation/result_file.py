@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rifenet.config import shown
 from rifenet.files import parse_json, write_text
-from rifenet.metrics import Interval, IoUMeter, bootstrap_difference, bootstrap_miou, class_iou, seed_interval
+from rifenet.metrics import Interval, IoUMeter, bootstrap_miou, class_iou, seed_interval
 
 FORMAT = 1
 
@@ -102,12 +102,12 @@ def compare_results(result: dict[str, Any], other: dict[str, Any]) -> Difference
     """
     expect_same_episodes(result, other)
     mine, theirs = unpack_counts(result), unpack_counts(other)
-    interval = bootstrap_difference(
+    interval = bootstrap_miou(
         mine.counts,
-        theirs.counts,
         mine.class_ids,
         [row["id"] for row in result["per_class"]],
         mine.queries,
+        other=theirs.counts,
         absent_as_zero=result["protocol"]["absent_as_zero"],
     )
     return Difference(result["scores"]["miou"]["mean"] - other["scores"]["miou"]["mean"], interval)
