@@ -2,9 +2,9 @@
 
 Shapes: B batch, C embed dim, L size of the local prototype, h w feature size.
 
-A prototype expanded over the map is the same vector at every position. The modules therefore multiply the prototype once
-with its part of the 1x1 convolution's weights, and add the result at every position. This equals the convolution of the
-concatenated maps.
+A prototype expanded over the map is the same vector at every position. The modules therefore multiply the prototype
+with its part of the 1x1 convolution's weights once, and add the result at every position. This equals the convolution
+of the concatenated maps.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def prior_mask(high: Tensor, valid: Tensor, keys: Tensor, keys_valid: Tensor) ->
     batch, _, height, width = high.shape
     shots = keys.shape[1]
     with torch.autocast(high.device.type, enabled=False):  # in half precision, training would see another prior
-        # A key of zeros has similarity 0, which the clamp below makes the least. There are fewer keys than similarities.
+        # A key of zeros has similarity 0, which the clamp below makes the least. Keys are fewer than similarities.
         keys = keys.masked_fill(~keys_valid[..., None], 0.0)
         similarity = high.flatten(2).transpose(1, 2) @ keys.flatten(1, 2).transpose(1, 2)  # [B,N,K*P]
     best = similarity.unflatten(2, (shots, -1)).amax(3).clamp(min=0)  # [B,N,K]

@@ -6,9 +6,9 @@ Shapes: B batch, K shots, U unlabeled images, C embed dim, H W image size, h w f
     query images          --encode_query----> QueryFeatures
     QueryFeatures + SupportContext --decode--> logits [B,2,h,w]
 
-The query, the weak and the strong unlabeled view all go through the same decode. An unlabeled view is decoded with the
-local prototype of the labeled query, its guide. The weak view's logits become the pseudo-label of the strong view, so by
-default they carry no gradient. The unlabeled branch adds no parameter; it runs if `forward` gets unlabeled images.
+The query, the weak and the strong unlabeled view all go through the same decode. An unlabeled view is decoded with
+the local prototype of the labeled query, its guide. The weak view's logits become the pseudo-label of the strong view,
+so by default they carry no gradient. The unlabeled branch adds no parameter; it runs if `forward` gets unlabeled images.
 
 A position or pixel is *real* if it lies in the image, and not in the padding around it.
 """
@@ -189,7 +189,7 @@ class RiFeNet(nn.Module):
         return output
 
     def _output(self, query: QueryFeatures, context: SupportContext, decoded: Decoded) -> RiFeNetOutput:
-        """What `forward` returns of the labeled query; a subclass adds its own. `forward` fills in the other branches."""
+        """What `forward` says of the labeled query; a subclass adds its own. `forward` fills in the other branches."""
         return RiFeNetOutput(decoded.logits, decoded.prior)
 
     def _unlabeled(
