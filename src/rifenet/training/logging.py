@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, JSON lines always, TensorBoard where asked for. Only rank 0 has a log."""
+"""Log of a run: a progress bar, JSON lines, and TensorBoard on request. Only rank 0 has a log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rifenet.files import write_text
 
 
 class RunLog:
-    """Use as a context manager. `start` is the first step to come; later lines of an interrupted run are dropped."""
+    """Use as a context manager. `start` counts the finished steps; lines of later steps are dropped from the file."""
 
     def __init__(self, folder: Path, start: int, steps: int, *, tensorboard: bool = False, quiet: bool = False) -> None:
         self.path = folder / "metrics.jsonl"
