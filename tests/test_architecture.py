@@ -71,7 +71,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # The product.
     "engines": (),
     "engines.device": (),
-    "engines.onnx": ("config", "engines", "data.transforms", *FORMATS, *DRAWING),
+    "engines.onnx": ("config", "engines", "files", "data.transforms", *FORMATS, *DRAWING),
     "engines.torch": ("engines", "engines.device", *MODELS, *MODEL_FILES),
     "engines.load": ("engines",),
     "segmenting": (),
@@ -113,7 +113,17 @@ NO_TORCH_AT_ALL = (
 )
 TORCH_FREE = (
     *NO_TORCH_AT_ALL,
-    *("__init__", "__main__", "engines", "models", "models.files", "models.files.hub", "cli", "cli.*"),
+    *(
+        "__init__",
+        "__main__",
+        "engines",
+        "models",
+        "models.files",
+        "models.files.header",
+        "models.files.hub",
+        "cli",
+        "cli.*",
+    ),
 )  # importing them does not load it
 FABRIC = ("training.*", "evaluation.*", "cli.train", "cli.evaluate")
 MAY_IMPORT_BY_NAME = ("__init__", "models", "cli.main")  # may hand a string to importlib.import_module

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -27,6 +30,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def expect_writable(*paths: Path) -> None:
+    """Makes sure, before long work, that files at `paths` can be written. Raises OSError naming one that cannot."""
+    for path in paths:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            trial = path.with_name(f".{uuid.uuid4().hex}.tmp")
+            trial.touch()
+            trial.unlink()
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        except OSError as error:
+            raise OSError(f"Expected to be able to write {path}, but cannot: {error.strerror or error}.") from error
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes `data` atomically."""
     write_atomically(path, lambda file: file.write_bytes(data))
@@ -35,3 +52,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes `text` in UTF-8, atomically."""
     write_bytes(path, text.encode())
+
+
+def parse_json(text: str | bytes, where: str | Path) -> Any:
+    """What JSON `text` says, with null for NaN and infinity, which JSON lacks. Raises ValueError naming `where`."""
+    try:
+        return json.loads(text, parse_constant=lambda name: None)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else error
+        raise ValueError(f"Expected {where} to be JSON, but it is not: {reason}.") from error

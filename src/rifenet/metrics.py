@@ -104,10 +104,14 @@ def bootstrap_miou(
     classes: Sequence[int],
     groups: NDArray[np.integer] | None = None,
     *,
+    other: NDArray[np.integer] | None = None,
     samples: int = 2000,
     absent_as_zero: bool = False,
 ) -> Interval:
     """95% percentile bootstrap interval, over episodes, of the mIoU averaged over runs.
+
+    With `other`, the counts of another model on the same episodes, the interval is that of mIoU(`counts`) -
+    mIoU(`other`). It is paired: every sample draws the same groups for both models, so what the episodes share cancels.
 
     Episodes that share a query are not independent draws: five runs of a thousand episodes may hold only some hundred
     different queries, and resampling episodes one by one would make the interval several times too narrow. `groups`
@@ -119,38 +123,22 @@ def bootstrap_miou(
         class_ids: class of each episode, [R, N].
         classes: the fold's novel classes, [C].
         groups: group of each episode, [R, N]; None makes every episode its own group.
+        other: counts of the model to subtract, [R, N, 2, 2].
         samples: bootstrap samples.
         absent_as_zero: as in `miou`; it holds for the classes absent from a sample too.
-    """
-    values = _mean(resampled_runs(counts, class_ids, classes, groups, samples, absent_as_zero), False)
-    return percentile_interval(values)
-
-
-def bootstrap_difference(
-    counts: NDArray[np.integer],
-    other: NDArray[np.integer],
-    class_ids: NDArray[np.integer],
-    classes: Sequence[int],
-    groups: NDArray[np.integer] | None = None,
-    *,
-    samples: int = 2000,
-    absent_as_zero: bool = False,
-) -> Interval:
-    """95% paired bootstrap interval of mIoU(`counts`) - mIoU(`other`) for two models on the same episodes.
-
-    Every sample draws the same groups for both models, so what the episodes share cancels out. Arguments as in
-    `bootstrap_miou`.
 
     Raises:
-        ValueError: the two arrays differ in shape.
+        ValueError: `counts` and `other` differ in shape.
     """
+
+    def mious(of: NDArray[np.integer]) -> NDArray[np.float64]:
+        return _mean(resampled_runs(of, class_ids, classes, groups, samples, absent_as_zero), False)
+
+    if other is None:
+        return percentile_interval(mious(counts))
     if counts.shape != other.shape:
         raise ValueError(f"Expected counts of the same episodes, but got shapes {counts.shape} and {other.shape}.")
-    mine, theirs = (
-        _mean(resampled_runs(each, class_ids, classes, groups, samples, absent_as_zero), False)
-        for each in (counts, other)
-    )
-    return percentile_interval(mine - theirs)
+    return percentile_interval(mious(counts) - mious(other))
 
 
 def sigmoid(values: NDArray[_Float]) -> NDArray[_Float]:

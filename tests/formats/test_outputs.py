@@ -172,7 +172,7 @@ def test_the_command_writes_what_is_asked(
         assert max(thumbnail.size) <= 360
     assert len(json.loads((out / "coco.json").read_text())["images"]) == 2
     assert main(words) == 0  # resumes, and puts the same files together
-    assert "2 photos segmented (2 of them before)" in " ".join(capsys.readouterr().out.split())
+    assert "2 photos segmented (2 of them in an earlier run)" in " ".join(capsys.readouterr().out.split())
     assert (out / "index.html").read_text() == page
 
 

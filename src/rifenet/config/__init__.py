@@ -17,6 +17,7 @@ from rifenet.config.model import TEST_OPTIONS, ModelConfig, with_test_options
 from rifenet.config.network import BACKBONES, GUIDES, NetworkConfig
 from rifenet.config.options import About, about_option, behaviour, free_options
 from rifenet.config.protocols import PROTOCOLS, default_episodes
+from rifenet.config.reading import checked, shown
 from rifenet.config.recipe import DATASETS, FOLDS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "needs",
     "resolved",
     "save_config",
+    "shown",
     "to_dict",
     "with_test_options",
 ]
@@ -111,18 +113,13 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
-    """Builds `cls` from a plain dict, as `to_dict` gives it. Raises ValueError for a name that `cls` does not have."""
-    known = {item.name: item for item in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ValueError(
-            f"Expected only known names in {where}, but got {', '.join(unknown)}. Known: {', '.join(known)}."
-        )
-    arguments = {}
-    for name, value in values.items():
-        if cls is Config:
-            value = from_dict(SECTIONS[name], value or {}, f"{where}.{name}")
-        arguments[name] = tuple(value) if isinstance(value, list) else value
+    """Builds `cls` from a plain dict, as `to_dict` gives it.
+
+    Raises ValueError for a name that `cls` does not have, or a value of another type than the field's.
+    """
+    arguments = checked(cls, values, where)
+    if cls is Config:
+        arguments = {name: from_dict(SECTIONS[name], value or {}, f"{where}.{name}") for name, value in values.items()}
     return cls(**arguments)
 
 
@@ -142,7 +139,11 @@ def load_config(path: str | Path) -> Config:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"Expected a config file at {path}, but there is none.")
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error).replace("\n", " ")
+        raise ValueError(f"Expected {path} to be YAML, but it cannot be read: {reason}.") from error
     if not isinstance(values, dict):
         raise ValueError(
             f"Expected {path} to hold data, model, train and eval sections, but got {type(values).__name__}."

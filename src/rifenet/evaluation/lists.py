@@ -14,7 +14,7 @@ from typing import NamedTuple
 from rifenet.config import Config
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, episodes_from_json, episodes_to_json
-from rifenet.files import write_text
+from rifenet.files import parse_json, write_text
 
 
 class EpisodeList(NamedTuple):
@@ -57,7 +57,7 @@ def read_episodes(path: Path, index: ImageIndex) -> EpisodeList:
         episodes = episodes_from_json(index, text)
     except ValueError as error:
         raise ValueError(f"{error} The file is {path}.") from error
-    seeds = json.loads(text).get("seeds", [0])
+    seeds = parse_json(text, path).get("seeds", [0])
     if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds) or not seeds:
         raise ValueError(f"Expected seeds in {path} to be a list of whole numbers, but got {seeds!r}.")
     if not episodes or len(episodes) % len(seeds):

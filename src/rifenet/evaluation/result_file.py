@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rifenet.files import write_text
-from rifenet.metrics import Interval, IoUMeter, bootstrap_difference, bootstrap_miou, class_iou, seed_interval
+from rifenet.config import shown
+from rifenet.files import parse_json, write_text
+from rifenet.metrics import Interval, IoUMeter, bootstrap_miou, class_iou, seed_interval
 
 FORMAT = 1
 
@@ -101,12 +102,12 @@ def compare_results(result: dict[str, Any], other: dict[str, Any]) -> Difference
     """
     expect_same_episodes(result, other)
     mine, theirs = unpack_counts(result), unpack_counts(other)
-    interval = bootstrap_difference(
+    interval = bootstrap_miou(
         mine.counts,
-        theirs.counts,
         mine.class_ids,
         [row["id"] for row in result["per_class"]],
         mine.queries,
+        other=theirs.counts,
         absent_as_zero=result["protocol"]["absent_as_zero"],
     )
     return Difference(result["scores"]["miou"]["mean"] - other["scores"]["miou"]["mean"], interval)
@@ -143,6 +144,15 @@ def unpack_counts(result: dict[str, Any]) -> EpisodeCounts:
     return EpisodeCounts(table[..., 0], table[..., 1], table[..., 2:].reshape(*shape, 2, 2))
 
 
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("protocol", "dataset", "model", "scores", "config", "environment"), dict),
+    **dict.fromkeys(("seeds", "per_class", "per_seed"), list),
+    **dict.fromkeys(("fold", "shots", "episodes"), int),
+    **dict.fromkeys(("episodes_hash", "episode_counts"), str),
+}
+"""Type of each entry; `read_result` checks these, so that errors name the file."""
+
+
 def write_result(result: dict[str, Any], path: str | Path) -> None:
     """Writes `result` as JSON; a killed or failed write leaves the previous file, or none."""
     write_text(Path(path), json.dumps(result, indent=1, allow_nan=False) + "\n")
@@ -156,15 +166,21 @@ def read_result(path: str | Path) -> dict[str, Any]:
             f"Expected a result file at {path}, but there is none. Write one with rifenet evaluate."
         )
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = parse_json(path.read_bytes(), path)
     except ValueError as error:
-        raise ValueError(f"Expected {path} to be a result file, but it is not JSON ({error}).") from error
+        raise ValueError(f"Expected {path} to be a result file. {error}") from error
     found = result.get("format") if isinstance(result, dict) else None
     if found != FORMAT or "episode_counts" not in result:
         raise ValueError(
             f"Expected {path} to be a result file of format {FORMAT}, but got format {found}. "
             "Run `rifenet evaluate` again."
         )
+    for name, kind in _KINDS.items():
+        if type(result.get(name)) is not kind:
+            raise ValueError(
+                f"Expected {path} to have {name} as `rifenet evaluate` writes it, but got {shown(result.get(name))}."
+                " Run `rifenet evaluate` again."
+            )
     return dict(result)
 
 

@@ -1,9 +1,9 @@
-"""Multi-level prototype interaction (paper, multi-level prototype interaction; method.md 7).
+"""Multi-level prototype interaction (paper; method.md 7): merges prototypes and prior mask into the features.
 
 Shapes: B batch, C embed dim, L size of the local prototype, h w feature size.
 
-A prototype expanded over the map is the same vector at every position, so its part of the 1x1 convolution is computed
-once and added; the result equals the convolution of the literal concatenation.
+A prototype expanded over the map is the same vector at every position. The modules therefore compute its part of the
+1x1 convolution once and add it. The result equals the convolution of the concatenated maps.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Shapes: B batch, K shots, H W image size, h w feature size, M positions to choose from, S slots to fill.
 
-Masks hold 1 foreground, 0 background, 255 ignore; padding is ignored too. Choices are made by rank and written into a
-fixed number of slots with a validity mask, so that nothing depends on the data's shape: the same code runs eagerly,
-compiled and exported, and one batch holds supports of any size.
+Masks hold 1 foreground, 0 background, 255 ignore; padding is ignored too. Positions are chosen by rank and written into
+a fixed number of slots with a validity mask. No shape then depends on the data: the same code runs eagerly, compiled
+and exported, and one batch holds supports of any size.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor
 from rifenet.models.prototypes import pooling_matrix
 from rifenet.models.resize import aligned_resize
 
-TRAINING_SPREAD = ((0.6, 4.0), (0.6, 1.4))  # of the number of tokens: for one shot, for more (method.md 8)
+TRAINING_SPREAD = ((0.6, 4.0), (0.6, 1.4))  # factors of the number of tokens, for one shot and for more (method.md 8)
 
 
 class SoftMasks(NamedTuple):
-    """Masks on the feature grid, both [B,K,h,w] in [0,1]."""
+    """Masks on the feature grid, both [B,K,h,w] in [0,1]; `void` is ignored pixels and padding."""
 
     foreground: Tensor
     void: Tensor
@@ -41,7 +41,7 @@ def valid_on_grid(valid: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def grid_valid(valid: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """`valid_on_grid`, where None says that every pixel is real: [...,h,w] bool of that `shape`."""
+    """`valid_on_grid`, or, with `valid` None, every position valid: [...,h,w] bool of the given `shape`."""
     if valid is None:
         return torch.ones(shape, dtype=torch.bool, device=device)
     return valid_on_grid(valid, (shape[-2], shape[-1]))
@@ -50,7 +50,7 @@ def grid_valid(valid: Tensor | None, shape: tuple[int, ...], device: torch.devic
 def soft_masks(masks: Tensor, valid: Tensor | None, grid: tuple[int, int]) -> SoftMasks:
     """Resizes masks [B,K,H,W] (0, 1, 255) bilinearly to the grid; `valid` [B,K,H,W] bool marks real pixels.
 
-    An object so small that bilinear sampling misses it keeps its share of each cell's area instead, so no shot loses
+    If bilinear sampling misses a small object, the mask becomes the object's share of each cell's area. No shot loses
     its foreground.
     """
     foreground = (masks == 1).float()
@@ -64,9 +64,10 @@ def soft_masks(masks: Tensor, valid: Tensor | None, grid: tuple[int, int]) -> So
 
 
 def token_labels(masks: SoftMasks, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Foreground and background positions [B,K,h,w] bool of each shot; what neither holds is ignored or padding.
+    """Foreground and background positions [B,K,h,w] bool of each shot; positions in neither are ignored or padding.
 
-    Foreground is a soft mask over 0.5; where none survives, the position of the largest soft mask (method.md 8).
+    Foreground has a soft mask over 0.5. If no position has, the one of the largest soft mask is foreground (method.md
+    8).
     """
     foreground = masks.foreground > 0.5
     flat = masks.foreground.flatten(2)
@@ -98,7 +99,7 @@ def _choose_by_rank(candidates: Tensor, rank: Tensor, count: Tensor, total: Tens
 
 
 def balanced_counts(foreground: Tensor, background: Tensor, slots: int) -> tuple[Tensor, Tensor]:
-    """How many of each label fill `slots`: half each; where one side is short the other fills up (method.md 8)."""
+    """How many of each label fill `slots`: half each; if one label is short, the other fills up (method.md 8)."""
     available_foreground, available_background = foreground.sum(1), background.sum(1)
     half = slots // 2
     from_foreground = torch.minimum(available_foreground, (slots - available_background).clamp(min=half))
@@ -120,7 +121,7 @@ def choose_tokens(
 ) -> Slots:
     """Support tokens of both labels, [B,M] bool each, from the union of the shots (method.md 8).
 
-    Evenly spaced; or at random, with the number of slots scaled by a random factor within `spread`, for training.
+    Chooses evenly by rank, or with `spread`, for training, at random; a random factor in `spread` then scales `slots`.
     """
     choose = choose_evenly
     if spread is not None:
@@ -140,11 +141,11 @@ def support_tokens(
         features: [B,K,C,h,w].
         soft: the shots' masks on the grid.
         valid: real positions [B,K,h,w] bool.
-        slots: number of tokens of both labels together, at most.
-        at_random: choose at random, and a random number of them, as training does.
+        slots: largest number of tokens, of both labels together.
+        at_random: choose a random number of tokens at random, as in training.
 
     Returns:
-        Tokens [B,T,C], which are foreground and which exist, both [B,T] bool.
+        Tokens [B,T,C], which of them are foreground and which of them exist, both [B,T] bool.
     """
     shots = features.shape[1]
     flat = features.permute(0, 1, 3, 4, 2).flatten(1, 3)  # [B,K*h*w,C]

@@ -1,9 +1,9 @@
-"""Multi-level prototypes (paper, multi-level prototype generation; method.md 6).
+"""Multi-level prototypes (paper, multi-level prototype generation; method.md 6): the global and the local one.
 
 Shapes: B batch, K shots, C embed dim, c local dim, g grid, h w feature size.
 
-The global prototype says what the class looks like as a whole; the local one says where in this query, and with what
-texture, the class seems to be. Both are averages: masked over the support, and on a coarse grid over the query.
+The global prototype describes the look of the class as a whole: a masked average over the support. The local prototype
+describes where in this query, and with what texture, the class seems to be: an average over the cells of a coarse grid.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def masked_average(features: Tensor, weight: Tensor) -> Tensor:
 def pooling_matrix(size: int, grid: int, device: torch.device) -> Tensor:
     """Adaptive pooling of one axis as a 0/1 matrix [grid,size], with torch's cell borders.
 
-    Two such matrices pool a map, which exports where adaptive pooling of a dynamic size does not.
+    Two such matrices pool a map. They export with a dynamic size, which adaptive pooling does not.
     """
     cell = torch.arange(grid, device=device)[:, None]
     position = torch.arange(size, device=device)[None]

@@ -6,8 +6,8 @@ Shapes: B batch, K shots, U unlabeled images, C embed dim, H W image size, h w f
     query images          --encode_query----> QueryFeatures
     QueryFeatures + SupportContext --decode--> logits [B,2,h,w]
 
-The query, the weak and the strong unlabeled view all go through the same decode; the unlabeled branch adds no parameter
-and exists only in a call of `forward` that is given unlabeled images.
+The query, the weak and the strong unlabeled view all go through the same decode. The unlabeled branch adds no
+parameter; it runs if `forward` gets unlabeled images.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class RiFeNet(nn.Module):
     """The network around a frozen backbone. Build it with `rifenet.models.build_model`."""
 
     metadata: dict[str, Any]
-    """What the model's file says of it; set by `load_model`."""
+    """Metadata of the model's file; set by `load_model`."""
     hash: str
-    """Says which model it is: its tensors, its behaviour and its calibration; set by `load_model`."""
+    """Identifies the model by tensors, behaviour and calibration; set by `load_model`."""
     weights_hash: str
     """Hash of the file's tensors alone; set by `load_model`."""
     context_type: type[SupportContext] = SupportContext
@@ -106,14 +106,14 @@ class RiFeNet(nn.Module):
     def decode(self, features: QueryFeatures, context: SupportContext) -> Tensor:
         """Segments: logits [B,2,h,w] (background, foreground).
 
-        One context may meet many queries and one query many contexts: a batch of 1 on either side is expanded.
+        A batch of 1 on either side is expanded: one context serves many queries, or one query meets many contexts.
         """
         return self.decode_all(features, context).logits
 
     def decode_all(self, features: QueryFeatures, context: SupportContext, guide: Tensor | None = None) -> Decoded:
-        """`decode` with the prior, the local prototype and the activated features.
+        """As `decode`; the result also has the prior, the local prototype and the activated features.
 
-        `guide` [B,L] takes the place of the query's own local prototype (method.md 7, unlabeled branch).
+        `guide` [B,L] replaces the query's own local prototype (method.md 7, unlabeled branch).
         """
         features, context = match_batches(features, context)
         prior = prior_mask(features.high, features.valid, context.prior_keys, context.prior_valid)
@@ -144,20 +144,20 @@ class RiFeNet(nn.Module):
         mutual: bool = False,
         **further: Any,
     ) -> RiFeNetOutput:
-        """All branches; every image goes through the backbone in one batch, without graph.
+        """Runs all branches; the backbone encodes all images in one batch, without gradients.
 
         Args:
             support_images: [B,K,3,H,W], or their `Features`.
             support_masks: [B,K,H,W], 1 foreground, 0 background, 255 ignore.
             query_images: [B,3,H,W], or their `Features`.
-            support_valid: [B,K,H,W] bool. None: all pixels are real; so for the others.
+            support_valid: [B,K,H,W] bool. None, here and below: all pixels are real.
             query_valid: [B,H,W] bool.
-            query_masks: [B,H,W]; given in training, the auxiliary head segments the supports by it.
-            unlabeled_weak: [B,U,3,H,W], or `Features`; without it there is no unlabeled branch.
+            query_masks: [B,H,W]; with them, the auxiliary head segments the supports by the query's prototype.
+            unlabeled_weak: [B,U,3,H,W], or `Features`; None skips the unlabeled branch.
             unlabeled_strong: the strong view of each, in the same order.
             unlabeled_valid: [B,U,H,W] bool, for the weak and the strong view.
-            mutual: keep a graph through the weak view too (method.md 12, row 2).
-            further: what a subclass's `_output` takes; the method itself has nothing there.
+            mutual: let gradients flow through the weak view too (method.md 12, row 2).
+            further: arguments of a subclass's `_output`; RiFeNet itself takes none.
         """
         check_support(support_images, support_masks, support_valid)
         check_query(query_images, query_valid)
@@ -182,7 +182,7 @@ class RiFeNet(nn.Module):
         return output
 
     def _output(self, query: QueryFeatures, context: SupportContext, decoded: Decoded) -> RiFeNetOutput:
-        """What `forward` says of the query, to which it adds the other branches."""
+        """The output of `forward` for the query; `forward` adds the other branches."""
         return RiFeNetOutput(decoded.logits, decoded.prior)
 
     def _unlabeled(
@@ -194,9 +194,9 @@ class RiFeNet(nn.Module):
         query_local: Tensor | None,
         mutual: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The weak and the strong view through the query's path, guided as `config.guide` says (method.md 7).
+        """Decodes the weak and the strong view as a query, with the prototype that `config.guide` names (method.md 7).
 
-        Returns the logits of either, [B,U,2,h,w], and which positions are real, [B,U,h,w] bool.
+        Returns the logits of each view, [B,U,2,h,w], and which positions are real, [B,U,h,w] bool.
         """
         batch, count = weak.mid.shape[:2]
         context = context.map(lambda field: field.repeat_interleave(count, 0))
@@ -207,7 +207,7 @@ class RiFeNet(nn.Module):
         flat_valid = None if valid is None else valid.flatten(0, 1)
 
         def decode(view: Features) -> tuple[Tensor, Tensor]:
-            # The method's own query: what a subclass adds to it, only its own head reads.
+            # RiFeNet's own `_query`: only a subclass's own head reads the fields that the subclass adds.
             features = RiFeNet._query(self, Features(*(level.flatten(0, 1) for level in view)), flat_valid)
             logits = self.decode_all(features, context, guide).logits
             return logits.unflatten(0, (batch, count)), features.valid.unflatten(0, (batch, count))

@@ -20,9 +20,8 @@ class RunLog:
     def __init__(self, folder: Path, start: int, steps: int, *, tensorboard: bool = False, quiet: bool = False) -> None:
         self.path = folder / "metrics.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= start]
-        write_text(self.path, "".join(kept))
         self.console = Console(stderr=True, quiet=quiet)
+        write_text(self.path, "".join(self._lines(start)))
         self.progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -71,12 +70,29 @@ class RunLog:
         """Prints a line above the bar."""
         self.console.print(text)
 
-    def _lines(self) -> list[str]:
+    def _lines(self, last: int) -> list[str]:
+        """The lines of steps up to `last`. Damaged lines are dropped with a word: nothing is computed from them."""
         if not self.path.is_file():
             return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        # A killed run may leave a last line half written.
-        return [line for line in lines if line.endswith("}\n")]
+        kept, damaged = [], 0
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            step = _step_of(line)
+            damaged += step is None
+            if step is not None and step <= last:
+                kept.append(f"{line}\n")
+        if damaged:
+            self.console.print(f"{self.path}: dropped {damaged} damaged line{'s' if damaged > 1 else ''}")
+        return kept
+
+
+def _step_of(line: str) -> int | None:
+    """The step that a line of metrics.jsonl is of; None for a damaged line, as a killed run may leave one."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = values.get("step") if isinstance(values, dict) else None
+    return step if type(step) is int else None
 
 
 def _tensorboard(folder: Path, start: int) -> Any:

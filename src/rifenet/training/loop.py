@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from rifenet.config import Config, TrainConfig, effective, save_config
@@ -20,6 +21,7 @@ from rifenet.data.sources import open_dataset
 from rifenet.files import write_atomically
 from rifenet.models import RiFeNet, RiFeNetOutput, aligned_resize, build_model
 from rifenet.models.beyond.evidence_network import EvidenceNetwork, EvidenceOutput
+from rifenet.models.files.checkpoint import backbone_hash
 from rifenet.models.files.hub import MODEL_FILE
 from rifenet.training import losses
 from rifenet.training.average import WeightAverage
@@ -30,7 +32,7 @@ from rifenet.training.optim import build_optimizers, learning_rates, set_learnin
 from rifenet.training.selection import finish, finished, select
 from rifenet.training.split import base_split, step_batches, training_episodes
 from rifenet.training.start import start_from
-from rifenet.training.state import STATE_FILE, load_state, save_state
+from rifenet.training.state import STATE_FILE, claimed, load_state, save_state
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -46,8 +48,15 @@ def train(config: Config, *, stop_at: int | None = None) -> dict[str, Any]:
         ValueError, FileNotFoundError: a config, dataset or earlier state that does not fit.
         NonFiniteLoss: a loss term or gradient is infinite or NaN; the last saved state stays.
     """
-    run = _Run(effective(config))
-    last = config.train.steps if stop_at is None else min(stop_at, config.train.steps)
+    settings = config.train
+    fabric = launch(settings.device, devices=settings.devices, precision=settings.precision)
+    last = settings.steps if stop_at is None else min(stop_at, settings.steps)
+    with claimed(Path(settings.out)) if fabric.is_global_zero else nullcontext():
+        return _train(effective(config), fabric, last)
+
+
+def _train(config: Config, fabric: Fabric, last: int) -> dict[str, Any]:
+    run = _Run(config, fabric)
     with run.log or nullcontext():
         run.announce()
         for batch in step_batches(run.episodes, run.config, run.fabric, run.progress["step"], last):
@@ -60,7 +69,7 @@ def train(config: Config, *, stop_at: int | None = None) -> dict[str, Any]:
 class _Run:
     """Data, model and optimisers of a run, restored from its saved state where there is one."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, fabric: Fabric) -> None:
         settings = config.train
         if config.model.kind != "rifenet":
             raise ValueError(
@@ -74,7 +83,7 @@ class _Run:
         self.config, self.settings, self.folder = config, settings, Path(settings.out)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        self.fabric = launch(settings.device, devices=settings.devices, precision=settings.precision)
+        self.fabric = fabric
         if settings.batch_size % self.fabric.world_size:
             raise ValueError(
                 f"Expected train.batch_size to be a multiple of the {self.fabric.world_size} ranks, "
@@ -98,7 +107,13 @@ class _Run:
         self.optimizers = build_optimizers(model, settings)
         self.wrapped, *self.prepared = self.fabric.setup(model, *self.optimizers)
         # Restore after the model has moved: optimizers put their state on the device of their parameters at that time.
-        content = {"images": self.split.pool.index.hash, "cached": bool(config.data.cache_dir)}
+        content = {
+            "images": self.split.pool.index.hash,
+            "classes": [index.class_name(class_id) for class_id in self.split.pool.classes],
+            "cached": bool(config.data.cache_dir),
+            "backbone": backbone_hash(model),
+            "ranks": self.fabric.world_size,  # each rank draws its own dropout and tokens
+        }
         fresh: dict[str, Any] = {"step": 0, "best_miou": -1.0, "best_step": 0, **content, **started}
         self.average = WeightAverage(model, settings.average) if settings.average else None
         self.progress = load_state(self.folder, config, model, self.optimizers, content, self.average) or fresh

@@ -34,13 +34,13 @@ def select(
     log: RunLog | None,
 ) -> None:
     """Scores the held-out base images and keeps the best model so far; without held-out images, always the newest."""
-    miou = float("nan")
+    miou = None
     if split.heldout_episodes:
         counts = score_episodes(model, split.heldout, split.heldout_episodes, config.data.image_size, fabric=fabric)
         meter = IoUMeter(split.heldout_classes)
         meter.update(counts, [episode.class_id for episode in split.heldout_episodes])
         miou = meter.compute()["miou"]
-    better = not split.heldout_episodes or miou > progress["best_miou"]
+    better = miou is None or miou > progress["best_miou"]
     if better:
         progress.update(best_miou=miou, best_step=progress["step"])
         if fabric.is_global_zero:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rifenet.config import ModelConfig, from_dict
 from rifenet.models import RiFeNet
-from rifenet.models.files.checkpoint import model_hash, read_file, state_hash, trained_state
+from rifenet.models.files.checkpoint import backbone_hash, model_hash, read_file, state_hash, trained_state
 from rifenet.models.files.hub import locate
 
 NOT_SHIPPED = "auxiliary."  # the head that only training uses; it starts random where a file lacks it
@@ -47,6 +47,11 @@ def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
         raise ValueError(
             f"Expected the model of train.start to fit the run's model section, but these tensors of {name} differ: "
             f"{', '.join(odd[:3])}{' ...' if odd[3:] else ''}. Set the model section as in its config (rifenet info)."
+        )
+    if header["backbone_hash"] != backbone_hash(model):
+        raise ValueError(
+            f"Expected train.start to have the run's backbone weights ({backbone_hash(model)}), but {name} was trained"
+            f" on others ({header['backbone_hash']}). Set model.weights to the file that it was trained on."
         )
     model.load_state_dict({**model.state_dict(), **{key: given[key] for key in wanted}})
     return {
