@@ -1,4 +1,4 @@
-"""Chooses photos to annotate next: the model is in doubt, they differ from each other, and they show much of the class.
+"""Chooses photos to annotate next: photos in doubt, unlike the annotated ones and each other, with much of the class.
 
     N photos · A annotated photos · D numbers of a description · S side of the square network input
 
@@ -25,7 +25,7 @@ from rifenet.segmenting.storage import LearnedClass
 _POOLED = ("evidence_means", "prototypes", "prototype")  # context fields that are averages, the most telling first
 # Thresholds for the wording of a reason: about the quartiles over photos of trained classes.
 _UNDECIDED, _UNLIKE, _LIKE, _ABSENT, _PRESENT = 0.65, 0.5, 0.35, 0.35, 0.65
-_LEAST_AREA = 0.001  # least share of a photo that the class counts for, so that photos without a mask can be chosen
+_LEAST_AREA = 0.001  # least share of the class that `ranked` assumes, so that photos with an empty mask can be chosen
 _ROWS = 512  # photos compared with all others at a time
 
 
@@ -154,9 +154,10 @@ def _averages(context: Context) -> list[NDArray[Any]]:
 def ranked(found: Sequence[Look], annotated: Sequence[NDArray[np.float16]], count: int) -> list[PhotoAdvice]:
     """Chooses the `count` photos to annotate first, best first, one after the other.
 
-    The cost of a photo is its doubt times its distance to the nearest photo annotated or chosen. The next photo is the
-    one that lowers the summed cost most, times the square root of the class's share of that photo: a shot teaches by
-    what it shows. So a near duplicate of a chosen photo gains nothing. docs/lab/bundled_321.md compares other rules.
+    The cost of a photo is its doubt times its distance to the nearest photo annotated or chosen. Each step chooses the
+    candidate with the largest gain: the cost that it removes from all photos, times the square root of the class's
+    share of the candidate, because a shot teaches by what it shows. So a near duplicate of a chosen photo gains almost
+    nothing. docs/lab/bundled_321.md compares other rules.
     """
     if not found:
         return []

@@ -128,7 +128,7 @@ def _verdict(measured: ShotAgreement, i: int) -> str:
         return ALONE
     fits = measured.fits()
     others = float(np.median(np.delete(fits, i)))
-    # A good shot with an inverted teacher may look inverted, too. So only the shot that fits worst can be.
+    # A good shot with an inverted teacher may look inverted, too. So only the shot that fits worst gets this verdict.
     if fits[i] <= fits.min() and measured.inverse[i] > max(INVERSE, measured.ious[i]):
         return INVERTED
     if measured.gains.get(i, 0.0) > MARGIN:
@@ -152,7 +152,9 @@ def _reason(verdict: str, measured: ShotAgreement, i: int) -> str:
     if verdict == DOUBTFUL and len(measured.ious) == 2:
         return f"The two shots do not find each other (IoU {own}). Check both masks, or annotate a third."
     if verdict == DOUBTFUL:
-        return f"The other shots find each other, but hardly this one (IoU {own}). {check} It may just be small."
+        return (
+            f"The other shots find each other, but hardly this one (IoU {own}). {check} A small object also scores low."
+        )
     return f"The other shots find it with IoU {own}."
 
 

@@ -59,7 +59,7 @@ def evaluate(
     fabric: Fabric | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Scores `model` on the novel classes of `config.data.fold`, and returns the content of `result.json` (section 6).
+    """Scores `model` on the novel classes of `config.data.fold`, and returns the content of `result.json`.
 
     A UserWarning names novel classes of two kinds. A class without an episode is listed in `absent_classes` and left
     out of the mean, or counts as 0 with `absent_as_zero`. A class that the model was trained on is listed in

@@ -37,7 +37,7 @@ from rifenet.models import RiFeNet, aligned_resize
 
 RANKS = ("worst", "median", "best")
 _HEIGHT = 150  # of a strip's photos, pixels
-_TOLERANCE = 0.02  # of a recomputed IoU: versions or the device may differ
+_TOLERANCE = 0.02  # allowed difference of a recomputed IoU: versions or the device may differ
 
 
 class Chosen(NamedTuple):

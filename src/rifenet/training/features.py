@@ -90,7 +90,7 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
             plain, valid, placement = resize_and_pad(image, size)
             pixels = (plain * 255).round().astype(np.uint8).transpose(1, 2, 0)
             labels = resize_mask(mask, placement)
-            if view == 1:  # the mirror image has its padding on the left, which is one more position
+            if view == 1:  # the mirror image has its padding on the left
                 pixels, labels = np.ascontiguousarray(pixels[:, ::-1]), np.ascontiguousarray(labels[:, ::-1])
                 valid = np.ascontiguousarray(valid[:, ::-1])
         else:

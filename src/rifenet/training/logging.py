@@ -71,7 +71,7 @@ class RunLog:
         self.console.print(text)
 
     def _lines(self, last: int) -> list[str]:
-        """The lines of steps up to `last`. Damaged lines are dropped with a word: nothing is computed from them."""
+        """Returns the lines of steps up to `last`; drops damaged lines, and prints how many."""
         if not self.path.is_file():
             return []
         kept, damaged = [], 0
@@ -86,7 +86,7 @@ class RunLog:
 
 
 def _step_of(line: str) -> int | None:
-    """The step that a line of metrics.jsonl is of; None for a damaged line, as a killed run may leave one."""
+    """The step in a line of metrics.jsonl; None for a damaged line, which a killed run may leave."""
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):

@@ -73,7 +73,7 @@ class _Run:
         settings = config.train
         if config.model.kind != "rifenet":
             raise ValueError(
-                f"Expected model.kind rifenet for training, but got {config.model.kind}: nothing to train."
+                f"Expected model.kind rifenet for training, but got {config.model.kind}, which trains nothing."
             )
         if not config.model.pretrained:
             raise ValueError(

@@ -50,8 +50,8 @@ def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
         )
     if header["backbone_hash"] != backbone_hash(model):
         raise ValueError(
-            f"Expected train.start to have the run's backbone weights ({backbone_hash(model)}), but {name} was trained"
-            f" on others ({header['backbone_hash']}). Set model.weights to the file that it was trained on."
+            f"Expected the model of train.start to have the run's backbone weights ({backbone_hash(model)}), but "
+            f"{name} was trained on others ({header['backbone_hash']}). Set model.weights to that backbone's file."
         )
     model.load_state_dict({**model.state_dict(), **{key: given[key] for key in wanted}})
     return {

@@ -27,7 +27,7 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Keeps a run folder for this process. Raises ValueError where another trains in it: their states would mix."""
+    """Locks a run folder for this process. Raises ValueError where another process trains in it."""
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
