@@ -8,7 +8,8 @@ Shapes: B batch, K shots, U unlabeled images, C embed dim, H W image size, h w f
 
 The query, the weak and the strong unlabeled view all go through the same decode. An unlabeled view is decoded with
 the local prototype of the labeled query, its guide. The weak view's logits become the pseudo-label of the strong view,
-so by default they carry no gradient. The unlabeled branch adds no parameter; it runs if `forward` gets unlabeled images.
+so by default they carry no gradient. The unlabeled branch adds no parameter. It runs if `forward` gets unlabeled
+images.
 
 A position or pixel is *real* if it lies in the image, and not in the padding around it.
 """
