@@ -1,4 +1,4 @@
-"""The network, its losses and one optimiser step, written from the description of the method alone: plain formulas, no fused kernels.
+"""The network, its losses and optimiser steps, from the description of the method alone: plain formulas only.
 
 Every function takes a dict of parameters (name -> tensor) and a prefix. Gradients come from autograd through these
 formulas, so nothing here may detach anything but a pseudo-label.
@@ -23,7 +23,7 @@ def weights_of_resize(target: int, source: int, like: Tensor) -> Tensor:
     matrix = torch.zeros(target, source, dtype=like.dtype)
     for i in range(target):
         place = i * (source - 1) / (target - 1) if target > 1 else 0.0
-        left = min(int(math.floor(place)), source - 1)
+        left = min(math.floor(place), source - 1)
         right = min(left + 1, source - 1)
         matrix[i, left] += 1 - (place - left)
         matrix[i, right] += place - left
@@ -78,27 +78,28 @@ def layer_norm(state: State, name: str, x: Tensor, eps: float = 1e-5) -> Tensor:
 
 def masked_average(x: Tensor, weight: Tensor) -> Tensor:
     """x [C, h, w] under weight [h, w] -> [C]."""
-    return (x * weight).sum((-1, -2)) / (weight.sum() + TINY)
+    return (x * weight).sum((-1, -2)) / weight.sum()
 
 
 def evenly(count: int, room: int) -> list[int]:
-    """`room` of `count` ranks, evenly spaced. The description says no more; the i-th is taken as floor(i * count / room)."""
-    return list(range(count)) if count <= room else [i * count // room for i in range(room)]
+    """`room` of `count` ranks, evenly spaced: where floor((r + 1) * room / count) steps up; the text leaves it open."""
+    room = min(room, count)
+    return [r for r in range(count) if (r + 1) * room // count > r * room // count]
 
 
 # ---------------------------------------------------------------- 8. feature activation
 
 
 def sine_positions(h: int, w: int, channels: int, like: Tensor) -> Tensor:
-    """[h*w, C], DETR's: half of the channels for y, half for x; sine and cosine alternate; coordinates 1..n over n, times 2 pi.
+    """[h*w, C]: half of the channels for y, half for x; sine and cosine alternate; coordinates 1..n over n, times 2 pi.
 
-    The description says "sine position encoding" only; DETR's normalised one is assumed.
+    The description says "sine position encoding" only; DETR's normalised one is assumed, over the whole padded map.
     """
     half = channels // 2
     table = torch.zeros(h, w, channels, dtype=like.dtype)
     for y in range(h):
         for x in range(w):
-            for offset, value in ((0, (y + 1) / (h + 1e-6)), (half, (x + 1) / (w + 1e-6))):
+            for offset, value in ((0, (y + 1) / h), (half, (x + 1) / w)):
                 for i in range(half):
                     angle = 2 * math.pi * value / 10000 ** (2 * (i // 2) / half)
                     table[y, x, offset + i] = math.sin(angle) if i % 2 == 0 else math.cos(angle)
@@ -129,44 +130,58 @@ def deformable(state: State, name: str, query: Tensor, value: Tensor, valid: Ten
             inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
             read = values[y.clamp(0, h - 1).long(), x.clamp(0, w - 1).long(), head]  # h w heads points wide
             total = total + (read * (share * inside * weights)[..., None]).sum(3)
-    return linear(state, f"{name}.out", total.reshape(h * w, channels))
+    return linear(state, f"{name}.output", total.reshape(h * w, channels))
 
 
-def cycle_attention(state: State, name: str, query: Tensor, valid: Tensor, tokens: Tensor, label: Tensor, usable: Tensor,
-                    heads: int) -> Tensor:
+def cycle_attention(
+    state: State, name: str, query: Tensor, valid: Tensor, tokens: Tensor, label: Tensor, usable: Tensor, heads: int
+) -> Tensor:
     """One image. query [N, C], valid [N] bool; tokens [M, C], label [M] bool, usable [M] bool."""
     wide = query.shape[1] // heads
     q, k, v = (linear(state, f"{name}.{part}", x) for part, x in (("query", query), ("key", tokens), ("value", tokens)))
+    here, there = valid.nonzero()[:, 0].tolist(), usable.nonzero()[:, 0].tolist()
     outs = []
     for head in range(heads):
         own = slice(head * wide, (head + 1) * wide)
         score = q[:, own] @ k[:, own].T / math.sqrt(wide)
-        plain = score.detach()
-        keep = torch.zeros(len(tokens), dtype=torch.bool)
-        for j in range(len(tokens)):
-            if not usable[j]:
-                continue
-            best_query = max((i for i in range(len(query)) if valid[i]), key=lambda i: (plain[i, j].item(), -i))
-            back = max((m for m in range(len(tokens)) if usable[m]), key=lambda m: (plain[best_query, m].item(), -m))
-            keep[j] = bool(label[back] == label[j])
+        plain, keep = score.detach().tolist(), torch.zeros(len(tokens), dtype=torch.bool)
+        for j in there:
+            best, back = -math.inf, -math.inf
+            for i in here:
+                if plain[i][j] > best:
+                    best, best_query = plain[i][j], i
+            for m in there:
+                if plain[best_query][m] > back:
+                    back, best_token = plain[best_query][m], m
+            keep[j] = label[best_token] == label[j]
         score = torch.where(keep[None], score, torch.full_like(score, -math.inf))
         outs.append(softmax(score) @ v[:, own])
-    return linear(state, f"{name}.out", torch.cat(outs, 1))
+    return linear(state, f"{name}.output", torch.cat(outs, 1))
 
 
 def feed_forward(state: State, name: str, x: Tensor) -> Tensor:
-    return linear(state, f"{name}.second", relu(linear(state, f"{name}.first", x)))
+    return linear(state, f"{name}.reduce", relu(linear(state, f"{name}.expand", x)))
 
 
-def activation_layer(state: State, name: str, x: Tensor, valid: Tensor, tokens: Tensor, label: Tensor, usable: Tensor,
-                     heads: int, points: int) -> Tensor:
+def activation_layer(
+    state: State,
+    name: str,
+    x: Tensor,
+    valid: Tensor,
+    tokens: Tensor,
+    label: Tensor,
+    usable: Tensor,
+    heads: int,
+    points: int,
+) -> Tensor:
     """One image, one layer. x [N, C], valid [h, w]. Positions go to the queries of the self-attention only."""
     where = sine_positions(*valid.shape, x.shape[1], x)
-    x = layer_norm(state, f"{name}.norm1", x + deformable(state, f"{name}.self", x + where, x, valid, heads, points))
-    x = layer_norm(state, f"{name}.norm2", x + feed_forward(state, f"{name}.ffn1", x))
-    crossed = cycle_attention(state, f"{name}.cross", x, valid.reshape(-1), tokens, label, usable, heads)
-    x = layer_norm(state, f"{name}.norm3", x + crossed)
-    return layer_norm(state, f"{name}.norm4", x + feed_forward(state, f"{name}.ffn2", x))
+    attended = deformable(state, f"{name}.self_attention", x + where, x, valid, heads, points)
+    x = layer_norm(state, f"{name}.self_norm", x + attended)
+    x = layer_norm(state, f"{name}.self_ffn.norm", x + feed_forward(state, f"{name}.self_ffn", x))
+    crossed = cycle_attention(state, f"{name}.cross_attention", x, valid.reshape(-1), tokens, label, usable, heads)
+    x = layer_norm(state, f"{name}.cross_norm", x + crossed)
+    return layer_norm(state, f"{name}.cross_ffn.norm", x + feed_forward(state, f"{name}.cross_ffn", x))
 
 
 def residual(state: State, name: str, x: Tensor) -> Tensor:
@@ -175,7 +190,7 @@ def residual(state: State, name: str, x: Tensor) -> Tensor:
 
 
 def head(state: State, name: str, x: Tensor) -> Tensor:
-    return conv1(state, f"{name}.last", relu(conv3(state, f"{name}.first", x)))
+    return conv1(state, f"{name}.classify", relu(conv3(state, f"{name}.hidden", x)))
 
 
 # ---------------------------------------------------------------- 5., 6. prior and prototypes
@@ -183,6 +198,11 @@ def head(state: State, name: str, x: Tensor) -> Tensor:
 
 def foreground(mask: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
     return resize((mask == 1).to(dtype), size)
+
+
+def on_grid(valid: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """Image pixels [H, W] bool -> positions [h, w] bool: at least half of the bilinear weight is real."""
+    return resize(valid.to(dtype), size) >= 0.5
 
 
 def prior_mask(query: Tensor, query_valid: Tensor, supports: list[tuple[Tensor, Tensor]], cap: int) -> Tensor:
@@ -210,7 +230,7 @@ def prior_mask(query: Tensor, query_valid: Tensor, supports: list[tuple[Tensor, 
 def local_prototype(state: State, name: str, low: Tensor, prior: Tensor, valid: Tensor, grid: int) -> Tensor:
     """low [c', h, w] -> [c * g * g], channel by channel."""
     h, w = prior.shape
-    x = relu(conv1(state, f"{name}.reduce", low)) * prior
+    x = relu(conv1(state, f"{name}.reduce.0", low)) * prior
     cells = torch.zeros(len(x), grid, grid, dtype=x.dtype)
     for i in range(grid):
         for j in range(grid):
@@ -219,8 +239,9 @@ def local_prototype(state: State, name: str, low: Tensor, prior: Tensor, valid: 
             seen = valid[rows, cols].to(x.dtype)
             if seen.sum() > 0:
                 cells[:, i, j] = (x[:, rows, cols] * seen).sum((1, 2)) / seen.sum()
-    cells = conv1(state, f"{name}.refine", cells)
-    gate = sigmoid(linear(state, f"{name}.excite", relu(linear(state, f"{name}.squeeze", cells.mean((1, 2))))))
+    cells = conv1(state, f"{name}.refine.0", cells)
+    squeezed = relu(linear(state, f"{name}.refine.1.squeeze", cells.mean((1, 2))))
+    gate = sigmoid(linear(state, f"{name}.refine.1.excite", squeezed))
     return (cells * gate[:, None, None]).reshape(-1)
 
 
@@ -235,34 +256,43 @@ class Options:
         self.tokens, self.max_tokens, self.max_keys = tokens, max_tokens, max_keys
 
 
-def choose_tokens(softs: list[Tensor], voids: list[Tensor], valids: list[Tensor], side: int, cap: int) -> tuple[list[int], list[bool]]:
-    """Positions in the union of the shots, and their labels. `side` of each label for one shot, times K, both sides <= cap.
+def choose_tokens(
+    softs: list[Tensor], voids: list[Tensor], valids: list[Tensor], side: int, cap: int
+) -> tuple[list[int], list[bool]]:
+    """Positions in the union of the shots, lowest first, and their labels: `side` of each for one shot, times K.
 
-    Void where the resized 255 has more than half. If no position of the union has soft > 0.5, its largest is foreground.
+    Left open and taken as: the cap is on both labels together, half of it each; a shot (not the union) without
+    foreground over 0.5 lends its largest; a position with more than half of its weight on 255 or padding is no
+    background.
     """
-    soft, valid = torch.cat([s.reshape(-1) for s in softs]), torch.cat([v.reshape(-1) for v in valids])
-    void = torch.cat([v.reshape(-1) for v in voids]) > 0.5
-    is_object = (soft > 0.5) & valid
-    if not is_object.any() and soft.max() > 0:
-        is_object[soft.argmax()] = True
-    objects = is_object.nonzero()[:, 0].tolist()
-    rest = (~is_object & valid & ~void).nonzero()[:, 0].tolist()
+    objects, rest, start = [], [], 0
+    for soft, void, valid in zip(softs, voids, valids, strict=True):
+        values = soft.reshape(-1).tolist()
+        mine = {i for i, value in enumerate(values) if value > 0.5}
+        if not mine and max(values) > 0:
+            mine = {values.index(max(values))}
+        open_ = (valid & (void <= 0.5)).reshape(-1).tolist()
+        objects += [start + i for i in sorted(mine)]
+        rest += [start + i for i in range(len(values)) if i not in mine and open_[i]]
+        start += len(values)
     room = min(2 * side * len(softs), cap)
-    many = min(len(objects), max(room - room // 2, room - len(rest)))
+    many = min(len(objects), max(room // 2, room - len(rest)))
     few = min(len(rest), room - many)
-    picked = [objects[i] for i in evenly(len(objects), many)] + [rest[i] for i in evenly(len(rest), few)]
-    return picked, [True] * many + [False] * few
+    picked = {objects[i]: True for i in evenly(len(objects), many)} | {rest[i]: False for i in evenly(len(rest), few)}
+    return sorted(picked), [picked[i] for i in sorted(picked)]
 
 
-def support_context(state: State, low: Tensor, mid: Tensor, high: Tensor, masks: Tensor, valid: Tensor, options: Options) -> dict:
-    """One episode: mid [K, C, h, w], masks [K, H, W], valid [K, h, w] bool."""
+def support_context(state: State, mid: Tensor, high: Tensor, masks: Tensor, valid: Tensor, options: Options) -> dict:
+    """One episode: mid [K, C, h, w], masks and valid [K, H, W]."""
     size, dtype = tuple(mid.shape[-2:]), mid.dtype
-    projected = relu(conv1(state, "support_projection", mid))
-    softs = [foreground(mask, size, dtype) * v for mask, v in zip(masks, valid, strict=True)]
-    voids = [resize((mask == 255).to(dtype), size) for mask in masks]
+    projected = relu(conv1(state, "support_projection.0", mid))
+    softs = [foreground(mask, size, dtype) for mask in masks]
+    voids = [resize(((mask == 255) | ~real).to(dtype), size) for mask, real in zip(masks, valid, strict=True)]
+    reals = [on_grid(real, size, dtype) for real in valid]
     shots = torch.stack([masked_average(x, soft) for x, soft in zip(projected, softs, strict=True)])
-    mixed = relu(conv1(state, "support_mix", torch.cat([projected, shots[:, :, None, None].expand_as(projected)], 1)))
-    picked, labels = choose_tokens(softs, voids, list(valid), options.tokens, options.max_tokens)
+    spread = shots[:, :, None, None].expand_as(projected)
+    mixed = relu(conv1(state, "support_interaction.merge", torch.cat([projected, spread], 1)))
+    picked, labels = choose_tokens(softs, voids, reals, options.tokens, options.max_tokens)
     flat = mixed.permute(0, 2, 3, 1).reshape(-1, mixed.shape[1])
     return {
         "projected": projected,
@@ -273,40 +303,49 @@ def support_context(state: State, low: Tensor, mid: Tensor, high: Tensor, masks:
     }
 
 
-def query_local(state: State, low: Tensor, high: Tensor, valid: Tensor, context: dict, options: Options) -> tuple[Tensor, Tensor]:
+def query_local(
+    state: State, low: Tensor, high: Tensor, valid: Tensor, context: dict, options: Options
+) -> tuple[Tensor, Tensor]:
     prior = prior_mask(high, valid, context["prior"], options.max_keys)
-    return prior, local_prototype(state, "local", low, prior, valid, options.grid)
+    return prior, local_prototype(state, "local_prototype", low, prior, valid, options.grid)
 
 
-def decode(state: State, mid: Tensor, prior: Tensor, local: Tensor, valid: Tensor, context: dict, options: Options) -> dict:
+def decode(
+    state: State, mid: Tensor, prior: Tensor, local: Tensor, valid: Tensor, context: dict, options: Options
+) -> dict:
     """One image of the query or of the unlabeled branch -> logits [2, h, w] at feature size."""
-    projected = relu(conv1(state, "query_projection", mid))
+    projected = relu(conv1(state, "query_projection.0", mid))
     h, w = prior.shape
     parts = [projected]
     parts += [vector[:, None, None].expand(-1, h, w) for vector in (context["global"], local)]
-    x = relu(conv1(state, "query_mix", torch.cat([*parts, prior[None]])))
+    x = relu(conv1(state, "query_interaction.merge", torch.cat([*parts, prior[None]])))
     tokens = x.reshape(len(x), -1).T
-    usable = torch.ones(len(context["tokens"]), dtype=torch.bool)
+    support = context["tokens"], context["labels"], torch.ones_like(context["labels"])
     for layer in range(options.layers):
-        tokens = activation_layer(
-            state, f"layers.{layer}", tokens, valid, context["tokens"], context["labels"], usable, options.heads, options.points
-        )
-    activated = relu(conv1(state, "activated", tokens.T.reshape(-1, h, w)))
+        name = f"activation.layers.{layer}"
+        tokens = activation_layer(state, name, tokens, valid, *support, options.heads, options.points)
+    # The description says nothing of padded positions after the activation; zero, so that the 3x3 convs see no padding.
+    activated = tokens.T.reshape(-1, h, w) * valid
+    last = residual(state, "residual", relu(conv1(state, "activated_projection.0", activated)))
     return {
         "projected": projected,
         "activated": activated,
-        "logits": head(state, "head", residual(state, "residual", activated)),
+        "logits": head(state, "head", last),
     }
 
 
-def auxiliary(state: State, decoded: dict, query_mask: Tensor, query_valid: Tensor, context: dict) -> Tensor:
-    """[K, 2, h, w]: the support's masks, found from the query's own mask."""
-    x = decoded["activated"] + decoded["projected"]
-    soft = foreground(query_mask, tuple(x.shape[-2:]), x.dtype) * query_valid
+def auxiliary(state: State, decoded: dict, query_mask: Tensor, context: dict) -> Tensor:
+    """[K, 2, h, w]: the supports' masks, found from the query's own mask.
+
+    "1x1 conv + ReLU of the activated features" could also be the one before the main head's residual block; it is taken
+    as a conv of its own.
+    """
+    x = relu(conv1(state, "auxiliary.reduce", decoded["activated"])) + decoded["projected"]
+    soft = foreground(query_mask, tuple(x.shape[-2:]), x.dtype)
     prototype = masked_average(x, soft)
     raw = context["projected"]
-    mixed = relu(conv1(state, "aux_mix", torch.cat([raw, prototype[None, :, None, None].expand_as(raw)], 1)))
-    return head(state, "aux_head", residual(state, "aux_residual", mixed))
+    mixed = relu(conv1(state, "auxiliary.merge", torch.cat([raw, prototype[None, :, None, None].expand_as(raw)], 1)))
+    return head(state, "auxiliary.head", residual(state, "auxiliary.residual", mixed))
 
 
 # ---------------------------------------------------------------- training
@@ -315,22 +354,25 @@ def auxiliary(state: State, decoded: dict, query_mask: Tensor, query_valid: Tens
 def forward(state: State, batch: dict, options: Options, guide: str = "query") -> dict:
     """A batch of episodes. `batch`: support, query, weak, strong = (low, mid, high, valid); masks, query_mask.
 
-    Features [B, K, ...], [B, ...], [B, U, ...], [B, U, ...]; an unlabeled image belongs to the episode of its own row.
+    Features [B, K, ...], [B, ...], [B, U, ...], [B, U, ...], valid at image size; an unlabeled image belongs to the
+    episode of its own row.
     """
     query, weak, strong, aux = [], [], [], []
     for b in range(len(batch["query_mask"])):
-        low, mid, high, valid = (x[b] for x in batch["support"])
-        context = support_context(state, low, mid, high, batch["masks"][b], valid, options)
+        _, mid, high, valid = (x[b] for x in batch["support"])
+        context = support_context(state, mid, high, batch["masks"][b], valid, options)
         low, mid, high, valid = (x[b] for x in batch["query"])
+        valid = on_grid(valid, tuple(mid.shape[-2:]), mid.dtype)
         prior, local = query_local(state, low, high, valid, context, options)
         decoded = decode(state, mid, prior, local, valid, context, options)
         query.append(decoded["logits"])
-        aux.append(auxiliary(state, decoded, batch["query_mask"][b], valid, context))
+        aux.append(auxiliary(state, decoded, batch["query_mask"][b], context))
         for view, out in (("weak", weak), ("strong", strong)):
             if view not in batch:
                 continue
             for u in range(batch[view][0].shape[1]):
                 low, mid, high, valid = (x[b, u] for x in batch[view])
+                valid = on_grid(valid, tuple(mid.shape[-2:]), mid.dtype)
                 prior, own = query_local(state, low, high, valid, context, options)
                 chosen = {"query": local, "self": own, "none": torch.zeros_like(local)}[guide]
                 out.append(decode(state, mid, prior, chosen, valid, context, options)["logits"])
@@ -359,22 +401,29 @@ def dice_of_mask(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def dice_of_views(learner: Tensor, teacher: Tensor, valid: Tensor, hard: bool, confidence: float) -> Tensor:
-    """A pseudo-label is the teacher's sigmoid; hard: rounded at 0.5, channel by channel.
+    """A pseudo-label is the teacher's sigmoid.
 
-    Confidence of a position and channel: max(p, 1 - p); what is below the threshold is in no sum of that channel.
+    Left open and taken as: hard puts 1 on the larger channel and 0 on the other; a position is as confident as its
+    larger channel, and below the threshold in no sum.
     """
-    total = torch.zeros((), dtype=learner.dtype)
-    for channel in range(2):
-        label = sigmoid(teacher[channel].detach())
-        sure = torch.where(label > 0.5, label, 1 - label) >= confidence
-        if hard:
-            label = (label > 0.5).to(label.dtype)
-        total = total + dice(sigmoid(learner[channel]), label, valid & sure)
-    return total
+    label = sigmoid(teacher.detach())
+    counted = valid & (torch.maximum(label[0], label[1]) >= confidence)
+    if hard:
+        larger = label[1] > label[0]
+        label = torch.stack([~larger, larger]).to(label.dtype)
+    p = sigmoid(learner)
+    return dice(p[0], label[0], counted) + dice(p[1], label[1], counted)
 
 
-def losses(outputs: dict, batch: dict, beta: float = 0.5, w_aux: float = 1.0, mutual: bool = False, hard: bool = False,
-           confidence: float = 0.0) -> dict:
+def losses(
+    outputs: dict,
+    batch: dict,
+    beta: float = 0.5,
+    w_aux: float = 1.0,
+    mutual: bool = False,
+    hard: bool = False,
+    confidence: float = 0.0,
+) -> dict:
     b, k = batch["masks"].shape[:2]
     query = sum(dice_of_mask(outputs["query"][i], batch["query_mask"][i]) for i in range(b)) / b
     aux = sum(dice_of_mask(outputs["aux"][i, j], batch["masks"][i, j]) for i in range(b) for j in range(k)) / (b * k)
@@ -383,7 +432,8 @@ def losses(outputs: dict, batch: dict, beta: float = 0.5, w_aux: float = 1.0, mu
         u, terms["self"] = outputs["weak"].shape[1], 0
         for i in range(b):
             for j in range(u):
-                weak, strong, valid = outputs["weak"][i, j], outputs["strong"][i, j], batch["weak"][3][i, j]
+                weak, strong = outputs["weak"][i, j], outputs["strong"][i, j]
+                valid = on_grid(batch["weak"][3][i, j], tuple(weak.shape[-2:]), weak.dtype)
                 one = dice_of_views(strong, weak, valid, hard, confidence)
                 if mutual:
                     one = (one + dice_of_views(weak, strong, valid, hard, confidence)) / 2
@@ -415,7 +465,9 @@ def sgd(value: Tensor, grads: list[Tensor], rate: float, momentum: float, decay:
     return value
 
 
-def adamw(value: Tensor, grads: list[Tensor], rate: float, decay: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Tensor:
+def adamw(
+    value: Tensor, grads: list[Tensor], rate: float, decay: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> Tensor:
     first, second = torch.zeros_like(value), torch.zeros_like(value)
     for t, g in enumerate(grads, start=1):
         value = value * (1 - rate * decay)
