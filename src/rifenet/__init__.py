@@ -6,7 +6,7 @@
     segmenter.learn("dog", images=["a.jpg"], masks=["a.png"])
     segmenter.segment("query.jpg").save("out/")
 
-Importing the package loads neither torch nor numpy; its names load what they need when they are first used.
+Importing the package loads neither torch nor numpy. Each name imports its module on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that are complete or not there: a killed or failed write leaves the older file of that name as it was."""
+"""Atomic writes: a killed or failed write leaves the previous file unchanged."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from safetensors import SafetensorError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` on a temporary neighbour of `path`, then puts that in place. Raises OSError."""
+    """Calls `write` on a temporary file beside `path`, then renames that file to `path`. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")  # short, because the name itself may be at the limit
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")  # short: the name of `path` may itself be as long as allowed
     try:
         temporary.touch()
         mode = temporary.stat().st_mode
         write(temporary)
-        temporary.chmod(mode)  # safetensors makes files that only their owner may read
+        temporary.chmod(mode)  # safetensors lets only the owner read its files
         os.replace(temporary, path)
     except SafetensorError as error:
         # safetensors reports a full disk as its own error; users and callers expect an OSError.
