@@ -68,7 +68,7 @@ def test_a_bar_is_held_missed_or_not_measured(tmp_path: Path) -> None:
     assert text.endswith("after\n")
     assert "stale row" not in text
     page.write_text("no markers", encoding="utf-8")
-    with pytest.raises(ValueError, match="Put them where a table goes"):
+    with pytest.raises(ValueError, match="Put them where the table belongs"):
         performance_tables.write_tables(page, parts, {})
 
 
