@@ -1,4 +1,4 @@
-"""Defaults of the evaluation protocols (docs/training.md, "Two protocols")."""
+"""Defaults of the evaluation protocols (protocols.md 3)."""
 
 from __future__ import annotations
 

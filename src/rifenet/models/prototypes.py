@@ -63,6 +63,10 @@ class ChannelAttention(nn.Module):
 class LocalPrototype(nn.Module):
     """Local query prototype [B, c*g*g] (channel first, then the grid's rows).
 
+    `local = flatten(refine(average_g(reduce(low) * prior)))`, where `reduce` is 1x1 convolution, ReLU and dropout.
+
+    The caller applies `reduce`, once for each image, because it depends on no class; `forward` does the rest.
+
     Args:
         low_channels: channels of the backbone's low features.
         dim: c.
