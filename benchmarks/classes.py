@@ -29,11 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import add_model, model_record, parser, write_record
+from rifenet import IGNORE
 from rifenet.drawing import plots
 from rifenet.evaluation.provenance import git_commit
 from rifenet.files import write_text
 from rifenet.formats.outlines import draw_mask
-from rifenet.formats.pictures import IGNORE
 from rifenet.metrics import intersection_union
 from rifenet.segmenting.segmenter import Segmenter
 

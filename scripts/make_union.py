@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from rifenet import IGNORE
+
 VOC_IN_COCO = (
     *("airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog"),
     *("horse", "motorcycle", "person", "potted plant", "sheep", "couch", "train", "tv"),
 )
-IGNORE = 255
 LEAST_CROP = 2_500  # pixels of the object
 CROPS_OF_A_CLASS = 60  # from each source
 

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rifenet import Segmenter
+from rifenet import IGNORE, Segmenter
 from rifenet.drawing.visualize import contact_sheet, overlay, strip
 from rifenet.examples.samples import Example, load_examples
 from rifenet.files import write_bytes
-from rifenet.formats.pictures import IGNORE, load_image, load_mask
+from rifenet.formats.pictures import load_image, load_mask
 from rifenet.metrics import class_iou, intersection_union
 
 ROWS = {

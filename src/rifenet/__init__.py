@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from rifenet.segmenting.segmenter import Segmenter
 
 __version__ = "0.1.0"
-__all__ = ["Segmenter", "__version__", "load_model"]
+IGNORE = 255
+"""Value of the pixels of a mask that no metric, loss or learned class counts."""
+__all__ = ["IGNORE", "Segmenter", "__version__", "load_model"]
 
 _HOMES = {"Segmenter": "rifenet.segmenting.segmenter", "load_model": "rifenet.models.files.hub"}
 

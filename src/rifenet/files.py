@@ -1,4 +1,4 @@
-"""Atomic writes: a killed or failed write leaves the previous file unchanged."""
+"""Reads JSON and writes files atomically: a killed or failed write leaves the previous file unchanged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def expect_writable(*paths: Path) -> None:
-    """Makes sure, before long work, that files at `paths` can be written. Raises OSError naming one that cannot."""
+    """Checks, before long work, that files can be written at `paths`. Raises OSError naming the path that fails."""
     for path in paths:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def parse_json(text: str | bytes, where: str | Path) -> Any:
-    """What JSON `text` says, with null for NaN and infinity, which JSON lacks. Raises ValueError naming `where`."""
+    """The value of JSON `text`; NaN and infinity, which JSON lacks, become null. Raises ValueError naming `where`."""
     try:
         return json.loads(text, parse_constant=lambda name: None)
     except (ValueError, RecursionError) as error:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-IGNORE = 255  # as in formats.pictures
+from rifenet import IGNORE
 
 Interval = tuple[float, float]
 _Float = TypeVar("_Float", np.float32, np.float64)

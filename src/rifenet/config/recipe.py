@@ -39,8 +39,8 @@ class DataConfig:
     unlabeled_source: str = field(default="class", metadata=about(read_with=("train.unlabeled",)))
     """Source of unlabeled images: class (images of the episode's class) or any (all base images)."""
     sampling: str = "image"
-    """How training draws a query: image (uniform over all image-class pairs), class (a class, uniform, then one of its
-    images) or root (as class, but in proportion to the square root of its number of images)."""
+    """How training draws a query. image: uniform over all image-class pairs; class: a class, uniform, then one of its
+    images; root: the same, but a class has the weight of the square root of its number of images."""
     scale_min: float = 0.9
     """Smallest random scale of the training views."""
     scale_max: float = 1.1

@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rifenet import IGNORE
 from rifenet.config import MissingExtra, needs
 from rifenet.data.cache import cache_folder, read_scans, write_scans
 from rifenet.data.folds import Folds, base_classes, novel_classes
-from rifenet.formats.pictures import IGNORE, load_image, load_mask
+from rifenet.formats.pictures import load_image, load_mask
 
 CACHE_FORMAT = 2
 _EXIF_ORIENTATION = 0x0112

@@ -68,7 +68,8 @@ def _open_pascal(root: Path, list_file: str, part: str, progress: bool) -> Image
     ]
     if not mask_folders:
         raise FileNotFoundError(
-            f"Expected masks in {root}: SegmentationClassAug/ or SegmentationClass/ (PNG), or SBD's cls/ (.mat)."
+            f"Expected masks in {root}: SegmentationClassAug/ or SegmentationClass/ (PNG), or SBD's cls/ (.mat), but it"
+            " has none."
         )
     masks: dict[str, Path] = {}
     for folder in mask_folders:

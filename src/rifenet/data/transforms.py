@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rifenet.formats.pictures import IGNORE
+from rifenet import IGNORE
 
 MEAN = (0.485, 0.456, 0.406)
 """ImageNet's mean colour, in [0,1]: the padding of network inputs."""

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from rifenet import IGNORE
 from rifenet.data.transforms import MEAN, place, resize_mask, resized
-from rifenet.formats.pictures import IGNORE
 
 _FILL = tuple(round(255 * value) for value in MEAN)
 _BLUR_SIGMA = 1.1  # OpenCV derives it from the 5 x 5 kernel of the published code

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-IGNORE = 255  # as in formats.pictures
+from rifenet import IGNORE
+
 OKABE_ITO = (
     *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
     *((213, 94, 0), (0, 114, 178), (204, 121, 167)),

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rifenet import IGNORE
 from rifenet.data.transforms import Placement, restore
-from rifenet.formats.pictures import IGNORE
 from rifenet.metrics import log_odds
 from rifenet.models import aligned_resize
 

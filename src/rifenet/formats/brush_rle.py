@@ -4,7 +4,7 @@ The stream holds the bytes of an RGBA picture, row by row; the mask is alpha. It
 the highest bit of a byte first:
 
     count of values (32) · word size - 1 (5) · four sizes - 1 (4 each) · blocks until all values are there
-    block: 1 if one word is repeated, 0 if each value has its own (1) · which of the sizes (2) · values - 1 (that size)
+    block: 1 if one word is repeated, 0 if each value has its own (1) · index of a size (2) · values - 1 (that size)
            · the word, or the words
 """
 
@@ -22,8 +22,8 @@ _CHANNELS = 4
 def decode_brush(rle: Sequence[int], height: int, width: int) -> NDArray[np.uint8]:
     """The mask [height, width], 0 and 1: 1 where alpha is more than half of its largest value.
 
-    Raises ValueError for numbers outside 0..255, for a stream that ends too early, and for a stream with fewer or more
-    than height x width x 4 values.
+    Raises ValueError for numbers outside 0..255, for an incomplete stream, and for another number of values than height
+    x width x 4.
     """
     count = height * width * _CHANNELS
     if min(height, width) < 1:
@@ -80,7 +80,7 @@ def _blocks(data: bytes, count: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         nonlocal position
         first, position = position, position + bits
         if position > 8 * len(data):
-            raise ValueError("Expected a whole brush mask, but it ends too early. Export the annotation again.")
+            raise ValueError("Expected a complete brush mask, but it ends too early. Export the annotation again.")
         chunk = int.from_bytes(data[first // 8 : (position + 7) // 8])
         return chunk >> (-position % 8) & (1 << bits) - 1
 

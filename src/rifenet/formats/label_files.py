@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rifenet import IGNORE
 from rifenet.formats.label_json import Annotated, Shape, read_annotations
-from rifenet.formats.pictures import IGNORE, Source, load_mask, lossy_kind, read_picture
+from rifenet.formats.pictures import Source, load_mask, lossy_kind, read_picture
 
 Label = str | int
 MOST_PIXELS = 2**28

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rifenet.formats.pictures import IGNORE
+from rifenet import IGNORE
 from rifenet.formats.polygons import corners_of
 from rifenet.formats.run_lengths import unpack_runs
 

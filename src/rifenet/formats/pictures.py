@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from rifenet import IGNORE
+
 Source = str | PathLike[str] | Image.Image | NDArray[Any]
 """A picture: its path, a PIL picture or an array."""
-
-IGNORE = 255
-"""Mask value of ignored pixels. `metrics` and `drawing` repeat it, because they import no other part."""
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Suffixes, in lower case, of the files in a folder that count as photos."""

@@ -61,5 +61,5 @@ def unpack_runs(text: str) -> list[int]:
             runs.append(number + (runs[-2] if len(runs) > 2 else 0))
             number = shift = 0
     if shift:
-        raise ValueError("Expected whole run lengths, but they end too early.")
+        raise ValueError("Expected complete run lengths, but they end too early.")
     return runs

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rifenet import IGNORE
 from rifenet.models.prototypes import pooling_matrix
 from rifenet.models.resize import aligned_resize
 
@@ -54,7 +55,7 @@ def soft_masks(masks: Tensor, valid: Tensor | None, grid: tuple[int, int]) -> So
     each cell's area that the object covers.
     """
     foreground = (masks == 1).float()
-    void = (masks == 255).float() if valid is None else ((masks == 255) | ~valid).float()
+    void = (masks == IGNORE).float() if valid is None else ((masks == IGNORE) | ~valid).float()
     maps = aligned_resize(torch.stack([foreground, void]).flatten(1, 2), grid)  # [2,B*K,h,w]
     sampled, void = maps.unflatten(1, masks.shape[:2]).unbind()
     rows, columns = (pooling_matrix(*sides, masks.device) for sides in zip(masks.shape[-2:], grid, strict=True))

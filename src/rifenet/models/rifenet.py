@@ -206,8 +206,8 @@ class RiFeNet(nn.Module):
 
         Its local prototype is chosen by `config.guide`: the labeled query's, the view's own, or zeros.
 
-        Returns the logits of the weak and of the strong views, [B,U,2,h,w], and which positions are real, [B,U,h,w]
-        bool; both views of an image have the same geometry.
+        Returns the logits of the weak and of the strong view, [B,U,2,h,w] each, and which positions are real, [B,U,h,w]
+        bool. Weak and strong view of an image have the same geometry.
         """
         batch, count = weak.mid.shape[:2]
         context = context.map(lambda field: field.repeat_interleave(count, 0))

@@ -26,6 +26,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from rifenet import IGNORE
 from rifenet.config import DataConfig
 from rifenet.data.episodes import load_pair
 from rifenet.data.index import ImageIndex
@@ -33,7 +34,7 @@ from rifenet.data.sampling import EpisodePool
 from rifenet.data.transforms import resize_and_pad, resize_mask, to_float
 from rifenet.data.views import strong_view, view_rng, weak_view
 from rifenet.files import write_text
-from rifenet.formats.pictures import IGNORE, binary_mask
+from rifenet.formats.pictures import binary_mask
 from rifenet.models import Features, RiFeNet
 from rifenet.models.files.checkpoint import backbone_hash
 

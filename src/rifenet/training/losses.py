@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rifenet.formats.pictures import IGNORE
+from rifenet import IGNORE
 
 EPS = 1e-7
 

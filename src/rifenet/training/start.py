@@ -45,7 +45,7 @@ def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
     odd += [key for key in given if key not in own and not key.startswith(NOT_SHIPPED)]
     if odd:
         raise ValueError(
-            f"Expected the model of train.start to fit the run's model section, but these tensors of {name} differ: "
+            f"Expected train.start to have the tensors of the run's model section, but these of {name} differ: "
             f"{', '.join(odd[:3])}{' ...' if odd[3:] else ''}. Set the model section as in its config (rifenet info)."
         )
     if header["backbone_hash"] != backbone_hash(model):
