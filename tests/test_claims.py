@@ -102,11 +102,11 @@ def test_limits_of_the_server() -> None:
 def test_verdicts_of_the_advice() -> None:
     text = page("advice.md")
     assert f"has an IoU above {advice.INVERSE} and" in text
-    assert f"median {advice.AGREE} or more" in text
+    assert f"the median fit of the others is {advice.AGREE} or more" in text
     assert advice.FIT == 0.25
-    assert "less than a quarter as well" in text
+    assert "the shot's fit is less than a quarter of it" in text
     assert f"With more than {WORDS[advice.TEACHERS + 1]} shots, {WORDS[advice.TEACHERS]} others" in text
-    assert f"remove the {WORDS[advice.SUSPECTS]} shots that fit worst" in text
+    assert f"For the {WORDS[advice.SUSPECTS]} shots that fit worst, the program tries" in text
 
 
 def test_what_an_export_is() -> None:
