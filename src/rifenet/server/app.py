@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -15,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from rifenet import __version__
 from rifenet.engines import Engine
 from rifenet.server.api import router as api
+from rifenet.server.connections import log_no_files_rarely
 from rifenet.server.guard import LOOPBACK, Guard
 from rifenet.server.label_studio.learning import Labeling
 from rifenet.server.label_studio.link import Link
@@ -83,6 +85,7 @@ async def docs(request: Request) -> HTMLResponse:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    log_no_files_rarely(asyncio.get_running_loop())
     yield
     await run_in_threadpool(app.state.service.worker.close)
 

@@ -22,6 +22,7 @@ class Limits:
     classes: int = _bound(20, "classes of a project (422)")
     seconds: int = _bound(60, "seconds until an upload is complete (408), and then until its answer (503)")
     requests: int = _bound(100, "requests at a time, those included whose upload is on its way (503)")
+    connections: int = _bound(512, "open connections, at most half of the files that the system lets the server open")
     queue: int = _bound(16, "requests that may wait for the model (503)")
     projects: int = _bound(64, "projects, that is browsers and clients, at a time (503)")
     memory_mb: int = _bound(2000, "megabytes that the learned classes of all projects may take (503)")
