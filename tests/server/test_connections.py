@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -90,6 +91,17 @@ def test_a_client_that_does_not_read_is_given_up() -> None:
         client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * asked)
         time.sleep(4)
         assert _end(client).count(b"HTTP/1.1 200") < asked
+
+
+def test_a_kept_connection_answers_without_delay() -> None:
+    """Where the system waits for more to send, each answer takes 40 ms longer."""
+    with colour_program() as (address, _), httpx2.Client(base_url=address) as client:
+        took = []
+        for _ in range(15):
+            begun = time.perf_counter()
+            assert client.get("/api/health").status_code == 200
+            took.append(time.perf_counter() - begun)
+        assert statistics.median(took) < 0.03, took
 
 
 def _end(client: socket.socket) -> bytes:

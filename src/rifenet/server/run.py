@@ -117,4 +117,6 @@ def _listen(host: str, port: int) -> socket.socket:
         raise OSError(
             f"Expected to listen on {host}, port {port}, but cannot: {why}. Choose another --port."
         ) from error
+    # asyncio sets this itself, but not on what `create_server` makes; else each kept-alive answer waits 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
