@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -396,6 +399,35 @@ def test_a_redirect_is_not_followed(studio: Studio) -> None:
         Link(studio.url, "secret").photo("/data/elsewhere.png", None, 10**6, 5)
     with pytest.raises(ValueError, match="at most"):
         Link(studio.url, "secret").photo("/data/upload/7/a.png", None, 100, 5)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nX-Long: ",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+    ],
+    ids=["nothing", "head", "body", "endless"],
+)
+def test_a_slow_host_is_left_in_time(sent: bytes) -> None:
+    """It sends a byte now and then, as no timeout of a socket notices."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            host, _ = listener.accept()
+            with host, contextlib.suppress(OSError):
+                host.sendall(sent)
+                for _ in range(200):
+                    host.sendall(b"x" if sent else b"")
+                    time.sleep(0.05)
+
+        threading.Thread(target=drip, daemon=True).start()
+        begun = time.monotonic()
+        with pytest.raises(ValueError, match="within 1 seconds"):
+            Link(f"http://127.0.0.1:{listener.getsockname()[1]}").photo("/data/upload/1/a.png", None, 10**6, 1)
+        assert time.monotonic() - begun < 4
 
 
 def test_many_tasks_are_left_to_be_asked_one_by_one(client: TestClient) -> None:
