@@ -215,10 +215,13 @@ def _too_large(limits: Limits) -> Problem:
 
 def _token_of(authorization: str) -> str:
     """The token of `Bearer TOKEN`, or of `Basic`, where it is the password and the user may have any name."""
-    if not authorization.startswith("Basic "):
-        return authorization.removeprefix("Bearer ")
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return given.strip()
+    if scheme.lower() != "basic":
+        return ""
     try:
-        return base64.b64decode(authorization.removeprefix("Basic "), validate=True).decode().partition(":")[2]
+        return base64.b64decode(given, validate=True).decode().partition(":")[2]
     except ValueError:
         return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,10 +29,10 @@ def check_exposure(host: str, token: str | None, names: Sequence[str] = ()) -> N
 
     And for a name that is a pattern, which could stand for hosts that are not meant.
     """
-    if token is not None and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable()):
+    if token is not None and not re.fullmatch(rf"[!-~]{{{MIN_TOKEN},}}", token):
         raise ValueError(
-            f"Expected a token of at least {MIN_TOKEN} printable ASCII characters. Make one with: python -c"
-            ' "import secrets; print(secrets.token_urlsafe())"'
+            f"Expected a token of at least {MIN_TOKEN} printable ASCII characters without blanks. Make one with:"
+            ' python -c "import secrets; print(secrets.token_urlsafe())"'
         )
     if patterns := [name for name in names if "*" in name]:
         raise ValueError(f"Expected a host name, but got --name {patterns[0]}. Give --name once for each name.")
