@@ -20,6 +20,7 @@ from PIL import Image
 
 from rifenet.formats.label_json import Annotated, Shape, read_annotations
 from rifenet.formats.pictures import IGNORE, Source, load_mask, lossy_kind, read_picture
+from rifenet.formats.run_lengths import Check, unchecked
 
 Label = str | int
 MOST_PIXELS = 2**28
@@ -35,6 +36,7 @@ def load_labels(
     photo: str = "",
     white_is_object: bool = False,
     most_pixels: int = MOST_PIXELS,
+    check: Check = unchecked,
 ) -> NDArray[np.uint8]:
     """Where the file marks the class: uint8 [H,W], 1 the class, 0 not, 255 ignored.
 
@@ -45,6 +47,7 @@ def load_labels(
         photo: file name of the photo, to find it in a JSON of several.
         white_is_object: 255 in an index picture marks the class, too. A picture of 0 and 255 only needs no such word.
         most_pixels: of the photo, as a JSON tells its size.
+        check: is called while a JSON is drawn, and may raise to end that.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -54,8 +57,8 @@ def load_labels(
         file = "the JSON" if isinstance(source, bytes) else fspath(source)
         text = source if isinstance(source, bytes) else _bytes_of(Path(source))
         try:
-            return _drawn(read_annotations(text, photo, most_pixels), name, label)
-        except ValueError as error:
+            return _drawn(read_annotations(text, photo, most_pixels), name, label, check)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"Label file {file}: {error}") from error
     if isinstance(source, np.ndarray) and source.ndim == 3 and source.dtype == np.uint8 and source.shape[2] in (3, 4):
         source = Image.fromarray(source)
@@ -79,7 +82,7 @@ def _bytes_of(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _drawn(annotated: Annotated, name: str, label: Label | None) -> NDArray[np.uint8]:
+def _drawn(annotated: Annotated, name: str, label: Label | None, check: Check) -> NDArray[np.uint8]:
     shapes = _matching(annotated, name if label is None else label)
     if not shapes:
         numbers = {
@@ -93,7 +96,8 @@ def _drawn(annotated: Annotated, name: str, label: Label | None) -> NDArray[np.u
         )
     mask = np.zeros((annotated.height, annotated.width), np.uint8)
     for shape in sorted(shapes, key=lambda each: not each.ignored):  # what is ignored lies below the objects
-        mask[np.asarray(shape.draw(), bool)] = IGNORE if shape.ignored else 1
+        check()
+        mask[np.asarray(shape.draw(check), bool)] = IGNORE if shape.ignored else 1
     return mask
 
 

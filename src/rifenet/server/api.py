@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from rifenet import __version__
 from rifenet.advice import advise
+from rifenet.formats.run_lengths import Check
 from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.server import answers
 from rifenet.server.limits import Limits
@@ -97,8 +98,8 @@ async def learn(
             check = service.worker.check
             asked = {"name": name, "label": label or None, "white_is_object": white_is_object}
 
-            def read(mask: UploadFile, index: int) -> NDArray[np.uint8]:
-                return read_mask(mask, index, asked, file_name(images[index - 1], index), service.limits)
+            def read(mask: UploadFile, index: int, check: Check) -> NDArray[np.uint8]:
+                return read_mask(mask, index, asked, file_name(images[index - 1], index), service.limits, check)
 
             photos, labels = _Pictures(images, read_photo, check), _Pictures(masks, read, check)
             project.segmenter.learn(name, photos, labels, replace=replace, white_is_object=white_is_object)
@@ -212,11 +213,11 @@ async def advice(
 class _Pictures(Sequence[NDArray[np.uint8]]):
     """Uploads that are decoded when asked for, so that one decoded picture is in memory at a time.
 
-    `check` is called before each, and raises where nobody waits for it any more.
+    `check` is called before and while each is decoded, and raises where nobody waits for it any more.
     """
 
     def __init__(
-        self, uploads: list[UploadFile], read: Callable[[UploadFile, int], NDArray[np.uint8]], check: Callable[[], None]
+        self, uploads: list[UploadFile], read: Callable[[UploadFile, int, Check], NDArray[np.uint8]], check: Check
     ) -> None:
         self._uploads, self._read, self._check = uploads, read, check
 
@@ -228,7 +229,7 @@ class _Pictures(Sequence[NDArray[np.uint8]]):
 
     def __getitem__(self, index: Any) -> Any:
         self._check()
-        return self._read(self._uploads[index], index + 1)
+        return self._read(self._uploads[index], index + 1, self._check)
 
 
 def _taught(service: Service, request: Request, x_project: str | None) -> Project:

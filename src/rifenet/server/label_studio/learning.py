@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from rifenet.formats.run_lengths import Check
 from rifenet.server.label_studio.book import AnnotationIn, Book, Shot, TaskIn, digest_of
 from rifenet.server.label_studio.link import Link
 from rifenet.server.label_studio.regions import LabelingConfig, mask_of, prediction_of
@@ -111,7 +112,7 @@ class Labeling:
 
         def one(place: str) -> list[dict[str, Any]]:
             try:
-                result = project.segmenter.segment(_read(photos, place))
+                result = project.segmenter.segment(_read(photos, place, self.service.worker.check))
             except (ValueError, Problem) as error:
                 photos[place] = str(getattr(error, "detail", error))
                 log.warning("Label Studio project %s: no prediction: %s", book.name, photos[place])
@@ -168,10 +169,10 @@ class Labeling:
         self.service.projects.check_memory(len(shots))
 
         def photo_of(shot: Shot) -> NDArray[np.uint8]:
-            return _read(photos, shot.annotation.photo)
+            return _read(photos, shot.annotation.photo, self.service.worker.check)
 
         def mask_of_shot(shot: Shot) -> NDArray[np.uint8]:
-            return mask_of(shot.regions, *photo_of(shot).shape[:2])
+            return mask_of(shot.regions, *photo_of(shot).shape[:2], self.service.worker.check)
 
         usable = []
         for shot in shots:
@@ -227,11 +228,11 @@ def _project(book: Book) -> str:
     return f"labeling:{book.name}"  # a colon is in no client's name
 
 
-def _read(photos: Photos, place: str) -> NDArray[np.uint8]:
+def _read(photos: Photos, place: str, check: Check) -> NDArray[np.uint8]:
     photo = photos[place]
     if isinstance(photo, str):
         raise ValueError(photo)
-    return read_photo(photo, 1)
+    return read_photo(photo, 1, check)
 
 
 def _close(photos: Photos) -> None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from rifenet.formats.brush_rle import encode_brush
 from rifenet.formats.label_json import draw_region
 from rifenet.formats.polygons import Corners, flattened, signed_area, trace_polygons
+from rifenet.formats.run_lengths import Check, unchecked
 from rifenet.segmenting.result import Result
 
 _KINDS = {"BrushLabels": "brushlabels", "PolygonLabels": "polygonlabels"}
@@ -117,8 +118,8 @@ def regions_of(result: Any, config: LabelingConfig) -> dict[str, list[Region]]:
     return found
 
 
-def mask_of(regions: Iterable[Region], height: int, width: int) -> NDArray[np.uint8]:
-    """What regions cover of a photo of this size: [H,W], 0 and 1.
+def mask_of(regions: Iterable[Region], height: int, width: int, check: Check = unchecked) -> NDArray[np.uint8]:
+    """What regions cover of a photo of this size: [H,W], 0 and 1; `check` is called between steps.
 
     Raises ValueError for regions of a photo of another size, of a turned photo, and for damaged ones.
     """
@@ -131,7 +132,8 @@ def mask_of(regions: Iterable[Region], height: int, width: int) -> NDArray[np.ui
             )
         if region.image_rotation % 360:
             raise ValueError("Expected an annotation of the photo as it is, but it was turned. Turn it back.")
-        mask[draw_region(region.value, height, width) != 0] = 1
+        check()
+        mask[draw_region(region.value, height, width, check) != 0] = 1
     return mask
 
 
