@@ -299,6 +299,36 @@ def test_classes_are_listed_while_they_change() -> None:
     assert all(shots >= classes for classes, shots in seen)
 
 
+def test_clients_take_turns_and_share_the_queue() -> None:
+    """One that sends two dozen requests at once keeps nobody out, and has the queue while nobody else comes."""
+    worker, go = Worker(6), threading.Event()
+    order: list[str] = []
+
+    async def talk() -> tuple[list[object], list[object]]:
+        def send(client: str) -> asyncio.Future[object]:
+            return asyncio.ensure_future(worker.run(lambda: order.append(client), 20, stays, client))
+
+        first = asyncio.ensure_future(worker.run(lambda: go.wait(10), 20, stays, "many"))
+        while not worker.busy:
+            await asyncio.sleep(0.01)
+        many = [send("many") for _ in range(24)]
+        await asyncio.sleep(0.05)
+        assert worker.waiting == 6
+        few = [send(client) for client in ("one", "two", "one")]
+        await asyncio.sleep(0.05)
+        assert worker.waiting == 6
+        go.set()
+        await first
+        return await asyncio.gather(*many, return_exceptions=True), await asyncio.gather(*few, return_exceptions=True)
+
+    many, few = asyncio.run(talk())
+    assert few == [None] * 3
+    assert many[:3] == [None] * 3
+    assert {getattr(each, "status_code", None) for each in many[3:]} == {503}
+    assert order == ["many", "one", "two", "many", "one", "many"]
+    worker.close()
+
+
 def test_closing_with_a_full_queue_ends_at_once() -> None:
     worker, go = Worker(1), threading.Event()
 

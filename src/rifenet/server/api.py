@@ -17,10 +17,11 @@ from rifenet.advice import advise
 from rifenet.formats.run_lengths import Check
 from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.server import answers
+from rifenet.server.clients import PROJECT_COOKIE
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project
-from rifenet.server.service import PROJECT_COOKIE, Service
+from rifenet.server.service import Service
 from rifenet.server.uploads import check_files, class_name, composed, file_name, read_mask, read_photo
 
 router = APIRouter(prefix="/api")

@@ -16,8 +16,9 @@ from starlette.concurrency import run_in_threadpool
 from rifenet import __version__
 from rifenet.engines import Engine
 from rifenet.server.api import router as api
+from rifenet.server.clients import LOOPBACK
 from rifenet.server.connections import log_no_files_rarely
-from rifenet.server.guard import LOOPBACK, Guard
+from rifenet.server.guard import Guard
 from rifenet.server.label_studio.learning import Labeling
 from rifenet.server.label_studio.link import Link
 from rifenet.server.label_studio.routes import router as labeling

@@ -14,8 +14,8 @@ from fastapi import FastAPI
 
 from rifenet.engines import Engine
 from rifenet.server.app import create_app
+from rifenet.server.clients import LOOPBACK
 from rifenet.server.connections import Connection, open_files
-from rifenet.server.guard import LOOPBACK
 from rifenet.server.label_studio.link import Link
 from rifenet.server.limits import Limits
 
