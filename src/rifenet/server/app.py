@@ -61,6 +61,7 @@ def create_app(
         lifespan=_lifespan,
         exception_handlers={RequestValidationError: _invalid, Stopped: _gone, Exception: _failed},
     )
+    app.state.parsing = asyncio.Lock()
     app.state.service = Service(engine, limits)
     app.state.labeling = Labeling(app.state.service, label_studio or Link())
     app.include_router(api)

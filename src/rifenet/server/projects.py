@@ -36,13 +36,16 @@ class Project:
     used: float
     """When it was last asked for, on the projects' clock."""
     listed: tuple[Listed, ...] = ()
-    """The classes as they were after the last job: replaced as a whole, so that any thread may read it."""
+    """The classes as they were after the last change: replaced as a whole, so that any thread may read it."""
+    memory: int = 0
+    """Bytes that they took then."""
 
     def changed(self, name: str) -> None:
         """Brings `listed` up to date after class `name` was learned or forgotten, within a job."""
         known = {each.name: each.revision for each in self.listed}
         known[name] = secrets.token_hex(6)
         self.listed = tuple(Listed(each, shots, known[each]) for each, shots in self.segmenter.shots.items())
+        self.memory = self.segmenter.memory()
 
 
 class Projects:
@@ -53,6 +56,8 @@ class Projects:
 
     def __init__(self, engine: Engine, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self.engine, self.limits, self._clock = engine, limits, clock
+        self.beside = 0
+        """Bytes that annotations take, which share the projects' memory."""
         self._projects: dict[str, Project] = {}
         self._lock = threading.RLock()
 
@@ -94,14 +99,17 @@ class Projects:
                 del self._projects[project.id]
 
     def memory(self) -> int:
-        """Bytes that the learned classes of all projects take; called within a job, when no class changes."""
+        """Bytes that the learned classes of all projects and the annotations take."""
         with self._lock:
-            return sum(project.segmenter.memory() for project in self._projects.values())
+            return self.beside + sum(project.memory for project in self._projects.values())
 
     def check_memory(self, shots: int) -> None:
         """Raises Problem: 503 where `shots` more annotated photos would not fit, with as much again for their class."""
-        needed = shots * self.engine.size**2 * (3 * 4 + 1 + 1) * 2
-        if self.memory() + needed > self.limits.memory_mb * 1e6:
+        self.check_bytes(shots * self.engine.size**2 * (3 * 4 + 1 + 1) * 2)
+
+    def check_bytes(self, more: int) -> None:
+        """Raises Problem: 503 where so many bytes more would not fit."""
+        if self.memory() + more > self.limits.memory_mb * 1e6:
             raise Problem(
                 503,
                 f"The learned classes of all projects take {self.memory() / 1e6:.0f} MB, and the server keeps at most"

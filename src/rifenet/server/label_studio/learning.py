@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from rifenet.formats.run_lengths import Check
-from rifenet.server.label_studio.book import AnnotationIn, Book, Shot, TaskIn, digest_of
+from rifenet.server.label_studio.book import Annotation, AnnotationIn, Book, Shot, TaskIn, digest_of, packed
 from rifenet.server.label_studio.link import Link
 from rifenet.server.label_studio.regions import LabelingConfig, mask_of, prediction_of
 from rifenet.server.problem import Problem
@@ -41,6 +41,7 @@ class Labeling:
             if self.link.url is None:
                 raise Problem(503, "The server keeps no more labeling projects. Start it with a larger --projects.")
             del self._books[next(iter(self._books))]  # the one not used for longest; it can be asked for again
+            self.count()
         book = self._books[name] = self._books.pop(name) if name in self._books else Book(name)
         if book.config != config:
             book.config, book.known = config, False  # annotations that meant nothing before may mean something now
@@ -66,11 +67,23 @@ class Labeling:
                 )
             if self.link.url is not None:
                 book.annotations.clear()
-            for task in tasks:
-                known = TaskIn.model_validate(task)
-                for annotation in task.get("annotations") or []:
-                    book.note(known, AnnotationIn.model_validate(annotation))
+            assert book.config is not None
+            for annotation in await run_in_threadpool(_annotations, tasks, book.config):
+                self.note(book, annotation.id, annotation)
             book.known = True
+
+    def note(self, book: Book, id: int, annotation: Annotation | None) -> None:
+        """Takes what has become of an annotation. Raises Problem: 503 where the server has no memory for it."""
+        before = book.annotations.get(id)
+        more = (annotation.memory if annotation else 0) - (before.memory if before else 0)
+        if more > 0:
+            self.service.projects.check_bytes(more)
+        book.note(id, annotation)
+        self.count()
+
+    def count(self) -> None:
+        """Tells the projects what the books take of the memory that both share."""
+        self.service.projects.beside = sum(book.memory for book in self._books.values())
 
     async def read_and_learn(self, book: Book, again: bool) -> None:
         """Learns what changed, nobody waiting for it; `again` asks Label Studio for all annotations first."""
@@ -158,6 +171,7 @@ class Labeling:
                 del book.learned[label]
             for label in set(project.segmenter.classes) - set(shots):
                 project.segmenter.forget(label)
+                project.changed(label)
             for label, each in due.items():
                 self._learn_class(book, project, label, each, photos)
                 book.learned[label] = digest_of(each)
@@ -190,6 +204,7 @@ class Labeling:
             project.segmenter.learn(label, _Lazy(usable, photo_of), _Lazy(usable, mask_of_shot), replace=True)
         elif label in project.segmenter.classes:
             project.segmenter.forget(label)
+        project.changed(label)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
@@ -222,6 +237,17 @@ class _Nobody(Request):
 
 async def _never() -> Any:
     await asyncio.get_running_loop().create_future()
+
+
+def _annotations(tasks: list[Any], config: LabelingConfig) -> list[Annotation]:
+    """What tasks, as Label Studio exports them, mark."""
+    found = []
+    for task in tasks:
+        known = TaskIn.model_validate(task)
+        for annotation in task.get("annotations") or []:
+            if (kept := packed(known, AnnotationIn.model_validate(annotation), config)) is not None:
+                found.append(kept)
+    return found
 
 
 def _project(book: Book) -> str:

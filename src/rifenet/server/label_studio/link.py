@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
@@ -41,12 +42,16 @@ class _Opener:
     """
 
     def __init__(self, seconds: float) -> None:
-        self.late = False
-        self._seconds = seconds
+        self._seconds, self._deadline = seconds, time.monotonic() + seconds
         self._sockets: list[socket.socket] = []
         self._timer = threading.Timer(seconds, self._cut)
         self._timer.daemon = True
         self._timer.start()
+
+    @property
+    def late(self) -> bool:
+        """Whether the seconds are over."""
+        return time.monotonic() >= self._deadline
 
     def open(self, request: Request) -> Any:
         """The answer, to be closed by the caller."""
@@ -77,7 +82,6 @@ class _Opener:
         self._timer.cancel()
 
     def _cut(self) -> None:
-        self.late = True
         for each in self._sockets:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

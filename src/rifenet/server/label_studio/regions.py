@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from rifenet.formats.brush_rle import encode_brush
 from rifenet.formats.label_json import draw_region
@@ -62,15 +62,6 @@ class Region(BaseModel):
     original_height: int = Field(ge=1)
     image_rotation: float = 0
     value: dict[str, Any]
-
-    @field_validator("value")
-    @classmethod
-    def _packed(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """With run lengths as bytes, an eighth of a list's memory; what are none is refused when they are read."""
-        rle = value.get("rle")
-        if isinstance(rle, list) and all(isinstance(each, int) and 0 <= each < 256 for each in rle):
-            return {**value, "rle": bytes(rle)}
-        return value
 
 
 def read_config(text: str) -> LabelingConfig:
