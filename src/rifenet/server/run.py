@@ -18,6 +18,7 @@ from rifenet.server.clients import LOOPBACK
 from rifenet.server.connections import Connection, open_files
 from rifenet.server.label_studio.link import Link
 from rifenet.server.limits import Limits
+from rifenet.server.memory import give_back_memory
 
 MIN_TOKEN = 12
 _BACKLOG = 64  # connections that wait to be accepted
@@ -73,6 +74,7 @@ def serve(
         OSError: the address is not of this machine, or its port is taken.
     """
     check_exposure(host, token, names)
+    give_back_memory()
     hosts = (*LOOPBACK, *names) if host in LOOPBACK or names else None
     limits = _possible(limits or Limits(), open_files())
     app = create_app(engine, limits=limits, token=token, hosts=hosts, label_studio=label_studio)
