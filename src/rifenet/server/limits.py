@@ -25,7 +25,7 @@ class Limits:
     connections: int = _bound(512, "open connections, at most half of the files that the system lets the server open")
     queue: int = _bound(16, "requests that may wait for the model (503)")
     projects: int = _bound(64, "projects, that is browsers and clients, at a time (503)")
-    memory_mb: int = _bound(2000, "megabytes that the learned classes of all projects may take (503)")
+    memory_mb: int = _bound(2000, "megabytes that learned classes and annotations may take (503)")
     idle_minutes: int = _bound(120, "minutes after its last request that a project is kept")
 
     def __post_init__(self) -> None:
