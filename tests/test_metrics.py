@@ -187,13 +187,13 @@ def test_paired_difference_is_narrower_than_two_intervals_and_signed() -> None:
     counts[..., 1, 0] = 1000 * difficulty
     better[..., 1, 0] = 1000 * difficulty + 20
     class_ids = np.ones((1, 50), int)
-    low, high = metrics.bootstrap_difference(better, counts, class_ids, (1,))
+    low, high = metrics.bootstrap_miou(better, class_ids, (1,), other=counts)
     assert (low, high) == pytest.approx((0.02, 0.02), abs=1e-9)
     own_low, own_high = metrics.bootstrap_miou(counts, class_ids, (1,))
     assert own_high - own_low > 0.1
-    assert metrics.bootstrap_difference(counts, better, class_ids, (1,)) == pytest.approx((-high, -low))
+    assert metrics.bootstrap_miou(counts, class_ids, (1,), other=better) == pytest.approx((-high, -low))
     with pytest.raises(ValueError, match="same episodes"):
-        metrics.bootstrap_difference(counts, counts[:, :3], class_ids, (1,))
+        metrics.bootstrap_miou(counts, class_ids, (1,), other=counts[:, :3])
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=2, max_size=30))

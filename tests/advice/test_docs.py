@@ -43,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(shlex.split(BLOCKS["sh"])[1:]) == 0
-    assert "Annotate next, of 2" in capsys.readouterr().out
+    assert "Annotate next, out of 2" in capsys.readouterr().out
     told = json.loads((folder / "advice" / "advice.json").read_text())
     assert [shot["verdict"] for shot in told["shots"]] == ["good"] * 3
     assert min(shot["iou"] for shot in told["shots"]) > 0.5

@@ -34,7 +34,7 @@ def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     supports = sum(example.support for example in examples)
     assert page.count("<img ") == supports + 3 * (len(examples) - supports)
     assert "tiny" in page
-    assert "In training it saw dog." in page
+    assert "Its training included dog." in page
     assert demo.BUNDLED_MODEL not in page  # that is said of the bundled model alone
 
 
@@ -42,7 +42,7 @@ def test_the_bundled_model_is_called_what_it_is() -> None:
     model = {"name": "x", "hash": "y", "bundled": True, "classes_trained_on": ["cat"]}
     assert demo.model_notes({"model": model, "classes": [{"name": "dog"}]}) == [
         demo.BUNDLED_MODEL,
-        "In training it saw none of these classes.",
+        "Its training included none of these classes.",
     ]
     assert "bundled" in demo.BUNDLED_MODEL
 

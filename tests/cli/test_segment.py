@@ -218,7 +218,7 @@ def test_a_full_disk_keeps_what_is_done(
         assert main(words) == 1
         error = capsys.readouterr().err
         assert "No space left" in error
-        assert "the same command goes on from there" in error
+        assert "Run the same command again to resume" in error
         done = {path.name for path in out.glob("?.json")}
         assert 1 <= len(done) < 8
         for name in done:
@@ -248,7 +248,7 @@ def test_adapting_learns_from_the_photos_and_goes_on_as_one_run(
     assert "adopted" not in manifest(tmp_path / "plain")
     command = [*plain, str(out), "--adapt", "2"]
     assert main(command) == 0
-    assert "red learned also from: d.png" in capsys.readouterr().out
+    assert "red: extra examples from d.png" in capsys.readouterr().out
     first = manifest(out)
     assert [Path(shot["query"]).name for shot in first["adopted"]["photos"]["red"]] == ["d.png", "a.png"]
     assert first["adopted"]["photos"]["blue"] == []  # its only photo is the annotated one, once more

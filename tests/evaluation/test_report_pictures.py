@@ -181,7 +181,7 @@ def test_strips_show_the_episodes_that_were_scored(scenes: ImageIndex, tmp_path:
     with pytest.raises(ValueError, match="but its seeds draw others"):
         strip_sections(model, scenes, {**result, "seeds": [0, 5]}, "run", folder, tmp_path)
     model.scale.data.neg_()  # another model: it finds everything but the class
-    with pytest.raises(ValueError, match=r"Expected IoU .* as recorded .* Give the very model"):
+    with pytest.raises(ValueError, match=r"Expected IoU .* as recorded .* Give the model"):
         strip_sections(model, scenes, result, "run", folder, tmp_path)
 
 
@@ -213,9 +213,9 @@ def test_strips_of_other_folds_and_none_of_what_they_cannot_show(
     show = ["report", *map(str, results), "--strips", str(file), "--root", str(root), "--out", str(out)]
     assert main(show) == 0
     said = capsys.readouterr().err
-    assert f"{results[2]} has no strips: they show what the protocol pfenet scored, and this is of hsnet." in said
-    assert f"{results[3]} has no strips: its episodes are those of theirs.json" in said
-    assert f"{results[4]} has no strips: it was scored on other images than those of --root." in said
+    assert f"{results[2]} has no strips: strips need a result of the protocol pfenet, and this one is of hsnet." in said
+    assert f"{results[3]} has no strips: its episodes come from theirs.json" in said
+    assert f"{results[4]} has no strips: it was scored on other images than those in --root." in said
     assert said.count("has no strips") == 3
     text = out.read_text()
     assert text.count("## Episodes: ") == 2

@@ -36,6 +36,10 @@ def result(counts: EpisodeCounts, **changes: Any) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "protocol": {"name": "pfenet", "min_area": 2048, "absent_as_zero": False},
+        "dataset": {"name": "custom"},
+        "model": {"name": "small"},
+        "config": {},
+        "environment": {},
         "fold": 1,
         "shots": 1,
         "seeds": list(range(runs)),

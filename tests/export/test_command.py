@@ -91,7 +91,7 @@ def test_other_folders_are_left_alone(
     assert "Expected a new or empty folder, or an older export" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     assert main(["export", "--model", str(exported[1]), "--out", str(tmp_path / "out")]) == 1
-    assert "is an export. Give what it was made from" in capsys.readouterr().err
+    assert "is an export. Give the model that it was made from" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,9 @@ import pytest
 from PIL import Image
 from rendered import render, save_mask
 
-from rifenet import metrics
+import rifenet
 from rifenet.data.transforms import place, resize_and_pad, resize_mask, restore
-from rifenet.drawing import visualize
-from rifenet.formats.pictures import IGNORE, load_image, load_mask
+from rifenet.formats.pictures import load_image, load_mask
 
 
 @pytest.fixture
@@ -227,5 +227,10 @@ def test_place_refuses_nothing_to_place() -> None:
         place(0, 4, 10)
 
 
-def test_the_ground_floor_repeats_the_ignored_label_as_it_is() -> None:
-    assert metrics.IGNORE == visualize.IGNORE == IGNORE == 255
+def test_the_ignored_label_is_written_once() -> None:
+    package = Path(rifenet.__file__).parent
+    assert rifenet.IGNORE == 255
+    again = [
+        path for path in package.rglob("*.py") if re.search(r"^\w*IGNORE\w* *(: *\w+)? *= *255", path.read_text(), re.M)
+    ]
+    assert again == [package / "__init__.py"]

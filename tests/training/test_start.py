@@ -109,6 +109,14 @@ def test_a_model_that_does_not_fit_is_refused(first: Path, changes: dict[str, An
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_other_weights_of_the_same_backbone_are_refused(tmp_path: Path) -> None:
+    save_model(build_model(_model()), tmp_path / "model.safetensors", {})
+    model = build_model(_model())
+    model.backbone.load_state_dict({name: value * 1.5 for name, value in model.backbone.state_dict().items()})
+    with pytest.raises(ValueError, match=r"Expected the model of train\.start to have the run's backbone weights"):
+        start_from(str(tmp_path), model)  # type: ignore[arg-type]
+
+
 def test_there_is_nothing_to_start_from_in_a_prototype(tmp_path: Path) -> None:
     prototype = build_model(ModelConfig(kind="prototype", backbone="efficientnet_lite0", stride=16, pretrained=False))
     save_model(prototype, tmp_path / "model.safetensors", {}, with_backbone=True)
@@ -118,9 +126,11 @@ def test_there_is_nothing_to_start_from_in_a_prototype(tmp_path: Path) -> None:
 
 def test_a_shipped_file_lacks_the_auxiliary_head_which_starts_random(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    save_model(build_model(_model()), tmp_path / "model.safetensors", {}, with_backbone=True)
+    shipped = build_model(_model())
+    save_model(shipped, tmp_path / "model.safetensors", {}, with_backbone=True)
     torch.manual_seed(2)
     model = build_model(_model())
+    model.backbone.load_state_dict(shipped.backbone.state_dict())
     before = {name: value.clone() for name, value in trained_state(model).items()}
     start_from(str(tmp_path), model)  # type: ignore[arg-type]
     changed = {name for name, value in trained_state(model).items() if not torch.equal(value, before[name])}

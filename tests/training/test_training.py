@@ -17,16 +17,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_disk import tiny_disk
 
+from rifenet import load_model
 from rifenet.cli.main import main
 from rifenet.config import Config, DataConfig, ModelConfig, TrainConfig, from_dict, load_config, save_config, to_dict
 from rifenet.data.sources import open_dataset
 from rifenet.models import build_model
+from rifenet.models.backbones import imagenet_weights
 from rifenet.models.files.checkpoint import read_model, save_model, trained_state
 from rifenet.training import NonFiniteLoss, loop, train
 from rifenet.training.optim import build_optimizers, learning_rates
 from rifenet.training.selection import LEAST_AUROC
 from rifenet.training.split import base_split
-from rifenet.training.state import STATE_FILE
+from rifenet.training.state import LOCK_FILE, STATE_FILE, claimed
 
 
 @pytest.fixture(scope="module")
@@ -381,6 +383,75 @@ def test_other_images_or_features_are_refused_on_resume(voc: Path, tmp_path: Pat
     moved = dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(other)))
     with pytest.raises(ValueError, match="same images"):
         train(moved)
+
+
+def test_another_backbone_or_number_of_ranks_is_refused_on_resume(voc: Path, tmp_path: Path) -> None:
+    config = _config(voc, tmp_path / "run")
+    train(config, stop_at=1)
+    weights = Path(imagenet_weights("efficientnet_lite0"))
+    state = torch.load(weights, weights_only=True)
+    name = next(name for name, value in state.items() if value.dim() == 4)
+    torch.save({**state, name: state[name] * 1.01}, tmp_path / "other.pth")
+    changed = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=str(tmp_path / "other.pth")))
+    with pytest.raises(ValueError, match=r"model\.weights|same backbone"):
+        train(changed)
+    _change_progress(tmp_path / "run" / STATE_FILE, backbone="0123456789abcdef")
+    with pytest.raises(ValueError, match="same backbone"):
+        train(config)
+    _change_progress(tmp_path / "run" / STATE_FILE, backbone=None, ranks=2)
+    with pytest.raises(ValueError, match="same ranks, but 2 became 1"):
+        train(config)
+    _change_progress(tmp_path / "run" / STATE_FILE, ranks=None, classes=["dog"])
+    with pytest.raises(ValueError, match="same classes"):
+        train(config)
+    _change_progress(tmp_path / "run" / STATE_FILE, classes=None)  # as versions before wrote it
+    assert train(config, stop_at=2)["step"] == 2
+
+
+def _change_progress(path: Path, **entries: Any) -> None:
+    """Gives entries of a state's progress another value, or takes them out (None)."""
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["state"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    for name, value in entries.items():
+        header["progress"].pop(name, None)
+        if value is not None:
+            header["progress"][name] = value
+    save_file(tensors, path, {"state": json.dumps(header)})
+
+
+def test_two_trainings_do_not_share_a_folder(voc: Path, tmp_path: Path) -> None:
+    config = _config(voc, tmp_path / "run")
+    with claimed(tmp_path / "run"), pytest.raises(ValueError, match="another training writes there"):
+        train(config)
+    assert train(config, stop_at=1)["step"] == 1
+    assert not (tmp_path / "run" / LOCK_FILE).exists()
+
+
+def test_damaged_lines_of_the_log_are_dropped_with_a_word(
+    voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = _config(voc, tmp_path / "run")
+    train(config, stop_at=2)
+    log = tmp_path / "run" / "metrics.jsonl"
+    whole = log.read_text().splitlines()
+    log.write_text("\n".join([whole[0], "{damaged}", "[1]", '{"step": "x"}', whole[1], '{"step": 2, "lo']) + "\n")
+    capsys.readouterr()
+    train(config, stop_at=3)
+    assert "dropped 4 damaged lines" in " ".join(capsys.readouterr().err.split())
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_a_run_without_held_out_images_can_be_evaluated(voc: Path, tmp_path: Path) -> None:
+    train(_config(voc, tmp_path / "run", data__holdout=0.0, train__steps=2))
+    model = load_model(tmp_path / "run")
+    assert model.metadata["heldout_base_miou"] is None
+    assert "NaN" not in (tmp_path / "run" / "card.md").read_text(encoding="utf-8")
+    assert "NaN" not in (tmp_path / "run" / "state.json").read_text(encoding="utf-8")
+    line = ["evaluate", "--model", str(tmp_path / "run"), "--dataset", "pascal", "--root", str(voc), "--fold", "0"]
+    out = tmp_path / "result.json"
+    assert main([*line, "--episodes", "4", "--seeds", "0", "--min-area", "500", "--out", str(out)]) == 0
+    assert json.loads(out.read_text())["model"]["metadata"]["heldout_base_miou"] is None
 
 
 def test_a_full_disk_leaves_the_last_good_state(voc: Path, tmp_path: Path) -> None:

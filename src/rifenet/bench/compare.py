@@ -1,4 +1,4 @@
-"""Two benches side by side: what differs between them, and the ratio of every figure that both have."""
+"""Compares two benches: the fields that differ, and the ratio of every figure that both have."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
-"""Of `bench.json`; another number means that figures cannot be compared."""
+"""Format of `bench.json`. Figures of different formats cannot be compared."""
 SHAPE = ("model", "size", "shots", "batch")
-"""What tells a case from another."""
+"""Fields that identify a case."""
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """A bench as `rifenet bench --out` wrote it. Raises FileNotFoundError, or ValueError for any other file."""
+    """Reads a bench that `rifenet bench --out` wrote. Raises FileNotFoundError, or ValueError for any other file."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected a file of rifenet bench at {path}, but there is none.")
     try:
@@ -31,9 +31,9 @@ def compare(here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
     """Ratios here / there of the cases that both have.
 
     Returns:
-        `differs`: what is not the same, each as [here, there]: fields of machine and settings, and the models, sizes,
-        shots and batches measured. `cases`: for each case in both, its shape and `ratios`: by figure, that of the
-        `seconds` and that of the `units`.
+        `differs`: each difference as [here, there]: of machine and settings, and of the models, sizes, shots, batches
+        and weights measured. `cases`: for each common case its shape and its `ratios`, by figure, of `seconds` and
+        `units`.
     """
     differs = {
         name: [here[part].get(name), there[part].get(name)]

@@ -1,4 +1,4 @@
-"""Measures every case of a plan: times in seconds and units, peak memory of a fresh process."""
+"""Measures every case of a plan: times in seconds and units, and the peak memory of a fresh process."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from rifenet.models import Prototype, RiFeNet
 from rifenet.models.files.hub import bundled_model, load_model
 
 NOTE = (
-    "Seconds a call, all its images and classes together; units: over the median of one plain backbone forward on one "
-    "image. Weights are random where a case says so: they do not change the work."
+    "Seconds are those of one call, with all its images and classes. Units are seconds divided by the median of one "
+    "plain backbone forward on one image. Some cases have random weights, which do not change the work."
 )
 
 Track = Callable[[Iterable[int], int, str], Iterator[int]]
-"""Hands out the items, given their number and a label, and shows how far they are."""
+"""Yields the items and shows progress; takes the items, their number and a label."""
 Task = Callable[[], dict[str, float]]
-"""Does something once and says how many seconds it took, by name; `a.b` is a part of `a`."""
+"""Does some work once and returns its seconds by name; `a.b` is a part of `a`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +47,15 @@ class Plan:
     models: tuple[str, ...]
     """Architectures (random weights), or models as `rifenet.models.files.hub.load_model` takes them."""
     sizes: tuple[int, ...] = ()
-    """Sides of the network input, pixels; empty: a model's own, or 473 for a random ResNet and 321 for another."""
+    """Sides of the network input, pixels; empty takes the model's own, or 473 (ResNet) or 321 for random weights."""
     shots: tuple[int, ...] = (1,)
     batches: tuple[int, ...] = (1,)
     classes: tuple[int, ...] = (5,)
-    """Numbers of learned classes that one query meets; one class is always measured."""
+    """Numbers of learned classes to segment a query by; one class is always measured."""
     runs: int = 20
     warmup: int = 3
     training: bool = False
-    """Measure a training step too; its weights are always random."""
+    """Whether to measure a training step too; its weights are always random."""
     device: str = "auto"
     threads: int | None = None
 
@@ -92,7 +92,7 @@ class Plan:
 
 
 def default_model() -> str:
-    """The bundled model where there is one, else an architecture that suits a CPU."""
+    """The bundled model if there is one, else an architecture that suits a CPU."""
     return "default" if bundled_model().is_file() else "efficientnet_lite2"
 
 
@@ -103,11 +103,11 @@ def _own_size(model: str) -> int:
 
 
 def run(plan: Plan, track: Track) -> dict[str, Any]:
-    """Measures all cases of the plan; what it returns goes into `bench.json`.
+    """Measures all cases of the plan and returns the content of `bench.json`.
 
     Raises:
-        ValueError, FileNotFoundError: a model or device that is not there, or a model that cannot be trained.
-        OSError: a process that was to measure memory died.
+        ValueError, FileNotFoundError: a model or device is missing, or a model cannot be trained.
+        OSError: a process that measured memory died.
     """
     device = choose_device(plan.device)
     cases = [_measure_case(case, plan, device, track) for case in plan.cases()]
@@ -129,8 +129,8 @@ def run(plan: Plan, track: Track) -> dict[str, Any]:
 def machine(device: torch.device) -> dict[str, Any]:
     """Versions, device, threads and commit, as in result files, with the processor's name and cores.
 
-    `vnni`: whether the processor has instructions for products of 8 bits, which decides what those save; None where
-    nobody can say.
+    `vnni`: whether the processor has instructions for 8-bit products, on which the speed of int8 exports depends; None
+    if unknown.
     """
     from rifenet.evaluation.provenance import environment
 
@@ -153,7 +153,7 @@ def _measure_case(case: Case, plan: Plan, device: torch.device, track: Track) ->
     seconds = measure(tasks(model, case, device, plan), track(range(rounds), rounds, label), plan.warmup)
     return {
         **dataclasses.asdict(case),
-        "model": Path(case.model).name,  # a folder means nothing on another machine
+        "model": Path(case.model).name,  # the folder is of no use on another machine
         "kind": model.config.kind,
         "backbone": model.config.backbone,
         "weights": "random" if case.model in BACKBONES else "loaded",
@@ -163,7 +163,7 @@ def _measure_case(case: Case, plan: Plan, device: torch.device, track: Track) ->
 
 
 def clock_of(device: torch.device) -> Clock:
-    """Seconds, read once the device has done all that it was given."""
+    """A clock in seconds that waits for the device to finish its work."""
     wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device.type)
 
     def now() -> float:
@@ -175,9 +175,9 @@ def clock_of(device: torch.device) -> Clock:
 
 
 def tasks(model: RiFeNet | Prototype, case: Case, device: torch.device, plan: Plan) -> list[Task]:
-    """Everything that is timed in a case, in the order of the table."""
+    """The tasks that time a case, in the order of the table."""
     now = clock_of(device)
-    one_pass = unit(model, case, device)  # before the product makes the backbone faster
+    one_pass = unit(model, case, device)  # copied before the engine accelerates the backbone
     work = Workload(model, case, device, plan.threads)
     context, segmenter, photo = work.learn(), work.segmenter(), example_photo()
     pixels = load_image(photo)
@@ -212,7 +212,7 @@ def tasks(model: RiFeNet | Prototype, case: Case, device: torch.device, plan: Pl
 
 
 def timed(name: str, call: Callable[[], Any], now: Clock = time.perf_counter) -> Task:
-    """A task that is one call."""
+    """A task that times one call."""
 
     def task() -> dict[str, float]:
         started = now()
@@ -223,9 +223,9 @@ def timed(name: str, call: Callable[[], Any], now: Clock = time.perf_counter) ->
 
 
 def unit(model: RiFeNet | Prototype, case: Case, device: torch.device) -> Callable[[], Any]:
-    """One plain forward of the backbone, as it is now, on one image.
+    """One plain forward of the backbone on one image.
 
-    Of a copy, so that nothing which makes the product's backbone faster later makes the unit shorter.
+    It runs a copy, so that the unit does not shrink when the engine accelerates the backbone later.
     """
     backbone = copy.deepcopy(model.backbone).to(device)
     image = torch.rand(1, 3, case.size, case.size, device=device)
@@ -238,7 +238,7 @@ def unit(model: RiFeNet | Prototype, case: Case, device: torch.device) -> Callab
 
 
 def measure(tasks: list[Task], rounds: Iterable[int], warmup: int) -> dict[str, list[float]]:
-    """Runs every task once a round; seconds by name, without those of the first `warmup` rounds."""
+    """Runs every task once a round. Returns seconds by name, without the first `warmup` rounds."""
     seconds: defaultdict[str, list[float]] = defaultdict(list)
     for number in rounds:
         for task in tasks:
@@ -249,7 +249,7 @@ def measure(tasks: list[Task], rounds: Iterable[int], warmup: int) -> dict[str, 
 
 
 def figures(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """By name: median and quartiles (seconds), the median over that of `unit`, and the number of runs."""
+    """By name: median and quartiles in seconds, the median in units, and the number of runs."""
     unit = float(np.median(seconds["unit"]))
     table = {}
     for name, values in seconds.items():

@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work, in a process that does nothing else."""
+"""Measures the peak memory of a piece of work in a process that does nothing else."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from rifenet.bench.workload import Case, Workload, training_step
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What `function` returns in a new process, which inherits no memory. Raises OSError where that process dies."""
+    """Calls `function` in a new process, which inherits no memory. Raises OSError if the process dies."""
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             return pool.submit(function, *arguments).result()
     except BrokenProcessPool as error:
         raise OSError(
-            "Expected enough memory for a process of its own, but it died. Choose a smaller size or batch."
+            "Expected enough memory for the process that measures it, but the process died."
+            " Choose a smaller size or batch."
         ) from error
 
 
@@ -34,11 +35,14 @@ def peak_memory(
     classes: tuple[int, ...],
     checkpointed: bool = False,
 ) -> dict[str, float | None]:
-    """Peak memory in MiB of this process, which should be a fresh one: `import` before the work and `process` after it.
+    """Peak memory in MiB of this process, which should be a fresh one.
 
-    The work is two training steps (`checkpointed`: activations are computed again), or learning a class and two queries
-    by as many classes as the largest of `classes`.
-    `device` is what tensors took there, on CUDA; the others are None where the system does not tell.
+    The work is two training steps (`checkpointed` recomputes activations), or learning one class and two queries by as
+    many classes as the largest of `classes`.
+
+    Returns:
+        `import`: the peak before the work; `process`: the peak after it; None if the system does not report them.
+        `device`: the peak of tensors in CUDA memory; None on another device.
     """
     imported = peak_resident()
     step: Callable[[], None]
@@ -56,8 +60,8 @@ def peak_memory(
 
 
 def peak_resident() -> float | None:
-    """Peak memory of this process in MiB; None where the system does not tell."""
-    # On Linux a process starts with the ru_maxrss of the one that started it; VmHWM is its own.
+    """Peak memory of this process in MiB; None if the system does not report it."""
+    # On Linux a process inherits the ru_maxrss of its parent; VmHWM is its own.
     peak = of_status("VmHWM")
     if peak is not None:
         return peak
@@ -67,7 +71,7 @@ def peak_resident() -> float | None:
 
 
 def of_status(field: str, process: int | str = "self") -> float | None:
-    """A size in MiB that Linux tells of a process that runs: `VmRSS` now, `VmHWM` at its peak. None elsewhere."""
+    """Memory of a running process in MiB: `VmRSS` now, `VmHWM` at its peak. None except on Linux."""
     try:
         lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Where the time of a model goes: hooks around its own modules while it runs, nothing computed twice or differently."""
+"""Times the stages of a model by hooks around its modules while it runs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ PARTS = {
     "cross_attention": ("activation.layers.*.cross_attention",),
     "head": ("activated_projection", "residual", "head"),
 }
-"""Stage -> the modules that it consists of."""
+"""Name patterns of the modules of each stage."""
 WITHIN = ("self_attention", "cross_attention")
-"""Stages that are parts of the activation, so that they do not count twice."""
+"""Stages inside the activation; the sum of the stages leaves them out."""
 _ORDER = ("backbone", "projection", "prior", *list(PARTS)[2:], "upsample", "other")
 
 Clock = Callable[[], float]
-"""Seconds, read once the device has done all that it was given."""
+"""A clock in seconds that waits for the device to finish its work."""
 
 
 class StageClock:
-    """While entered, adds up in `seconds` the time inside the stages of `PARTS`, in `decode` and in the prior mask.
+    """A context that adds up, in `seconds`, the time of the stages of `PARTS`, of `decode` and of the prior mask.
 
-    The prior mask is no module; it is what `decode` does before its first one.
+    The prior mask is no module. Its time runs from the start of `decode` to the first module in it.
     """
 
     def __init__(self, model: nn.Module, now: Clock) -> None:
@@ -60,7 +60,7 @@ class StageClock:
     def __exit__(self, *exception: object) -> None:
         for handle in self._handles:
             handle.remove()
-        del self.model.decode  # the wrapper: the class's own is visible again
+        del self.model.decode  # removes the wrapper, so that the class's own method shows again
 
     def _watch(self, stage: str, module: nn.Module) -> None:
         started = 0.0
@@ -79,10 +79,10 @@ class StageClock:
 
 
 def profile(model: nn.Module, now: Clock, steps: dict[str, Callable[[Any], Any]]) -> dict[str, float]:
-    """Seconds of steps, each called with what the one before returned, and of the model's stages within them.
+    """Seconds of the steps and of the model's stages within them. Each step gets the result of the step before.
 
-    `upsample` is what the step `decode` takes beyond the model: resizing the logits and handing them over. `other` is
-    what no stage accounts for, so that all but the steps and the two attentions adds up to the whole.
+    `upsample` is the time of the step `decode` outside the model: resizing and copying the logits. `other` is the time
+    outside all stages. The stages, without the two attentions, add up to the time of the steps.
     """
     with StageClock(model, now) as clock:
         value, marks = None, [now()]

@@ -1,4 +1,4 @@
-"""What is measured: a model with inputs of one shape in memory, and the calls that a user's work is made of.
+"""The measured work: a model, inputs of one shape in memory, and the calls that make up a user's work.
 
 Shapes: B batch, K shots, U unlabeled images, S side of the square network input.
 """
@@ -42,7 +42,7 @@ class Case:
     batch: int
 
     def load(self) -> RiFeNet | Prototype:
-        """The model; random weights are the same at every call."""
+        """Loads the model; random weights are the same at every call."""
         if self.model not in BACKBONES:
             return load_model(self.model)
         torch.manual_seed(0)
@@ -50,7 +50,7 @@ class Case:
 
 
 class Workload:
-    """A model as the product runs it, with noise for pictures."""
+    """A model in the product's engine, with noise as pictures."""
 
     def __init__(self, model: RiFeNet | Prototype, case: Case, device: torch.device, threads: int | None) -> None:
         self.engine = TorchEngine(model, device=str(device), threads=threads)
@@ -72,7 +72,7 @@ class Workload:
         return self.engine.encode_query(self.queries, self.queries_valid)
 
     def query(self, context: Context, classes: int = 1) -> None:
-        """Segments B pictures by a number of classes that are known already."""
+        """Segments B pictures by `classes` learned classes."""
         features = self.encode_query()
         for _ in range(classes):
             self.engine.decode(features, context)
@@ -94,7 +94,7 @@ def square_mask(size: int) -> NDArray[np.uint8]:
 
 
 def example_photo() -> Path:
-    """A real photo, one of those that ship with the program."""
+    """One of the bundled photos."""
     return min(Path(str(files("rifenet") / "examples" / "photos")).glob("*.jpg"))
 
 
@@ -103,8 +103,8 @@ def training_step(
 ) -> Callable[[], None]:
     """One step of the paper's recipe on B episodes with `UNLABELED` images each, on a network with random weights.
 
-    Forward, losses, backward, clipping and both optimisers; the pictures are there already. `checkpointed`: as with
-    `train.checkpoint_activations`. Raises ValueError for a model that is not trained.
+    A step is forward, losses, backward, clipping and both optimisers; the pictures are in memory. `checkpointed` acts
+    as `train.checkpoint_activations`. Raises ValueError for a model that cannot be trained.
     """
     from rifenet.config import TrainConfig
     from rifenet.training import losses

@@ -1,4 +1,4 @@
-"""`rifenet ablate`: trains and scores each row of a grid, and writes one table with paired intervals."""
+"""`rifenet ablate`: trains and scores each row of a grid, and compares the rows in one table."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ if TYPE_CHECKING:
     from rifenet.config import Config
 
 PROGRAM = "rifenet ablate"
-DESCRIPTION = """Train and score each row of a grid, on its folds and with its seeds, below --train.out.
-Runs that rows, or grids with one --train.out, have in common are done once. After each run the table is rewritten:
-OUT/GRID.md for people, OUT/GRID.json for rifenet report."""
+DESCRIPTION = """Train and score each row of a grid, on each of its folds and with each of its seeds.
+Runs go into folders below --train.out. Rows that need the same run share it, and so do grids with the same --train.out.
+Each finished run updates the table: OUT/GRID.md for people, OUT/GRID.json for rifenet report."""
 EPILOG = """example:
   rifenet ablate --config configs/ablate_voc_mini.yaml --grid configs/grids/components.yaml \\
     --data.root VOC2012 --data.list_file voc_mini --train.out runs/ablation
-The same command goes on where it stopped and tries failed runs again. What the grid says of a row goes before the
-command line. Several processes with one --train.out share out the runs: start one for each device."""
+Run the same command again to resume it and to retry failed runs. A row's own options override the command line.
+To use several devices, start the command once for each: processes with the same --train.out divide the runs."""
 
 
 @needs("rifenet[train]")
 def main(argv: list[str]) -> int:
-    """Runs what is missing of the grid; 0, or 1 where a run failed."""
+    """Runs what the grid still lacks, and returns 0. Raises ValueError if a run failed."""
     parser = config_parser(PROGRAM, DESCRIPTION, EPILOG, argv)
-    parser.add_argument("--grid", required=True, metavar="FILE", help="YAML file of rows, folds and seeds")
-    parser.add_argument("--folds", type=str, default="", metavar="0,1,...", help="instead of the grid's own")
-    parser.add_argument("--seeds", type=str, default="", metavar="0,1,...", help="instead of the grid's own")
+    parser.add_argument("--grid", required=True, metavar="FILE", help="YAML file with rows, folds and seeds")
+    parser.add_argument("--folds", type=str, default="", metavar="0,1,...", help="folds to use instead of the grid's")
+    parser.add_argument("--seeds", type=str, default="", metavar="0,1,...", help="seeds to use instead of the grid's")
     arguments = parser.parse_args(argv)
     try:
         folds, seeds = (tuple(map(int, filter(None, text.split(",")))) for text in (arguments.folds, arguments.seeds))
     except ValueError:
-        parser.error("--folds and --seeds take whole numbers with commas between")
+        parser.error("--folds and --seeds take whole numbers, separated by commas")
     config = parsed_config(parser, arguments)
 
     from rifenet.evaluation.ablation import run_grid
@@ -42,23 +42,23 @@ def main(argv: list[str]) -> int:
     if config.train.devices != 1:
         raise ValueError(
             f"Expected train.devices 1, but got {config.train.devices}. Start the command once for each device: "
-            "processes with one --train.out share out the runs."
+            "processes with the same --train.out divide the runs."
         )
     grid = read_grid(arguments.grid, config, folds=folds, seeds=seeds)
     failures = run_grid(grid, config.train.out, train_and_score, note)
     print(f"Wrote {config.train.out}/{grid.name}.md")
     if failures:
         raise ValueError(
-            f"Expected every run to finish, but {len(failures)} failed: {', '.join(failures)}. Their reasons are above "
-            "and in the table; the same command tries them again."
+            f"Expected every run to finish, but {len(failures)} failed: {', '.join(failures)}. The reasons are above "
+            "and in the table. Run the same command to try them again."
         )
     return 0
 
 
 def train_and_score(config: Config) -> dict[str, Any]:
-    """The result of one run: trains or resumes it in `config.train.out`, then scores the model it kept.
+    """Trains or resumes one run in `config.train.out`, scores the model that it kept, and returns the result.
 
-    With `model.kind` prototype nothing is trained.
+    A prototype (`model.kind`) is scored without training.
     """
     from rifenet.cli.evaluate import episode_bar, named_by_backbone
     from rifenet.data.sources import open_dataset

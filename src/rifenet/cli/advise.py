@@ -1,4 +1,4 @@
-"""`rifenet advise`: which annotated photo hurts, and which photos to annotate next."""
+"""`rifenet advise`: warns of annotated photos that hurt, and suggests photos to annotate next."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, print_json, progress
+from rifenet.cli.options import add_engine, add_photos, photos_of
 
 if TYPE_CHECKING:
     from rifenet.advice import Advice
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """Prints the advice, writes it where `--out` says, and returns 0, whatever the advice is."""
+    """Prints the advice, writes it into `--out`, and returns 0, whatever the advice is."""
     arguments = _parser().parse_args(argv)
-    from rifenet.cli.segmented import photos_of
-
     annotated = {Path(path).resolve() for _, *pair in arguments.support for path in pair}
     out = Path(arguments.out) if arguments.out else None
     queries = photos_of(arguments.query, out, annotated) if arguments.query else []
@@ -53,27 +52,19 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rifenet advise",
-        description="Segments each annotated photo by what the others teach, warns of those that hurt, and says which"
-        " of the photos without masks to annotate next.",
+        description="Segments each annotated photo after learning from the others, and warns of annotated photos that"
+        " hurt. With --query it also suggests which photos to annotate next.",
         epilog="example: rifenet advise --support dog a.jpg a.png --support dog b.jpg b.png --query photos",
     )
-    add = parser.add_argument
-    add(
-        "--support",
-        nargs=3,
-        action="append",
-        required=True,
-        metavar=("CLASS", "PHOTO", "MASK"),
-        help="a shot, as for rifenet segment; once for each",
+    add_photos(
+        parser,
+        shot="an annotated photo (a shot), as in rifenet segment; repeat the option for each",
+        query_required=False,
     )
-    add("--query", nargs="+", action="extend", default=[], metavar="PATH", help="photos, or folders of photos")
-    add("--suggest", type=int, default=5, metavar="N", help="photos to name at most (default: %(default)s)")
-    add("--out", metavar="DIR", help="also write advice.json and advice.html, with pictures, into this folder")
-    add("--model", default="default", help="default (bundled), a run folder, a .safetensors file or hf:owner/name")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    add("--threads", type=int, help="CPU threads (default: torch's choice)")
-    add("--white-is-object", action="store_true", help="255 in a mask marks the class, too")
-    add("--json", action="store_true", help="print the advice as JSON")
+    add_engine(parser)
+    parser.add_argument("--suggest", type=int, default=5, metavar="N", help="suggest at most N photos (default: 5)")
+    parser.add_argument("--out", metavar="DIR", help="folder for advice.json and advice.html, which shows the photos")
+    parser.add_argument("--json", action="store_true", help="print the advice as JSON")
     return parser
 
 
@@ -90,7 +81,7 @@ def _print(advice: Advice) -> None:
         table.add_row(escape(shot.class_name), name, f"{100 * shot.iou:.0f}", escape(shot.reason))
     console.print(table)
     if advice.next:
-        table = Table("", "photo", "why", title=f"Annotate next, of {advice.looked_at}")
+        table = Table("", "photo", "why", title=f"Annotate next, out of {advice.looked_at}")
         for photo in advice.next:
             table.add_row(str(photo.rank), escape(Path(photo.source).name), escape(photo.reason))
         console.print(table)
@@ -99,14 +90,14 @@ def _print(advice: Advice) -> None:
 
 
 def _write(advice: Advice, shots: dict[str, list[tuple[str, str]]], out: Path) -> None:
-    """`advice.json`, and `advice.html` with the photos in it."""
+    """Writes `advice.json`, and `advice.html`, which shows the photos."""
     from rifenet.drawing.visualize import Report, render
     from rifenet.files import write_text
 
     table = [[shot.class_name, str(shot.number), f"{100 * shot.iou:.0f}", shot.verdict] for shot in advice.shots]
     report = Report(
         title="rifenet: advice on the annotation",
-        lead=f"{len(advice.shots)} annotated photos judged, {advice.looked_at} others looked at.",
+        lead=f"Judged {len(advice.shots)} annotated photos, and looked at {advice.looked_at} others.",
         header=("class", "shot", "IoU from the others", "verdict"),
         table=table,
         notes=[f"{query}: {reason}" for query, reason in advice.failed],
@@ -117,7 +108,7 @@ def _write(advice: Advice, shots: dict[str, list[tuple[str, str]]], out: Path) -
 
 
 def _shot_sections(advice: Advice, shots: dict[str, list[tuple[str, str]]]) -> Iterator[Section]:
-    """Each class: what to check on the left, the other shots beside it."""
+    """One section for each class: the shots to check on the left, the others beside them."""
     import numpy as np
 
     from rifenet.drawing.visualize import Figure, Section, overlay
@@ -138,7 +129,7 @@ def _shot_sections(advice: Advice, shots: dict[str, list[tuple[str, str]]]) -> I
 
 
 def _next_sections(advice: Advice) -> Iterator[Section]:
-    """The first suggestion on the left, the others beside it."""
+    """One section: the first suggestion on the left, the others beside it."""
     from PIL import Image
 
     from rifenet.drawing.visualize import Figure, Section

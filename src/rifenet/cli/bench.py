@@ -1,4 +1,4 @@
-"""`rifenet bench`: this machine's figures, as a table and JSON, and their ratio to those of another bench."""
+"""`rifenet bench`: measures this machine, and compares the figures with those of another bench."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.cli.console import print_json, progress
+from rifenet.cli.options import TRAINED, add_device, add_threads
 from rifenet.config import needs
 
 
 @needs("rifenet[train]")
 def main(argv: list[str]) -> int:
-    """Measures, writes `--out`, and prints."""
+    """Measures, writes `--out`, and prints the figures."""
     arguments = _parser().parse_args(argv)
     if arguments.out is not None and Path(arguments.out).is_dir():
         raise ValueError(f"Expected --out to be a file, but {arguments.out} is a folder.")
 
     if arguments.training or arguments.full:
-        import rifenet.training  # noqa: F401  (what is missing shows at once, not after minutes in another process)
+        import rifenet.training  # noqa: F401  (a missing package fails here, before minutes of measuring)
     from rifenet.bench import Plan, compare, default_model, read, run
 
-    other = None if arguments.against is None else read(arguments.against)  # first: measuring takes minutes
+    # A wrong file fails before minutes of measuring.
+    other = None if arguments.against is None else read(arguments.against)
     models = [default_model(), "resnet50"] if arguments.full else [default_model()]
     plan = Plan(
         models=tuple(arguments.backbones or models),
@@ -54,46 +56,54 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rifenet bench",
-        description="Measures times, stage by stage, and peak memory on this machine. Times are also given in units of"
-        " one plain forward of the backbone on one image, which makes them comparable between machines.",
+        description="Measures the time of each stage and the peak memory on this machine. Each time is also given in"
+        " units: one unit is one forward pass of the backbone on one image. Units allow comparing machines.",
         epilog="example: rifenet bench --backbones resnet50 --sizes 473 --shots 1 5 --out bench.json",
     )
     parser.add_argument(
         "--backbones",
         nargs="+",
         metavar="NAME",
-        help="architectures (with random weights), or models: default (bundled), a run folder, a .safetensors file or"
-        " hf:owner/name (default: the bundled model, else efficientnet_lite2)",
+        help=f"architectures, which get random weights, or models: {TRAINED} or hf:owner/name. Without it: the bundled"
+        " model, or efficientnet_lite2 if there is none",
     )
     parser.add_argument(
-        "--sizes", nargs="+", type=int, default=[], metavar="S", help="sides of the input in pixels (default: own size)"
+        "--sizes", nargs="+", type=int, default=[], metavar="S", help="input sides in pixels (default: the model's own)"
     )
-    parser.add_argument("--shots", nargs="+", type=int, metavar="K", help="shots of a learned class (default: 1)")
-    parser.add_argument("--batch", nargs="+", type=int, default=[1], metavar="B", help="images a query (default: 1)")
+    parser.add_argument("--shots", nargs="+", type=int, metavar="K", help="shots of each class (default: 1)")
+    parser.add_argument(
+        "--batch", nargs="+", type=int, default=[1], metavar="B", help="query images in a batch (default: 1)"
+    )
     parser.add_argument(
         "--classes",
         nargs="+",
         type=int,
         default=[5],
         metavar="N",
-        help="classes that a query meets, beside 1 (default: 5)",
+        help="numbers of learned classes to measure a query with, besides 1 (default: 5)",
     )
-    parser.add_argument("--training", action="store_true", help="measure a training step with 2 unlabeled images, too")
+    parser.add_argument("--training", action="store_true", help="also measure a training step with 2 unlabeled images")
     parser.add_argument(
-        "--full", action="store_true", help="all: also ResNet-50 (473 px), 1, 5 and 10 shots, training; takes long"
+        "--full",
+        action="store_true",
+        help="also measure ResNet-50 (473 px), 1, 5 and 10 shots, and training; takes long",
     )
-    parser.add_argument("--runs", type=int, default=20, help="runs of each; quote no figure of fewer than 20 (default)")
-    parser.add_argument("--warmup", type=int, default=3, help="rounds before the first that counts (default: 3)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
-    parser.add_argument("--against", metavar="FILE", help="print ratios to a bench that --out wrote, and what differs")
+    parser.add_argument(
+        "--runs", type=int, default=20, help="runs of each stage (default: 20); figures of fewer are too noisy to quote"
+    )
+    parser.add_argument("--warmup", type=int, default=3, help="unmeasured rounds at the start (default: 3)")
+    add_device(parser)
+    add_threads(parser, "torch")
+    parser.add_argument(
+        "--against", metavar="FILE", help="another bench that --out wrote: print the ratios to it, and what differs"
+    )
     parser.add_argument("--out", metavar="FILE", help="write the figures as JSON")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     return parser
 
 
 def _quiet_progress(items: Iterable[int], total: int, label: str) -> Iterator[int]:
-    # A bar that draws itself from a thread would take its time from what is measured.
+    # A thread that draws the bar would slow down the stages that are measured.
     return progress(items, total, label, auto_refresh=False)
 
 
@@ -110,7 +120,7 @@ def _print_tables(bench: dict[str, Any]) -> None:
         console.print(_times(case))
         for what, peak in case["peak_memory_mib"].items():
             parts = [f"{name} {value:.0f} MiB" for name, value in peak.items() if value is not None]
-            console.print(f"peak memory, {what.replace('_', ' ')}: {', '.join(parts) or 'not known here'}")
+            console.print(f"peak memory, {what.replace('_', ' ')}: {', '.join(parts) or 'unknown on this machine'}")
     if "against" in bench:
         console.print()
         _print_comparison(bench["against"], console)
@@ -142,11 +152,11 @@ def _table(*columns: str) -> Any:
 
 
 def _print_comparison(against: dict[str, Any], console: Any) -> None:
-    console.print(f"Here over {against['file']}; under 1 is faster here.", markup=False, highlight=False)
+    console.print(f"Ratios to {against['file']}; below 1, this bench is faster.", markup=False, highlight=False)
     for name, (here, there) in against["differs"].items():
         console.print(f"  differs: {name} {here} here, {there} there", markup=False, highlight=False)
     if not against["cases"]:
-        console.print("No case is in both: the model, size, shots and batch must be the same.")
+        console.print("The two benches have no case in common: a case is a model, size, shots and batch.")
     for case in against["cases"]:
         table = _table("seconds", "units")
         for name, ratio in case["ratios"].items():

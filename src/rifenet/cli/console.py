@@ -1,4 +1,4 @@
-"""What commands share on the terminal."""
+"""Output on the terminal, for all commands: progress bars, JSON, notes and warnings."""
 
 from __future__ import annotations
 
@@ -7,39 +7,47 @@ import json
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Item = TypeVar("Item")
 
 
-def progress(items: Iterable[Item], total: int, label: str, *, auto_refresh: bool = True) -> Iterator[Item]:
-    """The items, while a bar on stderr moves with them; there is none where stderr is no terminal.
+def progress_bar(*, auto_refresh: bool = True) -> Progress:
+    """A bar on stderr, removed at the end; disabled if stderr is no terminal.
 
-    Without `auto_refresh` the bar moves between items only, and nothing runs during one.
+    Without `auto_refresh` no thread redraws the bar: it moves only when it is advanced.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    options: dict[str, Any] = {"transient": True, "disable": not console.is_terminal, "auto_refresh": auto_refresh}
-    with Progress(*columns, console=console, **options) as bar:
+    hidden = not console.is_terminal
+    return Progress(*columns, console=console, transient=True, disable=hidden, auto_refresh=auto_refresh)
+
+
+def progress(items: Iterable[Item], total: int, label: str, *, auto_refresh: bool = True) -> Iterator[Item]:
+    """Yields the items, and advances a `progress_bar` after each."""
+    with progress_bar(auto_refresh=auto_refresh) as bar:
         yield from bar.track(items, total=total, description=label)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout, plain ASCII, so that any console and any program reads it."""
+    """Prints one JSON document on stdout, in plain ASCII, which every console and program can read."""
     print(json.dumps(value, indent=1))
 
 
 def note(text: str) -> None:
-    """A line for the user on stderr, so that stdout stays for results."""
+    """Prints a line for the user on stderr; stdout is for results."""
     print(text, file=sys.stderr)
 
 
 @contextlib.contextmanager
 def noted_warnings(leads: bool) -> Iterator[None]:
-    """Turns warnings for the user into one plain line each on the leading rank."""
+    """Prints each different UserWarning as one plain line, on the leading rank only."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield

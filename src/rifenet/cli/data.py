@@ -1,13 +1,12 @@
-"""`rifenet data index` and `rifenet data show`: what a dataset holds, and what the network gets to see of it."""
+"""`rifenet data index` counts what a dataset holds; `rifenet data show` draws episodes as the network sees them."""
 
 from __future__ import annotations
 
 import argparse
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rifenet.cli.console import note, print_json
+from rifenet.cli.console import note, noted_warnings, print_json
 from rifenet.config import DATASETS, FOLDS, PROTOCOLS
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ _EXAMPLES = """examples:
 
 
 def main(argv: list[str]) -> int:
-    """Runs `rifenet data ...`; returns the exit status. Raises ValueError or FileNotFoundError for unusable data."""
+    """Runs `rifenet data ...`, and returns 0. Raises ValueError or FileNotFoundError for unusable data."""
     options = _parser().parse_args(argv)
     from rifenet.data.sources import open_dataset
 
@@ -34,39 +33,45 @@ def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--dataset", choices=DATASETS, required=True, help="layout of the dataset")
     shared.add_argument("--root", required=True, help="folder of the dataset")
-    shared.add_argument("--list", default="", metavar="FILE", help="text file of image names to use instead of its own")
-    shared.add_argument("--part", choices=("train", "val"), default="train", help="which of its lists (default: train)")
-    shared.add_argument("--folds", choices=FOLDS, default=FOLDS[0], help="coco: how classes are parted")
+    shared.add_argument("--list", default="", metavar="FILE", help="image names to use instead of the dataset's list")
+    shared.add_argument("--part", choices=("train", "val"), default="train", help="list to read (default: train)")
+    shared.add_argument("--folds", choices=FOLDS, default=FOLDS[0], help="coco: how folds divide the classes")
     shared.add_argument(
-        "--min-area", type=int, default=2048, metavar="PX", help="a class counts in an image from so many pixels on"
+        "--min-area", type=int, default=2048, metavar="PX", help="smallest area of a class that counts (default: 2048)"
     )
     texts: dict[str, Any] = {"epilog": _EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = argparse.ArgumentParser(prog="rifenet data", description="Look into a dataset.", **texts)
+    parser = argparse.ArgumentParser(prog="rifenet data", description="Count or draw what a dataset holds.", **texts)
     actions = parser.add_subparsers(dest="action", required=True)
     scan = actions.add_parser(
-        "index", parents=[shared], help="count images, classes and pairs; name every bad file", **texts
+        "index", parents=[shared], help="count images, classes and pairs; name each unreadable file", **texts
     )
     scan.add_argument("--json", action="store_true", help="print JSON")
     show = actions.add_parser(
-        "show", parents=[shared], help="a contact sheet of episodes as the network sees them", **texts
+        "show", parents=[shared], help="draw a sheet of episodes as the network sees them", **texts
     )
-    show.add_argument("--fold", type=int, default=0)
-    show.add_argument("--shots", type=int, default=1, metavar="K")
+    show.add_argument("--fold", type=int, default=0, help="fold to draw episodes from (default: 0)")
+    show.add_argument("--shots", type=int, default=1, metavar="K", help="support images in an episode (default: 1)")
     show.add_argument("--size", type=int, metavar="PX", help="side of the network's input (default: 473; hsnet: 400)")
     show.add_argument(
-        "--protocol", choices=tuple(PROTOCOLS), default="pfenet", help="whose episodes; hsnet squashes them"
+        "--protocol", choices=tuple(PROTOCOLS), default="pfenet", help="rules of drawing; hsnet squashes the photos"
     )
-    show.add_argument("--seed", type=int, default=0)
-    show.add_argument("--episodes", type=int, default=6, metavar="N")
+    show.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
+    show.add_argument("--episodes", type=int, default=6, metavar="N", help="number of episodes (default: 6)")
     show.add_argument(
-        "--train", action="store_true", help="training episodes: base classes, random views, two unlabeled images"
+        "--train", action="store_true", help="show training episodes: base classes, random views, two unlabeled images"
     )
-    show.add_argument("--out", type=Path, default=Path("episodes.png"), metavar="FILE", help="default: episodes.png")
+    show.add_argument(
+        "--out",
+        type=Path,
+        default=Path("episodes.png"),
+        metavar="FILE",
+        help="picture to write (default: episodes.png)",
+    )
     return parser
 
 
 def summary(index: ImageIndex, min_area: int) -> dict[str, Any]:
-    """What `rifenet data index --json` prints."""
+    """The counts that `rifenet data index --json` prints."""
     images = {class_id: index.images_of(class_id, min_area) for class_id in range(1, len(index.class_names) + 1)}
     return {
         "dataset": index.dataset,
@@ -125,7 +130,9 @@ def _index(index: ImageIndex, options: argparse.Namespace) -> int:
         folds.add_row(str(row["fold"]), ", ".join(row["novel"][:20] + more), *pairs, f"{row['images_without_novel']:,}")
     console.print(classes)
     console.print(folds)
-    console.print(f"Pairs of an image and a class: with {enough}, of those of any area.")
+    console.print(
+        f"A pair is an image and a class in it. The first number counts pairs with {enough}, the second all pairs."
+    )
     console.print(f"{len(found['bad_files']):,} files left out" + (":" if found["bad_files"] else "."))
     for row in found["bad_files"]:
         console.print(f"  {row['file']}: {row['reason']}", soft_wrap=True)
@@ -138,7 +145,7 @@ def _show(index: ImageIndex, options: argparse.Namespace) -> int:
     from rifenet.drawing.visualize import contact_sheet
 
     if options.train and options.protocol != "pfenet":
-        raise ValueError(f"Expected no protocol with --train, but got {options.protocol}. Leave one of them out.")
+        raise ValueError(f"Expected no protocol with --train, but got {options.protocol}. Leave one of the two out.")
     if options.episodes < 1:
         raise ValueError(f"Expected at least 1 episode, but got {options.episodes}.")
     novel, base = index.novel_classes(options.fold), index.base_classes(options.fold)
@@ -152,8 +159,7 @@ def _show(index: ImageIndex, options: argparse.Namespace) -> int:
             note(f"warning: {name} is left out: {reason}.")
         loaded: Any = data.TrainingEpisodes(pool, config, seed=options.seed, episodes=options.episodes)
     else:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
+        with noted_warnings(True):
             listed = data.evaluation_episodes(
                 index,
                 novel,
@@ -163,8 +169,6 @@ def _show(index: ImageIndex, options: argparse.Namespace) -> int:
                 min_area=options.min_area,
                 protocol=options.protocol,
             )
-        for warning in caught:
-            note(f"warning: {warning.message}")
         loaded = data.EvaluationEpisodes(index, listed, size, squashed=options.protocol == "hsnet")
     strips = [_strip(loaded[i], index) for i in range(len(loaded))]
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +178,7 @@ def _show(index: ImageIndex, options: argparse.Namespace) -> int:
 
 
 def _strip(episode: dict[str, Any], index: ImageIndex) -> Image.Image:
-    """Query, supports and unlabeled views of one loaded episode, masks painted in."""
+    """One loaded episode as a row: query, supports and unlabeled views, with the masks drawn over them."""
     import numpy as np
     from PIL import Image
 

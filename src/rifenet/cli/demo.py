@@ -1,4 +1,4 @@
-"""`rifenet demo`: learns the classes of the photos that ship with the program from some of them, segments the rest."""
+"""`rifenet demo`: learns classes from some of the bundled photos, and segments the others."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 from rifenet import __version__
 from rifenet.cli.console import print_json, progress
+from rifenet.cli.options import add_engine
 from rifenet.drawing import visualize
 from rifenet.drawing.visualize import Figure, Report, Section
 from rifenet.examples.samples import Example, load_examples
@@ -30,21 +31,15 @@ SCORES = ("alone", "together")
 
 
 def main(argv: list[str]) -> int:
-    """Writes `report.html` and `result.json`, and prints the table."""
+    """Writes `report.html` and `result.json`, and prints a table of scores."""
     parser = argparse.ArgumentParser(
         prog="rifenet demo",
-        description="Learns the classes of some annotated photos that ship with the program, all at once, segments the"
-        " others, scores the masks, and writes report.html.",
+        description="Learns several classes at once from annotated photos that ship with the program. Segments the"
+        " other bundled photos, scores the masks, and writes report.html.",
         epilog="example: rifenet demo --out demo",
     )
-    parser.add_argument("--out", default="demo", metavar="DIR", help="folder of the report (default: ./demo)")
-    parser.add_argument(
-        "--model",
-        default="default",
-        help="default (bundled), a run folder, a .safetensors file, an export folder or hf:owner/name",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: the library's choice)")
+    parser.add_argument("--out", default="demo", metavar="DIR", help="folder for the report (default: ./demo)")
+    add_engine(parser)
     parser.add_argument("--json", action="store_true", help="print result.json")
     arguments = parser.parse_args(argv)
 
@@ -97,10 +92,10 @@ def main(argv: list[str]) -> int:
 
 
 def segment_examples(segmenter: Segmenter, classes: list[str], examples: list[Example], label: str) -> list[Result]:
-    """Learns every class from its supports, then segments the other photos by all classes at once."""
+    """Learns every class from its supports, then segments the other photos with all classes at once."""
     for name in classes:
         shots = [example for example in examples if example.support and name in example.classes]
-        # A support's mask may show other classes, too: those pixels are background of this one.
+        # A mask may show several classes. Pixels of the other classes are background for this one.
         masks = [load_mask(shot.mask) for shot in shots]
         wanted = classes.index(name) + 1
         own = [binary_mask(mask, wanted) for mask in masks]
@@ -110,10 +105,10 @@ def segment_examples(segmenter: Segmenter, classes: list[str], examples: list[Ex
 
 
 def score(results: list[Result], truths: list[Any], classes: list[str]) -> dict[str, dict[str, float]]:
-    """IoU of each class in two ways, pixels summed over photos.
+    """IoU of each class, from the pixels of all photos together, in two ways.
 
-    `alone`: only photos that show the class, each segmented by it alone, as few-shot benchmarks do. `together`: all
-    photos, by the mask of all classes at once as `segment` gives it.
+    - `alone`: uses only photos that show the class, and segments them with this class alone, as few-shot benchmarks do.
+    - `together`: uses all photos, and the mask of all classes that `segment` gives.
     """
     from rifenet.metrics import IoUMeter, class_iou, intersection_union
 
@@ -131,7 +126,7 @@ def score(results: list[Result], truths: list[Any], classes: list[str]) -> dict[
 
 
 def table(outcome: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, the mean last, for the terminal and the page."""
+    """Header and rows for the terminal and the page; the last row is the mean."""
     header, columns = ["class", "shots", "photos"], []
     for kind in SCORES:
         for label, shown in (("model", "IoU"), ("prototype", "prototype")):
@@ -155,7 +150,7 @@ def table(outcome: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def report(
     outcome: dict[str, Any], examples: list[Example], queries: list[Example], results: list[Result], truths: list[Any]
 ) -> Report:
-    """The page: figures, then for each class its supports beside query, prediction and truth."""
+    """The page: the scores, then for each class its supports beside query, prediction and truth."""
     classes = [entry["name"] for entry in outcome["classes"]]
     header, rows = table(outcome)
     sections = []
@@ -178,24 +173,24 @@ def report(
     shots = sum(entry["shots"] for entry in outcome["classes"])
     return Report(
         title="rifenet: few-shot segmentation of real photos",
-        lead=f"{len(classes)} classes learned at once from {shots} annotated photos, then looked for in {len(queries)}"
-        " others.",
+        lead=f"The model learned {len(classes)} classes at once from {shots} annotated photos, and segmented"
+        f" {len(queries)} other photos.",
         header=header,
         table=rows,
         legend=classes,
         notes=(
             " ".join([f"Model: {model['name']} ({model['hash']}).", *model_notes(outcome)]),
-            "IoU in percent, pixels summed over photos. Alone: only the photos that show the class, segmented by that"
-            " class alone. Together: all photos, all classes competing for each pixel.",
+            "IoU in percent, from the pixels of all photos together. Alone: only photos that show the class, segmented"
+            " with that class alone. Together: all photos; all classes compete for each pixel.",
             *(
-                ["prototype: the training-free baseline with the same frozen backbone and the same supports."]
+                ["Prototype: a baseline without training, with the same frozen backbone and the same supports."]
                 if "prototype_together" in outcome["mean"]
                 else []
             ),
-            f"{outcome['seconds']:.0f} seconds on this machine for all of it.",
+            f"The demo took {outcome['seconds']:.0f} seconds on this machine.",
         ),
         sections=sections,
-        footer=f"rifenet {outcome['rifenet']}. Photos: Flickr users, by way of COCO 2017; masks: COCO, CC BY 4.0."
+        footer=f"rifenet {outcome['rifenet']}. Photos: Flickr users, from COCO 2017; masks: COCO, CC BY 4.0."
         " Sources in rifenet/examples/ATTRIBUTION.md.",
     )
 
@@ -206,12 +201,14 @@ def model_notes(outcome: dict[str, Any]) -> list[str]:
     notes = [BUNDLED_MODEL] if model["bundled"] else []
     if model["classes_trained_on"] is not None:
         seen = [entry["name"] for entry in outcome["classes"] if entry["name"] in model["classes_trained_on"]]
-        notes.append(f"In training it saw {', '.join(seen)}." if seen else "In training it saw none of these classes.")
+        notes.append(
+            f"Its training included {', '.join(seen)}." if seen else "Its training included none of these classes."
+        )
     return notes
 
 
 def _row(result: Result, truth: Any, class_id: int, classes: list[str]) -> tuple[Figure, Figure, Figure]:
-    """Query, prediction with its IoU and what else it claims to see, and truth."""
+    """Query, prediction and truth; the caption gives the IoU and the classes that the prediction adds by mistake."""
     from rifenet.metrics import class_iou, intersection_union
 
     target = binary_mask(truth, class_id)
@@ -241,4 +238,4 @@ def _print_table(outcome: dict[str, Any], out: Path) -> None:
     console.print(grid)
     for text in model_notes(outcome):
         console.print(text, markup=False, highlight=False)
-    console.print(f"{out / 'report.html'} shows the pictures.", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Open {out / 'report.html'} to see the pictures.", markup=False, highlight=False, soft_wrap=True)

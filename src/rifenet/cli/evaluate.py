@@ -1,4 +1,4 @@
-"""`rifenet evaluate`: scores a model, and the training-free baseline beside it, on novel classes (protocols.md)."""
+"""`rifenet evaluate`: scores a model on novel classes, and the training-free baseline on request (protocols.md)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rifenet.cli.console import noted_warnings, print_json
+from rifenet.cli.console import noted_warnings, print_json, progress_bar
+from rifenet.cli.options import TRAINED
 from rifenet.config import (
     BACKBONES,
     DATASETS,
@@ -37,7 +38,7 @@ _EXAMPLE = """examples:
 
 @needs("rifenet[train]")
 def main(argv: list[str]) -> int:
-    """Scores, writes the result file or files, and returns 0."""
+    """Scores one or two models, writes a result file for each, and returns 0."""
     options = _parse(argv)
     fabric = _fabric(options.device)
 
@@ -49,16 +50,13 @@ def main(argv: list[str]) -> int:
     from rifenet.evaluation.presence import judged_presence
     from rifenet.evaluation.protocol import drawn_episodes, evaluate, settled
     from rifenet.evaluation.result_file import write_result
-    from rifenet.models.files.checkpoint import identify
+    from rifenet.files import expect_writable
 
     if options.threads:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device) if fabric is None else fabric.device
     leads = fabric is None or fabric.is_global_zero
     model = _load(options)
-    if options.set:
-        model.config = with_test_options(model.config, options.set)
-        identify(model)
     watched = leads and sys.stderr.isatty()
     index = open_dataset(
         options.dataset,
@@ -76,6 +74,8 @@ def main(argv: list[str]) -> int:
     runs: dict[Path, tuple[Any, str]] = {options.out: (model, options.name)}
     if options.baseline:
         runs[options.out.with_name(f"{options.out.stem}-prototype.json")] = (_baseline(model), "")
+    if leads:
+        expect_writable(*runs)
     printed: list[dict[str, Any]] = []
     for out, (scored, name) in runs.items():
         with noted_warnings(leads), episode_bar(config, fabric) as progress:
@@ -96,57 +96,57 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     data, rules = DataConfig(), EvalConfig()
     parser = argparse.ArgumentParser(
         prog="rifenet evaluate",
-        description="Score a model on the novel classes of a fold: exactly N episodes for each seed.",
+        description="Score a model on the novel classes of a fold, over exactly N episodes for each seed.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", default="default", help="default, a run folder, a .safetensors file, hf:owner/name, or prototype")
+    add("--model", default="default", help=f"{TRAINED}, hf:owner/name, or prototype (the training-free baseline)")
     add("--backbone", choices=BACKBONES, help="backbone of --model prototype")
-    add("--weights", default="", metavar="FILE", help="ImageNet weights of the backbone, where no package has them")
-    add("--baseline", action="store_true", help="also score the training-free prototype on the model's own backbone")
-    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=f"unlike training: {', '.join(TEST_OPTIONS)}")
-    add("--name", default="", help="what tables call the model (default: its own name)")
+    add("--weights", default="", metavar="FILE", help="the backbone's ImageNet weights, if no package brings them")
+    add("--baseline", action="store_true", help="also score the training-free prototype with the model's own backbone")
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=f"options to change: {', '.join(TEST_OPTIONS)}")
+    add("--name", default="", help="name of the model in tables (default: its own)")
     add("--dataset", choices=DATASETS, required=True, help="layout of the dataset")
     add("--root", required=True, metavar="DIR", help="folder of the dataset")
-    add("--list-file", default="", metavar="FILE", help="image names to use instead of the dataset's own test list")
+    add("--list-file", default="", metavar="FILE", help="image names to use instead of the dataset's test list")
     add("--fold", type=int, default=data.fold, help="fold whose novel classes are scored (default: %(default)s)")
-    add("--folds", choices=FOLDS, default=data.folds, help="coco: how classes are parted (default: %(default)s)")
-    add("--shots", type=int, metavar="K", help=f"support images an episode (default: {data.shots})")
-    add("--protocol", choices=tuple(PROTOCOLS), default=rules.protocol, help="default: %(default)s")
-    add("--episodes", type=int, metavar="N", help="episodes a seed (default: 1000; pfenet on COCO: 5000)")
-    add("--seeds", type=_seeds, metavar="0,1,...", help="one run of N each (default: 0,1,2,3,4; hsnet: 0)")
-    add("--min-area", type=int, metavar="PX", help=f"pixels from which on a class counts (default: {data.min_area})")
-    add("--original-size", action="store_true", help="hsnet: score at the original size, not the network's")
-    add("--vote", action="store_true", help="hsnet, K > 1: each shot alone, then a vote, not one pass over all")
-    add("--unlabeled", type=int, default=0, metavar="U", help="photos of the class without masks that teach it besides")
-    add("--episodes-from", type=Path, metavar="FILE", help="JSON list of episodes to score instead of the protocol's")
-    add("--save-episodes", type=Path, metavar="FILE", help="write the scored episodes as such a list")
-    add("--absent-as-zero", action="store_true", help="count a class without episodes as 0, as published codes do")
+    add("--folds", choices=FOLDS, default=data.folds, help="coco: how folds divide the classes (default: %(default)s)")
+    add("--shots", type=int, metavar="K", help=f"support images in an episode (default: {data.shots})")
+    add("--protocol", choices=tuple(PROTOCOLS), default=rules.protocol, help="rules of scoring (default: %(default)s)")
+    add("--episodes", type=int, metavar="N", help="episodes for each seed (default: 1000; pfenet on COCO: 5000)")
+    add("--seeds", type=_seeds, metavar="0,1,...", help="each seed draws N episodes (default: 0,1,2,3,4; hsnet: 0)")
+    add("--min-area", type=int, metavar="PX", help=f"smallest area of a class that counts (default: {data.min_area})")
+    add("--original-size", action="store_true", help="hsnet: score masks at the photo's size, not the network's")
+    add("--vote", action="store_true", help="hsnet, K > 1: segment with each shot alone, and let the shots vote")
+    add("--unlabeled", type=int, default=0, metavar="U", help="also learn the class from U photos without masks")
+    add("--episodes-from", type=Path, metavar="FILE", help="JSON list of episodes to score; replaces the drawn ones")
+    add("--save-episodes", type=Path, metavar="FILE", help="write the scored episodes as a list for --episodes-from")
+    add("--absent-as-zero", action="store_true", help="count a class without episodes as 0, as published code does")
     add("--image-size", type=int, metavar="PX", help="side of the network's input (default: the model's; hsnet: 400)")
-    add("--batch-size", type=int, default=rules.batch_size, help="episodes loaded together; changes no digit")
-    add("--workers", type=int, default=rules.workers, help="loader processes; changes no digit")
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-    add("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
-    add("--presence", type=int, default=0, metavar="N", help="also judge confidence on N photos with and N without")
+    add("--batch-size", type=int, default=rules.batch_size, help="episodes loaded together; has no effect on scores")
+    add("--workers", type=int, default=rules.workers, help="loader processes; has no effect on scores")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
+    add("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+    add("--presence", type=int, default=0, metavar="N", help="also check confidence, on N photos with and N without")
     add("--json", action="store_true", help="print the results as JSON")
-    add("--out", type=Path, default=Path("result.json"), metavar="FILE", help="default: %(default)s")
+    add("--out", type=Path, default=Path("result.json"), metavar="FILE", help="result file (default: %(default)s)")
     options = parser.parse_args(argv)
     if (options.model == "prototype") != (options.backbone is not None):
-        parser.error("--backbone belongs to --model prototype, which needs it")
+        parser.error("give --backbone with --model prototype, and only with it")
     if options.model == "prototype" and options.baseline:
         parser.error("--baseline is for a trained model; --model prototype is the baseline itself")
     if options.model == "prototype" and options.set:
-        parser.error("--set is for a trained model; the prototype takes photos as they are, and masks by its own rule")
+        parser.error("--set is for a trained model; the prototype has no such options")
     if options.protocol == "hsnet" and (options.min_area is not None or options.unlabeled):
         parser.error("--min-area and --unlabeled belong to --protocol pfenet; hsnet has neither")
     if options.protocol != "hsnet" and (options.original_size or options.vote):
         parser.error("--original-size and --vote belong to --protocol hsnet")
     if options.presence and options.unlabeled:
-        parser.error("--presence judges classes as their supports alone teach them; leave --unlabeled out")
+        parser.error("--presence learns classes from their supports alone; leave --unlabeled out")
     own = (options.shots, options.episodes, options.seeds, options.unlabeled)
     if options.episodes_from and own != (None, None, None, 0):
-        parser.error("--episodes-from brings its own shots, episodes, seeds and unlabeled; leave those options out")
+        parser.error("--episodes-from sets shots, episodes, seeds and unlabeled itself; leave those options out")
     return options
 
 
@@ -154,11 +154,11 @@ def _seeds(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected whole numbers with commas between, but got {text!r}") from error
+        raise argparse.ArgumentTypeError(f"expected whole numbers separated by commas, but got {text!r}") from error
 
 
 def _config(options: argparse.Namespace, model_size: int | None) -> Config:
-    """What the options say; the rest is the protocol's own, over the size that the model was trained at."""
+    """The config of the options. The protocol fills what they leave open; `model_size` is the training size."""
     default = DataConfig()
     data = DataConfig(
         dataset=options.dataset,
@@ -187,11 +187,16 @@ def _config(options: argparse.Namespace, model_size: int | None) -> Config:
 
 def _load(options: argparse.Namespace) -> RiFeNet | Prototype:
     from rifenet.models import build_model
+    from rifenet.models.files.checkpoint import identify
     from rifenet.models.files.hub import load_model
 
-    if options.model != "prototype":
-        return load_model(options.model, weights=options.weights)
-    return named_by_backbone(build_model(kind="prototype", backbone=options.backbone, weights=options.weights))
+    if options.model == "prototype":
+        return named_by_backbone(build_model(kind="prototype", backbone=options.backbone, weights=options.weights))
+    model = load_model(options.model, weights=options.weights)
+    if options.set:
+        model.config = with_test_options(model.config, options.set)
+        identify(model)
+    return model
 
 
 def _baseline(model: RiFeNet | Prototype) -> RiFeNet | Prototype:
@@ -201,7 +206,7 @@ def _baseline(model: RiFeNet | Prototype) -> RiFeNet | Prototype:
 
 
 def named_by_backbone(prototype: RiFeNet | Prototype) -> RiFeNet | Prototype:
-    """The prototype with the hash of its backbone for its own: it has no other weights."""
+    """The prototype, named by its backbone's hash: it has no other weights."""
     from rifenet.models.files.checkpoint import backbone_hash
 
     prototype.hash = backbone_hash(prototype)
@@ -209,7 +214,7 @@ def named_by_backbone(prototype: RiFeNet | Prototype) -> RiFeNet | Prototype:
 
 
 def _fabric(device: str) -> Fabric | None:
-    """The process group that torchrun or Slurm asks for; None where this is the only process."""
+    """The process group under torchrun or Slurm; None for a single process."""
     from rifenet.training.distributed import launch, launched_ranks
 
     return launch(device) if launched_ranks() else None
@@ -217,18 +222,17 @@ def _fabric(device: str) -> Fabric | None:
 
 @contextlib.contextmanager
 def episode_bar(config: Config, fabric: Fabric | None) -> Iterator[Callable[[int], None] | None]:
-    """A progress bar over this rank's share, on the leading rank's terminal; `config` is settled."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    """A progress bar over this rank's episodes; None if stderr is no terminal or this rank does not lead.
 
-    console = Console(stderr=True)
-    if not console.is_terminal or (fabric is not None and not fabric.is_global_zero):
+    `config` is settled.
+    """
+    bar = progress_bar()
+    if bar.disable or (fabric is not None and not fabric.is_global_zero):
         yield None
         return
     assert config.eval.episodes is not None
     ranks = 1 if fabric is None else fabric.world_size
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with bar:
         task = bar.add_task("Episodes", total=config.eval.episodes * len(config.eval.seeds) // ranks)
         yield lambda done: bar.advance(task, done)
 

@@ -1,4 +1,4 @@
-"""`rifenet export`: a model as ONNX graphs, which run without torch."""
+"""`rifenet export`: writes a model as ONNX graphs, which run without torch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.cli.console import note, print_json
+from rifenet.cli.options import add_model, add_threads, photos_in
 from rifenet.config import needs
-from rifenet.formats.pictures import PHOTO_SUFFIXES
 
 
 def main(argv: list[str]) -> int:
-    """Writes the folder once its masks are those of torch, and says how near they are."""
+    """Writes the folder if the masks of its graphs agree with those of torch, and prints how closely."""
     arguments = _parser().parse_args(argv)
     photos = _photos(arguments.calibration, arguments.int8)
     with needs("rifenet[export]"):
@@ -21,7 +21,9 @@ def main(argv: list[str]) -> int:
     from rifenet.engines.torch import TorchEngine
 
     if is_export(arguments.model):
-        raise ValueError(f"Expected a model to export, but {arguments.model} is an export. Give what it was made from.")
+        raise ValueError(
+            f"Expected a model to export, but {arguments.model} is an export. Give the model that it was made from."
+        )
     engine = TorchEngine.load(arguments.model, device="cpu", threads=arguments.threads)
     card = export(
         engine,
@@ -40,21 +42,19 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rifenet export",
-        description="Writes a model as three ONNX graphs and a card, checked against torch on real photos. What takes"
-        " --model takes the folder, and then needs ONNX Runtime instead of torch.",
+        description="Writes a model as three ONNX graphs and a card, and checks them against torch on real photos. Give"
+        " the folder as --model to other commands: they then use ONNX Runtime instead of torch.",
         epilog="example: rifenet export --out exported && rifenet demo --model exported",
     )
-    parser.add_argument(
-        "--model", default="default", help="default (bundled), a run folder, a .safetensors file or hf:owner/name"
-    )
-    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or an older export to replace")
-    parser.add_argument("--int8", action="store_true", help="the backbone computes in 8 bits: faster, a little coarser")
+    add_model(parser, exports=False)
+    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder, or an earlier export to replace")
+    parser.add_argument("--int8", action="store_true", help="run the backbone in 8 bits: faster, slightly less exact")
     parser.add_argument(
         "--calibration",
         metavar="FOLDER",
-        help="with --int8: photos like those to be segmented (default: those that ship with the program)",
+        help="with --int8: a folder of photos like those to segment (default: the bundled photos)",
     )
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    add_threads(parser, "torch")
     parser.add_argument("--json", action="store_true", help="print the card as JSON")
     return parser
 
@@ -63,21 +63,20 @@ def _photos(folder: str | None, int8: bool) -> list[Path]:
     if folder is None:
         return []
     if not int8:
-        raise ValueError("Expected --int8 with --calibration, but got --calibration alone. Only 8 bits need photos.")
+        raise ValueError(
+            "Expected --int8 with --calibration, but got --calibration alone. Add --int8, or leave --calibration out."
+        )
     path = Path(folder)
     if not path.is_dir():
         raise FileNotFoundError(f"Expected a folder of photos at {path}, but there is none.")
-    photos = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file())
-    if not photos:
-        raise ValueError(f"Expected photos ({', '.join(PHOTO_SUFFIXES)}) in {path}, but it holds none.")
-    return photos
+    return photos_in(path)
 
 
 def _print(card: dict[str, Any], out: Path) -> None:
     agreement = card["agreement_with_torch"]
     size = sum((out / f"{name}.onnx").stat().st_size for name in card["graphs"]) / 1e6
     print(
-        f"{card['name']} ({card['hash']}, {card['precision']}) is in {out}, {size:.1f} MB. On {agreement['photos']}"
-        f" photos its masks meet torch's with an IoU of {agreement['mask_iou']:.4f}; logits differ by at most"
-        f" {agreement['logit_difference']:.2g}."
+        f"Wrote {card['name']} ({card['hash']}, {card['precision']}) to {out}: {size:.1f} MB. On"
+        f" {agreement['photos']} photos its masks and torch's have an IoU of {agreement['mask_iou']:.4f}; their logits"
+        f" differ by at most {agreement['logit_difference']:.2g}."
     )

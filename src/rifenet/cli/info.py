@@ -1,4 +1,4 @@
-"""`rifenet info`: versions, devices, and what the model's file says about it. Loads torch only to ask about devices."""
+"""`rifenet info`: shows versions, devices and the model's card. Loads torch only to list devices."""
 
 from __future__ import annotations
 
@@ -12,22 +12,19 @@ from typing import Any
 
 from rifenet import __version__
 from rifenet.cli.console import print_json
+from rifenet.cli.options import add_model
 
 PACKAGES = ("torch", "numpy", "pillow", "safetensors", "lightning-fabric", "rich", "onnxruntime")
 
 
 def main(argv: list[str]) -> int:
-    """Prints the facts as a table or JSON."""
+    """Prints a table or JSON."""
     parser = argparse.ArgumentParser(
         prog="rifenet info",
-        description="Versions, devices, and the model's card.",
+        description="Shows versions, devices and the model's card.",
         epilog="example: rifenet info --model runs/first --json",
     )
-    parser.add_argument(
-        "--model",
-        default="default",
-        help="default (bundled), a run folder, a .safetensors file, an export folder or hf:owner/name",
-    )
+    add_model(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args(argv)
     try:
@@ -35,7 +32,7 @@ def main(argv: list[str]) -> int:
     except FileNotFoundError as error:
         if arguments.model != "default":
             raise
-        card = {"problem": str(error)}  # versions and devices are what one asks for where an install is incomplete
+        card = {"problem": str(error)}  # an incomplete install should still show versions and devices
     facts = {
         "rifenet": __version__,
         "python": platform.python_version(),
@@ -60,10 +57,10 @@ def _version(package: str) -> str | None:
 
 
 def _devices() -> list[str]:
-    """Devices that `--device` takes here."""
+    """The values that `--device` takes on this machine."""
     installed = _version("torch")
     if installed is None or "+cpu" in installed:
-        return ["cpu"]  # no torch, or a build that knows no other device: there is nothing to ask it
+        return ["cpu"]  # no torch, or a build for the CPU alone: no need to load it
     import torch
 
     names = [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
@@ -71,10 +68,12 @@ def _devices() -> list[str]:
 
 
 def _card(name: str) -> dict[str, Any]:
-    """What the header of the model's file says. Raises FileNotFoundError, or ValueError for another kind of file."""
+    """The card in the header of the model's file. Raises FileNotFoundError, or ValueError for another kind of file."""
     from safetensors import SafetensorError, safe_open
 
+    from rifenet.config import ModelConfig, from_dict
     from rifenet.engines import is_export
+    from rifenet.models.files.header import HEADER, parse_header
     from rifenet.models.files.hub import locate
 
     if is_export(name):
@@ -84,17 +83,15 @@ def _card(name: str) -> dict[str, Any]:
         raise FileNotFoundError(f"Expected a model at {path}, but there is none.")
     try:
         with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {}).get("rifenet", "null"))
+            header = parse_header(path, (file.metadata() or {}).get(HEADER))
     except SafetensorError as error:
         raise ValueError(f"Expected a safetensors file, but {path} cannot be read ({error}).") from error
-    if header is None:
-        raise ValueError(f"Expected a rifenet model, but {path} has no rifenet header.")
-    config = header["config"]
+    config: ModelConfig = from_dict(ModelConfig, header["config"], f"the header of {path}")
     return {
         "file": str(path),
         "megabytes": round(path.stat().st_size / 1e6, 1),
-        "kind": config["kind"],
-        "backbone": config["backbone"],
+        "kind": config.kind,
+        "backbone": config.backbone,
         "backbone_hash": header["backbone_hash"],
         **header["metadata"],
     }

@@ -1,4 +1,4 @@
-"""`rifenet COMMAND ...`: finds the command, and turns what goes wrong into one sentence and an exit code."""
+"""`rifenet COMMAND ...`: runs a command, and turns an error into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from importlib import import_module
 from rifenet import __version__
 
 COMMANDS = {
-    "demo": ("rifenet.cli.demo", "learn and segment the photos that ship with the program, and write a report"),
+    "demo": ("rifenet.cli.demo", "try the program on bundled photos, and write a report"),
     "segment": ("rifenet.cli.segment", "learn classes from annotated photos and segment other photos"),
-    "advise": ("rifenet.cli.advise", "which annotated photo hurts, and which photos to annotate next"),
-    "serve": ("rifenet.cli.serve", "the page and the HTTP API"),
-    "data": ("rifenet.cli.data", "scan a dataset, or show its episodes"),
-    "train": ("rifenet.cli.train", "meta-train a model; resumes by itself"),
+    "advise": ("rifenet.cli.advise", "warn of annotated photos that hurt, and suggest photos to annotate next"),
+    "serve": ("rifenet.cli.serve", "serve the web page and the HTTP API"),
+    "data": ("rifenet.cli.data", "count what a dataset holds, or draw its episodes"),
+    "train": ("rifenet.cli.train", "meta-train a model; the same command resumes a stopped run"),
     "evaluate": ("rifenet.cli.evaluate", "score a model on novel classes"),
-    "ablate": ("rifenet.cli.ablate", "train and score the rows of a grid; one table with paired intervals"),
-    "report": ("rifenet.cli.report", "turn results into tables, published figures beside ours"),
-    "export": ("rifenet.cli.export", "a model as ONNX graphs, which run without torch"),
-    "bench": ("rifenet.cli.bench", "this machine's times and memory, as JSON and a table"),
-    "info": ("rifenet.cli.info", "versions, devices and the model's card"),
+    "ablate": ("rifenet.cli.ablate", "train and score each row of a grid, and compare the rows in one table"),
+    "report": ("rifenet.cli.report", "turn result files into tables, with published figures beside them"),
+    "export": ("rifenet.cli.export", "write a model as ONNX graphs, which run without torch"),
+    "bench": ("rifenet.cli.bench", "measure times and memory on this machine"),
+    "info": ("rifenet.cli.info", "show versions, devices and the model's card"),
 }
-"""Command -> (module with `main(argv) -> int`, what it does)."""
+"""Command -> (module with `main(argv) -> int`, summary for `--help`)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command: 0 done, 1 failed (a sentence on stderr; with `--debug` the traceback), 2 wrong usage."""
+    """Runs one command, and returns 0 (done), 1 (failed) or 2 (wrong usage).
+
+    A failure prints one sentence on stderr. With `--debug` it raises, so that Python prints the traceback.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -49,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exit:  # argparse: 0 after --help, 2 after a wrong option
         return exit.code if isinstance(exit.code, int) else 1
     except KeyboardInterrupt:
-        return _fail(f"rifenet {command}", "Interrupted. What was written before is complete.", 130)
-    except BrokenPipeError:  # `rifenet info | head -1`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
+        return _fail(f"rifenet {command}", "Interrupted. The files written so far are complete.", 130)
+    except BrokenPipeError:  # `rifenet info | head -1`: the reader closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would fail again
         return 1
     except Exception as error:
         if debug:
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry() -> None:
-    """The installed `rifenet`."""
+    """The program `rifenet`, as installed."""
     sys.exit(main())
 
 
@@ -71,17 +74,18 @@ def _help() -> str:
         [
             "usage: rifenet COMMAND ... [--debug]",
             "",
-            "Few-shot segmentation: learn a class from a few annotated photos, find it in others.",
+            "Few-shot segmentation: learn a class from a few annotated photos, and segment it in others.",
             "",
             *lines,
             "",
-            "rifenet COMMAND --help says more, with an example; rifenet --version tells the version.",
+            "rifenet COMMAND --help lists the options, with an example. rifenet --version prints the version.",
+            "With --debug a command that fails prints the traceback.",
         ]
     )
 
 
 def _sentence(error: Exception) -> str:
-    """What the user can do something about, on one line."""
+    """The error on one line; an unexpected one also gets its type and a hint at `--debug`."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}." if error.filename else f"{error.strerror}."
     text = " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""`rifenet report`: result files as Markdown tables and pictures, published figures where they may stand."""
+"""`rifenet report`: turns result files into Markdown tables and pictures, with published figures beside them."""
 
 from __future__ import annotations
 
@@ -21,35 +21,36 @@ _EXAMPLE = """examples:
 
 @needs("rifenet[report]")
 def main(argv: list[str]) -> int:
-    """Writes the report, and its pictures beside it, and returns 0."""
+    """Writes the report with its pictures, or prints it, and returns 0."""
     parser = argparse.ArgumentParser(
         prog="rifenet report",
-        description="Tables from result files: models, the training-free prototype, intervals, classes, sources. With "
-        "--out also pictures, in a folder of the report's name: training curves of each result that has its "
-        "metrics.jsonl beside it, reliability, bars of ablations, galleries of episodes. --html is all in one file.",
+        description="""Turn result files into tables of models, intervals, classes and sources.
+With --out the report also gets pictures, in a folder of the same name: training curves (if metrics.jsonl lies beside
+the result file), reliability diagrams, bars of ablations, and galleries of episodes. --html puts everything into one
+file.""",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("results", nargs="*", type=Path, metavar="result.json", help="files of rifenet evaluate")
+    add("results", nargs="*", type=Path, metavar="result.json", help="result files of rifenet evaluate")
     add("--ablation", nargs="+", type=Path, default=[], metavar="FILE", help="JSON files of rifenet ablate")
-    add("--strips", nargs="+", default=[], metavar="MODEL", help="show episodes of the results that these models gave")
-    add("--root", metavar="DIR", help="folder of the dataset, for --strips")
-    add("--list-file", default="", metavar="FILE", help="image names that the results were scored on, for --strips")
+    add("--strips", nargs="+", default=[], metavar="MODEL", help="draw episodes from the results of these models")
+    add("--root", metavar="DIR", help="folder of the dataset, with --strips")
+    add("--list-file", default="", metavar="FILE", help="file of image names that was used for scoring, with --strips")
     add(
         "--title",
         default="",
         help="first heading of the report (default: Results, or Ablations where it has no others)",
     )
     add("--out", type=Path, metavar="FILE", help="Markdown file to write (default: print it)")
-    add("--html", type=Path, metavar="FILE", help="also, or instead, one HTML page with all pictures in it")
+    add("--html", type=Path, metavar="FILE", help="HTML page to write, with all pictures inside; with or without --out")
     options = parser.parse_args(argv)
     if not (options.results or options.ablation):
-        parser.error("give result files, --ablation, or both")
+        parser.error("give result files, --ablation or both")
     if options.out is None and options.html is None and (options.ablation or options.strips):
-        parser.error("--ablation and --strips draw pictures and need --out or --html")
+        parser.error("--ablation and --strips draw pictures, so give --out or --html")
     if bool(options.strips) != bool(options.root):
-        parser.error("--strips and --root belong together")
+        parser.error("give --strips and --root together")
 
     from rifenet.evaluation.page import page
     from rifenet.evaluation.report import report
@@ -71,7 +72,7 @@ def main(argv: list[str]) -> int:
 
 
 def _markdown(options: argparse.Namespace, out: Path) -> str:
-    """The report at `out`, whose pictures are written beside it."""
+    """The text of the report at `out`. Writes the pictures beside it."""
     from rifenet.evaluation.report import report
 
     pictures = _pictures(options, out)
@@ -81,7 +82,7 @@ def _markdown(options: argparse.Namespace, out: Path) -> str:
 
 
 def _pictures(options: argparse.Namespace, out: Path) -> list[str]:
-    """Lines of the sections with pictures, which are written into a folder beside the report."""
+    """Lines of the sections with pictures. Writes the pictures into a folder beside the report."""
     from rifenet.evaluation.report_pictures import ablation_sections, curve_sections, reliability_sections
 
     folder, relative_to = out.with_suffix(""), out.parent
@@ -94,7 +95,7 @@ def _pictures(options: argparse.Namespace, out: Path) -> list[str]:
 
 
 def _is_of(record: dict[str, Any], model: Any) -> bool:
-    """Whether a result's record of its model means this one; older records name the weights only."""
+    """Whether a result's record names this model; older records hold only the hash of the weights."""
     if "weights_hash" in record:
         return bool(record["checkpoint_hash"] == model.hash)
     return bool(record["checkpoint_hash"] == model.weights_hash)
@@ -112,8 +113,8 @@ def _strips(options: argparse.Namespace, name: str, folder: Path, relative_to: P
     own = {path: result for path, result in results.items() if _is_of(result["model"], model)}
     if not own:
         raise ValueError(
-            f"Expected a result of the model {name} (checkpoint {model.hash[:12]}), but none of the result files is. "
-            "Name its file, or score the model with rifenet evaluate."
+            f"Expected a result of the model {name} (checkpoint {model.hash[:12]}), but none of the result files is "
+            "one. Give its result file, or score the model with rifenet evaluate first."
         )
     indexes: dict[Path, Any] = {}
     for path, result in own.items():
@@ -132,7 +133,7 @@ def _strips(options: argparse.Namespace, name: str, folder: Path, relative_to: P
     lines: list[str] = []
     for path, index in indexes.items():
         if here and path not in here:
-            note(f"{path} has no strips: it was scored on other images than those of --root.")
+            note(f"{path} has no strips: it was scored on other images than those in --root.")
             continue
         start = unused(f"{path.resolve().parent.name}-{path.stem}", taken)
         lines += strip_sections(model, index, own[path], start, folder, relative_to)
@@ -140,9 +141,9 @@ def _strips(options: argparse.Namespace, name: str, folder: Path, relative_to: P
 
 
 def _without_strips(rules: dict[str, Any]) -> str:
-    """Why strips cannot show a result of these rules, in words; empty where they can."""
+    """Why strips cannot show a result with these rules; empty if they can."""
     if rules["name"] != "pfenet":
-        return f"they show what the protocol pfenet scored, and this is of {rules['name']}"
+        return f"strips need a result of the protocol pfenet, and this one is of {rules['name']}"
     if "episode_list" in rules:
-        return f"its episodes are those of {rules['episode_list']}, and strips draw the protocol's own again"
+        return f"its episodes come from {rules['episode_list']}, and strips can only draw the protocol's own episodes"
     return ""

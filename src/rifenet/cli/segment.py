@@ -1,4 +1,4 @@
-"""`rifenet segment`: learns classes from annotated photos and segments others into a folder (`cli.segmented`)."""
+"""`rifenet segment`: learns classes from annotated photos, and segments others into a folder (`cli.segmented`)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, print_json, progress
+from rifenet.cli.options import add_engine, add_photos, photos_of
 from rifenet.cli.segmented import (
     CLASSES,
     begin,
@@ -16,7 +17,6 @@ from rifenet.cli.segmented import (
     digest,
     done,
     output_names,
-    photos_of,
     stamp,
     write_manifest,
     write_together,
@@ -29,7 +29,7 @@ FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "html")
 
 
 def main(argv: list[str]) -> int:
-    """0 where at least one photo is segmented, 1 where none is; photos that cannot be read are named and skipped."""
+    """Names and skips photos that cannot be read. Raises ValueError if no photo was segmented."""
     arguments = _parser().parse_args(argv)
     out = Path(arguments.out)
     masks = {Path(mask).resolve() for _, _, mask in arguments.support}
@@ -69,53 +69,43 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rifenet segment",
-        description="Learns classes from annotated photos and segments others: a mask, an overlay and a JSON for each.",
+        description="Learns classes from annotated photos, and segments other photos. Writes a mask, an overlay and a"
+        " JSON file for each photo.",
         epilog="example: rifenet segment --support dog a.jpg a.png --support dog b.jpg b.png --support bus c.jpg c.png"
         " --query photos/ --out out/",
     )
-    parser.add_argument(
-        "--support",
-        nargs=3,
-        action="append",
-        required=True,
-        metavar=("CLASS", "PHOTO", "MASK"),
-        help="a shot: the class, a photo, and its mask (0 background, 255 ignored, anything else the class; or a"
-        " cut-out, a colour mask, or a COCO, LabelMe or Label Studio JSON); once for each shot, 1 to 20 a class",
+    add_photos(
+        parser,
+        shot="an annotated photo (a shot): class, photo and mask; repeat the option for each, 1 to 20 per class. In a"
+        " mask 0 is background, 255 is ignored, and any other value is the class. A cut-out, a colour mask, or a COCO,"
+        " LabelMe or Label Studio JSON can take the place of the mask",
+        query_required=True,
     )
     parser.add_argument(
         "--label",
         action="append",
         default=[],
         metavar="CLASS=LABEL",
-        help="what the class is called in label files: a name, a number or a colour (#rrggbb); of a JSON it is the"
-        " class's own name unless told",
+        help="the class's label in its mask files: a name, a number or a colour (#rrggbb); in a JSON the default is the"
+        " class's own name",
     )
     parser.add_argument(
-        "--query", nargs="+", action="extend", required=True, metavar="PATH", help="photos, or folders of photos"
+        "--out", required=True, metavar="DIR", help="folder for the results; run the same command again to resume"
     )
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder for the results; the same command resumes there"
-    )
-    parser.add_argument(
-        "--model",
-        default="default",
-        help="default (bundled), a run folder, a .safetensors file, an export folder or hf:owner/name",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: the library's choice)")
+    add_engine(parser)
     parser.add_argument(
         "--format",
         type=_formats,
         default=["index", "overlay"],
         metavar="A,B,...",
-        help=f"what to write, among {', '.join(FORMATS)} (default: index,overlay); with coco and html also coco.json"
-        " and index.html of all photos",
+        help=f"what to write, one or more of {', '.join(FORMATS)} (default: index,overlay). coco adds coco.json and"
+        " html adds index.html, each for all photos",
     )
     parser.add_argument(
         "--tiles",
         choices=("auto", "yes", "no"),
         default="auto",
-        help="look at photos again in tiles, for small things; auto: at large photos",
+        help="also segment photos in tiles, which finds small things; auto does so for large photos (default: auto)",
     )
     parser.add_argument(
         "--adapt",
@@ -123,14 +113,15 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const=0,
         metavar="N",
-        help="look at all photos first, and learn each class also from the N of them (3 unless told) in which it is"
-        " found most surely; takes two passes over the photos",
+        help="look at all photos first, and add each class's N most confident results (default: 3) to its examples;"
+        " takes two passes over the photos",
     )
     parser.add_argument("--refine", action="store_true", help="make masks follow the photos' edges")
-    parser.add_argument("--keep-absent", action="store_true", help="keep classes in the masks that are judged absent")
-    parser.add_argument("--white-is-object", action="store_true", help="255 in a mask marks the class, too")
-    parser.add_argument("--overwrite", action="store_true", help="use a folder that holds something else")
-    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    parser.add_argument(
+        "--keep-absent", action="store_true", help="keep a class in the mask even if it is judged absent"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="use --out even if it holds other files")
+    parser.add_argument("--json", action="store_true", help="print manifest.json, the record of the run")
     return parser
 
 
@@ -145,12 +136,12 @@ def _formats(text: str) -> list[str]:
     if wrong := [word for word in chosen if word not in FORMATS]:
         raise argparse.ArgumentTypeError(f"expected formats among {', '.join(FORMATS)}, but got {', '.join(wrong)}")
     if "html" in chosen and "overlay" not in chosen:
-        chosen.append("overlay")  # which the page shows
+        chosen.append("overlay")  # the page shows the overlays
     return list(dict.fromkeys(chosen))
 
 
 def _labels(words: list[str], classes: list[str]) -> dict[str, str]:
-    """Class -> its label in label files. Raises ValueError for a word that begins with no class."""
+    """Class -> its label in mask files. Raises ValueError for a word that begins with no class."""
     labels: dict[str, str] = {}
     for word in words:
         fitting = [name for name in classes if word.startswith(f"{name}=") and len(word) > len(name) + 1]
@@ -164,7 +155,10 @@ def _labels(words: list[str], classes: list[str]) -> dict[str, str]:
 
 
 def _adapt(segmenter: Segmenter, photos: list[Path], count: int, out: Path, before: dict[str, Any]) -> dict[str, Any]:
-    """What classes adopt, for the manifest. A run that goes on keeps the classes of its beginning, whatever is new."""
+    """Adds each class's most confident results to its examples, and returns the record of them for the manifest.
+
+    A resumed run loads the classes that it started with, even if there are new photos.
+    """
     learned = out / CLASSES
     if before and learned.is_file() and digest(str(learned)) == before["file"]:
         for name in segmenter.classes:
@@ -172,7 +166,7 @@ def _adapt(segmenter: Segmenter, photos: list[Path], count: int, out: Path, befo
         segmenter.load_classes(learned)
         return before
     watched = progress(photos, len(photos), "looking at photos")
-    found = segmenter.adapt(watched, count=count, on_error=lambda photo, error: None)  # named when it is segmented
+    found = segmenter.adapt(watched, count=count, on_error=lambda photo, error: None)  # `_run` names such a photo
     segmenter.save_classes(learned)
     shots = {
         name: [{"query": shot.source, "confidence": round(shot.confidence, 4)} for shot in shots]
@@ -213,7 +207,7 @@ def _run(
         except OSError as error:
             raise OSError(
                 f"Could not save the results of {photo} ({error.strerror or error}). {len(records)} of {len(queries)}"
-                " photos are done; the same command goes on from there."
+                " photos are done. Run the same command again to resume."
             ) from error
         records[photo] = json.loads(paths["json"].read_text(encoding="utf-8"))
     manifest: dict[str, Any] = {
@@ -253,7 +247,7 @@ def _print_summary(manifest: dict[str, Any], out: Path) -> None:
         names = (
             ", ".join(f"{Path(shot['query']).name} ({shot['confidence']:.2f})" for shot in shots) or "no other photo"
         )
-        console.print(f"{name} learned also from: {names}", markup=False, highlight=False)
-    before = f" ({manifest['resumed']} of them before)" if manifest["resumed"] else ""
+        console.print(f"{name}: extra examples from {names}", markup=False, highlight=False)
+    before = f" ({manifest['resumed']} of them in an earlier run)" if manifest["resumed"] else ""
     failed = f" {len(manifest['failed'])} could not be read." if manifest["failed"] else ""
     console.print(f"{len(results)} photos segmented{before} into {out}.{failed}", markup=False, highlight=False)

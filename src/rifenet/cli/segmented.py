@@ -1,7 +1,7 @@
-"""The folder that `rifenet segment` writes: a record, from which the same command goes on and another is refused.
+"""The folder that `rifenet segment` writes. The same command resumes there; a different command is refused.
 
-`manifest.json` says what was learned and by which model, and each photo's JSON, written last, says that the photo is
-done.
+`manifest.json` records the model, the classes and the options. A photo's JSON is its last file: if it exists, the photo
+is done.
 """
 
 from __future__ import annotations
@@ -12,32 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.cli.console import note
-from rifenet.formats.pictures import PHOTO_SUFFIXES
 
 MANIFEST = "manifest.json"
 CLASSES = "classes.safetensors"
-"""The learned classes of a run that adapts: what it goes on with."""
-
-
-def photos_of(queries: list[str], out: Path | None, masks: set[Path]) -> list[Path]:
-    """Each photo once: files as given (a missing one is reported later), a folder's own by name, less the masks."""
-    photos: dict[Path, Path] = {}
-    for path in map(Path, queries):
-        found = [path]
-        if path.is_dir():
-            if out is not None and path.resolve() == out.resolve():
-                raise ValueError(f"Expected --out to be another folder than --query, but both are {path}.")
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file())
-            found = [file for file in found if file.resolve() not in masks]
-            if not found:
-                raise ValueError(f"Expected photos ({', '.join(PHOTO_SUFFIXES)}) in {path}, but it holds none.")
-        for file in found:
-            photos.setdefault(file.resolve(), file)
-    return list(photos.values())
+"""The learned classes of a run with `--adapt`; a resumed run loads them."""
 
 
 def output_names(photos: list[Path]) -> dict[Path, str]:
-    """A name for each photo's results that no other has, also where file names ignore case."""
+    """A unique name for each photo's results, even on file systems that ignore case."""
     names: dict[Path, str] = {}
     taken = {Path(MANIFEST).stem, "coco", "index"}
     for photo in photos:
@@ -50,14 +32,14 @@ def output_names(photos: list[Path]) -> dict[Path, str]:
 
 
 def digest(path: str) -> str:
-    """Identifies what a file holds."""
+    """SHA-256 of a file's content."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def claim(out: Path, settings: dict[str, Any], overwrite: bool) -> dict[str, Any]:
-    """Makes sure that `out` is empty or holds results of the same settings, and begins its manifest.
+    """Begins the manifest in `out`, and returns the record of adopted photos from an earlier run ({} if there is none).
 
-    Returns the photos that classes adopted before, as the manifest had them; {} where there is nothing to go on from.
+    Raises ValueError if `out` holds other files or results of other settings, unless `overwrite` is set.
     """
     adopted: dict[str, Any] = {}
     if not overwrite and out.exists() and any(out.iterdir()):
@@ -69,7 +51,7 @@ def claim(out: Path, settings: dict[str, Any], overwrite: bool) -> dict[str, Any
             )
         if _of_the_weights_alone(known.get("settings"), settings):
             note(
-                f"{out} is from a version that did not record the model's threshold and calibration: its photos are"
+                f"An older version wrote {out} and did not record the model's threshold and calibration. Its photos are"
                 " segmented again."
             )
         elif known.get("settings") != settings:
@@ -84,18 +66,18 @@ def claim(out: Path, settings: dict[str, Any], overwrite: bool) -> dict[str, Any
 
 
 def _of_the_weights_alone(known: Any, settings: dict[str, Any]) -> bool:
-    """Whether `known` settings are the same, but name the model by the hash of its weights, as older versions did."""
+    """Whether `known` is `settings` as older versions wrote them: the model named by the hash of its weights."""
     model = settings["model"]
     return bool(known == {**settings, "model": {"name": model["name"], "hash": model["weights_hash"]}})
 
 
 def begin(out: Path, settings: dict[str, Any], adopted: dict[str, Any]) -> None:
-    """Writes the manifest of a run that is not finished; without `adopted` where no class has adopted a photo."""
+    """Writes the manifest of an unfinished run; it lists adopted photos only if there are any."""
     write_manifest(out, {"settings": settings, "finished": False} | ({"adopted": adopted} if adopted else {}))
 
 
 def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
-    """Raises OSError where the disk is full; an older one then stays."""
+    """Writes the manifest. Raises OSError if the disk is full; the older manifest then stays."""
     from rifenet.files import write_bytes
 
     write_bytes(out / MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -110,7 +92,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_together(out: Path, records: list[dict[str, Any]], formats: list[str]) -> None:
-    """The files of all photos, of those that were asked for."""
+    """Writes the files that cover all photos, if `formats` asks for them."""
     from rifenet.formats.outputs import merge_coco, write_page
 
     if records and "coco" in formats:
@@ -120,13 +102,13 @@ def write_together(out: Path, records: list[dict[str, Any]], formats: list[str])
 
 
 def stamp(photo: Path) -> dict[str, int]:
-    """Size and time of change: a photo with the same two is taken to be the same."""
+    """Size and modification time. A photo that keeps both counts as unchanged."""
     status = photo.stat()
     return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
 def done(out: Path, name: str, photo: Path, run: str) -> dict[str, Any] | None:
-    """The record of a photo that this run has segmented before, as it is now, with all its files."""
+    """The record of a photo that `run` has segmented; None if the photo has changed or a file is missing."""
     record = _read_json(out / f"{name}.json")
     if record is None or record.get("run") != run or not photo.is_file() or record.get("file") != stamp(photo):
         return None

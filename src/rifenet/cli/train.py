@@ -1,4 +1,4 @@
-"""`rifenet train`: meta-training from a YAML file and dotted overrides."""
+"""`rifenet train`: meta-trains a model from a YAML file and options that override it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 PROGRAM = "rifenet train"
 EPILOG = """example:
   rifenet train --config configs/voc_mini_lite2.yaml --data.root VOC2012 --data.fold 2 --train.out runs/fold2
-The same command goes on where it stopped; under torchrun or Slurm it uses every device."""
+Run the same command again to resume a stopped run. Under torchrun or Slurm it uses every device."""
 SECTIONS = ("data", "model", "train", "eval")
 
 
@@ -22,7 +22,7 @@ SECTIONS = ("data", "model", "train", "eval")
 def main(argv: list[str]) -> int:
     """Trains, or resumes, and returns 0."""
     parser = config_parser(
-        PROGRAM, "Meta-train RiFeNet on the base classes of a fold. Rates are the true ones.", EPILOG, argv
+        PROGRAM, "Meta-train RiFeNet on the base classes of a fold. Learning rates apply as given.", EPILOG, argv
     )
     config = parsed_config(parser, parser.parse_args(argv))
 
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
 def config_parser(program: str, description: str, epilog: str, argv: list[str]) -> ArgumentParser:
     """A parser of `--config FILE` and of every option by its dotted name.
 
-    Where it cannot be made because the extra `train` is missing, `--help` in `argv` still gets what is known.
+    Raises MissingExtra without the extra `train`. Before that, `--help` in `argv` prints the help without the options.
     """
     import argparse
 
@@ -68,7 +68,7 @@ def config_parser(program: str, description: str, epilog: str, argv: list[str]) 
 
 
 def parsed_config(parser: ArgumentParser, arguments: Any) -> Config:
-    """The config that the arguments of a `config_parser` give."""
+    """The config from the parsed arguments of a `config_parser`."""
     from rifenet.config import Config
 
     built = parser.instantiate(arguments)

@@ -1,8 +1,8 @@
-"""What runs a model for the product: three methods on numpy arrays, whatever library computes them.
+"""`Engine`: runs a model for the product by three methods on numpy arrays, whatever the library.
 
     K shots · B query images · S side of the square network input in pixels
 
-Each engine is a file of its own (`torch.py`); it satisfies `Engine` by having these members, without inheriting.
+Each engine has its own file (`torch.py`, `onnx.py`). It has the members of `Engine` without inheriting from it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 CARD = "rifenet.json"
-"""The file that makes a folder an export."""
+"""Name of an export's card. A folder that holds this file is an export."""
 
 Context = dict[str, NDArray[Any]]
-"""A learned class as named arrays; what they mean is the engine's business."""
+"""A learned class as named arrays, which only engines of the same `hash` can use."""
 
 
 class Engine(Protocol):
@@ -26,32 +26,32 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the model, for people."""
+        """Name of the model, for people to read."""
         ...
 
     @property
     def hash(self) -> str:
-        """Says which model it is, by weights, behaviour and calibration: contexts of another hash do not fit."""
+        """Identifies the model by weights, behaviour and calibration. A context of another hash does not fit."""
         ...
 
     @property
     def weights_hash(self) -> str:
-        """Hash of the weights alone, by which files from before `hash` covered the rest name a model."""
+        """Hash of the weights alone. Older files identify their model by this hash."""
         ...
 
     @property
     def size(self) -> int:
-        """S."""
+        """Side S of the square network input in pixels."""
         ...
 
     @property
     def threshold(self) -> float:
-        """Foreground probability from which on a pixel is in the mask, in (0,1)."""
+        """Foreground probability above which a pixel is in the mask, in (0,1)."""
         ...
 
     @property
     def calibration(self) -> Mapping[str, float] | None:
-        """None, or `a` and `b` of `confidence = sigmoid(a * rifenet.metrics.presence_statistic + b)`."""
+        """`a` and `b` of `confidence = sigmoid(a * rifenet.metrics.presence_statistic + b)`, or None."""
         ...
 
     def encode_support(
@@ -61,7 +61,7 @@ class Engine(Protocol):
 
         Args:
             images: [K,3,S,S] RGB in [0,1].
-            masks: [K,S,S], 1 the class, 0 anything else, 255 ignore.
+            masks: [K,S,S], 1 foreground, 0 background, 255 ignore.
             valid: [K,S,S], True on real pixels.
         """
         ...
@@ -71,7 +71,7 @@ class Engine(Protocol):
         ...
 
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
-        """The network's own logits [B,2,S,S] (background, foreground) of one class in the images of `encode_query`."""
+        """Logits [B,2,S,S] (background, foreground) of one class in the images of `features`; no threshold applied."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Which device of this machine a model runs on: the one choice for engines, training, evaluation and benchmarks."""
+"""Chooses the device that a model runs on, for engines, training, evaluation and benchmarks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """`auto` is CUDA, else Apple MPS, else the CPU. Raises ValueError for a device that this machine does not have."""
+    """`auto` takes CUDA, else Apple MPS, else the CPU. Raises ValueError for a device that this machine lacks."""
     usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         return torch.device(next(kind for kind, there in usable.items() if there))

@@ -1,4 +1,4 @@
-"""Which engine runs a model, by what the model is."""
+"""Loads a model with the engine that can run it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 def load_engine(
     model: str | Path = "default", device: str = "auto", threads: int | None = None
 ) -> OnnxEngine | TorchEngine:
-    """The engine of a model: ONNX Runtime for an export folder, torch for all that `rifenet.load_model` takes.
+    """Loads an export folder on ONNX Runtime, and on torch all that `rifenet.load_model` takes.
 
     Raises:
-        FileNotFoundError: there is no such model.
-        ValueError: the file is no model, this machine lacks the device, or the library that runs it is missing.
+        FileNotFoundError: the model does not exist.
+        ValueError: the file is no model, or this machine lacks the device or the library that runs the model.
     """
     if is_export(model):
         if device not in ("auto", "cpu"):

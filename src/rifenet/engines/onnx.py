@@ -1,14 +1,13 @@
-"""The engine on ONNX Runtime, over a folder that `rifenet export` wrote. Works where torch is not installed.
+"""The engine on ONNX Runtime: runs a folder that `rifenet export` wrote, without torch.
 
     K shots · B query images · S side of the square network input
 
-A folder holds three graphs and `rifenet.json`, which says what the model is, and names the files by their SHA-256.
+The folder holds three graphs and the card `rifenet.json`, which describes the model and gives each graph's SHA-256.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from rifenet.config import needs
 from rifenet.engines import CARD, Context
+from rifenet.files import parse_json
 
 FORMAT = 1
 GRAPHS = ("encode_support", "encode_query", "decode")
@@ -26,9 +26,9 @@ _KEYS = {"format", "name", "hash", "image_size", "calibration", "classes_trained
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
-    """What `rifenet.json` says of an export.
+    """Reads the card, `rifenet.json`, of an export.
 
-    Raises FileNotFoundError where the folder is no export, or ValueError for a damaged one or another format.
+    Raises FileNotFoundError if the folder is no export, or ValueError for a damaged card or one of another format.
     """
     path = Path(folder) / CARD
     if not path.is_file():
@@ -36,7 +36,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
             f"Expected an export folder with {CARD} at {folder}, but it has none. Run rifenet export."
         )
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = parse_json(path.read_bytes(), path)
         version = card["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -52,25 +52,25 @@ def read_card(folder: str | Path) -> dict[str, Any]:
 
 
 class OnnxEngine:
-    """Runs an export on the CPU; see `rifenet.engines.Engine` for what the members mean.
+    """Runs an export on the CPU; see `rifenet.engines.Engine` for its members.
 
-    Images go through the network one at a time, whatever the batch, so that no mask depends on its neighbours.
+    It runs the images of a batch one at a time, so that no mask depends on the other images.
     """
 
     def __init__(self, folder: str | Path, *, threads: int | None = None) -> None:
-        """Loads the graphs of `folder`; `threads` None leaves ONNX Runtime's choice.
+        """Loads the graphs of `folder`; with `threads` None, ONNX Runtime chooses.
 
-        Raises FileNotFoundError where a file is missing, or ValueError where one has changed or cannot be run, or
-        where ONNX Runtime is not installed.
+        Raises FileNotFoundError for a missing file, or ValueError if a file has changed or cannot run, or if ONNX
+        Runtime is not installed.
         """
         if threads is not None and threads < 1:
             raise ValueError(f"Expected threads to be at least 1, but got {threads}.")
         card = read_card(folder)
         self.name = str(card["name"])
         self.hash = str(card["hash"])
-        self.weights_hash = str(card.get("weights_hash", self.hash))  # what the hash was before it covered the rest
+        self.weights_hash = str(card.get("weights_hash", self.hash))  # older cards: `hash` covers the weights only
         self.size = int(card["image_size"])
-        # An export from before the card had this holds the threshold in its graphs: their logits are 0 apart there.
+        # Older cards lack the threshold. Their graphs subtract it, so that masks begin where the two logits are equal.
         self.threshold = float(card.get("mask_threshold", 0.5))
         self.calibration: Mapping[str, float] | None = card["calibration"]
         self.classes_trained_on: list[str] | None = card["classes_trained_on"]
@@ -80,7 +80,7 @@ class OnnxEngine:
         )
 
     def baseline(self) -> None:
-        """None: an export holds one model, and no training-free baseline beside it."""
+        """None: an export holds no training-free baseline."""
 
     def encode_support(
         self, images: NDArray[np.float32], masks: NDArray[np.uint8], valid: NDArray[np.bool_]
@@ -99,15 +99,16 @@ class OnnxEngine:
         if set(self._context) != set(context):
             raise ValueError(
                 f"Expected a context with {', '.join(self._context)}, but got {', '.join(sorted(context))}."
+                " Learn the class with this model."
             )
         logits = [_run(self._decode, {**image, **context})[0] for image in features]
         return np.concatenate([upsample(part, self.size) for part in logits])
 
 
 def _filled(context: Context) -> Context:
-    """The context without slots of the prior's keys that no shot fills: each would cost a query as much as a full one.
+    """Drops slots of prior keys that are empty in every shot: an empty slot costs a query as much as a full one.
 
-    Filled slots come first.
+    In each shot the full slots come first.
     """
     if "prior_valid" not in context:
         return context
@@ -116,10 +117,10 @@ def _filled(context: Context) -> Context:
 
 
 def upsample(logits: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Maps [...,h,w] at [...,size,size], bilinear with aligned corners.
+    """Resizes maps [...,h,w] to [...,size,size], bilinear with aligned corners.
 
-    Without a matrix product: numpy's threads for those go on spinning for tens of milliseconds, on the cores that the
-    next graph needs.
+    It avoids matrix products: after one, numpy's threads spin for tens of milliseconds on the cores that the next graph
+    needs.
     """
     for axis in (-2, -1):
         low, share = _interpolation(logits.shape[axis], size)
@@ -132,9 +133,9 @@ def upsample(logits: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 
 @cache
 def _interpolation(side: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """`size` evenly spaced positions over `side` values, first and last the same.
+    """`size` evenly spaced positions from the first to the last of `side` values.
 
-    Returns the number of the value before each, [size], and how far beyond it each is, [size] in [0,1).
+    Returns the index of the value before each position, [size], and the distance beyond that value, [size] in [0,1).
     """
     position = np.linspace(0, side - 1, size)
     low = np.floor(position).astype(np.int64)
@@ -149,23 +150,23 @@ def _session(folder: Path, entry: Any, name: str, threads: int | None) -> Any:
         raise FileNotFoundError(f"Expected {path.name} beside {CARD} in {folder}, but it is missing. Export again.")
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != expected:
-        raise ValueError(f"Expected {path} as it was exported, but its content is not what {CARD} names. Export again.")
+        raise ValueError(f"Expected {path} as it was exported, but its SHA-256 is not that in {CARD}. Export again.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Threads of one graph that go on waiting for more to do would keep the cores from the next graph: twice as slow.
+    # Without this, idle threads of one graph spin on the cores that the next graph needs, which doubles the time.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Its kernel for a sum and a layer norm in one is four times as slow as its two kernels for them.
+    # The fused kernel of a sum and a layer norm is four times as slow as the two separate kernels.
     options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the library's own kinds share no base class
+    except Exception as error:  # ONNX Runtime's errors share no base class
         raise ValueError(f"Expected a graph that this ONNX Runtime can run, but {path} fails: {error}") from error
 
 
 def _run(session: Any, values: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    # What a graph does not need (the empty fields of a model without some part) is no input of it.
+    # A graph has inputs only for the fields that it reads.
     wanted = [value.name for value in session.get_inputs()]
     outputs: list[NDArray[Any]] = session.run(None, {name: np.ascontiguousarray(values[name]) for name in wanted})
     return outputs

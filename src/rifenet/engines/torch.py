@@ -22,18 +22,18 @@ _DEFAULT_SIZE = 473
 
 
 class TorchEngine:
-    """Runs a `RiFeNet` or `Prototype`; see `rifenet.engines.Engine` for what the members mean.
+    """Runs a `RiFeNet` or `Prototype`; see `rifenet.engines.Engine` for its members.
 
-    On the CPU images go through the network one at a time, whatever the batch: it is as fast, and sums of a batch
-    differ in the last bit, so that a mask would depend on its neighbours. The model's backbone is accelerated for good
-    (`Backbone.accelerate`), which changes its features by rounding.
+    On the CPU it runs the images of a batch one at a time. This is as fast, and no mask depends on the other images:
+    sums over a batch would differ in the last bit. The engine permanently accelerates the model's backbone
+    (`Backbone.accelerate`), which changes features by rounding only.
     """
 
     def __init__(self, model: RiFeNet | Prototype, *, device: str = "auto", threads: int | None = None) -> None:
         if threads is not None:
             if threads < 1:
                 raise ValueError(f"Expected threads to be at least 1, but got {threads}.")
-            torch.set_num_threads(threads)  # of the whole process: torch has no setting for one model
+            torch.set_num_threads(threads)  # for the whole process: torch has no setting for one model
         self.device = choose_device(device)
         self.model: Any = model.to(self.device).eval()
         metadata: dict[str, Any] = getattr(model, "metadata", {})
@@ -49,8 +49,8 @@ class TorchEngine:
 
     @classmethod
     def load(cls, model: str | Path = "default", *, device: str = "auto", threads: int | None = None) -> TorchEngine:
-        """The engine of a model by name (`rifenet.models.files.hub.load_model`)."""
-        choose_device(device)  # a wrong device is found before the weights are read
+        """Loads a model by name (`rifenet.models.files.hub.load_model`)."""
+        choose_device(device)  # reports a wrong device before reading the weights
         return cls(load_model(model), device=device, threads=threads)
 
     def baseline(self) -> TorchEngine:
@@ -87,7 +87,10 @@ class TorchEngine:
         known = [field.name for field in fields]
         needed = {field.name for field in fields if field.default is dataclasses.MISSING}
         if not needed <= context.keys() <= set(known):
-            raise ValueError(f"Expected a context with {', '.join(known)}, but got {', '.join(sorted(context))}.")
+            raise ValueError(
+                f"Expected a context with {', '.join(known)}, but got {', '.join(sorted(context))}."
+                " Learn the class with this model."
+            )
         tensors = self.model.context_type(
             **{name: torch.from_numpy(value).to(self.device) for name, value in context.items()}
         )

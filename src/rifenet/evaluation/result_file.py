@@ -1,8 +1,8 @@
-"""The result file (protocols.md section 6): figures from episode counts, reading and writing, two models compared.
+"""The result file (protocols.md section 6): computes scores from episode counts, reads, writes, compares two models.
 
-One `result.json` holds one model on one fold. Beside the figures it keeps the pixel counts of every episode, packed
-into one string of some tens of kilobytes, so that an interval can be recomputed and two models compared episode by
-episode without the data. Nothing here needs torch.
+One `result.json` holds one model on one fold. Beside the scores it keeps the pixel counts of every episode, packed into
+one string of some tens of kilobytes. From these, intervals can be recomputed and two models compared episode by
+episode, without the data. This module needs no torch.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rifenet.files import write_text
-from rifenet.metrics import Interval, IoUMeter, bootstrap_difference, bootstrap_miou, class_iou, seed_interval
+from rifenet.config import shown
+from rifenet.files import parse_json, write_text
+from rifenet.metrics import Interval, IoUMeter, bootstrap_miou, class_iou, seed_interval
 
 FORMAT = 1
 
 
 class EpisodeCounts(NamedTuple):
-    """What was counted in every episode: R runs (seeds) of N episodes."""
+    """Pixel counts of every episode: R runs, one for each seed, of N episodes."""
 
     class_ids: NDArray[np.int32]  # [R,N]
     queries: NDArray[np.int32]  # position of the query image in the dataset's index, [R,N]
@@ -94,19 +95,19 @@ def figures(
 
 
 def compare_results(result: dict[str, Any], other: dict[str, Any]) -> Difference:
-    """How much better `result`'s model is than `other`'s, paired over the episodes that both saw.
+    """mIoU of `result` minus that of `other`, with an interval paired over their episodes.
 
     Raises:
         ValueError: the two were not scored on the same episodes by the same rules.
     """
     expect_same_episodes(result, other)
     mine, theirs = unpack_counts(result), unpack_counts(other)
-    interval = bootstrap_difference(
+    interval = bootstrap_miou(
         mine.counts,
-        theirs.counts,
         mine.class_ids,
         [row["id"] for row in result["per_class"]],
         mine.queries,
+        other=theirs.counts,
         absent_as_zero=result["protocol"]["absent_as_zero"],
     )
     return Difference(result["scores"]["miou"]["mean"] - other["scores"]["miou"]["mean"], interval)
@@ -143,33 +144,48 @@ def unpack_counts(result: dict[str, Any]) -> EpisodeCounts:
     return EpisodeCounts(table[..., 0], table[..., 1], table[..., 2:].reshape(*shape, 2, 2))
 
 
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("protocol", "dataset", "model", "scores", "config", "environment"), dict),
+    **dict.fromkeys(("seeds", "per_class", "per_seed"), list),
+    **dict.fromkeys(("fold", "shots", "episodes"), int),
+    **dict.fromkeys(("episodes_hash", "episode_counts"), str),
+}
+"""Type of each entry; `read_result` checks these, so that errors name the file."""
+
+
 def write_result(result: dict[str, Any], path: str | Path) -> None:
-    """Writes `result` as JSON; a killed or failed write leaves the file that was there before, or none."""
+    """Writes `result` as JSON; a killed or failed write leaves the previous file, or none."""
     write_text(Path(path), json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
-    """Reads a file of `write_result`. Raises FileNotFoundError, or ValueError where it is no result of this format."""
+    """Reads a file of `write_result`. Raises FileNotFoundError, or ValueError for a file of another format."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"Expected a result file at {path}, but there is none. Write one with rifenet evaluate."
         )
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = parse_json(path.read_bytes(), path)
     except ValueError as error:
-        raise ValueError(f"Expected {path} to be a result file, but it is no JSON ({error}).") from error
+        raise ValueError(f"Expected {path} to be a result file. {error}") from error
     found = result.get("format") if isinstance(result, dict) else None
     if found != FORMAT or "episode_counts" not in result:
         raise ValueError(
             f"Expected {path} to be a result file of format {FORMAT}, but got format {found}. "
             "Run `rifenet evaluate` again."
         )
+    for name, kind in _KINDS.items():
+        if type(result.get(name)) is not kind:
+            raise ValueError(
+                f"Expected {path} to have {name} as `rifenet evaluate` writes it, but got {shown(result.get(name))}."
+                " Run `rifenet evaluate` again."
+            )
     return dict(result)
 
 
 def names_hash(names: Iterable[str]) -> str:
-    """SHA-256 over image names, whatever their order."""
+    """SHA-256 of the image names, independent of their order."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""`rifenet export`: a model as three ONNX graphs and a card, checked against torch before they count."""
+"""`rifenet export`: writes a model as three ONNX graphs and a card, after a check against torch."""
 
 from __future__ import annotations
 

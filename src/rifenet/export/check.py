@@ -1,4 +1,4 @@
-"""Whether two engines give the same masks, on the photos that ship with the program."""
+"""Compares the masks of two engines on the bundled photos."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PHOTOS = 4
 
 
 class EngineAgreement(NamedTuple):
-    """How near two engines are."""
+    """How closely two engines agree."""
 
     mask_iou: float
-    """Of their masks, pixels of all photos and classes together; a class that no photo shows has few of them."""
+    """IoU of their masks, over the pixels of all photos and classes together."""
     logit_difference: float
-    """The largest difference of foreground minus background logits."""
+    """Largest difference between their margins (foreground minus background logit)."""
     photos: int
     """Number of photos segmented."""
 
@@ -53,7 +53,7 @@ def compare(first: Engine, second: Engine) -> EngineAgreement:
 def learning_inputs(
     shots: list[Example], class_id: int, size: int
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]]:
-    """What `Engine.encode_support` takes of K examples: images [K,3,S,S], masks [K,S,S] (0, 1, 255), valid [K,S,S]."""
+    """Arguments of `Engine.encode_support` for K examples: images [K,3,S,S], masks (0, 1, 255) and valid [K,S,S]."""
     images, masks, valid = [], [], []
     for shot in shots:
         image, real, placement = resize_and_pad(load_image(shot.image), size)
@@ -65,6 +65,6 @@ def learning_inputs(
 
 
 def _spread(examples: list[Example], count: int) -> list[Example]:
-    """`count` photos to segment, evenly from the list, which is sorted by class."""
+    """`count` query photos, evenly spaced in the list, which is sorted by class."""
     queries = [each for each in examples if not each.support]
     return [queries[i * len(queries) // count] for i in range(count)]

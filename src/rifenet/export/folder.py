@@ -1,4 +1,4 @@
-"""Writes an export: graphs, their check against torch, and the card that makes them a model."""
+"""Writes an export: builds the graphs, checks them against torch and adds the card."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rifenet.export.graphs import Fields, build_graphs
 from rifenet.files import write_bytes, write_text
 
 LEAST_IOU = {"float32": 0.999, "int8": 0.9}
-"""Of masks with torch's, on the photos that ship with the program, by precision."""
+"""Least IoU of an export's masks with torch's on the bundled photos, by precision."""
 
 
 def export(
@@ -34,15 +34,15 @@ def export(
 ) -> dict[str, Any]:
     """Writes the model of `engine` to the folder `out` and returns its card.
 
-    Nothing is written where a check fails; an older export there is replaced, its card last, so that a stopped write
-    leaves a folder that does not load.
+    If the check fails, nothing is written. An older export in `out` is replaced, with the card last: after an
+    interrupted write, the folder does not load.
 
     Args:
-        engine: the model, on any device; torch's masks are those of the CPU.
+        engine: the model, on any device; the check runs it on the CPU.
         out: a new or empty folder, or an older export.
-        int8: the backbone computes in 8 bits; its hash is another, because its features are.
-        calibration: photos that set the ranges of the 8 bits; none: those that ship with the program.
-        tell: is told what is being done.
+        int8: quantise the backbone to 8 bits. The features differ, so the export has another hash.
+        calibration: photos that set the 8-bit ranges; empty takes the bundled ones.
+        tell: called with the name of each step.
 
     Raises:
         ValueError: the graphs and torch differ, `out` holds something else, or a package of the extra is missing.
@@ -72,7 +72,7 @@ def write_unchecked(
     calibration: Sequence[Path] = (),
     tell: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
-    """`export` without its check, into any folder; for measurements of what a check would refuse."""
+    """`export` without its check, into any folder, to measure exports that the check would refuse."""
     tell("graphs")
     graphs, fields = build_graphs(engine.model)
     if int8:
@@ -86,7 +86,7 @@ def write_unchecked(
 
 
 def _on_cpu(engine: TorchEngine) -> TorchEngine:
-    """The same model where the graphs run, so that only the library differs."""
+    """The same model on the CPU, where the graphs run too."""
     if engine.device.type == "cpu":
         return engine
     same = TorchEngine(copy.deepcopy(engine.model), device="cpu")
@@ -95,7 +95,7 @@ def _on_cpu(engine: TorchEngine) -> TorchEngine:
 
 
 def _write(graphs: dict[str, onnx.ModelProto], folder: Path) -> dict[str, dict[str, str]]:
-    """Writes each graph as one file; its entry of the card by name."""
+    """Writes each graph as one file. Returns each graph's entry in the card, by name."""
     entries = {}
     for name, graph in graphs.items():
         data = graph.SerializeToString(deterministic=True)

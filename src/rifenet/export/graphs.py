@@ -2,10 +2,9 @@
 
 Letters: B batch, K shots, H W image size.
 
-The graphs come from `torch.export`, which follows the code with symbols in place of sizes. Two things of the backbones
-depend on a size in a way that it cannot follow, so a copy of the model says them otherwise: which stages are resized to
-the grid is asked of one small picture, and TensorFlow's SAME padding of a strided convolution is the operator's own
-`auto_pad`.
+`torch.export` traces the code with symbols in place of sizes. It cannot trace two steps of the backbones that depend on
+a size. The export replaces them in a copy of the model. A run on one small picture tells which stages to resize to the
+grid. The ONNX attribute `auto_pad` does TensorFlow's SAME padding of strided convolutions.
 """
 
 from __future__ import annotations
@@ -31,21 +30,21 @@ from rifenet.segmenting.segmenter import MAX_SHOTS
 
 OPSET = 20
 BACKBONE = "backbone."
-"""Prefix of the names of the backbone's nodes, and of no other."""
+"""Prefix of the names of the backbone's nodes; no other node has it."""
 VALID = "image_valid"
-_PROBE = 97  # pixels: small, on no grid that a stage of stride 2 or more shares with another stride
-_EXAMPLE = (2, 3, 161, 145)  # B, K, H, W while tracing: none 0 or 1, which torch would take for constants
+_PROBE = 97  # pixels; small, and stages of different strides have different grids at this side
+_EXAMPLE = (2, 3, 161, 145)  # B, K, H, W while tracing; torch would make a 0 or 1 a constant
 
 
 class Fields(NamedTuple):
-    """Names of what the graphs hand to each other, in order."""
+    """Names of the tensors that the encoders hand to `decode`, in order."""
 
     context: tuple[str, ...]
     features: tuple[str, ...]
 
 
 class _Backbone(nn.Module):
-    """`Backbone.forward` and `stages` without a question about the image's size."""
+    """`Backbone.forward` and `stages` without branches on the image's size."""
 
     def __init__(self, inner: Backbone) -> None:
         super().__init__()
@@ -56,7 +55,7 @@ class _Backbone(nn.Module):
         if not self.on_grid:
             raise ValueError(
                 f"Expected a used stage of {inner.name} at stride {inner.stride}, but stages {inner.used_stages} all"
-                " have another. Such a model cannot be exported; name a stage of that stride in model.low, mid or high."
+                " have another stride. Name a stage of that stride in model.low, mid or high."
             )
         self.inner = inner
         _replace_same_padding(inner)
@@ -79,11 +78,11 @@ class _Backbone(nn.Module):
 
 
 class _SamePadded(nn.Conv2d):
-    """Stands for a `SameConv2d`."""
+    """Replaces a `SameConv2d`."""
 
 
 def _replace_same_padding(module: nn.Module) -> None:
-    """Gives every SAME convolution its padding at odd sides; `_clean` sets that of other sides, where strides are."""
+    """Gives every SAME convolution its padding for odd sides; `_clean` makes strided ones fit any side."""
     for name, child in module.named_children():
         if not isinstance(child, SameConv2d):
             _replace_same_padding(child)
@@ -132,7 +131,7 @@ class _EncodeQuery(nn.Module):
         if isinstance(self.model, Prototype):
             features = self.model.encode_query(images, valid)
         elif isinstance(self.model, EvidenceNetwork):
-            # Without affinity: its sides are a product of two free sizes, which a graph's inputs cannot say.
+            # Without affinity: a graph's input cannot have its side h*w, a product of two free sizes.
             features = self.model._query(self.model.backbone(images), valid, affinity=False)
         else:
             features = self.model.encode_query(self.model.backbone(images), valid)
@@ -156,13 +155,13 @@ class _Decode(nn.Module):
 
 
 def build_graphs(model: RiFeNet | Prototype) -> tuple[dict[str, onnx.ModelProto], Fields]:
-    """The graphs `encode_support`, `encode_query` and `decode`, and the names of what they hand to each other.
+    """The graphs `encode_support`, `encode_query` and `decode`, and the names of the tensors between them.
 
-    Inputs are those of the model's methods (masks as uint8, validity as bool, never left out), outputs their fields;
-    `decode` takes the fields of both, with as many queries as contexts. The names of the backbone's nodes start with
-    `backbone.`. The model itself stays as it is.
+    Inputs are the arguments of the model's methods: masks as uint8, valid masks as bool and required. Outputs are the
+    fields of the methods' results. `decode` takes the fields of both, with as many queries as contexts. The names of
+    the backbone's nodes start with `backbone.`. `model` itself does not change.
 
-    Raises ValueError for a backbone without a stage on the feature grid.
+    Raises ValueError for a backbone without a used stage on the feature grid.
     """
     model = copy.deepcopy(model).cpu().eval()
     model.backbone = _Backbone(model.backbone)  # type: ignore[assignment]
@@ -183,7 +182,7 @@ def build_graphs(model: RiFeNet | Prototype) -> tuple[dict[str, onnx.ModelProto]
         "height": free("height", min=32, max=8192),
         "width": free("width", min=32, max=8192),
     }
-    views = free("learned", min=1, max=MAX_SHOTS * model.config.support_views)  # shots, each from every view
+    views = free("learned", min=1, max=MAX_SHOTS * model.config.support_views)  # all views of all shots
     of_images = [sizes["batch"], None, sizes["height"], sizes["width"]]
     of_support = [sizes["batch"], sizes["shots"], None, sizes["height"], sizes["width"]]
     of_masks = [size for size in of_support if size is not None]
@@ -217,7 +216,7 @@ def _axes(*inputs: list[Any]) -> tuple[dict[int, Any], ...]:
 
 
 def _axes_of_fields(names: tuple[str, ...], sizes: dict[str, Any]) -> Iterator[dict[int, Any]]:
-    """Which axes of each field are free; B and K are those of the images, the others are named in `structures.py`."""
+    """Free axes of each field. B and K are those of the images; `structures.py` explains the other sizes."""
     free = {
         name: torch.export.Dim(name, min=3, max=2**20) for name in ("h", "w", "f", "g", "tokens", "keys", "evidence")
     }
@@ -239,7 +238,7 @@ def _export(
     module: nn.Module, arguments: tuple[Any, ...], axes: tuple[Any, ...], inputs: list[str], outputs: tuple[str, ...]
 ) -> onnx.ModelProto:
     with quiet("torch.onnx"), exporter_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
-        # By itself, because torch.onnx.export would try again with fixed sizes where free ones fail.
+        # A call of its own: torch.onnx.export would fall back to fixed sizes where free ones fail.
         traced = torch.export.export(module.eval(), arguments, dynamic_shapes=axes)
         program = torch.onnx.export(
             traced,
@@ -258,7 +257,7 @@ def _export(
 
 @contextmanager
 def quiet(name: str) -> Iterator[None]:
-    """Without warnings, and without what the logger `name` says below an error: of steps, of packages not used here."""
+    """Silences warnings, and the logger `name` below ERROR, which reports steps and unused packages."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -271,7 +270,7 @@ def quiet(name: str) -> Iterator[None]:
 
 
 def _clean(graph: onnx.ModelProto, same: bool) -> None:
-    """Names the backbone's nodes, and drops inputs that nothing reads and traces, which tell paths of the machine.
+    """Names the backbone's nodes; drops inputs that no node reads, and stack traces, which would reveal local paths.
 
     `same` gives the backbone's strided convolutions SAME padding.
     """

@@ -1,10 +1,10 @@
-"""The backbone of a graph in 8 bits: static quantisation, per channel, with ranges from real photos.
+"""Quantises the backbone of a graph to 8 bits: statically, per channel, with ranges from real photos.
 
-Only the backbone's convolutions, and the sums and activations between them, leave float32: similarity, prior,
-attention and head compare features whose small differences are the answer. The first convolutions stay, too: they have
-few channels of very different ranges, so that rounding them made more than half of the error and saved no time
-(docs/export.md). ReLU6 costs nothing, since the range of what follows it is its own. Both encoders see the same photos,
-so that supports and queries are rounded alike.
+Only the backbone's convolutions, and the sums and activations between them, leave float32. Similarity, prior, attention
+and head keep it, because they depend on small differences between features. The first convolutions keep it too:
+rounding their few channels, whose ranges differ widely, made more than half of the error and saved no time
+(docs/export.md). ReLU6 costs nothing: the 8-bit range of its output ends at the same limits. Both encoders see the same
+photos, so that supports and queries are rounded alike.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from rifenet.formats.pictures import load_image
 
 OPERATORS = ["Conv", "Add", "Relu", "Clip", "MaxPool"]
 EXACT = 6
-"""So many convolutions stay float32, from the first on."""
+"""Number of convolutions, from the first on, that stay float32."""
 MAX_PHOTOS = 64
-"""Ranges hardly move after that."""
+"""Largest number of calibration photos; more of them hardly change the ranges."""
 
 
 def quantize_graphs(
     graphs: dict[str, onnx.ModelProto], size: int, photos: Sequence[Path] = ()
 ) -> dict[str, onnx.ModelProto]:
-    """The same graphs, backbones in 8 bits.
+    """The same graphs with 8-bit backbones.
 
     Args:
         graphs: from `build_graphs`.
         size: side of the square network input, pixels.
-        photos: where ranges come from, evenly chosen down to `MAX_PHOTOS`; none: those that ship with the program.
+        photos: photos that set the ranges, evenly chosen down to `MAX_PHOTOS`; empty takes the bundled ones.
 
     Raises ValueError for a photo that cannot be read.
     """
@@ -53,7 +53,7 @@ def quantize_graphs(
 
 
 def quantize(graph: onnx.ModelProto, inputs: Iterator[dict[str, NDArray[Any]]]) -> onnx.ModelProto:
-    """`graph` with its backbone in 8 bits, ranges from a run on each of `inputs`."""
+    """`graph` with its backbone in 8 bits; runs on `inputs` set the ranges."""
     backbone = [node for node in graph.graph.node if node.name.startswith(BACKBONE)]
     exact = [node.name for node in backbone if node.op_type == "Conv"][:EXACT]
     read = {value.name for value in graph.graph.input}  # the baseline reads no valid mask

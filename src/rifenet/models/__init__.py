@@ -1,6 +1,6 @@
-"""The networks: RiFeNet and the training-free prototype baseline, behind the same three methods.
+"""The networks: RiFeNet and the training-free prototype baseline, with the same three methods.
 
-Importing the package loads no torch; its names load what they need when they are first used.
+Importing the package does not import torch; each name imports its module on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Feature activation (paper, feature activation; method.md 8): a transformer that lights up the target's positions.
+"""Feature activation (paper, feature activation; method.md 8): a transformer that highlights the target in the query.
 
 Shapes: B batch, C embed dim, N = h*w query positions, T support tokens.
 """
@@ -89,8 +89,8 @@ class ActivationLayer(nn.Module):
 class FeatureActivation(nn.Module):
     """`layers` activation layers over the query map; options as in `ActivationLayer`.
 
-    With `checkpointed`, a graph keeps each layer's input only and the backward pass computes the layer again, with the
-    same dropout: less memory for a third more time in the layers.
+    With `checkpointed`, autograd keeps only each layer's input, and the backward pass computes the layer again with the
+    same dropout. This takes less memory, and a third more time in the layers.
     """
 
     def __init__(self, dim: int, layers: int, **options: int | float | bool) -> None:

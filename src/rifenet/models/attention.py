@@ -6,8 +6,7 @@ Shapes: B batch, C embed dim, G heads, D = C/G channels a head, P points, N = h*
 over all heads and points, so no compiled operator is needed on any device. `CycleCrossAttention` masks the support
 tokens whose round trip (token -> best query -> that query's best token) ends at the other label, as CyCTR does.
 
-The equations are here. Where a processor or an exported graph is much faster with the same in another form, that form
-is in `kernels.py`.
+This file holds the plain equations. `kernels.py` holds equal forms that are much faster on a CPU or in an export.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def sine_position(height: int, width: int, channels: int, device: torch.device) 
 
 
 class DeformableSelfAttention(nn.Module):
-    """Each position attends to P learned points a head around itself; offsets are in feature pixels.
+    """In each head, a position attends to P learned points around itself; offsets are in feature pixels.
 
     Args:
         dim: C.
@@ -60,8 +59,8 @@ class DeformableSelfAttention(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        # Points start on a ray a head, at distance 1..P, and are weighted alike: the first steps see a
-        # neighbourhood instead of one position P times.
+        # Each head's points start on a ray, at distances 1..P, with equal weights: the first steps see a neighbourhood
+        # and not one position P times.
         nn.init.zeros_(self.offsets.weight)
         angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
         ray = torch.stack([angle.cos(), angle.sin()], -1)
@@ -82,19 +81,19 @@ class DeformableSelfAttention(nn.Module):
         value = value.view(batch, height, width, self.heads, -1).permute(0, 3, 4, 1, 2).flatten(0, 1)  # [B*G,D,h,w]
 
         logits = self.weights(query).view(batch, length, self.heads, self.points)
-        alone = kernels.runs_on_cpu_without_graph(x)
-        weights = (kernels.short_softmax(logits) if alone else logits.softmax(-1)).transpose(1, 2)
+        fast = kernels.runs_on_cpu_without_graph(x)
+        weights = (kernels.short_softmax(logits) if fast else logits.softmax(-1)).transpose(1, 2)
         weights = self.point_dropout(weights)
         position = torch.arange(length, device=x.device)
         row = torch.div(position, width, rounding_mode="floor")
-        # In float32 under autocast too: half precision cannot tell positions of a large map apart.
+        # Float32, under autocast too: half precision cannot tell the positions of a large map apart.
         exact = x.dtype if x.dtype == torch.float64 else torch.float32
         centre = torch.stack([position - row * width, row], -1).to(exact)  # [N,2]: x, y
-        # Added while all heads' and points' pairs are one row: runtimes of exports are slow to repeat a pair.
+        # The sum runs on one row of all heads' and points' pairs: export runtimes are slow to repeat a pair.
         places = self.offsets(query).to(exact) + centre.repeat(1, self.heads * self.points)  # [B,N,G*P*2]
         places = places.view(batch, length, self.heads, self.points, 2).transpose(1, 2).flatten(0, 1)  # [B*G,N,P,2]
 
-        mix = kernels.gathered_mix if alone else sample_and_mix
+        mix = kernels.gathered_mix if fast else sample_and_mix
         mixed = mix(value.to(exact), places, weights.flatten(0, 1))  # [B*G,D,N]
         output: Tensor = self.output(mixed.reshape(batch, dim, length).transpose(1, 2))
         return output
@@ -103,11 +102,11 @@ class DeformableSelfAttention(nn.Module):
 def sample_and_mix(value: Tensor, places: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of values [M,D,h,w] sampled bilinearly at P points for each of N positions: [M,D,N].
 
-    Outside the map are zeros.
+    Values outside the map are 0.
 
     Args:
         value: [M,D,h,w].
-        places: x and y in pixels of the map, 0 at the centre of the first, [M,N,P,2].
+        places: x and y in pixels of the map, 0 at the centre of the first pixel, [M,N,P,2].
         weights: [M,N,P].
     """
     height, width = value.shape[-2:]
@@ -121,10 +120,10 @@ def sample_and_mix(value: Tensor, places: Tensor, weights: Tensor) -> Tensor:
 def cycle_consistent(
     query: Tensor, keys: Tensor, query_valid: Tensor, token_valid: Tensor, token_labels: Tensor
 ) -> Tensor:
-    """Which support tokens come back to their own label: [B,G,T] bool.
+    """Which support tokens are cycle-consistent, so that their round trip ends at their own label: [B,G,T] bool.
 
-    For token j of a head: i = its best valid query position, k = the best valid token of i; j stays where k has j's
-    label. Ties go to the lowest index. The strongest pair of a head always stays, so no head loses all its tokens.
+    For token j of a head: i = its best valid query position, k = the best valid token of i; j stays if k has j's label.
+    Ties go to the lowest index. The strongest pair of a head always stays, so no head loses all its tokens.
 
     Args:
         query: [B,G,N,D].
@@ -133,7 +132,7 @@ def cycle_consistent(
         token_valid: [B,T] bool.
         token_labels: [B,T] bool, true for foreground.
     """
-    # One head at a time, in float32: the full affinity of all heads would be the largest tensor of the network, and
+    # One head at a time: the affinity of all heads would be the largest tensor of the network. In float32:
     # half-precision similarities tie too often for an argmax.
     with torch.autocast(query.device.type, enabled=False):
         heads = zip(query.float().unbind(1), keys.float().unbind(1), strict=True)
@@ -157,7 +156,10 @@ def _returns_to_its_label(
 
 
 def most_alike(asked: Tensor, among: Tensor, valid: Tensor) -> Tensor:
-    """Which valid one of `among` [B,M,D] has the largest product with each of `asked` [B,T,D]: [B,T], the first."""
+    """Index [B,T] of the valid row of `among` [B,M,D] with the largest product with each row of `asked` [B,T,D].
+
+    Ties go to the first row.
+    """
     products = asked @ among.transpose(1, 2)
     return products.masked_fill(~valid[:, None], -torch.inf).argmax(-1)
 
@@ -212,7 +214,7 @@ class CycleCrossAttention(nn.Module):
             attn_mask=keep[:, :, None],
             dropout_p=self.dropout if self.training else 0.0,
         )
-        # A support without a single usable token (everything ignored) has nothing to add; softmax over nothing is NaN.
+        # Without any usable token (everything ignored) softmax gives NaN; such a support adds 0.
         mixed = torch.where(keep.any(-1)[:, :, None, None], mixed, 0.0)
         output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return output

@@ -1,8 +1,8 @@
-"""`prototype`: the training-free baseline of protocols.md 5, behind RiFeNet's three methods.
+"""`prototype`: the training-free baseline of protocols.md 5, with RiFeNet's three methods.
 
 Shapes: B batch, K shots, D channels, H W image size, h w feature size.
 
-The matching itself is in `models.matching`; here are the stages it compares, and the three methods.
+`models.matching` computes the matching. This module chooses the stages to compare and adds the three methods.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class PrototypeFeatures(Tensors):
 class Prototype(nn.Module):
     """Training-free prototype matching. Build it with `build_model(kind="prototype", backbone=...)`.
 
-    It learns from photos as they are, and has the threshold of its own, whatever `config.support_views` and
-    `config.mask_threshold` say.
+    It uses one view of each support and a mask threshold of 0.5. It ignores `config.support_views` and
+    `config.mask_threshold`.
     """
 
     metadata: dict[str, Any]
-    """What the model's file says of it; set by `load_model`."""
+    """Metadata of the model's file; set by `load_model`."""
     hash: str
-    """Says which model it is; set by `load_model`."""
+    """Identifies the model; set by `load_model`."""
     weights_hash: str
     """Hash of the file's tensors alone; set by `load_model`."""
     context_type = PrototypeContext
@@ -72,7 +72,7 @@ class Prototype(nn.Module):
         return PrototypeContext(matching_prototypes(features, soft.foreground, soft.void))
 
     def encode_query(self, query_images: Tensor, query_valid: Tensor | None = None) -> PrototypeFeatures:
-        """Images [B,3,H,W] -> unit-length features; `query_valid` has no influence, each position stands alone."""
+        """Images [B,3,H,W] -> unit-length features; positions are independent, so `query_valid` has no effect."""
         check_query(query_images, query_valid)
         return PrototypeFeatures(self._features(query_images))
 

@@ -1,4 +1,4 @@
-"""Models from their configuration: the one place that knows every network."""
+"""Builds every network from its configuration."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rifenet.models.rifenet import RiFeNet
 def build_model(config: ModelConfig | None = None, **fields: Any) -> RiFeNet | Prototype:
     """A model from a `ModelConfig` or from its fields, in training mode, on the CPU.
 
-    With `pretrained` (the default) the backbone reads `config.weights`, or the file that a package installs for it;
-    FileNotFoundError says how to get one. `pretrained=False` leaves the backbone random.
+    With `pretrained` (the default) the backbone loads `config.weights`, or else the file of an installed package. If
+    there is none, FileNotFoundError says how to get one. `pretrained=False` leaves the backbone random.
     """
     config = ModelConfig(**fields) if config is None else config
     levels = {"low": config.low, "mid": config.mid, "high": config.high}
@@ -42,9 +42,9 @@ def build_model(config: ModelConfig | None = None, **fields: Any) -> RiFeNet | P
 
 
 def baseline_of(model: RiFeNet | Prototype) -> Prototype:
-    """The training-free baseline over a copy of `model`'s very backbone (protocols.md 5), on the CPU.
+    """The training-free baseline (protocols.md 5) on a copy of `model`'s backbone, on the CPU.
 
-    Raises ValueError where that backbone ends before the stages that the baseline compares.
+    Raises ValueError if the backbone lacks a stage that the baseline compares.
     """
     baseline = build_model(replace(model.config, kind="prototype", pretrained=False, weights=""))
     assert isinstance(baseline, Prototype)
@@ -52,15 +52,15 @@ def baseline_of(model: RiFeNet | Prototype) -> Prototype:
     needed = baseline.backbone.state_dict().keys()
     if not needed <= weights.keys():
         raise ValueError(
-            f"Expected a model whose backbone has the prototype's stages {baseline.backbone.used_stages}, but it ends "
-            f"before. Score --model prototype --backbone {model.config.backbone} by itself."
+            f"Expected a backbone with the prototype's stages {baseline.backbone.used_stages}, but the model's ends "
+            f"earlier. Score --model prototype --backbone {model.config.backbone} by itself."
         )
     baseline.backbone.load_state_dict({name: weights[name] for name in needed})
     return baseline
 
 
 def _fine_stage(config: ModelConfig) -> int:
-    """Stage of the fine features: only the evidence head reads them; by default the one of stride 4."""
+    """Stage of the fine features, by default that of stride 4; 0 without the evidence head, which alone reads them."""
     if not config.evidence or config.kind == "prototype":
         return 0
     return config.fine or (2 if config.backbone.startswith("efficientnet") else 1)

@@ -1,11 +1,11 @@
-"""Fast variants of what `attention.py` says plainly, and when each of them is what runs.
+"""Fast variants of the equations in `attention.py`, and the conditions under which they run.
 
-Each gives what the plain equation gives, ties included, up to rounding: `tests/models/test_kernels.py` compares them.
+Each equals its plain equation up to rounding, ties included; `tests/models/test_kernels.py` compares them.
 
-    on a CPU, run eagerly      the search for the best token goes by blocks; without a graph, deformable sampling is one
-                               weighted gather, and a short softmax is written out
-    in a graph for export      both attentions avoid what runtimes are slow at: argmax over long rows, and logits of
-                               minus infinity
+    eager, on a CPU            the search for the best token goes block by block; without autograd, deformable sampling
+                               is one weighted gather, and a short softmax is written out
+    exported graph             both attentions avoid argmax over long rows and logits of minus infinity, which are slow
+                               in ONNX runtimes
     anywhere else              the plain equations
 
 Shapes: B batch, G heads, D channels a head, P points, N query positions, T support tokens.
@@ -17,17 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LEAST_WEIGHT = 1e-30  # sum of a query's weights; only where no token counts is it less
+LEAST_WEIGHT = 1e-30  # least sum of a query's weights; without any valid token the sum is smaller
 BLOCK = 64
 
 
 def runs_eagerly_on_cpu(x: Tensor) -> bool:
-    """Whether an operation on `x` runs now, on a CPU: what is faster there need not fit a graph or another device."""
+    """Whether operations on `x` run eagerly on a CPU, so that they need not fit a graph or another device."""
     return x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export())
 
 
 def runs_on_cpu_without_graph(x: Tensor) -> bool:
-    """Whether an operation on `x` runs now, on a CPU, and nothing will ask for its gradient."""
+    """Whether operations on `x` run eagerly on a CPU without autograd."""
     return not torch.is_grad_enabled() and runs_eagerly_on_cpu(x)
 
 
@@ -38,9 +38,10 @@ def short_softmax(x: Tensor) -> Tensor:
 
 
 def gathered_mix(value: Tensor, places: Tensor, weights: Tensor) -> Tensor:
-    """`attention.sample_and_mix` as one weighted gather, so that no sampled value is ever stored: [M,D,N].
+    """`attention.sample_and_mix` as one weighted gather, which stores no sampled values: [M,D,N].
 
-    Each position sums the 4 P corners around its points. A corner counts by the point's weight and by its share.
+    Each position sums the 4 P corners around its points. A corner's weight is the point's weight times the corner's
+    bilinear share.
     """
     maps, _, height, width = value.shape
     x, y = places.unbind(-1)
@@ -55,7 +56,7 @@ def gathered_mix(value: Tensor, places: Tensor, weights: Tensor) -> Tensor:
             corners.append(row.clamp(0, height - 1) * width + column.clamp(0, width - 1))
             shares.append(share * inside)
     first = torch.arange(maps, device=value.device)[:, None, None] * (height * width)
-    index = torch.cat(corners, -1).nan_to_num(0).long() + first  # [M,N,4P]; a place that is not a number has no share
+    index = torch.cat(corners, -1).nan_to_num(0).long() + first  # [M,N,4P]; a NaN place has share 0
     table = value.flatten(2).transpose(1, 2).flatten(0, 1)  # [M*h*w,D]
     mixed = F.embedding_bag(
         index.flatten(0, 1), table, mode="sum", per_sample_weights=torch.cat(shares, -1).flatten(0, 1).to(table.dtype)
@@ -65,15 +66,15 @@ def gathered_mix(value: Tensor, places: Tensor, weights: Tensor) -> Tensor:
 
 def most_alike_by_maxima(asked: Tensor, among: Tensor, valid: Tensor) -> Tensor:
     """`attention.most_alike` with `first_maximum` for its argmax."""
-    # The product starts from 0 or -inf instead of having its padding filled in another pass over it.
+    # `baddbmm` starts from 0, or -inf at padding, which saves a second pass over the product.
     return first_maximum(torch.baddbmm(barred(valid, among), asked, among.transpose(1, 2)))
 
 
 def most_alike_by_blocks(asked: Tensor, among: Tensor, valid: Tensor) -> Tensor:
     """`attention.most_alike` for exported graphs, whose runtime has a slow argmax.
 
-    That runtime adds nothing to a product for free, either. So the bar of each of `among` is one more channel of it:
-    the product adds it.
+    The runtime also needs a second pass to add to a product. One more channel therefore holds the 0 or -inf of each row
+    of `among`, and the product adds it.
     """
     length = among.shape[1]
     more = (length + BLOCK - 1) // BLOCK * BLOCK - length
@@ -89,8 +90,8 @@ def most_alike_by_blocks(asked: Tensor, among: Tensor, valid: Tensor) -> Tensor:
 def first_maximum(x: Tensor) -> Tensor:
     """`x.argmax(-1)` of [...,M], the first of equals.
 
-    On a CPU the search for an index takes sixteen times as long as that for a maximum. So this searches the maxima of
-    blocks, and then the one block that holds the largest.
+    On a CPU, `argmax` takes sixteen times as long as `amax`. This function takes the maximum of each block, and then
+    runs `argmax` on the one block that holds the largest.
     """
     length = x.shape[-1]
     if length < 4 * BLOCK:
@@ -105,16 +106,17 @@ def first_maximum(x: Tensor) -> Tensor:
 
 
 def barred(valid: Tensor, like: Tensor) -> Tensor:
-    """[B,1,M] of the kind of `like`: 0 where `valid` [B,M] bool, -inf elsewhere."""
+    """[B,1,M] of the type of `like`: 0 where `valid` [B,M] bool, -inf elsewhere."""
     return torch.zeros_like(valid, dtype=like.dtype).masked_fill(~valid, -torch.inf)[:, None]
 
 
 def attention_in_full(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, dropout_p: float) -> Tensor:
     """`scaled_dot_product_attention` for exported graphs, masks [B,G,1,T], without a logit of minus infinity.
 
-    The weight of such a logit underflows, which makes a runtime's softmax eight times as slow. Here a masked key is the
-    mean of the others, so that its logit is never the largest. Its weight is taken off again: each weight is divided by
-    the sum of those that count. One head comes after the other, so that the weights stay in the processor's cache.
+    The weight of such a logit underflows, which makes a runtime's softmax eight times as slow. Here each masked key
+    becomes the mean of the valid keys, whose logit is never the largest. Dividing by the sum of the valid weights
+    removes the masked weights again. The heads run one after the other, so that the weights stay in the processor's
+    cache.
     """
     counts = attn_mask.transpose(2, 3).to(query.dtype)  # [B,G,T,1]
     mean = (key * counts).sum(2, keepdim=True) / counts.sum(2, keepdim=True).clamp(min=1)

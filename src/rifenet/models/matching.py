@@ -2,8 +2,8 @@
 
 Shapes: B batch, K shots, D channels of several backbone stages one after the other, h w feature size.
 
-Features of each stage have unit length per position and are concatenated; one foreground and one background prototype
-by masked average over all shots; score = cosine to the foreground minus cosine to the background.
+Features of each stage get unit length per position and are concatenated. A masked average over all shots gives one
+foreground and one background prototype. The score is the cosine to the foreground minus the cosine to the background.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def matching_features(stages: tuple[Tensor, ...] | list[Tensor], dim: int) -> Tensor:
-    """Stages, channels in `dim`, each of unit length per position, concatenated to unit length as a whole."""
+    """Concatenates stages along their channels `dim`; each stage, and then the whole, gets unit length per position."""
     return F.normalize(torch.cat([F.normalize(stage.float(), dim=dim) for stage in stages], dim), dim=dim)
 
 
@@ -24,10 +24,10 @@ def matching_prototypes(features: Tensor, foreground: Tensor, void: Tensor) -> T
     Args:
         features: from `matching_features`, [B,K,D,h,w].
         foreground: weight in [0,1], [B,K,h,w].
-        void: weight of ignored pixels and padding, [B,K,h,w]; what is left is background.
+        void: weight of ignored pixels and padding, [B,K,h,w]; the rest is background.
     """
     background = (1 - foreground - void).clamp(min=0)
-    # All shots are one long image: a shot with a larger object weighs more, as in the definition.
+    # The average runs over the positions of all shots at once: a shot with a larger object weighs more, as defined.
     sums = [(features.flatten(3) @ weight.flatten(2)[..., None]).sum(1)[..., 0] for weight in (background, foreground)]
     return F.normalize(torch.stack(sums, 1), dim=2)
 

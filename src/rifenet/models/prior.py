@@ -1,4 +1,4 @@
-"""Prior mask (method.md 5): where the query looks like the support's foreground, without a parameter.
+"""Prior mask (method.md 5): where the query looks like the support's foreground, without learned parameters.
 
 Shapes: B batch, K shots, P keys a shot, D channels of the high features, h w feature size, N = h*w.
 """
@@ -16,16 +16,16 @@ EPS = 1e-7
 
 
 def choose_keys(high: Tensor, of_label: Tensor, cap: int) -> tuple[Tensor, Tensor]:
-    """Keys of the prior: unit-length high features of a label's positions, evenly chosen down to `cap`.
+    """Keys of the prior: unit-length high features of some positions of each shot, every n-th where there are too many.
 
     Args:
         high: high features of the supports, [B,K,D,h,w].
         of_label: positions to choose from, [B,K,h,w] bool.
-        cap: keys a shot, at most (P is at most the smaller of `cap` and h*w).
+        cap: largest number of keys a shot (P is at most the smaller of `cap` and h*w).
 
     Returns:
-        Keys [B,K,P,D], and which of them exist, [B,K,P] bool. On a CPU, outside of graphs, P is no larger than the
-        fullest shot needs: an empty slot would cost every query as much as a full one.
+        Keys [B,K,P,D], and which of them exist, [B,K,P] bool. In eager mode on a CPU, P is the number of keys of the
+        fullest shot, because an empty slot would cost every query as much as a full one.
     """
     batch, shots = high.shape[:2]
     candidates = of_label.flatten(0, 1).flatten(1)
@@ -47,13 +47,14 @@ def prior_mask(high: Tensor, valid: Tensor, keys: Tensor, keys_valid: Tensor) ->
         keys_valid: which keys exist, [B,K,P] bool.
 
     Returns:
-        [B,1,h,w] in [0,1]: clamped at 0, min-max normalised over the valid positions, averaged over the shots; 0 at
-        padded positions and for a shot without keys.
+        [B,1,h,w] in [0,1]: clamped at 0, min-max normalised over the valid positions, averaged over the shots. It is 0
+        at padded positions. A shot without keys counts in the average with 0.
     """
     batch, _, height, width = high.shape
     shots = keys.shape[1]
-    with torch.autocast(high.device.type, enabled=False):  # training must see the prior that evaluation sees
-        keys = keys.masked_fill(~keys_valid[..., None], 0.0)  # fewer numbers than their similarities
+    with torch.autocast(high.device.type, enabled=False):  # in half precision, training would see another prior
+        # A key of zeros has similarity 0, which the clamp below makes the least. Keys are fewer than similarities.
+        keys = keys.masked_fill(~keys_valid[..., None], 0.0)
         similarity = high.flatten(2).transpose(1, 2) @ keys.flatten(1, 2).transpose(1, 2)  # [B,N,K*P]
     best = similarity.unflatten(2, (shots, -1)).amax(3).clamp(min=0)  # [B,N,K]
     real = valid.flatten(1)[..., None]  # [B,N,1]

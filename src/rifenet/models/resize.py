@@ -1,4 +1,4 @@
-"""The one resize of the networks: bilinear, the corners' centres on each other (method.md 9)."""
+"""The resize of all networks: bilinear with aligned corners (method.md 9)."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def aligned_resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps [B,C,h,w] at `size` (H, W), [B,C,H,W]: bilinear with aligned corners."""
+    """Resizes maps [B,C,h,w] to `size` (H, W): [B,C,H,W]."""
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=True)

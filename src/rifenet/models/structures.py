@@ -1,4 +1,4 @@
-"""What the network passes around: named tensors, the batch first in every field.
+"""Dataclasses of tensors that the network takes and returns; the batch is first in every field.
 
 Shapes: B batch, K shots, U unlabeled images, C embed dim, c local dim, D channels of the high features, h w feature
 size, N = h*w, T support tokens, P prior keys a shot, L size of the local prototype.
@@ -22,15 +22,15 @@ SomeTensors = TypeVar("SomeTensors", bound="Tensors")
 
 @dataclass(frozen=True)
 class Tensors:
-    """Named tensors of one batch. A field of a part that the network does not have is None."""
+    """Named tensors of one batch. A field of a part that the network lacks is None."""
 
     def named(self) -> dict[str, Tensor]:
-        """The tensors that are there, by the names of their fields and in their order."""
+        """The fields that are not None, by name, in their order."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
     def map(self: SomeTensors, change: Callable[[Tensor], Tensor]) -> SomeTensors:
-        """The same with each tensor changed."""
+        """A copy with `change` applied to each tensor."""
         return replace(self, **{name: change(value) for name, value in self.named().items()})
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -46,7 +46,7 @@ class SupportContext(Tensors):
     prior_keys: Tensor
     """Unit-length high features of the foreground, [B,K,P,D]."""
     prior_valid: Tensor
-    """Which of these exist, [B,K,P] bool."""
+    """Which keys exist, [B,K,P] bool."""
     tokens: Tensor | None = None
     """[B,T,C]; None without cross-attention, the only part that reads tokens."""
     token_labels: Tensor | None = None
@@ -70,7 +70,7 @@ class QueryFeatures(Tensors):
 
 
 class Decoded(NamedTuple):
-    """Logits [B,2,h,w] and what other branches and pictures take from the way there."""
+    """Logits [B,2,h,w] and the intermediate results that other branches and drawings of them need."""
 
     logits: Tensor
     activated: Tensor  # [B,C,h,w]
@@ -81,14 +81,14 @@ class Decoded(NamedTuple):
 
 @dataclass
 class RiFeNetOutput:
-    """What `forward` returns, always; None for what was not asked for."""
+    """What `forward` returns; fields of branches that did not run are None."""
 
     logits: Tensor
-    """Query, [B,2,h,w]."""
+    """Logits of the query, [B,2,h,w]."""
     prior: Tensor
-    """[B,1,h,w]."""
+    """Prior mask of the query, [B,1,h,w]."""
     aux_logits: Tensor | None = None
-    """Supports segmented by the query, [B,K,2,h,w]."""
+    """Logits of the supports, which the auxiliary head segments by the query's features, [B,K,2,h,w]."""
     weak_logits: Tensor | None = None
     """[B,U,2,h,w]."""
     strong_logits: Tensor | None = None
@@ -98,7 +98,7 @@ class RiFeNetOutput:
 
 
 def check_support(images: Images, support_masks: Tensor, valid: Tensor | None) -> None:
-    """Raises ValueError where supports and masks do not belong together (public entry of a model)."""
+    """Raises ValueError if the shapes of supports, masks and valid masks do not fit each other."""
     shape = images.mid.shape[:2] if isinstance(images, Features) else images.shape[:2]
     if isinstance(images, Tensor) and (images.dim() != 5 or images.shape[2] != 3):
         raise ValueError(
@@ -117,9 +117,9 @@ def check_support(images: Images, support_masks: Tensor, valid: Tensor | None) -
 
 
 def check_query(images: Images, valid: Tensor | None) -> None:
-    """Raises ValueError where a query and its valid mask do not belong together (public entry of a model)."""
+    """Raises ValueError if the shapes of queries and valid masks do not fit each other."""
     if isinstance(images, Features):
-        return  # their image size is not known here
+        return  # features do not tell the size of their images, so `valid` cannot be compared with it
     if images.dim() != 4 or images.shape[1] != 3:
         raise ValueError(f"Expected query images as [B,3,H,W], but got {tuple(images.shape)}. Add the missing axis.")
     _check_valid("query", valid, images.shape[:1] + images.shape[2:])
@@ -137,7 +137,7 @@ Context = TypeVar("Context", bound=Tensors)
 
 
 def match_batches(features: Query, context: Context) -> tuple[Query, Context]:
-    """Expands a batch of 1 on either side to the other's. Raises ValueError where the batches do not fit."""
+    """Expands a batch of 1 on either side to the other's. Raises ValueError if the batches do not fit."""
     queries, contexts = next(iter(features)).shape[0], next(iter(context)).shape[0]
     if queries == contexts:
         return features, context

@@ -1,1 +1,1 @@
-"""The product: classes learned from annotated photos, other photos segmented by them, over any engine. No torch."""
+"""The product: learns classes from annotated photos and segments other photos, on any engine. It needs no torch."""

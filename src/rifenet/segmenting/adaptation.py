@@ -1,11 +1,13 @@
-"""Classes learned from photos without annotation, too: those in which they are found most surely (beyond the paper).
+"""Adaptation (beyond the paper): each class adopts photos without annotation that show it with high confidence.
 
-RiFeNet's unlabeled branch has unlabeled images teach the network through its own pseudo-labels, in training only. Here
-they teach a class, in use: a first pass over the photos finds it with what was annotated, and the photos in which it is
-surest to be join its shots with the masks found there. A few photos show a class from few sides; these show more.
+In training, RiFeNet's unlabeled branch learns from pseudo-labels on unlabeled images. Adaptation uses the same idea
+when a class is learned. A first pass segments the photos with the annotated shots only. The photos of highest
+confidence then become further shots of the class, with the masks that the first pass found. A few annotated photos show
+a class from few sides; the adopted ones show more of them.
 
-A class taught so finds more in every photo, whether or not it is there. So its confidence is shifted until a sample of
-the photos has the mean confidence of before. What all of it brings, and how it was chosen: docs/lab/adaptation.md.
+Adaptation raises the confidence of a class in every photo, whether the photo shows the class or not. Its `shift` undoes
+this: the mean confidence over a sample of the photos stays that of the first pass. docs/lab/adaptation.md gives the
+gain and how the settings were chosen.
 
     K shots of a class · C classes · S side of the square network input
 """
@@ -32,24 +34,24 @@ from rifenet.segmenting.result import PRESENT, Options, Result
 from rifenet.segmenting.shots import PseudoShot, Shots
 from rifenet.segmenting.storage import LearnedClass
 
-SAMPLE = 16  # photos, on which the mean confidence is kept
+SAMPLE = 16  # photos over which adaptation keeps the mean confidence
 _FIRST_PASS = Options(keep_absent=False, tiles=False, refine=False)
 
 
 class _Sampled(NamedTuple):
-    """A photo of the sample: those with the lowest digests, which are a random choice and the same in any order."""
+    """A photo of the sample, which takes those of lowest digest: a random choice, whatever their order."""
 
     digest: bytes
     pixels: NDArray[np.float32]
     valid: NDArray[np.bool_]
     before: list[float]
-    """Confidence of each class."""
+    """Confidence of each class in the first pass."""
 
 
 class _Found(NamedTuple):
-    """A photo that may be adopted; the surest sort first, then the earliest."""
+    """A photo that a class may adopt. The highest confidence sorts first; of equals, the earliest photo."""
 
-    doubt: float
+    minus_confidence: float
     number: int
     shot: PseudoShot
     inputs: Shots
@@ -64,18 +66,18 @@ def adapted(
     on_error: OnError | None,
     on_progress: OnProgress | None,
 ) -> list[LearnedClass]:
-    """The classes, each learned from its annotated photos and those of `photos` that it adopts.
+    """Learns each class again from its annotated photos and from the `photos` that it adopts.
 
     Args:
         engine: the model.
-        classes: what is known; photos that they adopted before do not count.
-        photos: paths, PIL images or [H,W,3] arrays, taken one by one.
-        count: photos that a class adopts at most.
-        most: shots that a class has at most, the annotated ones included.
-        on_error: takes a photo that cannot be read; without it the error is raised.
-        on_progress: told after each photo how many are done, of how many.
+        classes: the learned classes; they drop the photos that they adopted before.
+        photos: paths, PIL images or [H,W,3] arrays, read one by one.
+        count: largest number of photos that a class adopts.
+        most: largest number of shots of a class, annotated and adopted together.
+        on_error: called with a photo that cannot be read and the error; None raises the error.
+        on_progress: called after each photo with the number done and the total, None if unknown.
 
-    Raises ValueError for a class without photos.
+    Raises ValueError for a class from a file, which holds no photos.
     """
     annotated = [known.annotated() for known in classes]
     plain = [
@@ -127,13 +129,11 @@ def adapted(
         else known
         for known, inputs, adopted in zip(plain, annotated, found, strict=True)
     ]
-    return taught if engine.calibration is None else _as_sure_as_before(engine, taught, sample)
+    return taught if engine.calibration is None else _with_shifts(engine, taught, sample)
 
 
-def _as_sure_as_before(
-    engine: Engine, classes: Sequence[LearnedClass], sample: Sequence[_Sampled]
-) -> list[LearnedClass]:
-    """The classes, those that adopted photos shifted to the mean confidence over the sample that they had before."""
+def _with_shifts(engine: Engine, classes: Sequence[LearnedClass], sample: Sequence[_Sampled]) -> list[LearnedClass]:
+    """Shifts each class that adopted photos to the mean confidence over the sample that the first pass gave it."""
     log_odds: list[list[float]] = [[] for _ in classes]
     for photo in sample:
         features = engine.encode_query(photo.pixels[None], photo.valid[None])
@@ -151,7 +151,7 @@ def _as_sure_as_before(
 
 
 def shift_to(log_odds: NDArray[np.float64], mean: float) -> float:
-    """What to add to `log_odds` [M] for their probabilities to have this mean, in -20..20, by bisection."""
+    """The number in [-20,20] that, added to `log_odds` [M], gives probabilities of this mean; found by bisection."""
     low, high = -20.0, 20.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -160,7 +160,10 @@ def shift_to(log_odds: NDArray[np.float64], mean: float) -> float:
 
 
 def taken_by_others(result: Result) -> NDArray[np.bool_]:
-    """Where another class takes the pixel, for each class [C,S,S]: there a look-alike must not speak for it."""
+    """For each class, the pixels that another class wins, [C,S,S] bool.
+
+    They may show a look-alike, so the class must not learn from them.
+    """
     winner = result.winners(result.margins.shape[1:], result.margins.__getitem__).astype(int)
     others: NDArray[np.bool_] = (winner > 0) & (winner != 1 + np.arange(len(result.classes))[:, None, None])
     return others

@@ -1,6 +1,6 @@
-"""Masks that a model's own scores stand in for, where a class is learned from photos that nobody annotated.
+"""Pseudo-labels: masks that a model's own scores give to photos without annotation.
 
-What `adaptation` makes of a user's photos and `evaluation` of an episode's; training's pseudo-labels are in `losses`.
+`adaptation` uses them on a user's photos, `evaluation` on an episode's. Training has its own, in `training.losses`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from rifenet.formats.pictures import IGNORE
+from rifenet import IGNORE
 
 COUNT = 3
-"""Photos that a class adopts, the surest of those it may."""
+"""Default number of photos that a class adopts."""
 SURE = math.log(7 / 3)
-"""Margin (`segmenting.margins`) from which on a pixel teaches that it is the class; from minus as much down, that it is
-not. The odds are then 7/3 and 3/7 times those of the mask's threshold. With the bundled model's threshold of 0.33 these
-are probabilities of 0.535 and 0.174, with a threshold of 0.5 they are 0.7 and 0.3."""
+"""Least margin (`segmenting.margins`) of a foreground pixel in a pseudo-mask; `-SURE` is the largest margin of a
+background pixel. The odds at these margins are 7/3 and 3/7 times the threshold's odds. The bundled model's threshold of
+0.33 makes them probabilities of 0.535 and 0.174; a threshold of 0.5 makes them 0.7 and 0.3."""
 
 
 def pseudo_mask(margins: NDArray[np.float32], counts: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Mask of a class as a shot has it, [H,W], from margins [H,W].
+    """Pseudo-mask [H,W] of a class, as a shot needs it, from margins [H,W]: 1 foreground, 0 background, 255 ignore.
 
-    1 and 0 where they are sure, 255 where they are not, and where the pixel does not count.
+    A pixel is 255 if its margin is between `-SURE` and `SURE`, or if `counts` [H,W] is false there.
     """
     mask = np.full(margins.shape, IGNORE, np.uint8)
     mask[margins >= SURE], mask[margins <= -SURE] = 1, 0

@@ -1,4 +1,4 @@
-"""Query photos: read a few at a time, and segmented by learned classes over any engine.
+"""Reads query photos in batches and segments them by the learned classes, on any engine.
 
 B photos at once · C classes · S side of the square network input
 """
@@ -21,7 +21,7 @@ from rifenet.segmenting.result import Options, Result
 from rifenet.segmenting.storage import LearnedClass
 from rifenet.segmenting.tiles import is_large, with_tiles
 
-BATCH_BYTES = 10**8  # of decoded photos, from which on a batch is full
+BATCH_BYTES = 10**8  # a batch is full once its decoded photos exceed this
 OnError = Callable[[Source, Exception], None]
 OnProgress = Callable[[int, int | None], None]
 
@@ -34,7 +34,7 @@ def segment_lazily(
     options: Options,
     on_error: OnError | None,
 ) -> Iterator[Result]:
-    """The results of `queries` in order, as `Segmenter.segment_many` says."""
+    """Yields the results of `queries` in order; see `Segmenter.segment_many`."""
     batch: list[tuple[str, NDArray[np.uint8]]] = []
     for query in queries:
         try:
@@ -85,21 +85,22 @@ def _segment_batch(
             refine=options.refine,
         )
         if options.tiles is True or (options.tiles == "auto" and is_large(placement)):
-            looked_at = [known.context if result.shown(known.name) else None for known in classes]
-            own, placement = with_tiles(engine, image, looked_at, own, placement)
+            tiled = [known.context if result.shown(known.name) else None for known in classes]
+            own, placement = with_tiles(engine, image, tiled, own, placement)
             result = replace(result, margins=own, placement=placement)
         yield result
 
 
 def model_record(engine: Engine) -> dict[str, str]:
-    """What results say of the model that made them."""
+    """Name and hashes of the model, for `Result.model`."""
     return {"name": engine.name, "hash": engine.hash, "weights_hash": engine.weights_hash}
 
 
 def confidence(margins: NDArray[np.float32], calibration: Mapping[str, float] | None, shift: float = 0.0) -> float:
-    """How likely a class is in a photo, from its margins on the photo's pixels, [M].
+    """Confidence in [0,1] that a photo shows a class, from its margins [M] on the photo's pixels.
 
-    `shift` is added to the log-odds; without a calibration there are none.
+    `shift` is added to the log-odds of the calibrated confidence. Without a calibration the confidence is
+    `metrics.presence_statistic`, which only ranks photos.
     """
     statistic = presence_statistic(sigmoid(margins))
     if calibration is None:
@@ -108,12 +109,12 @@ def confidence(margins: NDArray[np.float32], calibration: Mapping[str, float] | 
 
 
 def counted(results: Iterable[Result], total: int | None, on_progress: OnProgress) -> Iterator[Result]:
-    """The results, each told to `on_progress` before it is handed on."""
+    """Yields the results and calls `on_progress` before each."""
     for done, result in enumerate(results, 1):
         on_progress(done, total)
         yield result
 
 
 def total_of(queries: Iterable[Source]) -> int | None:
-    """How many there are, where that is known."""
+    """Number of queries; None if `queries` does not know its length."""
     return len(queries) if isinstance(queries, Sized) else None

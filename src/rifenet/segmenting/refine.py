@@ -1,8 +1,8 @@
 """Edges at full resolution: a guided filter makes a coarse map follow the photo's own edges.
 
-In each window the map is taken to be linear in the photo's colours, `q = a . I + b` (K. He and J. Sun, "Fast Guided
-Filter", 2015). `a` and `b` are found on a small copy of the photo and laid over the full one strip by strip, so that
-memory does not grow with the photo. What is filtered is `tanh(m / 2)` of a margin m (`segmenting.margins`).
+The filter takes the map to be linear in the photo's colours in each window, `q = a . I + b` (K. He and J. Sun, "Fast
+Guided Filter", 2015). It finds `a` and `b` on a small copy of the photo. It applies them to the full photo strip by
+strip, which keeps its working memory small. Its input is `tanh(m / 2)` of a margin m (`segmenting.margins`).
 
     H W the photo's own size · h w the map's
 """
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 RADIUS = 8  # of the window, in pixels of the map
-EPSILON = 1e-4  # how much contrast counts as an edge, in squares of colours 0..1
-STRIP = 2**21  # pixels at a time
+EPSILON = 1e-4  # smaller variances of the colours, in 0..1, count as flat and not as edges
+STRIP = 2**21  # pixels of a strip of the photo
 
 _BILINEAR = Image.Resampling.BILINEAR
 
@@ -25,7 +25,7 @@ _BILINEAR = Image.Resampling.BILINEAR
 def refined(
     image: NDArray[np.uint8], coarse: NDArray[np.float32], *, radius: int = RADIUS, epsilon: float = EPSILON
 ) -> NDArray[np.float32]:
-    """A map [h,w] in [-1,1] at the size of the photo [H,W,3], its edges on the photo's; [H,W] in [-1,1]."""
+    """Enlarges a map [h,w] in [-1,1] to the size of the photo [H,W,3]; the map's edges move to the photo's edges."""
     height, width = image.shape[:2]
     small = Image.fromarray(image).resize(coarse.shape[::-1], _BILINEAR, reducing_gap=2.0)
     planes = _coefficients(np.asarray(small, np.float32) / np.float32(255), coarse, radius, epsilon)
@@ -49,7 +49,7 @@ def _strips(height: int, width: int) -> Iterator[slice]:
 def _coefficients(
     guide: NDArray[np.float32], coarse: NDArray[np.float32], radius: int, epsilon: float
 ) -> list[NDArray[np.float32]]:
-    """`a` of each colour and then `b`, [h,w] each, averaged over all windows that hold a pixel."""
+    """`a` of each colour and then `b`, [h,w] each, averaged over all windows that contain the pixel."""
     window = [max(1, min(radius, (length - 1) // 2)) for length in coarse.shape]
     colours = [guide[..., channel].astype(np.float64) for channel in range(3)]
     means = [_mean(colour, window) for colour in colours]
@@ -69,7 +69,7 @@ def _coefficients(
 
 
 def _mean(values: NDArray[np.float64], window: list[int]) -> NDArray[np.float64]:
-    """Mean over the window around each pixel, as far as it lies in the picture."""
+    """Mean over the part of each pixel's window that lies inside the picture."""
     for axis, radius in enumerate(window):
         length = values.shape[axis]
         sums = np.concatenate([np.zeros_like(values.take([0], axis)), values.cumsum(axis)], axis)

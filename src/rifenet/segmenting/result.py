@@ -1,9 +1,8 @@
-"""`Result`: what a segmented photo says, as arrays, pictures and files.
+"""`Result`: one segmented photo as arrays, pictures and files.
 
-How classes meet: each class gives two logits, and its score is the softmax of its own two. A class claims a pixel where
-its score is above the model's mask threshold. Where several classes claim a pixel, the one wins whose log-odds in the
-pixel and of being in the photo at all (its calibrated confidence) are largest together. A class judged absent gets no
-pixel unless asked to stay.
+Each class gives two logits; its score is their softmax. A class claims a pixel where its score is above the model's
+mask threshold. Where several classes claim a pixel, the largest sum wins: the class's margin at the pixel plus the
+log-odds of its calibrated confidence. A class judged absent gets no pixel, unless `keep_absent` is set.
 
     C classes · H W the photo's own size · S side of the square network input
 """
@@ -31,11 +30,11 @@ from rifenet.segmenting.margins import probabilities
 from rifenet.segmenting.refine import refined
 
 _NEARLY_1 = np.float32(1 - 1e-6)
-PRESENT = 0.5  # a class is judged present from this confidence on
+PRESENT = 0.5  # least confidence of a class that is judged present
 
 
 class Options(NamedTuple):
-    """How photos are segmented, as `Segmenter.segment_many` says."""
+    """Options of `Segmenter.segment_many`."""
 
     keep_absent: bool
     tiles: bool | str
@@ -44,31 +43,31 @@ class Options(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """One segmented photo. Full-size maps are made when first asked for, so that many results stay small."""
+    """One segmented photo. It computes full-size maps on first use, so that many results take little memory."""
 
     image: NDArray[np.uint8]
     """The photo, [H,W,3]."""
     classes: tuple[str, ...]
-    """Learned classes; class i of the mask is the i-th, from 1."""
+    """Names of the learned classes; value i in the mask is the i-th, counted from 1."""
     confidence: dict[str, float]
-    """How likely each class is in the photo at all, in [0,1]."""
+    """Confidence that the photo shows each class, in [0,1]."""
     calibrated: bool
-    """Whether confidences are measured shares; if not, `metrics.presence_statistic`, which only ranks photos."""
+    """Whether confidences are calibrated probabilities; if not, they are `metrics.presence_statistic`, which only ranks
+    photos."""
     keep_absent: bool
     """Whether classes judged absent stay in the mask."""
     source: str
-    """Path of the photo, empty where it came from memory."""
+    """Path of the photo; empty for a picture from memory."""
     model: dict[str, str]
     """Name, hash and weights_hash of the model."""
     margins: NDArray[np.float32]
-    """How far each class is above the threshold (`segmenting.margins`), [C,S,S]: at network size, or of the canvas of
-    tiles."""
+    """Margins of each class (`segmenting.margins`), [C,S,S], or [C,2S,2S] after a second pass in tiles."""
     threshold: float
-    """Score from which on a pixel is in a class's mask, in (0,1)."""
+    """Score above which a pixel is in a class's mask, in (0,1)."""
     placement: Placement
-    """Where the photo lies in these."""
+    """Where the photo lies in `margins`."""
     refine: bool = False
-    """Whether maps at full size follow the photo's edges."""
+    """Whether full-size maps follow the photo's edges."""
 
     def __repr__(self) -> str:
         seen = ", ".join(name for name, present in self.present.items() if present) or "no class"
@@ -76,7 +75,7 @@ class Result:
 
     @cached_property
     def present(self) -> dict[str, bool]:
-        """Whether each class is judged to be in the photo; without a calibration, whether it takes any pixel at all."""
+        """Whether each class is judged present: by its confidence, or, without a calibration, if it claims a pixel."""
         if self.calibrated:
             return {name: confidence >= PRESENT for name, confidence in self.confidence.items()}
         return {name: bool((self._map(index) > 0).any()) for index, name in enumerate(self.classes)}
@@ -87,23 +86,26 @@ class Result:
 
     @cached_property
     def scores(self) -> dict[str, NDArray[np.float32]]:
-        """Score of each class, [H,W] in [0,1]: the softmax of its own two logits, whether or not it is present."""
+        """Score of each class, [H,W] in [0,1]: the softmax of its two logits, for absent classes too."""
         maps = ((name, self._map(index)) for index, name in enumerate(self.classes))
         return {name: probabilities(values, self.threshold) for name, values in maps}
 
     def alone(self, name: str) -> NDArray[np.bool_]:
-        """Where the class claims the pixels, [H,W], whatever the other classes say and whether or not it is present."""
+        """The pixels that the class claims, [H,W] bool, regardless of other classes and for an absent class too."""
         return self._map(self.classes.index(name)) > 0
 
     @cached_property
     def mask(self) -> NDArray[np.uint8]:
-        """Classes of the pixels, [H,W]: 0 background, i the i-th learned class; ties go to the lower number."""
+        """Class of each pixel, [H,W]: 0 background, i the i-th learned class; ties go to the lower number."""
         return self.winners(self.image.shape[:2], self._map)
 
     def winners(self, shape: tuple[int, ...], margins_of: Callable[[int], NDArray[np.float32]]) -> NDArray[np.uint8]:
-        """Who takes each pixel of a map, [h,w] as `mask` has it, by the margins [h,w] of each class."""
+        """Class of each pixel of a map, [h,w], with values as in `mask`.
+
+        `margins_of(i)` gives the margins [h,w] of class i, counted from 0.
+        """
         mask = np.zeros(shape, np.uint8)
-        # Margins order the classes as scores do, without rounding to 1.
+        # Scores near 1 round to 1 and tie; their margins still differ.
         best = np.full(mask.shape, -np.inf, np.float32)
         for class_id, name in enumerate(self.classes, 1):
             if self.shown(name):
@@ -114,7 +116,7 @@ class Result:
         return mask
 
     def _log_odds(self, name: str) -> np.float32:
-        """Of the class being in the photo; 0 where confidence is no probability."""
+        """Log-odds that the photo shows the class; 0 without a calibration."""
         if not self.calibrated:
             return np.float32(0)
         return np.float32(log_odds(min(max(self.confidence[name], 1e-4), 1 - 1e-4)))
@@ -133,7 +135,7 @@ class Result:
         return visualize.overlay(self.image, self.mask)
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as JSON can hold them."""
+        """The photo, the model, and each class's presence, confidence and pixels, ready for JSON."""
         pixels = np.bincount(self.mask.ravel(), minlength=len(self.classes) + 1)
         return {
             "query": self.source,
@@ -162,10 +164,10 @@ class Result:
         *,
         formats: Sequence[str] = DEFAULT,
     ) -> dict[str, Path]:
-        """Writes the files of the formats and, last, `NAME.json`; each is complete or not there.
+        """Writes the files of `formats` and, last, `NAME.json`. A failed write leaves no partial file.
 
         Args:
-            folder: made where missing.
+            folder: created if missing.
             name: None takes the photo's file name, or "query".
             facts: further entries for the JSON.
             formats: `index` (`NAME_mask.png`, with a palette), `binary` (a black-and-white PNG for each class),
@@ -173,8 +175,9 @@ class Result:
                 elsewhere).
 
         Returns:
-            The paths: `mask`, `binary:CLASS`, `overlay`, `coco`, `labelme`, `cutout`, as chosen, and `json`. Raises
-            ValueError for another format, OSError where the disk is full.
+            The paths by name: `mask`, `binary:CLASS`, `overlay`, `coco`, `labelme` and `cutout`, as chosen, and `json`.
+
+        Raises ValueError for an unknown format, OSError on a full disk.
         """
         stem, place = name or Path(self.source).stem or "query", Path(folder)
         made = encoded(self, stem, formats, place)

@@ -1,4 +1,4 @@
-"""`Segmenter`: learns classes from a few annotated photos and segments all of them at once in others.
+"""`Segmenter`: learns classes from a few annotated photos and segments all classes at once in other photos.
 
 K shots of a class · B photos at once · C classes · S side of the square network input
 """
@@ -29,9 +29,9 @@ MAX_CLASSES = 254  # a mask has one byte a pixel: 0 is the background and 255 me
 
 
 class Segmenter:
-    """Learned classes over one model. `Segmenter.from_pretrained()` makes one; any `Engine` will do.
+    """Learned classes of one model. Make one by `Segmenter.from_pretrained()` or from any `Engine`.
 
-    `learn`, `forget` and `load_classes` do all they say, or raise and leave the classes as they were.
+    If `learn`, `forget` or `load_classes` raises an error, the classes stay as they were.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -42,7 +42,7 @@ class Segmenter:
     def from_pretrained(
         cls, model: str | Path | None = None, device: str = "auto", threads: int | None = None
     ) -> Segmenter:
-        """A segmenter that has learned nothing yet.
+        """A segmenter without classes.
 
         Args:
             model: None or `default` for the bundled model, a run folder, a `.safetensors` file, `hf:owner/name`, or a
@@ -51,7 +51,7 @@ class Segmenter:
             threads: CPU threads (torch: of the whole process); None leaves the library's choice.
 
         Raises:
-            FileNotFoundError: there is no such model.
+            FileNotFoundError: the model does not exist.
             ValueError: the file is no model, or this machine lacks the device or the library that runs it.
         """
         from rifenet.engines.load import load_engine
@@ -70,7 +70,7 @@ class Segmenter:
 
     @property
     def learned(self) -> tuple[LearnedClass, ...]:
-        """What is known of each class, in the order of `classes`: to be read, not changed."""
+        """The learned classes in the order of `classes`, to read only."""
         return tuple(self._classes.values())
 
     def memory(self) -> int:
@@ -87,21 +87,21 @@ class Segmenter:
         white_is_object: bool = False,
         label: Label | None = None,
     ) -> None:
-        """Learns a class, or adds shots to a known one (all its shots are then encoded together again).
+        """Learns a class, or adds shots to a learned one and encodes all its shots together again.
 
         Args:
             name: what to call it.
             images: K photos: paths, PIL images or [H,W,3] arrays.
             masks: their masks [H,W]: 0 is background, 255 is ignored, anything else marks the class. Cut-outs (RGBA),
-                colour masks, and JSON of COCO, LabelMe and Label Studio do, too: `rifenet.formats.label_files`.
-            replace: these shots take the place of those that a known class has; it keeps its number.
-            white_is_object: 255 marks the class too; a mask of 0 and 255 only needs no such word.
+            colour masks and JSON of COCO, LabelMe or Label Studio work too (`rifenet.formats.label_files`).
+            replace: replace the shots of a learned class, which keeps its number, instead of adding to them.
+            white_is_object: 255 marks the class too. A mask that holds only 0 and 255 does not need this option.
             label: name, number or colour (#rrggbb) of the class in label files that hold several.
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: a picture cannot be read, a mask marks nothing, has another size than its photo or no such
-                label, there are more than 20 shots, or the class came from a file and so has no photos to add to.
+            ValueError: a picture cannot be read; a mask marks nothing, differs from its photo in size or lacks `label`;
+                the class would have more than 20 shots; or it came from a file, which holds no photos.
         """
         known = None if replace else self._classes.get(name)
         if not name or not isinstance(name, str):
@@ -122,15 +122,14 @@ class Segmenter:
         self._keep(name, inputs if before is None else before.followed_by(inputs))
 
     def replace_shot(self, name: str, index: int, image: Source, mask: Source, *, label: Label | None = None) -> None:
-        """Exchanges one shot of a class, counted from 0 in the order learned. Raises as `learn` and `forget_shot`."""
+        """Replaces one shot of a class, counted from 0 in the order learned. Raises as `learn` and `forget_shot` do."""
         inputs = self._shot_of(name, index)
         self._keep(name, inputs.with_other(index, prepare_shot(name, image, mask, self.engine.size, label=label)))
 
     def forget_shot(self, name: str, index: int) -> None:
         """Removes one shot of a class, counted from 0 in the order learned.
 
-        Raises ValueError where there is no such class or shot, where it is the only one, or where the class came from a
-        file, which holds no photos.
+        Raises ValueError for an unknown class or shot, for the only shot of a class, or for a class from a file.
         """
         inputs = self._shot_of(name, index)
         if len(inputs.images) == 1:
@@ -138,7 +137,7 @@ class Segmenter:
         self._keep(name, inputs.without(index))
 
     def forget(self, name: str) -> None:
-        """Removes a class; later classes move down one number. Raises ValueError for a name that is not learned."""
+        """Removes a class; later classes move down one number. Raises ValueError for an unknown name."""
         self._known(name)
         del self._classes[name]
 
@@ -150,25 +149,26 @@ class Segmenter:
         on_error: Callable[[Source, Exception], None] | None = None,
         on_progress: Callable[[int, int | None], None] | None = None,
     ) -> dict[str, tuple[PseudoShot, ...]]:
-        """Learns each class again, with the photos that show it most surely as further shots (`segmenting.adaptation`).
+        """Learns each class again, with the photos of highest confidence as further shots (`segmenting.adaptation`).
 
-        They need no masks: the class's own are taken, without their doubtful pixels and those that another class takes.
-        What was annotated stays what `shots` counts; a call begins from that alone, and so does `learn`, which forgets
-        what that class adopted. After another class was learned, adapt again: a look-alike is then told apart.
+        The photos need no masks: each class takes the masks of a first pass, without doubtful pixels and without pixels
+        that another class wins. `shots` still counts annotated photos only. `adapt` and `learn` start from the
+        annotated photos and drop photos adopted before. After learning another class, call `adapt` again, so that
+        look-alikes are told apart.
 
         Args:
-            photos: paths, PIL images or [H,W,3] arrays, read one by one; best those that are to be segmented. Annotated
-                ones among them, and photos that come twice, are passed over, if they are the same to the pixel.
-            count: photos to adopt at most for a class; with the annotated ones no more than 20.
+            photos: paths, PIL images or [H,W,3] arrays, read one by one; best the photos to segment. A photo that
+                equals an annotated or an earlier one in every pixel is skipped.
+            count: largest number of photos that a class adopts; it has at most 20 shots with the annotated ones.
             on_error: as in `segment_many`.
             on_progress: as in `segment_many`.
 
         Returns:
-            The adopted photos of each class, the surest first.
+            The adopted photos of each class, highest confidence first.
 
         Raises:
-            FileNotFoundError, ValueError: a photo cannot be read, and there is no `on_error`.
-            ValueError: nothing has been learned, a class came from a file and so has no photos, or `count` is below 1.
+            FileNotFoundError, ValueError: a photo cannot be read and `on_error` is None.
+            ValueError: no class is learned, a class came from a file, which holds no photos, or `count` is below 1.
         """
         if count < 1:
             raise ValueError(f"Expected count to be at least 1, but got {count}.")
@@ -185,7 +185,7 @@ class Segmenter:
     ) -> Result:
         """Segments one photo: a path, a PIL image or an [H,W,3] array; options as in `segment_many`.
 
-        Raises FileNotFoundError, or ValueError for a photo that cannot be read or where nothing has been learned.
+        Raises FileNotFoundError for a missing photo, ValueError for an unreadable one or if no class is learned.
         """
         return next(self.segment_many([query], keep_absent=keep_absent, tiles=tiles, refine=refine))
 
@@ -200,21 +200,22 @@ class Segmenter:
         on_error: Callable[[Source, Exception], None] | None = None,
         on_progress: Callable[[int, int | None], None] | None = None,
     ) -> Iterator[Result]:
-        """Segments photos lazily, in order, by the classes known now.
+        """Segments photos lazily, in order, by the classes learned so far.
 
         Args:
             queries: paths, PIL images or [H,W,3] arrays.
-            batch_size: how many at a time at most; large photos are taken fewer at a time.
+            batch_size: largest number of photos at a time; large photos come in smaller batches.
             keep_absent: keep classes judged absent in the masks.
-            tiles: look at a photo a second time, in overlapping tiles (`rifenet.segmenting.tiles`): True, False, or
-                "auto" where its longer side is at least three times the network's. Takes several times as long.
+            tiles: segment a photo a second time, in overlapping tiles (`rifenet.segmenting.tiles`): True, False, or
+                "auto" for photos whose longer side is at least three times the network's. Tiles take several times as
+                long.
             refine: make the masks follow the photos' edges (`rifenet.segmenting.refine`).
-            on_error: takes a photo that cannot be read, and the rest goes on; without it that photo's error is raised,
-                after the results of those before it.
-            on_progress: told before each result how many there are, and how many photos in all where that is known.
+            on_error: called with a photo that cannot be read and the error, before the next photos. None raises the
+                error, after the results of the photos before it.
+            on_progress: called before each result with the number of results so far and the total, None if unknown.
 
         Raises:
-            ValueError: nothing has been learned, or an option has another value.
+            ValueError: no class is learned, or an option has an invalid value.
         """
         if not self._classes:
             raise ValueError("Expected at least one learned class, but there is none. Call learn() first.")
@@ -233,8 +234,8 @@ class Segmenter:
     def load_classes(self, path: str | PathLike[str]) -> None:
         """Adds the classes of a file from `save_classes`.
 
-        Raises FileNotFoundError, or ValueError for a file that is damaged, of another model or version, or that holds a
-        class which is learned already.
+        Raises FileNotFoundError, or ValueError for a damaged file, for one of another model or version, and for one
+        with a class that is learned already.
         """
         loaded = read_classes(Path(path), self.engine)
         if again := [known.name for known in loaded if known.name in self._classes]:
@@ -251,7 +252,7 @@ class Segmenter:
         return self._classes[name]
 
     def _shot_of(self, name: str, index: int) -> Shots:
-        """All shots of a class that has one at `index`."""
+        """All shots of a class. Raises ValueError if `index` is not one of them."""
         inputs = self._known(name).annotated()
         if not 0 <= index < len(inputs.images):
             raise ValueError(f"Expected a shot of {name!r}, 0 to {len(inputs.images) - 1}, but got {index}.")
@@ -261,9 +262,9 @@ class Segmenter:
         self._classes[name] = LearnedClass(name, len(inputs.images), self.engine.encode_support(*inputs), inputs)
 
     def _check_room(self, new: Sequence[str]) -> None:
-        if len(self._classes) + len(new) > MAX_CLASSES:
-            raise ValueError(f"Expected at most {MAX_CLASSES} classes, the numbers of a mask. Forget some first.")
+        if (total := len(self._classes) + len(new)) > MAX_CLASSES:
+            raise ValueError(f"Expected at most {MAX_CLASSES} classes, but got {total}. Forget some first.")
 
     def confidence(self, margins: NDArray[np.float32], shift: float = 0.0) -> float:
-        """How likely a class is in a photo, from its margins on the photo's pixels, [M], and its `shift`."""
+        """Confidence in [0,1] that a photo shows a class, from margins [M] of its pixels and the class's `shift`."""
         return confidence(margins, self.engine.calibration, shift)

@@ -1,4 +1,4 @@
-"""Annotated photos as a network takes them: one shot prepared, and the shots of a class kept together.
+"""Prepares annotated photos as network input and keeps the shots of a class together.
 
 K shots of a class · S side of the square network input
 """
@@ -17,7 +17,7 @@ from rifenet.formats.pictures import Source, load_image
 
 
 class Shots(NamedTuple):
-    """Annotated photos as a network takes them: images [K,3,S,S] in [0,1], masks [K,S,S] (0, 1, 255), valid [K,S,S]."""
+    """Annotated photos as network input: images [K,3,S,S] in [0,1], masks [K,S,S] (0, 1, 255), valid [K,S,S]."""
 
     images: NDArray[np.float32]
     masks: NDArray[np.uint8]
@@ -32,11 +32,11 @@ class Shots(NamedTuple):
         )
 
     def without(self, index: int) -> Shots:
-        """All but one."""
+        """These shots without the one at `index`."""
         return Shots._make(np.delete(part, index, axis=0) for part in self)
 
     def with_other(self, index: int, shot: Shots) -> Shots:
-        """The one at `index` exchanged for `shot` (K = 1)."""
+        """These shots with `shot` (K = 1) in place of the one at `index`."""
         return Shots(
             np.concatenate([self.images[:index], shot.images, self.images[index + 1 :]]),
             np.concatenate([self.masks[:index], shot.masks, self.masks[index + 1 :]]),
@@ -45,14 +45,14 @@ class Shots(NamedTuple):
 
 
 class PseudoShot(NamedTuple):
-    """A photo without annotation that a class was learned from, with the mask that was found in it."""
+    """A photo without annotation that a class adopted as a shot."""
 
     source: str
-    """Its path; empty where it came from memory."""
+    """Its path; empty for a picture from memory."""
     number: int
-    """Its place among the photos that were given, from 1."""
+    """Its position among the given photos, from 1."""
     confidence: float
-    """That the class is in it, in [0,1], by the annotated photos alone and where no other class takes the pixels."""
+    """First-pass confidence in [0,1] that it shows the class, on the pixels that no other class wins."""
 
 
 def prepare_shot(
@@ -60,7 +60,7 @@ def prepare_shot(
 ) -> Shots:
     """One annotated photo of class `name` (K = 1), for a network of side `size`; `label` as in `load_labels`.
 
-    Raises FileNotFoundError, or ValueError where photo or label file cannot be used or do not belong together.
+    Raises FileNotFoundError, or ValueError for an unusable photo or label file or for two that do not fit each other.
     """
     path = fspath(image) if isinstance(image, str | PathLike) else ""
     shot = f"a shot of {name!r} ({path or 'a picture in memory'})"

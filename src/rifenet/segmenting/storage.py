@@ -1,7 +1,7 @@
-"""What the product keeps on disk: learned classes as one safetensors file, and writes that are all or nothing.
+"""Saves learned classes as one safetensors file and reads them again.
 
-A learned-classes file holds what decoding needs and no photo. Its header carries a format version, the model's hash and
-a checksum, so that a file of another program, another model, or with a damaged byte is refused with a sentence.
+The file holds what decoding needs and no photo. Its header carries a format version, the model's hash and a checksum.
+`read_classes` uses them to refuse a foreign or damaged file and one of another model.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rifenet.engines import Context, Engine
-from rifenet.files import write_bytes
+from rifenet.files import parse_json, write_bytes
 from rifenet.segmenting.shots import PseudoShot, Shots
 
 FORMAT = "rifenet-classes"
 VERSIONS = (1, 2, 3)
-"""1: no class has a shift; 2: some have; 3: `model_hash` covers threshold and calibration, `weights_hash` is beside."""
+"""1: no shifts; 2: shifts; 3: `model_hash` also covers threshold and calibration, `weights_hash` names the weights."""
 _KEYS = {"version", "model", "model_hash", "size", "classes", "shots", "checksum"}
 
 
 @dataclass(frozen=True, eq=False)
 class LearnedClass:
-    """A class, what an engine made of its shots, and the shots themselves, which a class from a file does not have."""
+    """A class: its context from the engine, and its shots, which are None for a class from a file."""
 
     name: str
     shots: int
     context: Context
     inputs: Shots | None = None
     adopted: tuple[PseudoShot, ...] = ()
-    """Photos without annotation that it was learned from besides (`Segmenter.adapt`)."""
+    """Photos without annotation that it adopted as further shots (`Segmenter.adapt`)."""
     shift: float = 0.0
-    """Added to the log-odds of its confidence: what it adopted makes it find more, which is no reason to be surer."""
+    """Added to the log-odds of its confidence; undoes the rise in confidence that adopted photos cause."""
 
     def memory(self) -> int:
         """Bytes of its arrays."""
         return sum(array.nbytes for array in (*self.context.values(), *(self.inputs or ())))
 
     def annotated(self) -> Shots:
-        """Its shots. Raises ValueError for a class from a file."""
+        """Its annotated shots. Raises ValueError for a class from a file."""
         if self.inputs is None:
             raise ValueError(
                 f"Expected the photos of {self.name!r}, but it was loaded from a file, which holds none."
@@ -58,7 +58,7 @@ class LearnedClass:
 
 
 def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) -> None:
-    """Writes classes for `read_classes`. Raises OSError where the disk is full; an older file then stays."""
+    """Writes classes for `read_classes`. Raises OSError on a full disk and keeps an older file."""
     tensors = {
         f"{index}.{field}": np.ascontiguousarray(array)
         for index, known in enumerate(classes)
@@ -80,9 +80,9 @@ def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) ->
 
 
 def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
-    """The classes of a file that fits `engine`.
+    """Reads the classes of a file that fits `engine`.
 
-    Raises FileNotFoundError, or ValueError for a file that is damaged, foreign, of another format version or model.
+    Raises FileNotFoundError, or ValueError for a damaged or foreign file and for one of another format or model.
     """
     if not path.is_file():
         raise FileNotFoundError(f"Expected a file of learned classes at {path}, but there is none.")
@@ -98,10 +98,12 @@ def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
         raise ValueError(f"Expected learned classes, but {path} holds something else. Give a file from save_classes.")
     header = _header(path, text)
     _check_model(path, header, engine)
-    shifts = header.get("shifts", [0.0] * len(header["classes"]))  # files from before there were any
+    shifts = header.get("shifts", [0.0] * len(header["classes"]))  # files of version 1 have none
     numbers = isinstance(shifts, list) and all(type(shift) in (int, float) and math.isfinite(shift) for shift in shifts)
     if not numbers or len(shifts) != len(header["classes"]):
-        raise ValueError(f"Expected a number for each class, but {path} has {shifts!r}. Learn the classes again.")
+        raise ValueError(
+            f"Expected a number for each class as its shift, but {path} has {shifts!r}. Learn the classes again."
+        )
     if header["checksum"] != _checksum(tensors, shifts):
         raise ValueError(
             f"Expected {path} to be as it was saved, but its content has changed. Learn the classes again."
@@ -113,7 +115,7 @@ def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
 
 
 def _check_model(path: Path, header: Mapping[str, Any], engine: Engine) -> None:
-    """Raises ValueError where another model made the file; warns where an older file cannot tell."""
+    """Raises ValueError if another model made the file; warns if an older file records only the model's weights."""
     older = header["version"] < 3
     if (header["model_hash"], header["size"]) != (engine.weights_hash if older else engine.hash, engine.size):
         same = not older and header.get("weights_hash") == engine.weights_hash
@@ -125,19 +127,20 @@ def _check_model(path: Path, header: Mapping[str, Any], engine: Engine) -> None:
         )
     if older:
         warnings.warn(
-            f"{path} is from a version that did not record the model's threshold and calibration. Its weights are those"
-            f" of {engine.name}, so it is read; save it again to record the rest.",
+            f"{path} is from a version that did not record the model's threshold and calibration. It was read, because"
+            f" its model had the weights of {engine.name}. Save it again to record the rest.",
             stacklevel=4,
         )
 
 
 def _header(path: Path, text: str) -> dict[str, Any]:
     try:
-        header = json.loads(text)
+        header = parse_json(text, path)
         version = header["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"Expected the header that save_classes writes, but {path} has another ({error!r})."
+            " Learn the classes again."
         ) from error
     if version not in VERSIONS:
         raise ValueError(
@@ -147,6 +150,7 @@ def _header(path: Path, text: str) -> dict[str, Any]:
     if missing := _KEYS - header.keys():
         raise ValueError(
             f"Expected the header that save_classes writes, but {path} lacks {', '.join(sorted(missing))}."
+            " Learn the classes again."
         )
     return dict(header)
 
@@ -154,7 +158,7 @@ def _header(path: Path, text: str) -> dict[str, Any]:
 def _context_of(index: int, tensors: Mapping[str, NDArray[Any]]) -> Context:
     prefix = f"{index}."
     own = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
-    # Files of versions 1 and 2 have empty arrays for parts that the network does not have.
+    # Files of versions 1 and 2 hold an empty array for each part that the network lacks.
     return {name: array for name, array in own.items() if array.size}
 
 
@@ -168,13 +172,13 @@ def _checksum(tensors: Mapping[str, NDArray[Any]], shifts: Sequence[float]) -> s
 
 
 def try_out(classes: Sequence[LearnedClass], engine: Engine, path: str) -> None:
-    """Segments a grey picture by each class, so that a class which loads is one which works. Raises ValueError."""
+    """Segments a grey picture by each class. Raises ValueError for a class that the engine cannot use."""
     size = engine.size
     features = engine.encode_query(np.full((1, 3, size, size), 0.5, np.float32), np.ones((1, size, size), bool))
     for known in classes:
         try:
             works = np.isfinite(engine.decode(features, known.context)).all()
-        except Exception as error:  # whatever a library raises over names, shapes or types
+        except Exception as error:  # libraries raise many kinds over names, shapes and types
             raise ValueError(f"Expected classes that {engine.name} can use, but {path} fails: {error}") from error
         if not works:
-            raise ValueError(f"Expected numbers for {known.name!r}, but {path} gives none. Learn it again.")
+            raise ValueError(f"Expected finite logits for {known.name!r}, but {path} gives others. Learn it again.")

@@ -1,11 +1,13 @@
-"""Large photos a second time, in overlapping tiles, at twice the scale of the pass over the whole photo.
+"""Segments large photos a second time, in overlapping tiles at twice the scale of the first pass.
 
-The photo is scaled so that its longer side is twice the network's (the canvas), and looked at S x S pixels at a time.
-Neighbours overlap by half, and each one's weight falls to nothing at its inner edges, so that seams cannot be seen.
-The pass over the whole photo decides where tiles count. It rules a class out where the odds of the class are less than
-1/20 of those of the mask's threshold: there, tiles do not count. From 1/7 of those odds on they count in full. With the
-bundled model's threshold of 0.33 these are probabilities of 0.024 and 0.062, with a threshold of 0.5 they are 0.047 and
-0.119. A tile in which the class is ruled out everywhere is not looked at.
+The first pass segments the whole photo. For tiles, the photo is scaled so that its longer side is twice the network's
+(the canvas) and cut into windows of S x S. Neighbours overlap by at least half. A tile's weight falls towards its inner
+edges, which hides the seams.
+
+The first pass decides where tiles count. It rules a class out where the odds of the class are below 1/20 of the
+threshold's odds: tiles do not count there. From 1/7 of the threshold's odds on, tiles count in full. At the bundled
+model's threshold of 0.33 these limits are probabilities of 0.024 and 0.062; at a threshold of 0.5 they are 0.047 and
+0.119. A tile is skipped if every class is ruled out at each of its pixels.
 
     C classes · S side of the network's square · D = 2 S side of the canvas' square
 """
@@ -26,9 +28,9 @@ from rifenet.segmenting.margins import margins
 ZOOM = 2
 LARGE = 3  # tiles "auto": photos whose longer side is at least this many times the network's
 OVERLAP = 0.5
-SHARE = 0.75  # of a tile's map in the mixture; chosen on classes trained on (docs/lab/bundled_321.md)
-RULED_OUT, DOUBTED = -3.0, -2.0  # margins of the whole photo's map: below the first tiles do not count, above the
-# second they count in full
+SHARE = 0.75  # weight of the tiles in the mix; chosen on training classes (docs/lab/bundled_321.md)
+RULED_OUT, DOUBTED = -3.0, -2.0  # margins of the first pass: tiles do not count below the first and
+# count in full above the second
 
 
 class Tile(NamedTuple):
@@ -39,7 +41,7 @@ class Tile(NamedTuple):
 
 
 def is_large(placement: Placement) -> bool:
-    """Whether the photo has more to show than the network saw of it."""
+    """Whether the photo's longer side is at least `LARGE` times the network's."""
     return max(placement.height, placement.width) >= LARGE * placement.size
 
 
@@ -63,14 +65,14 @@ def with_tiles(
     whole: NDArray[np.float32],
     placement: Placement,
 ) -> tuple[NDArray[np.float32], Placement]:
-    """Margins of each class (`margins`), [C,D,D], and where the photo lies in them.
+    """Mixes tiles into the first pass. Returns margins of each class, [C,D,D], and where the photo lies in them.
 
     Args:
-        engine: what made `whole`.
+        engine: the engine that made `whole`.
         image: the photo, [H,W,3].
-        contexts: the C classes; None for one that tiles have nothing to say of.
-        whole: margins of the pass over the whole photo, [C,S,S].
-        placement: where the photo lies in these.
+        contexts: contexts of the C classes; None keeps the first pass of a class.
+        whole: margins of the first pass, [C,S,S].
+        placement: where the photo lies in `whole`.
     """
     size = placement.size
     pixels, valid, canvas = resize_and_pad(image, ZOOM * size)
@@ -93,22 +95,22 @@ def with_tiles(
             total[number][square] += weight * part
             weights[number][square] += weight
     seen = weights > 0
-    say = SHARE * ((coarse - RULED_OUT) / (DOUBTED - RULED_OUT)).clip(0, 1)
-    coarse[seen] += say[seen] * (total[seen] / weights[seen] - coarse[seen])
+    share = SHARE * ((coarse - RULED_OUT) / (DOUBTED - RULED_OUT)).clip(0, 1)
+    coarse[seen] += share[seen] * (total[seen] / weights[seen] - coarse[seen])
     on_canvas = np.zeros((len(coarse), canvas.size, canvas.size), np.float32)
     on_canvas[:, :height, :width] = coarse
     return on_canvas, canvas
 
 
 def _weight(canvas: Placement, tile: Tile) -> NDArray[np.float32]:
-    """Weight of each pixel of a tile on the photo, in (0,1]: 1 in its middle, falling to its inner edges."""
+    """Weight of each pixel of a tile on the photo, in (0,1]: 1 in its middle, falling towards its inner edges."""
     side = canvas.size // ZOOM
     rows = _ramp(tile.top, min(side, canvas.scaled_height), canvas.scaled_height)
     return rows[:, None] * _ramp(tile.left, min(side, canvas.scaled_width), canvas.scaled_width)
 
 
 def _ramp(start: int, length: int, whole: int) -> NDArray[np.float32]:
-    """Rises from an edge that lies inside the canvas to 1 in the middle; is 1 towards the canvas' own edges."""
+    """Weights along one axis: 1 in the middle and at the canvas's edges, falling towards edges inside the canvas."""
     position = np.arange(length, dtype=np.float32) + 0.5
     ramp = np.ones(length, np.float32)
     if start > 0:

@@ -67,11 +67,16 @@ class SegmentAnswer(BaseModel):
     results: list[PhotoAnswer]
 
 
-class AdoptedAnswer(BaseModel):
-    """A photo that a class was learned from, with the mask found in it."""
+class RequestPhoto(BaseModel):
+    """A photo of the request."""
 
     name: str
     number: int = Field(description="Its place among the photos of the request, from 1.")
+
+
+class AdoptedAnswer(RequestPhoto):
+    """A photo that a class was learned from, with the mask found in it."""
+
     confidence: float = Field(description="How likely the class is in it, where no other takes the pixels, 0 to 1.")
 
 
@@ -100,12 +105,10 @@ class ShotAnswer(BaseModel):
     reason: str
 
 
-class NextAnswer(BaseModel):
+class NextAnswer(RequestPhoto):
     """A photo to annotate."""
 
     rank: int = Field(description="From 1, best first.")
-    name: str
-    number: int = Field(description="Its place among the photos of the request, from 1.")
     class_name: str = Field(description="The class in doubt.")
     doubt: float = Field(description="0 sure, 1 undecided.")
     confidence: float = Field(description="How likely the class is in the photo, 0 to 1.")

@@ -64,7 +64,8 @@ class Connection(H11Protocol):
             self._expect_head()
         super().data_received(data)
         if not self.idle:
-            self._head = _cancelled(self._head)
+            _cancel(self._head)
+            self._head = None
 
     def on_response_complete(self) -> None:
         """The connection has been idle from here on, unless the next request has come already."""
@@ -78,12 +79,13 @@ class Connection(H11Protocol):
 
     def resume_writing(self) -> None:
         """The client reads again."""
-        self._reading = _cancelled(self._reading)
+        _cancel(self._reading)
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the timers."""
-        self._head, self._reading = _cancelled(self._head), _cancelled(self._reading)
+        _cancel(self._head)
+        _cancel(self._reading)
         super().connection_lost(exc)
 
     def _expect_head(self) -> None:
@@ -93,7 +95,7 @@ class Connection(H11Protocol):
         self._head = self.loop.call_later(seconds, self.transport.abort)
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()
 

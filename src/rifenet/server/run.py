@@ -13,12 +13,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from rifenet.engines import Engine
+from rifenet.server.allocator import give_back_memory
 from rifenet.server.app import create_app
 from rifenet.server.clients import LOOPBACK
 from rifenet.server.connections import Connection, open_files
 from rifenet.server.label_studio.link import Link
 from rifenet.server.limits import Limits
-from rifenet.server.memory import give_back_memory
 
 MIN_TOKEN = 12
 _BACKLOG = 64  # connections that wait to be accepted

@@ -146,6 +146,6 @@ def _opened(upload: UploadFile, check: Check) -> Image.Image:
     upload.file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        picture = Image.open(_Checked(upload.file, check), formats=FORMATS)  # type: ignore[arg-type]
+        picture = Image.open(_Checked(upload.file, check), formats=FORMATS)
     picture.decodermaxblock = _PART
     return picture

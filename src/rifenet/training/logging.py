@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, JSON lines always, TensorBoard where asked for. Only rank 0 has a log."""
+"""Log of a run: a progress bar, JSON lines, and TensorBoard on request. Only rank 0 has a log."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from rifenet.files import write_text
 
 
 class RunLog:
-    """Use as a context manager. `start` is the first step to come; later lines of an interrupted run are dropped."""
+    """Use as a context manager. `start` counts the finished steps; lines of later steps are dropped from the file."""
 
     def __init__(self, folder: Path, start: int, steps: int, *, tensorboard: bool = False, quiet: bool = False) -> None:
         self.path = folder / "metrics.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= start]
-        write_text(self.path, "".join(kept))
         self.console = Console(stderr=True, quiet=quiet)
+        write_text(self.path, "".join(self._lines(start)))
         self.progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -71,12 +70,29 @@ class RunLog:
         """Prints a line above the bar."""
         self.console.print(text)
 
-    def _lines(self) -> list[str]:
+    def _lines(self, last: int) -> list[str]:
+        """Returns the lines of steps up to `last`; drops damaged lines, and prints how many."""
         if not self.path.is_file():
             return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        # A killed run may leave a last line half written.
-        return [line for line in lines if line.endswith("}\n")]
+        kept, damaged = [], 0
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            step = _step_of(line)
+            damaged += step is None
+            if step is not None and step <= last:
+                kept.append(f"{line}\n")
+        if damaged:
+            self.console.print(f"{self.path}: dropped {damaged} damaged line{'s' if damaged > 1 else ''}")
+        return kept
+
+
+def _step_of(line: str) -> int | None:
+    """The step in a line of metrics.jsonl; None for a damaged line, which a killed run may leave."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = values.get("step") if isinstance(values, dict) else None
+    return step if type(step) is int else None
 
 
 def _tensorboard(folder: Path, start: int) -> Any:

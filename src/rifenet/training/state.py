@@ -1,11 +1,13 @@
-"""The resumable state of a run: `state.safetensors`, whole in one file so that it can never be half old, half new.
+"""The resumable state of a run: `state.safetensors`, a single file, so that old and new parts never mix.
 
-`state.json` repeats its header for people; nothing reads it back.
+`state.json` repeats its header for people; the program does not read it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,33 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rifenet.config import FREE, Config, to_dict
-from rifenet.files import write_atomically, write_text
+from rifenet.files import parse_json, write_atomically, write_text
 from rifenet.models.files.checkpoint import trained_state
 from rifenet.training.average import WeightAverage
 
 STATE_FILE = "state.safetensors"
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Locks a run folder for this process. Raises ValueError where another process trains in it."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"Expected {folder} to be free, but another training writes there. Wait for it, or give another"
+            " --train.out."
+        ) from error
+    try:
+        yield
+    finally:
+        (folder / LOCK_FILE).unlink(missing_ok=True)
+        lock.release()
 
 
 def save_state(
@@ -30,7 +54,7 @@ def save_state(
     progress: dict[str, Any],
     average: WeightAverage | None = None,
 ) -> None:
-    """Writes model, optimisers, average and `progress` (`step` and what the loop wants back) atomically."""
+    """Writes model, optimisers, average and `progress` (`step` and the loop's own entries) atomically."""
     tensors = {f"model.{name}": value for name, value in trained_state(model).items()}
     if average:
         tensors |= {f"average.{name}": value for name, value in average.values.items()}
@@ -56,15 +80,15 @@ def load_state(
 ) -> dict[str, Any] | None:
     """Restores what `save_state` wrote and returns its progress, or None where the run folder has no state.
 
-    Raises ValueError where the state cannot be read, or belongs to another config or to other `content` (entries of the
-    progress that must not change, such as the hash of the images).
+    Raises ValueError where the state cannot be read, or belongs to another config or other `content`. These are entries
+    of the progress that must not change, such as the hash of the images.
     """
     path = folder / STATE_FILE
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["state"])
+            header = parse_json(file.metadata()["state"], path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(
@@ -73,7 +97,7 @@ def load_state(
     _check_config(folder, header["config"], to_dict(config))
     progress: dict[str, Any] = header["progress"]
     for name, value in content.items():
-        if progress.get(name) != value:
+        if progress.get(name, value) != value:  # a state may be older than an entry
             raise ValueError(
                 f"Expected the run in {folder} to go on with the same {name}, but {progress.get(name)} became {value}. "
                 "Give another --train.out, or remove the folder to start again."

@@ -1,4 +1,4 @@
-"""Frozen backbones: one image batch to low, mid and high features on one grid (method.md 3).
+"""Frozen backbones: they turn images into low, mid and high features on one grid (method.md 3).
 
 `build_backbone` makes one with random weights; `load_backbone_weights` fills it from a published file.
 """
@@ -33,7 +33,7 @@ def build_backbone(
     Args:
         name: resnet18, resnet34, resnet50, resnet101, efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2.
         stride: pixels between neighbouring features, 8 or 16.
-        deep_stages: stages past the stride are dilated (dilate), or keep theirs and are resized (resize).
+        deep_stages: dilate (stages past the stride are dilated) or resize (they keep theirs, and features are resized).
         stem: ResNet only: plain, deep (PSPNet) or caffe.
         stride_on: ResNet only: bottleneck convolution with the stride, conv1 or conv2.
         width: ResNet only: multiplier of the stages' channels.

@@ -1,12 +1,12 @@
-"""What every backbone is: frozen, with its own input normalisation, three features on one grid (method.md 3).
+"""`Backbone`: base of the frozen backbones, which turn images into three feature maps on one grid (method.md 3).
 
-A fourth, fine one keeps its own resolution, where asked for.
+An optional fourth map, the fine features, keeps its own resolution.
 
 Letters: B batch, C channels, H W image, h w feature grid. Stages are numbered from 1. Decisions:
-- gradients never start here and batch norm never wakes up, whatever the training loop calls;
-- which stages each level concatenates is configuration;
-- features are resized with `align_corners=True`, because feature (i, j) sits on pixel (i * stride, j * stride):
-  exactly so where both sides are a multiple of the stride plus 1 (321 at stride 8 and 16, 473 at stride 8).
+- no gradients arise here and batch norm stays in evaluation mode, whatever the training loop calls;
+- the configuration chooses the stages that each level concatenates;
+- features are resized with `align_corners=True`, because feature (i, j) sits on pixel (i * stride, j * stride). This is
+  exact if both sides are a multiple of the stride plus 1 (321 at stride 8 and 16, 473 at stride 8).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from rifenet.models.kernels import runs_eagerly_on_cpu
 from rifenet.models.resize import aligned_resize
 
 CPU_IMAGES = 2
-"""Images that go through a backbone's layers together on a CPU."""
+"""Largest number of images that run through the layers together on a CPU."""
 
 
 class Features(NamedTuple):
     """Three levels of one image batch, each `[B, C, h, w]` on the same grid, in the images' float type.
 
-    `fine` is a fourth at its own resolution, `[B, F, f, g]`, for a head that places edges; F is 0 where none is used.
+    `fine` is a fourth at its own resolution, `[B, F, f, g]`, for a head that places edges; F is 0 if it is not used.
     """
 
     low: Tensor
@@ -47,7 +47,7 @@ class Normalization(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """Stage numbers that the features concatenate, in the order given; `fine` is one stage, or 0 for none."""
+    """Numbers of the stages that each level concatenates, in this order; `fine` is one stage, or 0 for none."""
 
     low: tuple[int, ...]
     mid: tuple[int, ...]
@@ -61,7 +61,7 @@ class Backbone(nn.Module):
     Attributes:
         name: the architecture, as `build_backbone` knows it.
         stride: pixels between neighbouring features, 8 or 16.
-        used_stages, used_channels: stages that some level uses, ascending, and their channels.
+        used_stages, used_channels: stages that at least one level uses, ascending, and their channels.
         low_channels, mid_channels, high_channels: channels of the three features.
         high_stage_channels: channels of each stage in the high feature, in its order.
         fine_channels: channels of the fine feature, 0 without one.
@@ -110,17 +110,17 @@ class Backbone(nn.Module):
         return -(-pixels // self.stride)
 
     def own_key(self, key: str) -> str | None:
-        """This module's name for a key of a published state dict; None for a part that the backbone does not have."""
+        """This module's name for a key of a published state dict; None for a part that the backbone lacks."""
         raise NotImplementedError
 
     def norms(self) -> Iterator[tuple[str, str]]:
-        """Names of each batch norm and of the convolution whose output it alone takes."""
+        """Yields the names of each batch norm and of the convolution that feeds it and nothing else."""
         raise NotImplementedError
 
     def accelerate(self) -> None:
-        """From now on `stages` runs a folded copy (`fold_norms`), the same to rounding; weights stay as they are.
+        """Makes `stages` run a folded copy (`fold_norms`), equal up to rounding; this module keeps its weights.
 
-        To be called where the weights are and on their device: moving the backbone or loading others ends it.
+        Call it after loading the weights and moving the backbone to its device; doing either again ends it.
         """
         object.__setattr__(self, "_folded", None)
         twin = copy.deepcopy(self)
@@ -133,7 +133,7 @@ class Backbone(nn.Module):
         return self
 
     def _freeze(self) -> None:
-        """Draws He weights, which keep the scale of activations, and closes the module to training."""
+        """Draws He weights, which keep the scale of activations, and freezes the module."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -153,8 +153,8 @@ class Backbone(nn.Module):
     def stages(self, images: Tensor) -> tuple[Tensor, ...]:
         """Features of `used_stages`, ascending, each `[B, C, *grid(H, W)]` in the images' float type.
 
-        Stages finer or coarser than the grid are resized to it. Behind them the fine feature, where one is used, at its
-        own resolution. What `assemble` needs, and what a feature cache stores.
+        Stages on another grid are resized to this one. The fine features, if used, come last at their own resolution.
+        `assemble` takes this tuple, and a feature cache stores it.
 
         Args:
             images: `[B, 3, H, W]` float RGB in [0,1].
@@ -169,7 +169,8 @@ class Backbone(nn.Module):
             )
         if _fits(images):
             return self._stages(images)
-        # In parts, each into its place: what a batch takes is its features, whatever the layers before them took.
+        # A part at a time, written into its place: only the features of the whole batch take memory, not its
+        # activations.
         whole: list[Tensor] = []
         for start in range(0, len(images), CPU_IMAGES):
             part = self._stages(images[start : start + CPU_IMAGES])
@@ -191,12 +192,12 @@ class Backbone(nn.Module):
             if stage in self.used_stages:
                 if features.shape[-2:] != grid:
                     features = aligned_resize(features, grid)
-                kept.append(features.to(images.dtype))  # autocast computes in bfloat16; what follows expects float32
+                kept.append(features.to(images.dtype))  # autocast computes in bfloat16; later modules expect float32
         return (*kept, *fine)
 
     @torch.no_grad()
     def assemble(self, stages: Sequence[Tensor]) -> Features:
-        """The features from what `stages` returned."""
+        """The features from the result of `stages`."""
         by_number = dict(zip(self.used_stages, stages, strict=False))
         low, mid, high = (
             _concatenate([by_number[number] for number in level])
@@ -210,8 +211,8 @@ class Backbone(nn.Module):
 
 
 def _fits(images: Tensor) -> bool:
-    """Whether all images go through the layers together: on a CPU many are no faster than few, and take more memory."""
-    return not runs_eagerly_on_cpu(images) or len(images) <= CPU_IMAGES  # a graph is of any batch
+    """Whether all images run together: on a CPU, a large batch is no faster than a small one and takes more memory."""
+    return not runs_eagerly_on_cpu(images) or len(images) <= CPU_IMAGES  # an exported graph takes any batch
 
 
 def _concatenate(stages: list[Tensor]) -> Tensor:

@@ -1,9 +1,9 @@
 """EfficientNet-Lite0/1/2 at stride 8 or 16 (Tan and Le 2019, and Google's Lite variant of it; method.md 3).
 
-The Lite variant has ReLU6, no squeeze-and-excitation, and a stem, first and last stage that do not scale. Its published
-weights come from TensorFlow, hence "SAME" padding: a side of n becomes ceil(n / stride), the odd zero goes to the end.
-At odd sides that is symmetric and feature i sits on pixel i * stride; without a stride it is symmetric at any side.
-As in the ResNets, a convolution that loses its stride keeps the previous dilation, and later ones are twice as dilated.
+The Lite variant has ReLU6 and no squeeze-and-excitation; its stem, first and last stage do not scale. Its published
+weights come from TensorFlow and need its "SAME" padding: a side of n becomes ceil(n / stride), and an odd zero goes to
+the end. This is symmetric at odd sides, where feature i sits on pixel i * stride, and without a stride at any side. As
+in the ResNets, a convolution that loses its stride keeps the previous dilation, and later ones are twice as dilated.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class EfficientNetLite(Backbone):
     Args:
         name: efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2.
         stride: 8 or 16.
-        dilate: dilate the stages past `stride`; else they keep their stride and their features are resized.
+        dilate: dilate the stages past `stride`; if not, they keep their stride and their features are resized.
         levels: stages of low, mid and high; empty ones take 3, (3, 5) and 7.
     """
 
@@ -154,7 +154,7 @@ class EfficientNetLite(Backbone):
                 yield x
 
     def norms(self) -> Iterator[tuple[str, str]]:
-        """The stem's, and up to three in each block."""
+        """Yields the stem's batch norm, and up to three of each block."""
         yield "bn0", "conv_stem"
         for number, block in enumerate(self.blocks):
             for norm, convolution in (("bn0", "expand_conv"), ("bn1", "depthwise_conv"), ("bn2", "project_conv")):
@@ -162,7 +162,7 @@ class EfficientNetLite(Backbone):
                     yield f"blocks.{number}.{norm}", f"blocks.{number}.{convolution}"
 
     def own_key(self, key: str) -> str | None:
-        """The published names lead every part with an underscore; classifier, head and unused blocks are dropped."""
+        """Removes the underscores before the parts of published names; drops classifier, head and unused blocks."""
         parts = [part.lstrip("_") for part in key.split(".")]
         unused = [str(number) for number in range(len(self.blocks), self._ends[-1])]
         deeper = parts[0] == "blocks" and parts[1:2] and parts[1] in unused

@@ -1,8 +1,8 @@
-"""A frozen backbone without batch norms: each is folded into the convolution before it, once, not run every time.
+"""Folds each batch norm of a frozen backbone into the convolution before it, which saves running it.
 
-A frozen batch norm is `x * scale + shift` for each channel, and so is part of a convolution with scaled filters and a
-bias. The copy's filters lie in memory channels last, as the library's convolutions want them: given images in that
-order, no layer has to reorder its input and output.
+A frozen batch norm is `x * scale + shift` for each channel. A convolution with scaled filters and a bias computes the
+same. Folding also stores the filters channels last, the order that the library's convolutions want. Given images in
+this order, no layer has to reorder its input and output.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import nn
 
 
 def fold_norms(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
-    """Folds batch norms of a frozen network, in float64; it computes the same to rounding.
+    """Folds batch norms of a frozen network, in float64; its output stays the same up to rounding.
 
     Args:
         network: changed in place.
-        pairs: names of each batch norm and of the convolution whose output it alone takes.
+        pairs: names of each batch norm and of the convolution that feeds it and nothing else.
     """
     for norm_name, name in list(pairs):
         convolution, norm = network.get_submodule(name), network.get_submodule(norm_name)
@@ -28,7 +28,7 @@ def fold_norms(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
         _fold(convolution, norm)
         parent, _, own = norm_name.rpartition(".")
         setattr(network.get_submodule(parent), own, nn.Identity())
-    to: Any = network.to  # its stubs do not know memory formats
+    to: Any = network.to  # torch's stubs do not know memory formats
     to(memory_format=torch.channels_last)
 
 

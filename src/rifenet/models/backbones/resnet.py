@@ -1,9 +1,9 @@
 """ResNet-18/34/50/101 dilated to stride 8 or 16 (He et al. 2016; method.md 3).
 
 Module names are torchvision's, with PSPNet's for the deep stem, so that published state dicts load as they are.
-Where a stride is removed, the convolution that carried it keeps the previous dilation and later ones are twice as
-dilated. With the stride on `conv2` that is torchvision's rule: a dilated stage's first block keeps the previous one.
-For every variant it makes the dilated network equal to the undilated one at the positions which that one computes.
+Where a stride is removed, the convolution that carried it keeps the previous dilation, and later convolutions are twice
+as dilated. With the stride on `conv2` this is torchvision's rule. In every variant, the dilated network then equals the
+undilated one at each position that the undilated one computes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def conv3x3(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn
 
 
 def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """1x1 projection of the identity path where the channels change, as they do wherever the stride is not 1."""
+    """1x1 projection of the identity path, for blocks that change the channels; all blocks with a stride do."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
@@ -92,7 +92,7 @@ class ResNet(Backbone):
     Args:
         name: resnet18, resnet34, resnet50 or resnet101.
         stride: 8 or 16.
-        dilate: dilate the stages past `stride`; else they keep their stride and their features are resized.
+        dilate: dilate the stages past `stride`; if not, they keep their stride and their features are resized.
         stem: plain (7x7), deep (PSPNet's three 3x3 of 64, 64, 128 channels) or caffe (7x7, max-pool without padding).
         stride_on: bottleneck convolution that carries the stride, conv1 or conv2; basic blocks have it on conv1.
         width: multiplier of the stages' channels; the stem keeps its own.
@@ -133,7 +133,8 @@ class ResNet(Backbone):
         else:
             self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        # Caffe pools in ceil mode. Zeros at the far side are the same after a ReLU, and an export can follow them.
+        # Caffe pools in ceil mode. After a ReLU, zeros at the far side give the same result, and an export can trace
+        # them.
         self.maxpool = (
             nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2))
             if stem == "caffe"
@@ -152,7 +153,7 @@ class ResNet(Backbone):
             inputs = planes * expansion
             for _ in range(1, BLOCKS[name][stage - 1]):
                 blocks.append(block(inputs, planes, stride=1, dilation_in=dilation, dilation=dilation))
-            for added in blocks:  # random weights: a stage's residual branches together weigh as much as one
+            for added in blocks:  # for random weights: all branches of a stage have the scale of one
                 last_norm = [layer for layer in added.children() if isinstance(layer, nn.BatchNorm2d)][-1]
                 nn.init.constant_(last_norm.weight, len(blocks) ** -0.5)
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
@@ -184,6 +185,6 @@ class ResNet(Backbone):
                 yield name, f"{parent}.{convolution}" if parent else convolution
 
     def own_key(self, key: str) -> str | None:
-        """Drops the classifier and the stages past the last used one; other names are the same."""
+        """Drops the classifier and the stages past the last used one; keeps other names."""
         deeper = tuple(f"layer{stage}." for stage in range(self.used_stages[-1] + 1, 5))
         return None if key.startswith(("fc.", *deeper)) else key

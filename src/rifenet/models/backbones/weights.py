@@ -19,7 +19,7 @@ PREFIXES = ("module.", "backbone.")
 
 
 def imagenet_weights(name: str) -> Path:
-    """File with the ImageNet weights of `name` inside the package that carries them.
+    """The file of the ImageNet weights of `name` in the package that carries them.
 
     Raises:
         FileNotFoundError: the package is not installed, or no package carries these weights.
@@ -43,8 +43,8 @@ def imagenet_weights(name: str) -> Path:
 def load_backbone_weights(backbone: Backbone, path: str | Path) -> None:
     """Loads every parameter and statistic of `backbone` from a .pth, .pt or .safetensors file.
 
-    A `state_dict` or `model` wrapper and the prefixes `module.` and `backbone.` are taken off; classifiers, stages that
-    the backbone does not run, and missing `num_batches_tracked` are passed over. Everything else must fit exactly.
+    Removes a `state_dict` or `model` wrapper and the prefixes `module.` and `backbone.`. Skips classifiers, stages that
+    the backbone does not run, and a missing `num_batches_tracked`. Everything else must fit exactly.
 
     Raises:
         FileNotFoundError: no such file.
@@ -106,7 +106,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A segmentation or wrapped model's file holds the backbone under a prefix, beside parts of no use here."""
+    """The backbone's tensors of a file that holds them under a prefix, as files of whole models do."""
     for prefix in PREFIXES:
         inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         state = inside or state
@@ -119,7 +119,7 @@ def _list(names: list[str]) -> str:
 
 
 def _advice(backbone: Backbone, state: dict[str, Tensor]) -> str:
-    """The likely way out, where the file shows it."""
+    """The likely fix, as far as the file's tensors show it."""
     projection = state.get("layer1.0.downsample.1.weight")
     if "conv1.0.weight" in state or (projection is not None and projection.ndim == 4):
         return (

@@ -1,1 +1,1 @@
-"""What is not in the paper: the evidence head, the network with it, views of the supports."""
+"""Parts beyond the paper: the evidence head, the network that has it, and views of the supports."""

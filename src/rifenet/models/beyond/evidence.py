@@ -1,13 +1,16 @@
-"""Evidence head (beyond the paper): segments by how similar the query is to the support, not by what it shows.
+"""Evidence head (beyond the paper): segments the query by its similarity to the support.
 
-A network that sees the semantic features of a dozen classes learns those classes, and loses others
-(docs/lab/evidence_head.md). It sees similarities only, which mean the same for every class: of each query position to
-the support's foreground and background, stage by stage; of the query's positions among each other; and, after a first
-estimate, to the query's own foreground and background. It starts as the training-free score (`models.matching`) and
-learns to correct it. RiFeNet's activated features assist it; training leaves them out of a share of the episodes, so
-that it never depends on them. Fine backbone features place the edges, at their own resolution.
+A network that sees the semantic features of a dozen classes learns those classes and does worse on others
+(docs/lab/evidence_head.md). This head sees similarities only, which mean the same for every class:
+- of each query position to the support's foreground and background, for each backbone stage;
+- of the query's positions to each other;
+- of each query position to the query's own foreground and background, after a first estimate.
 
-Padding is no key, in no mean and in no norm, and convolutions see it as they see the space beyond the border: zeros.
+The head starts as the training-free score (`models.matching`) and learns to correct it. RiFeNet's activated features
+assist it. Training drops them in a share of the episodes, so that the head never depends on them. Fine backbone
+features place the edges at their own resolution.
+
+Keys, means and norms leave padding out. Convolutions see zeros there, as they do beyond the border.
 
 Shapes: B batch, K shots, S stages, D their channels together, E support keys, N = h*w positions, M similarity maps,
 c the head's channels, h w feature size, f g size of the fine features.
@@ -27,15 +30,15 @@ from rifenet.models.masks import SoftMasks
 from rifenet.models.resize import aligned_resize
 
 VOTE_TEMPERATURE = 20.0
-ANCHOR_SCALE = 20.0  # matching scores of 0.1 are typical; so scaled, they are about as sure as trained logits
+ANCHOR_SCALE = 20.0  # brings typical matching scores of 0.1 to the size of trained logits
 GROUPS = 8
 HEADS = 4
 EPS = 1e-12
-LEAST_VOTE = 1e-20  # far below that of a key of cosine -1
+LEAST_VOTE = 1e-20  # far below the vote of a key with cosine -1
 
 
 class EvidenceKeys(NamedTuple):
-    """What the head keeps of the supports; every field has the batch first."""
+    """Support keys of the head; the batch is first in every field."""
 
     keys: Tensor  # unit length in each stage, [B,E,D]
     weights: Tensor  # of each key as background and as foreground, [B,2,E] in [0,1]; 0 in empty slots
@@ -55,7 +58,7 @@ def stage_units(high: Tensor, channels: tuple[int, ...], dim: int) -> Tensor:
 
 
 def support_keys(high: Tensor, soft: SoftMasks, channels: tuple[int, ...], cap: int) -> EvidenceKeys:
-    """Keys of supports high [B,K,D,h,w]: all positions that are not ignored, or `cap` of them, half of each label."""
+    """Keys of supports high [B,K,D,h,w]: all positions that are not ignored, or `cap` of them, half for each label."""
     units = stage_units(high, channels, 2).permute(0, 1, 3, 4, 2).flatten(1, 3)  # [B,K*N,D]
     foreground = soft.foreground.flatten(1)
     background = (1 - foreground - soft.void.flatten(1)).clamp(min=0)
@@ -65,7 +68,7 @@ def support_keys(high: Tensor, soft: SoftMasks, channels: tuple[int, ...], cap: 
         foreground > 0, (foreground <= 0) & (background > 0), torch.sym_min(cap, foreground.shape[1])
     )
     weights = both.gather(2, slots.positions[:, None].expand(-1, 2, -1)) * slots.valid[:, None]
-    with torch.autocast(high.device.type, enabled=False):  # training must see the similarities of evaluation
+    with torch.autocast(high.device.type, enabled=False):  # training must see the same similarities as evaluation
         means = share @ units
     return EvidenceKeys(masks.gather_positions(units, slots.positions), weights, means)
 
@@ -73,14 +76,16 @@ def support_keys(high: Tensor, soft: SoftMasks, channels: tuple[int, ...], cap: 
 def similarity_maps(units: Tensor, keys: EvidenceKeys, channels: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Similarity of query positions to the support's two labels.
 
-    For each stage, and for all of them together where there are several, five maps: the largest cosine to a foreground
-    and to a background key, the cosine to the foreground and to the background mean, and the foreground's share of a
-    vote of all keys, which weighs each by `exp(20 * cosine)` and each label alike. A key is a foreground key from half
-    of the largest foreground weight on, a background key above a weight of 0.5; cosines to the latter are clamped at 0.
+    Each stage gives five maps. Several stages together give five more:
+    - the largest cosine to a foreground key, and that to a background key, clamped at 0;
+    - the cosine to the foreground mean, and that to the background mean;
+    - the foreground's share in a vote of all keys, weighted by `exp(20 * cosine)`, with equal weight for both labels.
+
+    A foreground key has at least half of the largest foreground weight. A background key has a weight above 0.5.
 
     Args:
         units: query features, unit length in each stage, [B,D,h,w].
-        keys: the supports'.
+        keys: keys of the supports.
         channels: channels of each stage.
 
     Returns:
@@ -88,22 +93,23 @@ def similarity_maps(units: Tensor, keys: EvidenceKeys, channels: tuple[int, ...]
         to the foreground mean minus cosine to the background mean, over all stages.
     """
     flat = units.flatten(2).transpose(1, 2)
-    scaled = keys.keys * VOTE_TEMPERATURE  # once with the keys, not with all their pairs
+    scaled = keys.keys * VOTE_TEMPERATURE  # scales the keys and not their pairs with all positions
     parts = list(zip(*(x.split(channels, 2) for x in (flat, scaled, keys.means)), strict=True))
     exponents = [query @ key.transpose(1, 2) for query, key, _ in parts]  # [B,N,E] each
     to_means = [query @ F.normalize(mean, dim=2).transpose(1, 2) for query, _, mean in parts]  # [B,N,2] each
     if len(parts) > 1:
-        # Each stage has unit length, so the cosine of all stages together is the mean of theirs; not so for means.
+        # Each stage of a key has unit length, so the cosine over all stages is the mean of the stages' cosines. Means
+        # of keys lack unit length and need their own product.
         exponents.append(sum(exponents[1:], exponents[0]) / len(parts))
         to_means.append(flat @ F.normalize(keys.means, dim=2).transpose(1, 2) / math.sqrt(len(parts)))
     background, foreground = keys.weights[:, None, 0], keys.weights[:, None, 1]  # [B,1,E]
     is_foreground = (foreground > 0) & (foreground >= 0.5 * foreground.amax(2, keepdim=True))
-    # Taken off what a label does not count, so that no such cosine is the largest: a sum costs less than a choice.
-    off = [(~each).float() * (4 * VOTE_TEMPERATURE) for each in (is_foreground, background > 0.5)]
+    # Subtracting a large penalty from the other keys keeps them from being the largest. It is faster than masking.
+    penalties = [(~each).float() * (4 * VOTE_TEMPERATURE) for each in (is_foreground, background > 0.5)]
     share = (keys.weights / keys.weights.sum(2, keepdim=True).clamp(min=EPS)).transpose(1, 2)  # [B,E,2]
     maps = []
     for exponent, to_mean in zip(exponents, to_means, strict=True):
-        largest = [(exponent - others).amax(2) / VOTE_TEMPERATURE for others in off]
+        largest = [(exponent - penalty).amax(2) / VOTE_TEMPERATURE for penalty in penalties]
         votes = exponent.exp() @ share
         maps += [largest[0].clamp(min=-1), largest[1].clamp(min=0), to_mean[..., 1], to_mean[..., 0]]
         maps.append(votes[..., 1] / votes.sum(2).clamp(min=LEAST_VOTE))
@@ -113,9 +119,9 @@ def similarity_maps(units: Tensor, keys: EvidenceKeys, channels: tuple[int, ...]
 
 
 class MaskedGroupNorm(nn.GroupNorm):
-    """Group norm over real positions; padding is zero after it."""
+    """Group norm over real positions; padding becomes 0."""
 
-    def forward(self, x: Tensor, real: Tensor) -> Tensor:  # type: ignore[override]  # a norm that needs to know more
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:  # type: ignore[override]  # also takes the real positions
         """Maps x [B,c,h,w] to the same shape; real [B,1,h,w] is 1 or 0."""
         with torch.autocast(x.device.type, enabled=False):
             groups, weight = x.float().unflatten(1, (self.num_groups, -1)), real.float()[:, :, None]
@@ -155,9 +161,9 @@ class Block(nn.Module):
 
 
 class AffinityPropagation(nn.Module):
-    """Spreads what is known of a position to those that look alike: attention by the backbone's own cosines.
+    """Spreads features to positions that look alike: attention whose logits are the backbone's cosines.
 
-    Only how sharply each head attends is learned, so that it cannot prefer the looks of any class.
+    Each head learns only the sharpness of its attention, so that it cannot prefer the look of any class.
     """
 
     def __init__(self, dim: int) -> None:
@@ -171,10 +177,11 @@ class AffinityPropagation(nn.Module):
         value = self.value(x).flatten(2).unflatten(1, (HEADS, -1))  # [B,4,c/4,N]
         keys = real.flatten(2)[:, None].expand(-1, HEADS, -1, -1)
         value = torch.cat([value * keys, keys], 2).transpose(2, 3)
-        # A head at a time: the weights of all would be the network's largest tensor, and leave the processor's cache.
+        # One head at a time: the weights of all heads would be the network's largest tensor and exceed the CPU's cache.
         heads = zip(self.sharpness.exp(), value.unbind(1), strict=True)
         mixed = torch.stack([(affinity[:, 0] * sharp).softmax(2) @ own for sharp, own in heads], 1)
-        # The weights of padding are taken off here: a logit that leaves none underflows, which is slow in exports.
+        # The division removes the weights of padding. A logit of minus infinity would underflow, which is slow in
+        # exports.
         mixed = mixed[..., :-1] / mixed[..., -1:].clamp(min=EPS)
         spread = mixed.transpose(2, 3).flatten(1, 2).view_as(x)
         merged: Tensor = self.merge.norm(x + self.merge.convolution(spread), real)
@@ -182,7 +189,7 @@ class AffinityPropagation(nn.Module):
 
 
 class FineDecoder(nn.Module):
-    """From the feature grid to the fine features' grid in two steps: [B,c,h,w], [B,F,f,g] -> [B,1,f,g]."""
+    """Upsamples from the feature grid to the fine features' grid in two steps: [B,c,h,w], [B,F,f,g] -> [B,1,f,g]."""
 
     def __init__(self, dim: int, fine_channels: int) -> None:
         super().__init__()
@@ -207,14 +214,14 @@ class FineDecoder(nn.Module):
 
 
 class EvidenceHead(nn.Module):
-    """The head; see the module.
+    """The evidence head; the module's docstring describes it.
 
     Args:
         channels: channels of each stage in the high features, in their order.
-        assist_channels: channels of the network's features that assist.
+        assist_channels: channels of RiFeNet's features, which assist the head.
         fine_channels: channels of the fine features.
         dim: c, a multiple of 32.
-        assist_dropout: training only: share of queries that go without the network's features.
+        assist_dropout: share of training queries that the head segments without RiFeNet's features.
     """
 
     def __init__(
@@ -231,14 +238,14 @@ class EvidenceHead(nn.Module):
         self.enter_own = Normed(dim + 2 * levels + 1, dim)
         self.second = nn.ModuleList([Block(dim, dilation=2), Block(dim)])
         self.decoder = FineDecoder(dim, fine_channels)
-        for last in (self.estimate, self.decoder.classify):  # starts as the training-free score
+        for last in (self.estimate, self.decoder.classify):  # the head starts as the training-free score
             nn.init.zeros_(last.weight)
             assert last.bias is not None
             nn.init.zeros_(last.bias)
 
     def affinity(self, high: Tensor, valid: Tensor) -> Tensor:
         """Cosines [B,1,N,N] of high features [B,D,h,w], mean over the stages; 0 where valid [B,h,w] bool is false."""
-        with torch.autocast(high.device.type, enabled=False):  # training must see the similarities of evaluation
+        with torch.autocast(high.device.type, enabled=False):  # training must see the same similarities as evaluation
             flat = stage_units(high, self.channels, 1).flatten(2) * valid.flatten(1)[:, None]
             return (flat.transpose(1, 2) @ flat / len(self.channels))[:, None]
 
@@ -254,16 +261,16 @@ class EvidenceHead(nn.Module):
         """Segments queries.
 
         Args:
-            high: high features [B,D,h,w]; their length has no influence.
+            high: high features [B,D,h,w] of any length.
             valid: real positions [B,h,w] bool.
             fine: fine features [B,F,f,g].
-            keys: of the class.
-            features: the network's own [B,C,h,w].
-            affinity: of the queries' positions, from the method of that name, where it is known already.
+            keys: support keys of the class.
+            features: RiFeNet's features [B,C,h,w].
+            affinity: result of `affinity(high, valid)`; None computes it.
         """
         real = valid[:, None].to(features.dtype)
         affinity = self.affinity(high, valid) if affinity is None else affinity
-        with torch.autocast(high.device.type, enabled=False):  # training must see the similarities of evaluation
+        with torch.autocast(high.device.type, enabled=False):  # training must see the same similarities as evaluation
             units = stage_units(high, self.channels, 1)
             maps, score = similarity_maps(units, keys, self.channels)
         x = self.enter((maps * 4 - 2) * real, real).relu_()
@@ -282,7 +289,7 @@ class EvidenceHead(nn.Module):
         return EvidenceLogits(*(torch.cat([-value, value], 1) / 2 for value in (refined, coarse)))
 
     def _own_maps(self, units: Tensor, coarse: Tensor, real: Tensor) -> Tensor:
-        """Cosines [B,2*levels,h,w], scaled, to the query's own foreground and background by the first estimate."""
+        """Scaled cosines [B,2*levels,h,w] to the query's own background and foreground, by the first estimate."""
         probability = coarse.sigmoid()
         weights = torch.cat([1 - probability, probability], 1).square() * real  # [B,2,h,w]
         flat = units.flatten(2)

@@ -20,7 +20,7 @@ from rifenet.models.structures import Decoded, QueryFeatures, RiFeNetOutput, Sup
 
 @dataclass(frozen=True, kw_only=True)
 class EvidenceContext(SupportContext):
-    """All that `decode` needs of a learned class; the fields of `EvidenceKeys` beside the network's own."""
+    """RiFeNet's `SupportContext` and the fields of `EvidenceKeys`."""
 
     evidence_keys: Tensor
     """[B,E,D]."""
@@ -32,22 +32,22 @@ class EvidenceContext(SupportContext):
 
 @dataclass(frozen=True, kw_only=True)
 class EvidenceFeatures(QueryFeatures):
-    """All that `decode` needs of an image, whatever the class."""
+    """RiFeNet's `QueryFeatures` and the inputs of the evidence head."""
 
     fine: Tensor
     """Fine features, [B,F,f,g]."""
     affinity: Tensor | None = None
-    """Cosines of its positions (`EvidenceHead.affinity`), [B,1,N,N]; None: `decode` computes them."""
+    """Cosines between its positions (`EvidenceHead.affinity`), [B,1,N,N]; None lets `decode` compute them."""
 
 
 @dataclass
 class EvidenceOutput(RiFeNetOutput):
-    """What `forward` returns; None for what was not asked for."""
+    """What `forward` returns; fields of branches that did not run are None."""
 
     evidence: EvidenceLogits | None = None
-    """Of the evidence head, for the query."""
+    """Logits of the evidence head for the query."""
     crossed: EvidenceLogits | None = None
-    """The same, of the first queries with the next episode's class."""
+    """Logits of the evidence head for the first queries and the next episode's class."""
 
 
 class EvidenceNetwork(ViewedRiFeNet):
@@ -68,10 +68,10 @@ class EvidenceNetwork(ViewedRiFeNet):
     def _output(
         self, query: QueryFeatures, context: SupportContext, decoded: Decoded, crossed: int = 0
     ) -> EvidenceOutput:
-        """What `forward` says of the query, with the evidence head's logits.
+        """The output of `forward` for the query, with the evidence head's logits.
 
-        `crossed`, an argument of `forward`: the head also segments so many first queries for the next episode's class,
-        which they may not show.
+        `crossed` is an argument of `forward`. The head also segments the first `crossed` queries for the next episode's
+        class, which they may not show.
         """
         output = EvidenceOutput(decoded.logits, decoded.prior, evidence=self._evidence(query, context, decoded))
         if crossed:

@@ -1,9 +1,10 @@
-"""Several views of each support (beyond the paper): a class is learned from its photo, mirrored, and from closer by.
+"""Views of each support (beyond the paper): the photo, its mirror image, and a closer look at the object.
 
-What is learned from one photo holds at the scale and the direction of that photo. Queries cost what they cost with so
-many shots more; chosen on held-out photos of classes trained on (docs/lab/bundled_321.md).
+A class learned from one photo fits the scale and direction of that photo; views add others. A query then costs as
+much as with `views` times as many shots. The views were chosen on held-out photos of the training classes
+(docs/lab/bundled_321.md).
 
-Shapes: B batch, K shots, H W image size. All of it is matrix products and gathers of fixed size, so that it exports.
+Shapes: B batch, K shots, H W image size. All steps are matrix products and gathers of fixed size, so that they export.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from rifenet.models.rifenet import RiFeNet
 from rifenet.models.structures import Images, SupportContext, check_support
 
 ROOM = 1.5
-"""A closer look shows so many times the object's longer side, relative to the image's."""
+"""Side of a closer look over the object's longer side, both relative to the image's sides."""
 
 
 class ViewedRiFeNet(RiFeNet):
@@ -27,7 +28,7 @@ class ViewedRiFeNet(RiFeNet):
     def encode_support(
         self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None
     ) -> SupportContext:
-        """Learns a class; see `RiFeNet.encode_support`. Of given `Features` there is no other view."""
+        """Learns a class; see `RiFeNet.encode_support`. `Features` allow one view only."""
         check_support(support_images, support_masks, support_valid)
         shots = support_images, support_masks, support_valid
         return self._support(*viewed_features(self._encode, *shots, self.config.support_views))[0]
@@ -46,11 +47,11 @@ def viewed_features(
 
     Args:
         extract: the backbone, for images [B,K,3,H,W].
-        images: [B,K,3,H,W], RGB in [0,1], or their features, of which there is no other view.
+        images: [B,K,3,H,W], RGB in [0,1], or their features, which allow one view only.
         masks: [B,K,H,W], 1 foreground, 0 background, 255 ignore.
         valid: real pixels [B,K,H,W] bool; None: all.
         views: 1, 2 or 4, see `support_views`.
-        at_once: all views in one pass of the backbone, as a graph needs it, not one after the other, in less memory.
+        at_once: run all views in one pass of the backbone, as an export needs; one after the other takes less memory.
     """
     if isinstance(images, Features):
         return images, masks, valid
@@ -63,11 +64,11 @@ def viewed_features(
 def support_views(
     images: Tensor, masks: Tensor, valid: Tensor | None, views: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """The supports as they are; from 2 `views` on also mirrored; with 4 also a closer look at the object, both ways.
+    """Yields the supports; with 2 or 4 `views` also mirrored; with 4 also a closer look and its mirror image.
 
-    A closer look is the part of the image around the object's box, `ROOM` times as large and of the image's ratio,
-    enlarged to the image's size (bilinear; labels by nearest neighbour). An object that fills the image, or none,
-    leaves the whole image.
+    A closer look is the part of the image around the object's box, `ROOM` times as large and with the image's ratio. It
+    is enlarged to the image's size (bilinear; labels by nearest neighbour). Without an object, or with one that fills
+    the image, it is the whole image.
     """
     whole = images, masks, valid
     closer = [_closer(*whole)] if views == 4 else []
@@ -95,7 +96,7 @@ def _closer(images: Tensor, masks: Tensor, valid: Tensor | None) -> tuple[Tensor
 
 
 def _span(there: Tensor) -> tuple[Tensor, Tensor]:
-    """First position [B,K] that is there, and the one after the last; there [B,K,side] bool. None: side and 0."""
+    """First true position of `there` [B,K,side] bool, and the one after the last, [B,K]; `side` and 0 if none is."""
     side = there.shape[-1]
     position = torch.arange(side, device=there.device).expand_as(there)
     return torch.where(there, position, side).amin(-1), torch.where(there, position + 1, 0).amax(-1)
@@ -110,6 +111,6 @@ def _positions(first: Tensor, last: Tensor, share: Tensor, side: int) -> Tensor:
 
 
 def _weights(positions: Tensor, side: int) -> Tensor:
-    """Bilinear weights [B,K,side,side] of the pixels in a row at `positions` [B,K,side]."""
+    """Bilinear weights [B,K,side,side] of the pixels of a row for sampling at `positions` [B,K,side]."""
     distance = positions[..., None] - torch.arange(side, device=positions.device)
     return (1 - distance.abs()).clamp(min=0)

@@ -1,1 +1,1 @@
-"""Models on disk and by name."""
+"""Saves models, finds them by name and reads them."""

@@ -1,7 +1,7 @@
-"""Models on disk: one safetensors file each, with everything needed to rebuild the model in its header.
+"""Saves and reads a model as one safetensors file, whose header holds all that rebuilding it needs.
 
-A run's `model.safetensors` holds what was trained and names the frozen backbone by its hash; a file made to be shipped
-also holds the backbone, convolutions in float16. Writes are atomic: a killed or failed write leaves the old file.
+A run's `model.safetensors` holds the trained tensors and the hash of the frozen backbone. A file for shipping also
+holds the backbone, with convolutions in float16. Writes are atomic: a killed or failed write leaves the old file.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from torch import Tensor, nn
 from rifenet.config import ModelConfig, behaviour, from_dict, to_dict
 from rifenet.files import write_atomically
 from rifenet.models import Prototype, RiFeNet, build_model
-
-FORMAT = 1
-HEADER = "rifenet"
+from rifenet.models.files.header import FORMAT, HEADER, parse_header
 
 
 def state_hash(state: dict[str, Tensor]) -> str:
-    """First 16 hex digits of the SHA-256 over names, shapes, types and bytes, whatever the order.
+    """First 16 hex digits of the SHA-256 over names, shapes, types and bytes, sorted by name.
 
-    It is a model's `weights_hash` where `state` holds the tensors of its file, as stored; counters of batch norm do not
-    count.
+    For the tensors of a model's file, as stored, it is the model's `weights_hash`. It leaves out counters of batch
+    norm.
     """
     digest = hashlib.sha256()
     for name in sorted(_without_counters(state)):
@@ -40,7 +38,7 @@ def state_hash(state: dict[str, Tensor]) -> str:
 
 
 def model_hash(weights_hash: str, config: ModelConfig, metadata: dict[str, Any]) -> str:
-    """Says which model it is, in 16 hex digits: one that may answer otherwise has another.
+    """Identifies a model in 16 hex digits: models that may give different masks or confidences have different hashes.
 
     It covers the tensors (`weights_hash`), the configuration as far as it changes answers (`config.behaviour`), the
     size of the network's input and the calibration of confidences.
@@ -50,7 +48,7 @@ def model_hash(weights_hash: str, config: ModelConfig, metadata: dict[str, Any])
 
 
 def identify(model: RiFeNet | Prototype) -> None:
-    """Gives a model built in memory its `weights_hash` and `hash`, or another `hash` after its config was changed."""
+    """Sets the hashes of a model built in memory; renews `hash` after a change of the model's config."""
     model.weights_hash = getattr(model, "weights_hash", "") or state_hash(model.state_dict())
     model.hash = model_hash(model.weights_hash, model.config, getattr(model, "metadata", {}))
 
@@ -71,14 +69,15 @@ def save_model(
     """Writes the model.
 
     Args:
-        model: what to save.
+        model: the model to save.
         path: file to write, `.safetensors`.
         metadata: anything JSON can hold; `load_model` gives it back as `model.metadata`.
-        with_backbone: for shipping: the frozen backbone goes in too, weights of two and more axes in float16
-            (statistics of batch norm stay float32), the auxiliary head, which only training uses, is left out.
+        with_backbone: write a file for shipping. It also holds the frozen backbone and leaves out the auxiliary head,
+            which only training uses. Weights of two and more axes become float16; statistics of batch norm stay
+            float32.
 
     Raises:
-        OSError: the disk is full or not writable; an older file at `path` is left as it was.
+        OSError: the disk is full or not writable; an older file at `path` stays as it was.
     """
     config = model.config
     state = trained_state(model)
@@ -103,7 +102,7 @@ def save_model(
 def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The header (`config`, `backbone_hash`, `metadata`) and the tensors, as stored, of a file by `save_model`.
 
-    Raises FileNotFoundError or, for a file that is damaged or foreign, ValueError.
+    Raises FileNotFoundError, or ValueError for a damaged or foreign file.
     """
     path = Path(path)
     if not path.is_file():
@@ -116,20 +115,15 @@ def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(
             f"Expected a safetensors file, but {path} cannot be read ({error}). Fetch it again."
         ) from error
-    if text is None:
-        raise ValueError(f"Expected a rifenet model, but {path} has no rifenet header. Give a file written by rifenet.")
-    header: dict[str, Any] = json.loads(text)
-    if header.get("format") != FORMAT:
-        raise ValueError(f"Expected model format {FORMAT}, but {path} has {header.get('format')}. Update rifenet.")
-    return header, state
+    return parse_header(path, text), state
 
 
 def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
     """Rebuilds the model of a file written by `save_model`, in eval mode on the CPU, with its metadata and hashes.
 
-    `weights` names the frozen backbone's file where it is no longer where training found it.
+    `weights` names the file of the frozen backbone, if it has moved since training.
 
-    Raises FileNotFoundError or, for a file that is damaged, foreign or of another backbone, ValueError.
+    Raises FileNotFoundError, or ValueError for a file that is damaged, foreign or of another backbone.
     """
     header, state = read_file(path)
     config: ModelConfig = from_dict(ModelConfig, header["config"], f"the header of {path}")
@@ -143,6 +137,7 @@ def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
     if _without_counters(dict.fromkeys(expected)) != _without_counters(dict.fromkeys(state)):
         odd = sorted(expected.symmetric_difference(state))[:3]
         raise ValueError(f"Expected {path} to hold the tensors of its own config, but these differ: {', '.join(odd)}.")
+    _check_tensors(path, state, model.state_dict())
     model.load_state_dict(complete)
     if not ships_backbone and backbone_hash(model) != header["backbone_hash"]:
         raise ValueError(
@@ -153,6 +148,21 @@ def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
     model.weights_hash = state_hash(state)
     identify(model)
     return model.eval()
+
+
+def _check_tensors(path: str | Path, state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raises ValueError for a tensor of another shape or with a number that is not finite: nothing it says is right."""
+    for name, tensor in _without_counters(state).items():
+        if tensor.shape != expected[name].shape:
+            raise ValueError(
+                f"Expected {name} in {path} to be {list(expected[name].shape)} as its config says, but got"
+                f" {list(tensor.shape)}."
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(
+                f"Expected finite weights in {path}, but {name} holds NaN or infinity. Fetch the file again, or train"
+                " with a lower rate."
+            )
 
 
 def _without_counters(state: dict[str, Any]) -> dict[str, Any]:

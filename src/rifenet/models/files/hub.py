@@ -1,4 +1,4 @@
-"""Models by name: `default` (bundled), a run folder, a `.safetensors` file, or `hf:owner/name`."""
+"""Finds and loads models by name: `default` (bundled), a run folder, a `.safetensors` file, or `hf:owner/name`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def bundled_model() -> Path:
 def locate(name: str | Path = "default") -> Path:
     """The file that `name` stands for.
 
-    Raises FileNotFoundError with the names that are understood, or ValueError for a wrong `hf:` name.
+    Raises FileNotFoundError, which lists the valid kinds of name, or ValueError for a wrong `hf:` name.
     """
     name = str(name)
     if name == "default":
@@ -44,9 +44,9 @@ def locate(name: str | Path = "default") -> Path:
 def load_model(name: str | Path = "default", device: str = "cpu", weights: str = "") -> RiFeNet | Prototype:
     """The model called `name`, in eval mode on `device`.
 
-    It has `.metadata` (what was saved beside it), `.hash` (which model it is) and `.weights_hash`.
+    It has `.metadata` (saved with it), `.hash` (identifies the model) and `.weights_hash`.
     """
-    from rifenet.models.files.checkpoint import read_model  # with torch; the names above work without
+    from rifenet.models.files.checkpoint import read_model  # imports torch, which the functions above do without
 
     model: RiFeNet | Prototype = read_model(locate(name), weights).to(device)
     return model

@@ -186,7 +186,8 @@ class Labeling:
             return _read(photos, shot.annotation.photo, self.service.worker.check)
 
         def mask_of_shot(shot: Shot) -> NDArray[np.uint8]:
-            return mask_of(shot.regions, *photo_of(shot).shape[:2], self.service.worker.check)
+            height, width = photo_of(shot).shape[:2]
+            return mask_of(shot.regions, height, width, self.service.worker.check)
 
         usable = []
         for shot in shots:
