@@ -127,10 +127,12 @@ def started(*command: str, **environment: str) -> Iterator[tuple[str, subprocess
 
 
 def colour_program(
-    files: int | None = None, **limits: int
+    open_files: int | None = None, **limits: int
 ) -> contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]:
     """`started` with a server over the colour engine, which may have so many files open."""
-    return started(str(HERE / "colour_server.py"), json.dumps(limits), *([] if files is None else [str(files)]))
+    return started(
+        str(HERE / "colour_server.py"), json.dumps(limits), *([] if open_files is None else [str(open_files)])
+    )
 
 
 def rifenet_program(

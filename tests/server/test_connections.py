@@ -31,7 +31,7 @@ def connected(address: str) -> Iterator[socket.socket]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on open files to set.")
 def test_more_silent_clients_than_files_leave_the_others_answered() -> None:
-    with colour_program(files=FILES) as (address, process), contextlib.ExitStack() as stack:
+    with colour_program(open_files=FILES) as (address, process), contextlib.ExitStack() as stack:
         for _ in range(FILES + 60):
             stack.enter_context(connected(address)).send(b"G")
         for _ in range(5):

@@ -171,16 +171,16 @@ async def adapt(
     count: Annotated[int, Form(description="How many of them a class adopts at most.", ge=1, le=20)] = COUNT,
     x_project: ProjectName = None,
 ) -> answers.AdaptAnswer:
-    """Learns the project's classes also from those of these photos in which they are found most surely.
+    """Adds the photos with the most confident results as extra examples of the project's classes.
 
-    A class keeps that until it gets or loses a shot; each call begins from the annotated photos.
+    A class keeps them until it gets or loses a shot. Each call begins from the annotated photos.
     """
     project = _taught(service, request, x_project)
     await run_in_threadpool(check_files, images, service.limits, "photo")
     photos = _Pictures(images, read_photo, service.worker.check)
 
     def work() -> answers.AdaptAnswer:
-        trial = copy.copy(project.segmenter)  # what a request teaches that nobody waits for any more is not kept
+        trial = copy.copy(project.segmenter)  # kept only if somebody still waits
         adopted = trial.adapt(photos, count=count)
         service.worker.check()
         project.segmenter = trial
@@ -199,7 +199,7 @@ async def advice(
     suggest: Annotated[int, Form(description="How many of them to name at most.", ge=1, le=100)] = 5,
     x_project: ProjectName = None,
 ) -> answers.AdviceAnswer:
-    """Says which annotated photo of the project hurts, and which of these photos to annotate next."""
+    """Says which annotated photo makes the results worse, and which of these photos to annotate next."""
     project, uploads = _taught(service, request, x_project), images or []
     await run_in_threadpool(check_files, uploads, service.limits, "photo")
     photos = _Pictures(uploads, read_photo, service.worker.check)
@@ -212,9 +212,9 @@ async def advice(
 
 
 class _Pictures(Sequence[NDArray[np.uint8]]):
-    """Uploads that are decoded when asked for, so that one decoded picture is in memory at a time.
+    """Decodes each upload when it is read, so that memory holds one decoded picture at a time.
 
-    `check` is called before and while each is decoded, and raises where nobody waits for it any more.
+    Calls `check` before and while it decodes; `check` raises where nobody waits any more.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What stands before the application: who may ask, how many at a time, how much they send, every answer's headers."""
+"""Checks each request before the application: host, origin, token, number, size, time. Sets every answer's headers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 
 TOKEN_COOKIE = "rifenet_token"
-OPEN_PATHS = ("/api/health",)  # answered without the token and in a crowd, for health checks
+OPEN_PATHS = ("/api/health",)  # need no token and no room, for health checks
 _MAX_FORM = 4096  # bytes of the form that asks for the token
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
@@ -50,8 +50,8 @@ _WRONG = '<p role="alert">That is not the token. The person who started the serv
 class Guard:
     """ASGI middleware. Refuses foreign hosts, other sites' pages, missing tokens, crowds, and large or slow bodies.
 
-    The crowd is counted here, in requests: uvicorn's own limit counts open connections, idle ones of browsers among
-    them, and refuses without a sentence and without a Retry-After.
+    It counts requests. uvicorn's own limit counts open connections, also idle ones of browsers, and refuses without
+    a sentence and without a Retry-After.
     """
 
     def __init__(self, app: ASGIApp, *, limits: Limits, token: str | None, hosts: Sequence[str] | None) -> None:
@@ -90,7 +90,7 @@ class Guard:
                 self._inside.remove(body)
 
     async def _check_host(self, scope: Scope, receive: Receive) -> None:
-        """Raises Problem: 403 where Starlette's middleware would refuse the Host header, and says which one to use."""
+        """Raises Problem: 403 where Starlette's middleware would refuse the Host header; it says which name to use."""
         if self.hosts is None:
             return
         known = False
@@ -100,7 +100,7 @@ class Guard:
             known = True
 
         async def drop(message: Message) -> None:
-            """Its own answer is two words that do not say what would be right."""
+            """Starlette's own answer does not say which name would be right."""
 
         await TrustedHostMiddleware(pass_on, self.hosts, www_redirect=False)(scope, receive, drop)
         if not known:
@@ -121,7 +121,7 @@ class Guard:
     def _make_room(self, client: str) -> None:
         """Where the application has as many requests as it may, ends the newest upload of who has the most.
 
-        Raises Problem: 503 where `client` would then have as many, or nothing is on its way up.
+        Raises Problem: 503 where `client` would then have as many, or that client has no unfinished upload.
         """
         if len(self._inside) < self.limits.requests:
             return
@@ -135,7 +135,7 @@ class Guard:
         self._inside.remove(uploads[-1])
 
     async def _ask_for_token(self, token: str, scope: Scope, receive: Receive) -> Response | None:
-        """An answer in place of the application's, None for who has the token. Raises Problem: 401, 408 or 413."""
+        """The answer to a client without the token, None for one that has it. Raises Problem: 401, 408 or 413."""
         headers, secret = Headers(scope=scope), _cookie_of(token)
         if scope["path"] == "/" and scope["method"] == "POST":
             if not _same(await self._token_of_form(scope, receive), token):
@@ -167,7 +167,7 @@ class Guard:
 
 
 class _Body:
-    """A request's body, with its end in sight: raises Problem (413, 408, 503) within the application that reads it."""
+    """A request's body with bounds. Raises Problem (413, 408, 503) in the application while it reads."""
 
     def __init__(self, receive: Receive, limits: Limits, client: str) -> None:
         self.client, self.complete = client, False
@@ -204,7 +204,7 @@ class _Body:
 
 
 def _is_open(path: str) -> bool:
-    """Whether a path is answered without the token: health, and the page's files, which the form for it needs."""
+    """Whether a path needs no token: health, and the page's files, which the form for the token shows."""
     return path in OPEN_PATHS or path.startswith("/static/")
 
 

@@ -19,12 +19,12 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Listed(NamedTuple):
-    """A learned class for whoever asks; its place in the list gives its number in masks."""
+    """A learned class as answers show it. Its place in the list, from 1, is its number in masks."""
 
     name: str
     shots: int
     revision: str
-    """Changes whenever what it was learned from does: its shots, or the photos that it adopts."""
+    """Changes with its shots and with the photos that it adopts."""
 
 
 @dataclass(eq=False)
@@ -34,9 +34,9 @@ class Project:
     id: str
     segmenter: Segmenter
     used: float
-    """When it was last asked for, on the projects' clock."""
+    """Time of the last request for it, on the projects' clock."""
     listed: tuple[Listed, ...] = ()
-    """The classes as they were after the last change: replaced as a whole, so that any thread may read it."""
+    """The classes after the last change. Each change replaces the tuple, so that any thread may read it."""
     memory: int = 0
     """Bytes that they took then."""
 
@@ -51,7 +51,7 @@ class Project:
 class Projects:
     """All projects over one engine, in memory only: a client keeps its photos and can teach them again.
 
-    Requests look for projects while the model's thread makes them, hence the lock.
+    The lock is for requests, which look for projects while the model's thread makes them.
     """
 
     def __init__(self, engine: Engine, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -74,7 +74,7 @@ class Projects:
             return project
 
     def open(self, id: str | None) -> Project:
-        """The project called `id`, made where missing; without a name, a new one with a name that nobody can guess.
+        """The project called `id`, made where it is missing. None makes one with a name that nobody can guess.
 
         Raises Problem: 503 where there are too many.
         """

@@ -22,13 +22,13 @@ from rifenet.server.limits import Limits
 
 MIN_TOKEN = 12
 _BACKLOG = 64  # connections that wait to be accepted
-_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # no addresses to open, but these are
+_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # addresses to open in their place
 
 
 def check_exposure(host: str, token: str | None, names: Sequence[str] = ()) -> None:
     """Raises ValueError where other machines could use the server without a token, or with one that can be guessed.
 
-    And for a name that is a pattern, which could stand for hosts that are not meant.
+    Also raises it for a name that is a pattern, because that could match other hosts.
     """
     if token is not None and not re.fullmatch(rf"[!-~]{{{MIN_TOKEN},}}", token):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What the routes share: the model's thread, the projects, and how work gets from a request to the thread and back."""
+"""What the routes share: the projects, and the way of work from a request to the model's thread and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Answer = TypeVar("Answer")
 
 
 class Service:
-    """One model and its clients. Whatever decodes pictures, uses the model or changes a project is a job (`run`)."""
+    """One model and its clients. Work that decodes pictures, uses the model or changes a project goes through `run`."""
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.engine, self.limits = engine, limits

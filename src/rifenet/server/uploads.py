@@ -1,4 +1,4 @@
-"""Uploaded files and names: bounded, judged by their content and not by what they claim, then decoded."""
+"""Checks uploaded files and names, then decodes the files. Content decides what a file is, not its name or type."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def composed(text: str) -> str:
 
 
 def class_name(text: str) -> str:
-    """A class's name: 1 to 60 printable characters that no path, header or page can stumble over.
+    """A class's name: 1 to 60 printable characters that are safe in paths, headers and pages.
 
     Raises Problem: 422.
     """
@@ -79,7 +79,7 @@ def _check_file(upload: UploadFile, name: str, limits: Limits, lossless: bool) -
             f"Expected files of at most {limits.file_mb} MB, but {name} has {upload.size / 1e6:.1f}. Make it smaller.",
         )
     if lossless and is_json(upload):
-        return  # its photo's size is checked when it is read
+        return  # `read_mask` checks the size that it gives
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the pixels are counted below

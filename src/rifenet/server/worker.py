@@ -30,7 +30,7 @@ class Stopped(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """Work on its way."""
+    """Work that waits or runs."""
 
     work: Callable[[], Any]
     deadline: float
@@ -59,7 +59,7 @@ class Worker:
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue, without the one that runs and those that nobody waits for any more."""
+        """Jobs in the queue. The running job does not count."""
         return sum(len(jobs) for jobs in list(self._jobs.values()))
 
     @property
@@ -201,7 +201,7 @@ class Watched:
         """Learns a class."""
         self._check()
         context = self._engine.encode_support(images, masks, valid)
-        self._check()  # what nobody waits for is not learned
+        self._check()  # a class that nobody waits for is not kept
         return context
 
     def encode_query(self, images: NDArray[np.float32], valid: NDArray[np.bool_]) -> Any:

@@ -1,6 +1,6 @@
-"""What is known of one labeling project: its config and annotations, and which of them teach each class.
+"""A book: the config and the annotations of one labeling project, and which of them teach each class.
 
-A book is small and kept apart from learned classes, which may be dropped when idle and are then learned from it again.
+It outlives the learned classes. The server drops idle ones, and learns them from the book again.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ class Book:
     learned: dict[str, str] = field(default_factory=dict)
     """Digest of the shots that each class was last learned from."""
     known: bool = False
-    """Whether its annotations were asked for since the server started."""
+    """Whether the server has asked Label Studio for its annotations."""
     events: int = 0
-    """Counts what was noted and forgotten."""
+    """Number of changes so far."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -160,7 +160,7 @@ def digest_of(shots: list[Shot]) -> str:
 
 
 def book_name(project: Any) -> str:
-    """What a project is called: `NUMBER.SECONDS`, as Label Studio says it, or made of a webhook's project.
+    """The name `NUMBER.SECONDS` of a project: Label Studio sends it, or a webhook's project gives both parts.
 
     Raises ValueError for anything else.
     """

@@ -24,11 +24,11 @@ from rifenet.server.uploads import check_files, read_photo
 
 log = logging.getLogger(__name__)
 
-Photos = dict[str, UploadFile | str]  # by where they are; a sentence for one that cannot be had
+Photos = dict[str, UploadFile | str]  # place -> photo, or a sentence that says why there is none
 
 
 class Labeling:
-    """All labeling projects of a server. Their classes lie in the server's projects, under names no client can give."""
+    """All labeling projects. The server's projects hold their classes, under names that no client can give."""
 
     def __init__(self, service: Service, link: Link) -> None:
         self.service, self.link = service, link
@@ -48,7 +48,7 @@ class Labeling:
         return book
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Goes on when the request has its answer; what fails is logged, and met again by the next prediction."""
+        """Runs work after the request has its answer. A failure is logged; the next prediction meets it again."""
         task = asyncio.ensure_future(work)
         self._running.add(task)
         task.add_done_callback(self._ended)
@@ -86,7 +86,7 @@ class Labeling:
         self.service.projects.beside = sum(book.memory for book in self._books.values())
 
     async def read_and_learn(self, book: Book, again: bool) -> None:
-        """Learns what changed, nobody waiting for it; `again` asks Label Studio for all annotations first."""
+        """Learns what changed, while no client waits. With `again`, asks Label Studio for all annotations first."""
         await self.read(book, again)
         await self.learn(book, None)
 
@@ -164,7 +164,7 @@ class Labeling:
     def _learned(
         self, book: Book, shots: dict[str, list[Shot]], due: dict[str, list[Shot]], photos: Photos
     ) -> Project | None:
-        """Within a job: forgets what has no shots any more, then learns what is due. Raises Problem: 503."""
+        """Within a job: forgets classes without shots, then learns those whose shots changed. Raises Problem: 503."""
         project = self.service.projects.open(_project(book))
         try:
             for label in set(book.learned) - set(shots):
@@ -214,7 +214,7 @@ class Labeling:
 
 
 class _Lazy(Sequence[NDArray[np.uint8]]):
-    """Pictures of shots, made when asked for, so that one photo is in memory at a time."""
+    """Makes the picture of a shot when it is read, so that memory holds one photo at a time."""
 
     def __init__(self, shots: list[Shot], make: Callable[[Shot], NDArray[np.uint8]]) -> None:
         self._shots, self._make = shots, make
@@ -230,7 +230,7 @@ class _Lazy(Sequence[NDArray[np.uint8]]):
 
 
 class _Nobody(Request):
-    """In place of a request, for work that nobody waits for: it never goes away."""
+    """A request whose client never leaves, for work in the background."""
 
     def __init__(self) -> None:
         super().__init__({"type": "http", "headers": []}, _never)

@@ -1,4 +1,4 @@
-"""Where a labeling task's photo comes from: the one Label Studio that the server was told of, a folder, or the task."""
+"""Fetches photos of labeling tasks: from the one Label Studio of `--label-studio-url`, a folder, or the task itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Proxy
 _SOCKET_SECONDS = 10
 _IN_MEMORY = 2**20  # bytes of a photo that are not worth a file
 _CHUNK = 2**16
-_PHOTO_PATHS = ("/data/", "/tasks/", "/storage-data/")  # where Label Studio keeps photos, below its own address
+_PHOTO_PATHS = ("/data/", "/tasks/", "/storage-data/")  # below its address
 
 
 class _NoRedirect(HTTPRedirectHandler):
@@ -89,7 +89,7 @@ class _Opener:
 
 @dataclass(frozen=True)
 class Link:
-    """The Label Studio and the folder that photos may come from; nothing else is ever asked."""
+    """The Label Studio and the folder that photos may come from. The server asks no other place."""
 
     url: str | None = None
     """Its address, e.g. http://localhost:8080; None asks none."""
@@ -211,7 +211,7 @@ class Link:
             raise ValueError(f"Expected Label Studio's answer within {seconds:g} seconds, but it took longer.")
 
     def _authorization(self, token: str | None, opener: _Opener) -> dict[str, str]:
-        """A personal access token (three parts with dots) is first changed for one that lives a few minutes."""
+        """Headers with the token. A personal access token (three parts with dots) first fetches a short one."""
         if not token:
             return {}
         if not re.fullmatch(r"[\x21-\x7e]+", token):

@@ -1,7 +1,7 @@
 """A machine learning back-end for Label Studio: `/labeling` is the address to connect.
 
-Annotations are noted as Label Studio sends them, and learned at once in the background; a prediction first learns what
-is still to be learned. After a restart they are asked of Label Studio again.
+The server notes annotations as Label Studio sends them, and learns them at once in the background. A prediction first
+learns what is still to be learned. After a restart the server asks Label Studio for the annotations again.
 """
 
 from __future__ import annotations
