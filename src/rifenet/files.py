@@ -141,8 +141,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` in UTF-8, atomically."""
-    write_bytes(path, text.encode())
+    """Writes `text` in UTF-8, atomically; what is not UTF-8 in the name of a file, with backslashes."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def parse_json(text: str | bytes, where: str | Path) -> Any:

@@ -140,7 +140,8 @@ def _sentence(error: Exception) -> str:
         if where is None and remedy is _ROOM and not _output_works():
             where = "standard output"
             _drop_output()
-        return f"{error.strerror}{'' if where is None else f': {os.fsdecode(where)}'}. {remedy}"
+        name = os.fsdecode(where) if isinstance(where, bytes) else where
+        return f"{error.strerror}{'' if name is None else f': {name}'}. {remedy}"
     text = " ".join(str(error).split())
     if isinstance(error, ValueError | OSError) and text:
         return text
