@@ -217,6 +217,7 @@ def _run(
                 " photos are done. Run the same command again to resume."
             ) from error
         records[photo] = json.loads(paths["json"].read_text(encoding="utf-8"))
+        del result  # a large photo, while the next is read
     manifest: dict[str, Any] = {
         "settings": settings,
         "finished": True,
