@@ -18,7 +18,8 @@ help: ## this list
 demo: $(VENV)/.installed ## learn classes from a few bundled photos, segment others, write demo/report.html
 	$(BIN)/rifenet demo --out demo
 
-test: $(VENV)/.installed-dev ## the tests, without the slow ones
+test: $(VENV)/.installed-dev ## the tests, without the slow ones; those of the page need Chromium, which Debian installs
+	-@scripts/get_browser.sh
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
 test-slow: $(VENV)/.installed-dev ## the slow tests

@@ -1,1 +1,1 @@
-"""What takes the figures of the docs; run one from the root of a clone, as `python -m benchmarks.NAME --help`."""
+"""Benchmarks that measure the figures of the docs. Run one from a clone's root: `python -m benchmarks.NAME --help`."""

@@ -1,11 +1,12 @@
-"""What a class gains from photos without annotation (`Segmenter.adapt`), on photos with known masks, as JSON.
+"""Measures what a class gains from photos without masks (`Segmenter.adapt`), on photos with known masks, as JSON.
 
     python -m benchmarks.adaptation --root union --list-file photos.txt --classes dog bus --out adaptation.json
 
-A draw: one annotated photo of a class, and up to twelve others that show it among as many that don't. They are
-segmented as learned from the one photo, and again after adapting to them, without their masks, with each `--counts`.
-`shown` is the IoU on the photos that show the class, whether or not it is judged present, as few-shot benchmarks have
-it; `all` that of the mask as it is given, on all of them. Confidence is judged on all photos of all draws.
+A draw is one annotated photo of a class, up to twelve photos that show it, and as many that do not. The class is
+learned from the annotated photo, and the others are segmented. Then the class adapts to them without their masks, once
+for each of `--counts`, and they are segmented again. `shown` is the IoU on photos that show the class, even where it is
+judged absent, as in few-shot benchmarks. `all` is the IoU of the final masks of all photos. Confidence is judged on all
+photos of all draws.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def adapted(segmenter: Segmenter, counts: Sequence[int], draw: Draw) -> Values:
-    """One draw: by way, the two IoUs, every confidence, and which of the adopted photos show the class."""
+    """Measures one draw: by way of learning, both IoUs, all confidences, and which adopted photos show the class."""
     records = draw.index.records
     support, showing = draw.images[0], draw.images[1 : 1 + SHOWING]
     others = [image for image, record in enumerate(records) if draw.class_id not in record.areas]
@@ -60,7 +61,7 @@ def adapted(segmenter: Segmenter, counts: Sequence[int], draw: Draw) -> Values:
 def scored(
     segmenter: Segmenter, photos: Sequence[Path], truths: Sequence[NDArray[np.uint8]], present: Sequence[bool]
 ) -> Values:
-    """IoU of the two kinds, in percent, and the confidence of each photo."""
+    """IoU of both kinds in percent, and the confidence of each photo."""
     sums = {kind: np.zeros((2, 2), np.int64) for kind in KINDS}
     confidence = []
     for result, truth, shows in zip(segmenter.segment_many(photos, batch_size=1), truths, present, strict=True):
@@ -72,7 +73,7 @@ def scored(
 
 
 def summarise(draws: Sequence[Values]) -> Values:
-    """By way: means over draws, what it gains over the one photo, and how good its confidence is."""
+    """By way of learning: means over draws, gain over the one photo, and quality of the confidence."""
     return {way: summary(draws, way) for way in draws[0]["ways"]}
 
 

@@ -1,10 +1,11 @@
-"""Measures whether advice is worth following, on photos with known masks.
+"""Measures how good advice is, on photos with known masks.
 
     python -m benchmarks.advice shots --root union --list-file photos.txt --classes dog bus --out shots.json
     python -m benchmarks.advice next --root union --list-file photos.txt --classes dog bus --out next.json
 
-`shots`: five shots of a class, as they are and with one of them corrupted; how often advice warns, and of which.
-`next`: from one shot, the next two by advice and at random; mIoU on photos that were no candidates.
+`shots`: judges five shots of a class, first as they are, then with one mask corrupted, and counts right and wrong
+warnings.
+`next`: starts with one shot and adds two, by advice or at random; the score is mIoU on photos that are not candidates.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def judge_draw(engine: TorchEngine, draw: Draw) -> Values:
 
 
 def corruptions(engine: TorchEngine, draw: Draw, image: int, shot: Shot) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Names and masks; a photo without another annotated object has no `other`, and one shifted out no `shifted`."""
+    """Names and masks. `other object` needs a second annotated object, `shifted` a mask that stays in the photo."""
     _, mask, valid = shot
     yield "inverted", inverted(mask)
     areas = draw.index.records[image].areas
@@ -72,7 +73,7 @@ def corruptions(engine: TorchEngine, draw: Draw, image: int, shot: Shot) -> Iter
 
 
 def shifted(mask: NDArray[np.uint8], valid: NDArray[np.bool_], signs: tuple[int, int]) -> NDArray[np.uint8]:
-    """The mask moved by a share of the photo's height and width; what leaves the photo is lost."""
+    """The mask moved by a share of the photo's height and width; parts outside the photo are cut off."""
     height, width = (int(valid.any(axis).sum()) for axis in (1, 0))
     rows, columns = (round(SHIFT * side) * sign for side, sign in zip((height, width), signs, strict=True))
     moved = np.full_like(mask, 255)
@@ -84,7 +85,7 @@ def shifted(mask: NDArray[np.uint8], valid: NDArray[np.bool_], signs: tuple[int,
 
 
 def verdicts(engine: TorchEngine, shots: Sequence[Shot]) -> Values:
-    """What advice says of shots, without the words."""
+    """Warnings, verdicts and figures of the advice on shots."""
     advice = judged("", [""] * len(shots), agreement(engine, stacked(shots)))
     return {
         "warned": [each.number for each in advice if each.warns],
@@ -95,7 +96,7 @@ def verdicts(engine: TorchEngine, shots: Sequence[Shot]) -> Values:
 
 
 def summarise_shots(draws: Sequence[Values]) -> Values:
-    """Shares: of corrupted draws in which the right shot is warned of, also as the only one; of clean ones with any."""
+    """Shares of corrupted draws where advice warns of the bad shot, or of it alone; of clean draws with any warning."""
     kinds = sorted({kind for draw in draws for kind in draw["advice"]} - {"none"})
     clean = [draw["advice"]["none"]["warned"] for draw in draws]
     summary: Values = {
@@ -116,7 +117,7 @@ def summarise_shots(draws: Sequence[Values]) -> Values:
 
 
 def next_draw(engine: TorchEngine, draw: Draw) -> Values:
-    """mIoU on test photos with 1, 2, 3 shots: by advice, and by two random orders."""
+    """mIoU on test photos with 1, 2 and 3 shots, chosen by advice and in two random orders."""
     pool_size = min(POOL, (len(draw.images) - 1) // 2)
     shots = [shot_of(engine, draw, image) for image in draw.images[: 1 + pool_size + TEST]]
     first, pool, test = shots[0], shots[1 : 1 + pool_size], shots[1 + pool_size :]
@@ -143,7 +144,7 @@ def next_draw(engine: TorchEngine, draw: Draw) -> Values:
 
 
 def advised(engine: TorchEngine, known: Sequence[Shot], pool: Sequence[Shot], taken: Sequence[int]) -> int:
-    """The candidate that advice names first, learned anew with what is annotated so far, as a user would."""
+    """The candidate that advice ranks first after learning from all shots annotated so far, as a user would."""
     inputs = stacked(known)
     learned = LearnedClass("", len(known), engine.encode_support(*inputs), inputs)
     confidence = Segmenter(engine).confidence
@@ -154,7 +155,7 @@ def advised(engine: TorchEngine, known: Sequence[Shot], pool: Sequence[Shot], ta
 
 
 def summarise_next(draws: Sequence[Values]) -> Values:
-    """Means over draws, and advice minus random with its paired 95% bootstrap interval over draws, in points."""
+    """Means over draws, and advice minus random with a paired 95% bootstrap interval over draws, in points."""
     summary: Values = {"draws": len(draws)}
     for step in range(STEPS):
         advice = np.array([100 * draw["miou"]["advice"][step] for draw in draws])
@@ -170,19 +171,19 @@ def summarise_next(draws: Sequence[Values]) -> Values:
 
 
 def shot_of(engine: TorchEngine, draw: Draw, image: int, class_id: int | None = None) -> Shot:
-    """A photo as the network takes it, with the mask of one class."""
+    """A photo in the network's input format, with the mask of one class."""
     photo, mask = draw.pair(image, class_id)
     pixels, valid, placement = resize_and_pad(photo, engine.size)
     return pixels, resize_mask(mask, placement), valid
 
 
 def stacked(shots: Sequence[Shot]) -> Shots:
-    """Shots as an engine takes them."""
+    """Joins shots into an engine's input."""
     return Shots(*(np.stack(part) for part in zip(*shots, strict=True)))
 
 
 def share(values: Iterable[bool]) -> float | None:
-    """Of those that are true; None of none."""
+    """Share of true values; None without values."""
     held = [bool(value) for value in values]
     return round(sum(held) / len(held), 3) if held else None
 

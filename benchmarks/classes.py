@@ -1,17 +1,18 @@
-"""Several classes at once on real photos, against one class at a time: mIoU and confusion, as JSON and a picture.
+"""Compares segmenting several classes at once with one class at a time, on real photos: mIoU and confusion.
 
     python -m benchmarks.classes --coco coco --out docs/results/classes.json
 
-Groups of four classes that the model never saw (`--trained`: that it saw, for choosing how classes meet), one shot
-each, are scored on photos that show most of them. Both ways use the same photos, shots and network outputs:
+A group is four classes that the model never saw, learned from one shot each. With `--trained` the model was trained on
+them: use these to choose how masks of several classes are merged. Each group is scored on the photos that show most of
+its classes. Both ways use the same photos, shots and network outputs:
 
-- at once: the mask of all four, as `Segmenter.segment` gives it;
-- one at a time: each class alone against the background, absent ones left out in the same way.
+- at once: the mask of all four classes, as `Segmenter.segment` returns it;
+- one at a time: each class alone against the background; a class judged absent gets an empty mask in both.
 
-With `--adapt N` each group's classes are learned also from N of its photos, without their masks (`Segmenter.adapt`).
+With `--adapt N`, each class of a group also learns from up to N of its photos without masks (`Segmenter.adapt`).
 
-"shown" counts a class on the photos that show it, "all" on all photos of its group, where finding it in others counts
-against it, too. Background is every pixel of no class of the group.
+"shown" scores a class on the photos that show it, "all" on all photos of its group, so false finds count, too. Pixels
+of none of the group's classes are background. Figures go to a JSON file, the confusion also to an SVG beside it.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import add_model, model_record, parser, write_record
+from rifenet import IGNORE
 from rifenet.drawing import plots
 from rifenet.evaluation.provenance import git_commit
 from rifenet.files import write_text
 from rifenet.formats.outlines import draw_mask
-from rifenet.formats.pictures import IGNORE
 from rifenet.metrics import intersection_union
 from rifenet.segmenting.segmenter import Segmenter
 
@@ -41,7 +42,7 @@ LEAST = {"support": 0.03, "query": 0.005}  # of the picture
 
 
 class Photo(NamedTuple):
-    """A photo, its classes (name -> share of the pixels) and its annotations, drawn when asked for."""
+    """A photo, its classes (name -> share of the pixels), and its annotations, drawn on demand."""
 
     path: Path
     shares: dict[str, float]
@@ -50,17 +51,17 @@ class Photo(NamedTuple):
     annotations: list[dict[str, Any]]
 
     def shows(self, name: str, use: str) -> bool:
-        """Whether it shows enough of a class for a `support` or a `query`."""
+        """Whether the photo shows enough of a class to be a `support` or a `query`."""
         return self.shares.get(name, 0) > LEAST[use]
 
     def truth(self, numbers: dict[int, int]) -> NDArray[np.uint8]:
-        """Index mask of the categories in `numbers`; others are background, but on top where they are smaller."""
+        """Index mask of the categories in `numbers`. Others are background, also where they lie on larger objects."""
         values = {row["category_id"]: numbers.get(row["category_id"], 0) for row in self.annotations}
         return draw_mask(self.annotations, self.height, self.width, values)
 
 
 def photos_of(root: Path, left_out: set[int]) -> tuple[dict[str, int], list[Photo]]:
-    """Class name -> category id, and all photos that are there."""
+    """Class name -> category id, and all photos whose files exist."""
     ids: dict[str, int] = {}
     photos = []
     for part in ("train", "val"):
@@ -83,7 +84,7 @@ def photos_of(root: Path, left_out: set[int]) -> tuple[dict[str, int], list[Phot
 
 
 def groups_of(photos: list[Photo], classes: list[str], count: int, rng: Random) -> list[list[str]]:
-    """`count` groups of four classes, each begun by a photo that shows several of them where there is one."""
+    """`count` groups of four classes; where possible, one photo shows several of a group's classes."""
     usable = [name for name in classes if sum(photo.shows(name, "support") for photo in photos) >= 2]
     together = [sorted(set(photo.shares) & set(usable)) for photo in photos]
     together = sorted({tuple(names) for names in together if len(names) >= 2}, key=lambda names: (-len(names), names))
@@ -98,7 +99,7 @@ def groups_of(photos: list[Photo], classes: list[str], count: int, rng: Random) 
 def learn_group(
     segmenter: Segmenter, group: list[str], ids: dict[str, int], photos: list[Photo], rng: Random
 ) -> list[Photo]:
-    """Learns one shot of each class, and returns the photos that are no shots."""
+    """Learns one shot of each class, and returns the other photos."""
     shots = {name: rng.choice([photo for photo in photos if photo.shows(name, "support")]) for name in group}
     for name in segmenter.classes:
         segmenter.forget(name)
@@ -109,7 +110,7 @@ def learn_group(
 
 
 def queries_of(group: list[str], photos: list[Photo], count: int, rng: Random) -> dict[str, Photo]:
-    """Path -> photo: those that show most classes of the group, at random among equals."""
+    """Path -> photo: the `count` photos that show most classes of the group, in random order among equals."""
 
     def shown(photo: Photo) -> int:
         return sum(photo.shows(name, "query") for name in group)
@@ -141,7 +142,7 @@ def measure(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Writes OUT and, beside it, OUT with .svg in place of .json."""
+    """Writes the JSON file OUT and, beside it, the confusion as SVG."""
     words = parser(__doc__)
     add_model(words)
     words.add_argument("--coco", type=Path, required=True)

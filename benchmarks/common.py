@@ -1,7 +1,6 @@
-"""What the benchmarks share: their arguments, draws of photos of a class, and how a record is written.
+"""Shared code of the benchmarks: arguments, draws of photos of a class, and writing of records.
 
-Draw number i depends on the seed and on i alone, and the record is written after each draw, so that a run that is
-stopped keeps what it has.
+Draw number i depends only on the seed and i. The record is written after each draw, so a stopped run keeps its draws.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Values = dict[str, Any]
 def parser(doc: str | None, threads: int = 1) -> argparse.ArgumentParser:
     """The arguments of every benchmark."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--out", type=Path, required=True, help="what is written")
+    made.add_argument("--out", type=Path, required=True, help="where the figures are written")
     made.add_argument("--threads", type=int, default=threads)
     return made
 
@@ -56,7 +55,7 @@ def add_draws(made: argparse.ArgumentParser, draws: int) -> None:
 
 
 class Draw(NamedTuple):
-    """A class, its photos in random order (record indices), and what is drawn from next."""
+    """A class, its photos in random order (record indices), and the generator for further draws."""
 
     index: ImageIndex
     class_id: int
@@ -64,7 +63,7 @@ class Draw(NamedTuple):
     rng: random.Random
 
     def pair(self, image: int, class_id: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """A photo [H,W,3] and its mask [H,W] of one class (0, 1, 255); of the draw's, where none is named."""
+        """A photo [H,W,3] and its mask [H,W] of one class (0, 1, 255), by default the class of the draw."""
         photo, mask = load_pair(self.index, image)
         return photo, binary_mask(mask, self.index.records[image].value(class_id or self.class_id))
 
@@ -76,14 +75,14 @@ def measure_draws(
     summarise: Callable[[Sequence[Values]], Values],
     settings: Values,
 ) -> None:
-    """Measures draw after draw, and writes to `options.out` where the figures come from, their summary and all draws.
+    """Measures draw after draw, and writes settings, summary and all draws to `options.out`.
 
     Args:
         options: those of `add_draws`.
         engine: the model.
-        measure: what is kept of one draw.
-        summarise: what all draws so far say together.
-        settings: what else the figures depend on.
+        measure: measures one draw and returns its record.
+        summarise: summarises all draws so far.
+        settings: further settings that the figures depend on.
     """
     index = open_dataset("custom", options.root, list_file=options.list_file, part="val", progress=False)
     draws: list[Values] = []
@@ -110,12 +109,12 @@ def measure_draws(
 
 
 def model_record(engine: Any) -> Values:
-    """Which model was measured."""
+    """Name, hash and input size of the measured model."""
     return {"name": engine.name, "hash": engine.hash, "size": engine.size}
 
 
 def write_record(path: Path, record: Values) -> None:
-    """Writes JSON, in one piece."""
+    """Writes JSON atomically."""
     write_text(path, json.dumps(record, indent=1) + "\n")
 
 
@@ -127,7 +126,7 @@ def difference(own: ArrayLike, base: ArrayLike) -> list[float]:
 
 @contextmanager
 def each_picture_once(backbone: Backbone) -> Iterator[None]:
-    """While entered, the backbone keeps what it computed of each picture: the same numbers, sooner."""
+    """While entered, the backbone caches its features of each picture. The values stay the same."""
     plain, kept = backbone.forward, dict[bytes, Features]()
 
     def of(picture: torch.Tensor) -> Features:

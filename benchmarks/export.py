@@ -1,12 +1,12 @@
-"""Measures exports beside torch: same masks, time of a query, and mIoU on real episodes.
+"""Compares exported models with torch: equal masks, time of a query, and mIoU on real episodes.
 
     python -m benchmarks.export --voc VOC2012 --half-width HALF_WIDTH.pth --out docs/results/export
 
-Three engines of each model, torch, ONNX Runtime float32 and int8, take turns in one process, round by round, so that
-what else the machine does meets them alike. A query is one photo's encoding and one learned class's decoding. Torch is
-the engine that users have: norms folded, channels last. Scores are those of the same episodes of novel classes for all
-three. Full-width ResNet-50 has random weights and is timed only; the half-width file is of a photo classifier
-(see its NOTICE), under a prototype, and is scored only: nothing of it was trained on masks.
+Each model runs in three engines: torch, ONNX Runtime float32, and ONNX Runtime int8. The engines take turns in one
+process, round by round, so other load on the machine affects all alike. A query encodes one photo and decodes one
+learned class. The torch engine is the one that users get: norms folded, channels last. All three are scored on the same
+episodes of novel classes. Full-width ResNet-50 has random weights, so it is only timed. The half-width ResNet-50 is a
+photo classifier (see its NOTICE), never trained on masks. It serves the training-free prototype, and is only scored.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ PARTS = ("query", "encode_query", "decode")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Writes one JSON file a model into the folder OUT, and prints it."""
+    """Writes one JSON file for each model into the folder OUT, and prints it."""
     words = parser(__doc__, threads=2)
     words.add_argument("--voc", type=Path, help="VOC2012; without it, no scores")
-    words.add_argument("--half-width", type=Path, help="weights of the half-width ResNet-50; without them, none of it")
+    words.add_argument("--half-width", type=Path, help="weights of the half-width ResNet-50; without, it is skipped")
     words.add_argument("--fold", type=int, default=2)
     words.add_argument("--episodes", type=int, default=300)
     words.add_argument("--runs", type=int, default=20)
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def engine_of(name: str, half_width: Path | None) -> TorchEngine:
-    """The paper's architecture with random weights, the prototype over half-width weights, or a model by its name."""
+    """RiFeNet over ResNet-50 with random weights, the prototype over half-width weights, or any model by its name."""
     torch.manual_seed(0)
     if name == "resnet50":
         return TorchEngine(build_model(backbone="resnet50", pretrained=False).eval(), device="cpu")
@@ -80,7 +80,7 @@ def engine_of(name: str, half_width: Path | None) -> TorchEngine:
 
 
 def measure(engine: TorchEngine, name: str, options: argparse.Namespace) -> Values:
-    """Everything about one model."""
+    """The record of one model: agreement with torch, times and scores."""
     with tempfile.TemporaryDirectory() as folder:
         engines: dict[str, Engine] = {"torch": engine}
         for precision in ("float32", "int8"):
@@ -103,7 +103,7 @@ def measure(engine: TorchEngine, name: str, options: argparse.Namespace) -> Valu
 
 
 def seconds(engines: dict[str, Engine], runs: int) -> Values:
-    """Median and quartiles of a query and its two parts by engine, and the ratios that the bars are about."""
+    """Median and quartiles of a query and its two parts by engine, and the ratios that the docs' bars limit."""
     names, examples = load_examples()
     shot = next(example for example in examples if example.support)
     support = learning_inputs([shot], names.index(shot.classes[0]) + 1, engines["torch"].size)
@@ -138,7 +138,7 @@ def seconds(engines: dict[str, Engine], runs: int) -> Values:
 
 
 def scores(engines: dict[str, Engine], options: argparse.Namespace) -> Values:
-    """mIoU of each engine over the same one-shot episodes, and how far each ONNX engine is from torch."""
+    """mIoU of each engine over the same one-shot episodes, and each ONNX engine's difference to torch."""
     index = open_dataset("pascal", options.voc)
     pool = EpisodePool(index, index.novel_classes(options.fold), shots=1, min_area=DataConfig().min_area)
     episodes = [pool.episode(SEED, number) for number in range(options.episodes)]

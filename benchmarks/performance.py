@@ -1,11 +1,10 @@
-"""Takes the figures of docs/performance.md on this machine.
+"""Measures the figures of docs/performance.md on this machine.
 
     python -m benchmarks.performance --voc VOC2012 --out docs/results/performance.json
 
-Each part (`--only query training ...`) goes into the JSON by itself and leaves the others there, so that a part can be
-taken again; `benchmarks.performance_tables` writes the page's tables from it. Times of one part are taken in turns with
-the unit, one plain forward of ResNet-50 on one 473 px image; two threads throughout. The machine should do nothing else
-meanwhile.
+`--only query training ...` measures some parts and keeps the others in the JSON. `benchmarks.performance_tables` writes
+the page's tables from it. The unit of time is one plain forward of ResNet-50 on one 473 px image. Each part takes turns
+with the unit, on two threads by default. Keep the machine free of other work meanwhile.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ SIZE = 473
 
 
 def query(options: argparse.Namespace) -> Values:
-    """Queries and learning, by the product's own engine, and the stages of the first."""
+    """Queries, their stages, and learning, with the engine that users get."""
     case, network = resnet50()
     todo = tasks(network, case, CPU, Plan(models=(case.model,), classes=(5,), threads=options.threads))
     for shots in (5, 10):
@@ -58,7 +57,7 @@ def query(options: argparse.Namespace) -> Values:
 
 
 def training(options: argparse.Namespace) -> Values:
-    """A training step of the paper's recipe, and the peak memory of a process that does two."""
+    """A training step of the paper's recipe, and the peak memory of a process that runs two steps."""
     case, model = resnet50()
     todo = [timed("unit", unit(model, case, CPU)), timed("training_step", training_step(model.config, case, CPU))]
     runs = max(options.runs // 3, 3)
@@ -70,8 +69,8 @@ def training(options: argparse.Namespace) -> Values:
 
 
 def evaluation(options: argparse.Namespace) -> Values:
-    """1,000 episodes over 445 images of five classes, or a share of both, over the passes and decodes that it takes."""
-    _voc(options)  # a missing folder is told here
+    """Time of 1,000 episodes over 445 images of five classes, or a share of both, over that of its network calls."""
+    _voc(options)  # a missing folder fails here
     measured: Values = in_fresh_process(_evaluation, options)
     return measured
 
@@ -97,7 +96,7 @@ def _evaluation(options: argparse.Namespace) -> Values:
     least = 2 * len(few) * parts["unit"]["median"] + len(episodes) * parts["decode"]["median"]
     peak = peak_resident()
     context = sum(array.nbytes for array in known.values())
-    # Contexts are kept up to a limit; the share above may not reach it.
+    # The cache may not be full here, so add its unused part.
     full = None if peak is None else peak + max(scoring.CACHE_BYTES - context * len(few), 0) / 2**20
     values = {"ratio": seconds / least, "seconds": seconds, "memory_mib": full, "seen_memory_mib": peak}
     return {"episodes": len(episodes), "images": len(few), "figures": parts | plain(values)}
@@ -109,7 +108,7 @@ CAP_SHOTS = (5, 10)
 def caps(options: argparse.Namespace) -> Values:
     """mIoU of the bundled model on real episodes of 5 and 10 shots, with the caps of its config and without.
 
-    A class at a time, whose photos are encoded once for all its episodes and both configs.
+    Classes run one after another, so that the photos of a class are encoded once for all its episodes and both configs.
     """
     model = load_model("default")
     assert isinstance(model, RiFeNet)
@@ -133,7 +132,7 @@ def caps(options: argparse.Namespace) -> Values:
 
 
 def cap_configs(model: RiFeNet) -> dict[str, ModelConfig]:
-    """The two configs that are compared."""
+    """The model's config with its caps and without."""
     most = 10**6
     free = dataclasses.replace(model.config, max_prior_keys=most, max_support_tokens=most, max_evidence_keys=most)
     return {"capped": model.config, "uncapped": free}
@@ -161,7 +160,7 @@ def scores_by_config(
 
 
 def index(options: argparse.Namespace) -> Values:
-    """The scan of 12,031 masks, as many as PASCAL with SBD has, linked from those of the data set."""
+    """Time to scan 12,031 masks, as many as PASCAL with SBD has; the files are links to those of the dataset."""
     from PIL import Image
 
     source = _voc(options)
@@ -186,7 +185,7 @@ def index(options: argparse.Namespace) -> Values:
 
 
 def start(options: argparse.Namespace) -> Values:
-    """Start of the program, in turns with `import torch`."""
+    """Start-up time of the program, in turns with `import torch`."""
     commands = {
         "help": ["-m", "rifenet", "--help"],
         "info": ["-m", "rifenet", "info"],
@@ -208,7 +207,7 @@ def _run(words: list[str]) -> None:
 
 
 def folder(options: argparse.Namespace) -> Values:
-    """`rifenet segment` on a folder of 1,000 photos, one of them broken: its memory after 100 photos and at the end."""
+    """Memory of `rifenet segment` on 1,000 photos and a broken one: growth from the 100th photo on, and the peak."""
     records = _voc(options).records
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -252,24 +251,24 @@ def folder(options: argparse.Namespace) -> Values:
 def _voc(options: argparse.Namespace) -> ImageIndex:
     if not options.voc:
         raise ValueError(
-            "Expected --voc with a VOC2012 folder for this part, but there is none. Name it, or use --only."
+            "Expected --voc with a VOC2012 folder for this part, but got none. Give it, or choose parts by --only."
         )
     return open_dataset("pascal", options.voc, list_file=options.list, progress=False)
 
 
 def resnet50() -> tuple[Case, RiFeNet | Prototype]:
-    """The paper's network with random weights, and the shape of its inputs."""
+    """The shape of the inputs, and the paper's network with random weights."""
     case = Case(model="resnet50", size=SIZE, shots=1, batch=1)
     return case, case.load()
 
 
 def taken_in_turns(todo: list[Task], runs: int) -> Values:
-    """Medians and quartiles of tasks, the unit among them, after two rounds that do not count."""
+    """Medians and quartiles of tasks, including the unit, after two rounds of warm-up."""
     return figures(measure(todo, range(runs + 2), 2))
 
 
 def plain(values: Mapping[str, float | None]) -> Values:
-    """Figures that are one number each."""
+    """Figures of one number each, without quartiles."""
     return {name: {"value": value} for name, value in values.items()}
 
 
@@ -277,7 +276,7 @@ PARTS = {part.__name__: part for part in (query, training, evaluation, caps, ind
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures parts into the JSON, each as soon as it is there."""
+    """Measures the parts, and writes each to the JSON as soon as it is finished."""
     words = parser(__doc__, threads=2)
     words.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to measure")
     words.add_argument("--voc", default="", help="VOC2012 folder for the parts that need real photos")

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md from what `benchmarks.performance` and `benchmarks.export` measured.
+"""Writes the tables of docs/performance.md from the files of `benchmarks.performance` and `benchmarks.export`.
 
     python -m benchmarks.performance_tables --page docs/performance.md --figures docs/results/performance.json
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def exports_table(records: list[Values]) -> list[str]:
-    """Rows of the exports' bars, of the files of `benchmarks/export.py`."""
+    """Rows of the exports' table, from the records of `benchmarks/export.py`."""
     rows = ["| model | what | measured | bar | |", "|---|---|---|---|---|"]
     for record in records:
         times, masks = record.get("seconds", {}), record["agreement_with_torch"]
@@ -75,15 +75,15 @@ def _verdict(held: bool) -> str:
 
 
 def exports_beside(figures_file: Path) -> dict[str, list[Values]]:
-    """The files of `benchmarks/export.py` by their folder's name."""
+    """The records of `benchmarks/export.py`, by the name of their folder."""
     folders = sorted(each for each in figures_file.parent.glob("export*") if each.is_dir())
     return {each.name: [json.loads(file.read_text()) for file in sorted(each.glob("*.json"))] for each in folders}
 
 
 def write_tables(path: Path, parts: Values, exports: dict[str, list[Values]]) -> None:
-    """Puts the tables between their markers in a document; `exports` as `exports_beside` gives them.
+    """Writes the tables between their markers in a document; `exports` comes from `exports_beside`.
 
-    Raises ValueError where it has no such markers.
+    Raises ValueError where the document lacks a marker.
     """
     bars = ["| what | measured | at most | |", "|---|---|---|---|"]
     for what, part, name, bound, kind in BARS:
@@ -105,7 +105,7 @@ def write_tables(path: Path, parts: Values, exports: dict[str, list[Values]]) ->
         _, closed, after = rest.partition(last)
         if not (found and closed):
             raise ValueError(
-                f"Expected {first} and {last} in {path}, but they are not there. Put them where a table goes."
+                f"Expected {first} and {last} in {path}, but they are missing. Put them where the table belongs."
             )
         text = before + first + "\n" + "\n".join(rows) + "\n" + last + after
     write_text(path, text)

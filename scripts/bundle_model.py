@@ -1,13 +1,15 @@
-"""Makes the file that ships with the program out of a run.
+"""Makes the model file that ships with the program from a training run.
 
     python scripts/bundle_model.py RUN OUT --name NAME --root union --pairs 400 --image-size 449 \
         --set support_views=4 max_evidence_keys=1024 max_support_tokens=256 mask_threshold=0.33
 
-The frozen backbone goes in, weights in float16; the auxiliary head, which only training uses, stays out. RUN may also
-be such a file, with `--config` the config of its run. Presence is calibrated on the photos of the run's novel classes,
-which it never saw: each of `--pairs` episodes, classes in turn, is scored with its own query, with a photo without the
-class, and with a hard one. What is said of it is cross-fitted: the map that is judged on one class was fitted on the
-others. The map that ships is fitted on all.
+The file holds the frozen backbone, with weights in float16, but not the auxiliary head, which only training uses. RUN
+may also be a file made this way; give the config of its run by `--config`.
+
+Presence is calibrated on photos of the run's novel classes, which the model never saw. Each of `--pairs` episodes,
+classes in turn, is scored with its own query, with a photo without the class, and with a hard negative. The reported
+figures are cross-fitted: the calibration judged on one class is fitted on the others. The shipped calibration is fitted
+on all classes.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ SEED = 11
 
 
 def main() -> None:
-    """Writes the file and says how large it is and how well it tells present from absent."""
+    """Writes the file, and prints its size and how well it tells present from absent."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)

@@ -1,9 +1,8 @@
-"""Checks a built site: every link and anchor of its own leads somewhere, and no page loads anything from another host.
+"""Checks a built site: all links and anchors within it exist, and no page loads anything from another host.
 
     python scripts/check_site.py site
 
-Prints what is wrong and exits with 1 where something is. Links for a reader to follow may lead to other hosts; nothing
-is asked of them here.
+Prints each problem, and exits with 1 where there is any. Links may lead to other hosts; these are not followed.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)
 
 
 class Page(HTMLParser):
-    """The anchors of a page, its links, and what a browser loads to show it."""
+    """The anchors and links of a page, and the files that a browser loads to show it."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -35,7 +34,7 @@ class Page(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Takes note of one element."""
+        """Records the anchors, links and loads of one element."""
         given = {name: value or "" for name, value in attrs}
         self.ids |= {given[name] for name in ("id", "name") if name in given}
         self._styling = tag == "style"
@@ -60,12 +59,12 @@ class Page(HTMLParser):
 
 
 def css_loads(text: str) -> list[str]:
-    """What a style sheet loads."""
+    """Addresses that a style sheet loads."""
     return [one or other for one, other in CSS_URL.findall(text)]
 
 
 def problems(site: Path) -> list[str]:
-    """A sentence for each thing that is wrong below `site`; raises FileNotFoundError where there is no page."""
+    """A sentence for each problem below `site`; raises FileNotFoundError where there is no page."""
     pages = {path.relative_to(site).as_posix(): Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
     if not pages:
         raise FileNotFoundError(f"Expected a built site in {site}, but it holds no page. Run `make docs`.")
@@ -115,7 +114,7 @@ def _path(target: str, name: str, root: bool) -> str:
 
 
 def main() -> int:
-    """0 where nothing is wrong."""
+    """Exit status: 0 without a problem, else 1."""
     site = Path(sys.argv[1] if len(sys.argv) > 1 else "site")
     found = problems(site)
     print("\n".join(found) or f"{site}: all links and anchors lead somewhere, and nothing is loaded from another host.")

@@ -1,10 +1,11 @@
-"""Lays the program's example photos out as a custom dataset, all classes in fold 0: the bundled model saw none of them.
+"""Writes the example photos as a custom dataset with all classes in fold 0; the bundled model saw none of them.
 
     python scripts/examples_dataset.py examples
     rifenet evaluate --model default --baseline --dataset custom --root examples --fold 0 --episodes 200 --seeds 0
     rifenet report result.json --strips default --root examples --out report.md
 
-The photos may be shown (`src/rifenet/examples/ATTRIBUTION.md`), so these are the strips that the documentation shows.
+Their licences allow showing these photos (`src/rifenet/examples/ATTRIBUTION.md`), so the documentation shows strips of
+them.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Makes the training set of the bundled model, a custom dataset, out of voc-mini and coco-mini.
+"""Makes the training set of the bundled model, a custom dataset, from voc-mini and coco-mini.
 
     python scripts/make_union.py --voc VOC2012 --voc-list balanced --coco coco --out union
 
-Photos of both with one index mask each, of COCO's 80 classes (VOC's 20 are among them), and crops around single
-objects (`NAME~0`, `NAME~1`), in which they cover more of the picture. Left out: the program's example photos.
-`folds.yaml` names the classes that the bundled model never sees (fold 0), so that it can be scored on them: the demo's,
-and every fifth of COCO's other classes but person and cat.
+It holds the photos of both, except the program's example photos. Each photo has one index mask of COCO's 80 classes,
+which include VOC's 20. Crops around single objects (`NAME~0`, `NAME~1`) add pictures with larger objects. Fold 0 of
+`folds.yaml` names the classes that the bundled model never sees, so that it can be scored on them. These are the demo's
+classes and every fifth other class of COCO, except person and cat.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from rifenet import IGNORE
+
 VOC_IN_COCO = (
     *("airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog"),
     *("horse", "motorcycle", "person", "potted plant", "sheep", "couch", "train", "tv"),
 )
-IGNORE = 255
 LEAST_CROP = 2_500  # pixels of the object
 CROPS_OF_A_CLASS = 60  # from each source
 
@@ -35,7 +36,7 @@ Photo = tuple[str, Path, NDArray[np.uint8]]
 
 
 def coco_photos(root: Path, left_out: set[int]) -> tuple[list[str], Iterator[Photo]]:
-    """Class names in category-id order, and (name, file, mask): larger objects below smaller ones, crowds ignored."""
+    """Class names by category id, and (name, file, mask). Smaller objects lie on larger ones; crowds are ignored."""
     from pycocotools.coco import COCO
 
     parts = {part: COCO(root / "annotations" / f"instances_{part}2017.json") for part in ("train", "val")}
@@ -55,7 +56,7 @@ def coco_photos(root: Path, left_out: set[int]) -> tuple[list[str], Iterator[Pho
 
 
 def voc_photos(root: Path, list_name: str, classes: list[str]) -> Iterator[Photo]:
-    """(name, file, mask) of the list, classes numbered as in COCO."""
+    """(name, file, mask) of each photo of the list, with classes numbered as in COCO."""
     numbers = np.arange(256, dtype=np.uint8)
     numbers[1:21] = [classes.index(name) + 1 for name in VOC_IN_COCO]
     for name in (root / "ImageSets" / "Segmentation" / f"{list_name}.txt").read_text().split():
@@ -64,7 +65,7 @@ def voc_photos(root: Path, list_name: str, classes: list[str]) -> Iterator[Photo
 
 
 def crops(mask: NDArray[np.uint8], rng: random.Random, seen: Counter[int]) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes (left, top, right, bottom) around the two largest objects of each class, 1.25 to 2.2 times as large."""
+    """Boxes (left, top, right, bottom) around each class's two largest objects, about 1.25 to 2.2 times as wide."""
     height, width = mask.shape
     for value in sorted(set(np.unique(mask).tolist()) - {0, IGNORE}):
         parts, _ = ndimage.label(mask == value)

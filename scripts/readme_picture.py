@@ -1,9 +1,9 @@
-"""Draws the README's picture: one annotated photo a class, and what the bundled model finds in three others.
+"""Draws the README's picture: one annotated photo of each class, and the bundled model's masks of three others.
 
     python scripts/readme_picture.py docs/images/demo.jpg docs/results/picture.json
 
-The photos ship with the program and are named in `ROWS`; the model saw neither them nor their classes. The JSON holds
-the IoU of each mask with the truth, which the picture and the README's caption repeat.
+`ROWS` names the photos. They ship with the program, and the model saw neither them nor their classes. The JSON holds
+the IoU of each mask with the truth; the picture and the README's caption repeat it.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rifenet import Segmenter
+from rifenet import IGNORE, Segmenter
 from rifenet.drawing.visualize import contact_sheet, overlay, strip
 from rifenet.examples.samples import Example, load_examples
 from rifenet.files import write_bytes
-from rifenet.formats.pictures import IGNORE, load_image, load_mask
+from rifenet.formats.pictures import load_image, load_mask
 from rifenet.metrics import class_iou, intersection_union
 
 ROWS = {
     "bear": ("000000519611", ("000000318080", "000000353072", "000000249346")),
     "pizza": ("000000092660", ("000000106497", "000000121647", "000000359219")),
 }
-"""Class: its annotated photo, and the photos that are segmented."""
+"""Class -> its annotated photo, and the photos to segment."""
 
-COLOURS = {"bear": 2, "pizza": 6}  # of the palette of masks: such as stand out from the photos
+COLOURS = {"bear": 2, "pizza": 6}  # colours of the mask palette that stand out in these photos
 HEIGHT = 190
 
 
 def main() -> None:
-    """Writes the picture and the figures, and prints these."""
+    """Writes the picture and the figures, and prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path)
     parser.add_argument("figures", type=Path)
@@ -68,13 +68,13 @@ def main() -> None:
 
 
 def own_mask(example: Example, class_id: int) -> NDArray[np.uint8]:
-    """The mask of one class: 1, 0 for all else, 255 where pixels are ignored."""
+    """The mask of one class: 1 for the class, 255 for ignored pixels, 0 for all others."""
     mask = load_mask(example.mask)
     return np.where(mask == IGNORE, IGNORE, mask == class_id).astype(np.uint8)
 
 
 def tinted(image: NDArray[np.uint8], mask: NDArray[np.uint8], name: str) -> Image.Image:
-    """The photo with the class's mask in its colour."""
+    """The photo with the mask drawn in the colour of class `name`."""
     return overlay(image, ((mask == 1) * COLOURS[name]).astype(np.uint8), opacity=0.45)
 
 

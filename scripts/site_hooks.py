@@ -1,8 +1,8 @@
-"""What mkdocs does not do by itself for the pages of docs/, which are written to be read on a forge, too.
+"""Hooks of mkdocs that make the pages of docs/ work both on a forge and on the site.
 
-A link that leaves docs/ (`../src/rifenet/training/losses.py`) leads on the site to a copy of that file under `source/`,
-at the line of the name that the link shows. `../CHANGELOG.md` and `../CONTRIBUTING.md` in the navigation become
-pages. A list that follows its paragraph without an empty line is one, as on a forge.
+On the site, a link that leaves docs/ (`../src/rifenet/training/losses.py`) leads to a copy of that file under
+`source/`, at the line that defines the name in the link's text. `../CHANGELOG.md` and `../CONTRIBUTING.md` in the
+navigation become pages. A list may follow its paragraph without an empty line, as on a forge.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", 
 
 
 def on_config(config: Any) -> Any:
-    """Puts the names that files of the repository's root have on the site into the navigation."""
+    """Replaces files of the repository's root in the navigation by the names of their pages on the site."""
     config.nav = _renamed(config.nav)
     return config
 
@@ -38,7 +38,7 @@ def _renamed(entry: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the pages that are made of files outside docs/."""
+    """Adds pages for linked files outside docs/."""
     from mkdocs.structure.files import File
 
     for name, page in PROSE_PAGES.items():
@@ -48,13 +48,13 @@ def on_files(files: Files, config: Any) -> Files:
         origin = origin_of(file.src_uri)
         linked |= {path for _, path, _ in outside(file.content_string, origin)} - PROSE_PAGES.keys()
     for path in sorted(linked):
-        if (ROOT / path).is_file():  # mkdocs names what is not there
+        if (ROOT / path).is_file():  # mkdocs reports links to missing files
             files.append(File.generated(config, f"source/{path}.md", content=source_page(path)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """The page with links as they are on the site, and lists with an empty line before them."""
+    """Returns the page with links for the site, and an empty line before each list."""
     here = page.file.src_uri
     if here.startswith("source/"):
         return markdown
@@ -66,20 +66,20 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def prose(text: str, here: str) -> str:
-    """`text`, which has no fenced block, of the page `here` (a path below docs/), as the site needs it."""
+    """Converts `text`, without fenced blocks, of the page `here` (a path below docs/) to the site's form."""
     for link, path, target in outside(text, origin_of(here)):
         text = text.replace(link, link.replace(f"]({target})", f"]({site_link(link, path, target, here)})"))
     return re.sub(r"^(?![-*] |\d+\. |\s|\||$)(.+)\n(?=(?:[-*]|1\.) )", r"\1\n\n", text, flags=re.MULTILINE)
 
 
 def origin_of(src_uri: str) -> str:
-    """The path in the repository of what became the page `src_uri`."""
+    """The path in the repository of the file behind the page `src_uri`."""
     made_of = {page: name for name, page in PROSE_PAGES.items()}
     return made_of.get(src_uri, f"docs/{src_uri}")
 
 
 def outside(text: str, origin: str) -> list[tuple[str, str, str]]:
-    """Links of the file `origin` that a path below docs/ does not serve: link, path in the repository, target."""
+    """Links of the file `origin` that do not stay within docs/, as (link, path in the repository, target)."""
     found = {}
     for link in LINK.finditer(FENCE.sub("", text)):
         target = link[2]
@@ -92,7 +92,7 @@ def outside(text: str, origin: str) -> list[tuple[str, str, str]]:
 
 
 def site_link(link: str, path: str, target: str, here: str) -> str:
-    """Where `link` leads on the site, from the page `here`."""
+    """Target of `link` on the site, relative to the page `here`."""
     anchor = target.partition("#")[2]
     if path.startswith("docs/"):
         page = path.removeprefix("docs/")
@@ -107,7 +107,7 @@ def site_link(link: str, path: str, target: str, here: str) -> str:
 
 
 def line_anchor(path: str, name: str) -> str:
-    """Anchor of the line that defines `name` on the page of a Python file; empty where none does."""
+    """Anchor of the line that defines `name` on the page of a Python file; empty where no line does."""
     if not path.endswith(".py") or not (ROOT / path).is_file():
         return ""
     for number, line in enumerate((ROOT / path).read_text(encoding="utf-8").splitlines(), 1):

@@ -51,3 +51,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("No CUDA device here.")
+
+
+BROWSER = "Expected Chromium"  # how the reason of a skipped test of the page begins
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The very last line says, where nobody can overlook it, that the page was not tested."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return
+    skipped = [report for report in reporter.stats.get("skipped", []) if BROWSER in str(report.longrepr)]
+    if skipped:
+        told = f"THE PAGE WAS NOT TESTED: {len(skipped)} tests need Chromium (Debian: apt-get install chromium)"
+        reporter.write_line("")
+        reporter.write_line(told, red=True, bold=True)

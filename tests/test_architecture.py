@@ -2,7 +2,7 @@
 
 Every module of the package needs a row in `MAY_IMPORT`. Rows and their entries are module names below `rifenet`, with
 `*` for any rest; `__init__` is the package itself. A row says what may be imported at all; `LAZILY` adds what may be
-imported only inside a function or under TYPE_CHECKING. `__version__` is free for all.
+imported only inside a function or under TYPE_CHECKING. `__version__` and `IGNORE` are free for all.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def own_imports(source: str, module: str, modules: Mapping[str, str], is_package
     """Imports of the package, as names below `rifenet`: `from rifenet.models import prior` counts as `models.prior`."""
     found = []
     for origin, name, lazy in imports(source, module, is_package):
-        if origin.split(".")[0] != "rifenet" or (origin, name) == ("rifenet", "__version__"):
+        if origin.split(".")[0] != "rifenet" or (origin, name) in (("rifenet", "__version__"), ("rifenet", "IGNORE")):
             continue
         below = origin.removeprefix("rifenet").removeprefix(".")
         submodule = f"{below}.{name}".strip(".")

@@ -28,6 +28,14 @@ SUFFIXES = r"(?:json|md|py|safetensors|txt|yaml)"
 DOTTED = re.compile(rf"(?<![\w/.-])rifenet(?!\.{SUFFIXES}\b)(?:\.[A-Za-z_]\w*)+")
 OWN_FILE = re.compile(r"(?<![\w/])(?:tests/[\w/]+\.py|configs/[\w/]+\.yaml)")
 SETTING = re.compile(rf"(--)?(data|model|train|eval)\.(?!{SUFFIXES}$)([a-z_]+)(?:(?(1)[= ]|: ?)(.+))?")
+_SECTION = r"\d+(?:-\d+)?"
+_GAP = r"[\s#]+"  # a comment goes on behind the next line's #
+CITED = re.compile(
+    rf"\b(method|protocols)\.md(?:{_GAP}sections?)?{_GAP}({_SECTION}(?:(?:,| and){_GAP}{_SECTION})*)"
+    rf"(?:,{_GAP}rows?{_GAP}(\d+(?: and \d+)*))?"
+)
+WRITTEN = {"card.md", "report.md", "GRID.md", "NAME.md", "ATTRIBUTION.md"}
+"""What the program writes or ships, and so may name without a page in docs."""
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:rifenet |make |torchrun .*-m rifenet |\S*python3? .*-m rifenet )")
 
 
@@ -95,6 +103,34 @@ def wrong_links(text: str, folder: Path) -> list[str]:
             wrong.append(f"{target}: no test {label}")
         if DOTTED.fullmatch(label) and path != Path(inspect.getsourcefile(inspect.unwrap(resolve(label))) or ""):
             wrong.append(f"{target}: {label} is not in this file")
+    return wrong
+
+
+def sections(page: str) -> set[int]:
+    """Numbers of the numbered headings of a page in docs."""
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    return {int(number) for number in re.findall(r"^## (\d+)\. ", prose(text), re.MULTILINE)}
+
+
+def disagreements() -> set[int]:
+    """Numbers of the rows to which method.md, section 12, sends its readers."""
+    text = (ROOT / "docs" / "paper_map.md").read_text(encoding="utf-8")
+    table = text.partition("## Where paper and published code disagree")[2].partition("\n## ")[0]
+    return {int(number) for number in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+
+
+def wrong_sections(text: str) -> list[str]:
+    """Citations of method.md or protocols.md, as in comments, that name a section or row that is not there."""
+    wrong = []
+    for found in CITED.finditer(text):
+        page, numbers, rows = found.groups()
+        cited: set[int] = set()
+        for first, last in re.findall(r"(\d+)(?:-(\d+))?", numbers):
+            cited |= set(range(int(first), int(last or first) + 1))
+        named = set(map(int, re.findall(r"\d+", rows or "")))
+        has_rows = page == "method" and 12 in cited
+        if not cited <= sections(page) or (named and not (has_rows and named <= disagreements())):
+            wrong.append(" ".join(found[0].split()))
     return wrong
 
 
@@ -210,6 +246,23 @@ def test_every_link_and_test_exists(page: Path) -> None:
     assert wrong_links(page.read_text(encoding="utf-8"), page.parent) == []
 
 
+def test_every_cited_section_exists() -> None:
+    assert sections("method") == set(range(1, 14))
+    assert sections("protocols") == set(range(1, 7))
+    assert disagreements() == set(range(1, 15))
+    code = [*(ROOT / "src").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    files = [path for path in [*code, *PAGES, ROOT / "CONTRIBUTING.md"] if path != Path(__file__)]
+    texts = {name_of(path): path.read_text(encoding="utf-8") for path in files}
+    assert sum(len(CITED.findall(text)) for text in texts.values()) > 50
+    assert {name: wrong for name, text in texts.items() if (wrong := wrong_sections(text))} == {}
+
+
+def test_every_page_that_the_code_names_exists() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    assert set(re.findall(r"\w+\.md\b", text)) - WRITTEN <= {page.name for page in PAGES}
+    assert [name for name in re.findall(r"docs/[\w/]+\.md\b", text) if not (ROOT / name).is_file()] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 @pytest.mark.usefixtures("only_parse")
 def test_every_command_parses(page: Path) -> None:
@@ -250,6 +303,31 @@ def test_unknown_names_are_found(text: str, complaint: str) -> None:
 def test_dead_links_are_found(text: str, complaint: str) -> None:
     (wrong,) = wrong_links(text, ROOT)
     assert complaint in wrong
+
+
+@pytest.mark.parametrize(
+    "citation",
+    [
+        "method.md 14",
+        "method.md 9-14",
+        "method.md 5 and 77",
+        "method.md section 0",
+        "method.md sections 5, 88 and 9",
+        "method.md\n# 99",
+        "method.md 12, row 15",
+        "method.md 12, rows 9 and 15",
+        "method.md 11, row 3",
+        "protocols.md 7",
+    ],
+)
+def test_citations_of_nothing_are_found(citation: str) -> None:
+    assert wrong_sections(f"A part ({citation}).") == [" ".join(citation.split())]
+
+
+def test_right_citations_pass() -> None:
+    text = "method.md 11 and 12, row 4; method.md 2-9; method.md section 8, steps 1 and 99; protocols.md 4: 0.5"
+    assert len(CITED.findall(text)) == 4
+    assert wrong_sections(text) == []
 
 
 @pytest.mark.parametrize(

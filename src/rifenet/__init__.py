@@ -6,7 +6,7 @@
     segmenter.learn("dog", images=["a.jpg"], masks=["a.png"])
     segmenter.segment("query.jpg").save("out/")
 
-Importing the package loads neither torch nor numpy; its names load what they need when they are first used.
+Importing the package loads neither torch nor numpy. Each name imports its module on first use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from rifenet.segmenting.segmenter import Segmenter
 
 __version__ = "0.1.0"
-__all__ = ["Segmenter", "__version__", "load_model"]
+IGNORE = 255
+"""Value of the pixels of a mask that no metric, loss or learned class counts."""
+__all__ = ["IGNORE", "Segmenter", "__version__", "load_model"]
 
 _HOMES = {"Segmenter": "rifenet.segmenting.segmenter", "load_model": "rifenet.models.files.hub"}
 

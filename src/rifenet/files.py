@@ -1,4 +1,4 @@
-"""Files that are complete or not there: a killed or failed write leaves the older file of that name as it was."""
+"""Reads JSON and writes files atomically: a killed or failed write leaves the previous file unchanged."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def expect_writable(*paths: Path) -> None:
-    """Makes sure, before long work, that files at `paths` can be written. Raises OSError naming one that cannot."""
+    """Checks, before long work, that files can be written at `paths`. Raises OSError naming the path that fails."""
     for path in paths:
         try:
             with scratch_folder(path.parent):
@@ -146,7 +146,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def parse_json(text: str | bytes, where: str | Path) -> Any:
-    """What JSON `text` says, with null for NaN and infinity, which JSON lacks. Raises ValueError naming `where`."""
+    """The value of JSON `text`; NaN and infinity, which JSON lacks, become null. Raises ValueError naming `where`."""
     try:
         return json.loads(text, parse_constant=lambda name: None)
     except (ValueError, RecursionError) as error:

@@ -80,7 +80,7 @@ def test_a_shot_that_spoils_the_others_hurts_by_what_its_removal_gains() -> None
 def test_an_inverted_mask_is_called_inverted() -> None:
     found = advice([GOOD, GOOD, GOOD, INVERSE])
     assert [shot.verdict for shot in found] == ["good", "good", "good", "inverted"]
-    assert "0, and 100" in found[3].reason
+    assert "0, but 100" in found[3].reason
 
 
 def test_one_shot_is_judged_by_itself_and_says_so() -> None:

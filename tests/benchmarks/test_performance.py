@@ -68,8 +68,11 @@ def test_a_bar_is_held_missed_or_not_measured(tmp_path: Path) -> None:
     assert text.endswith("after\n")
     assert "stale row" not in text
     page.write_text("no markers", encoding="utf-8")
-    with pytest.raises(ValueError, match="Put them where a table goes"):
+    with pytest.raises(ValueError, match="Put them where the table belongs"):
         performance_tables.write_tables(page, parts, {})
+
+
+ROUNDED_PIXELS = 3  # of 3,250 in a photo
 
 
 def test_caps_are_judged_by_the_masks_that_the_model_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,5 +113,7 @@ def test_caps_are_judged_by_the_masks_that_the_model_gives(tmp_path: Path, monke
                 logits = model.decode(model.encode_query(one["query_images"], one["query_valid"]), context)
             mask = predicted_mask(logits, one["placement"][0])
             expected.append(intersection_union(mask, one["query_mask_original"][0]))
-        assert counted[:, number].tolist() == np.array(expected).tolist()
-        assert expected[0].tolist() != expected[1].tolist(), "the caps change nothing here, so nothing was tested"
+        # Two ways to one mask: sums over another batch differ in the last bits, so a pixel at the threshold may too.
+        assert np.abs(counted[:, number] - np.array(expected)).max() <= ROUNDED_PIXELS
+        changed = np.abs(expected[0] - expected[1]).max()
+        assert changed > 5 * ROUNDED_PIXELS, "the caps change nothing here, so nothing was tested"

@@ -104,7 +104,7 @@ def test_bad_files_are_named(root: Path) -> None:
         ("[train]\na\n[val]\nb\n", "one of them has none"),
         ("a\n[train]\n", "got 'a'"),
         ("[train]\na\n[tests]\nb\n", r"got '\[tests\]'"),
-        ("[train]\na\n[test]\nb\na\n", "but a is there again"),
+        ("[train]\na\n[test]\nb\na\n", "but they repeat a"),
     ],
 )
 def test_bad_lists(text: str, complaint: str, root: Path) -> None:

@@ -125,7 +125,7 @@ def test_every_bad_file_is_named_and_the_rest_goes_on(custom_root: Path) -> None
 def test_two_images_of_one_name(custom_root: Path) -> None:
     Image.new("RGB", (160, 128)).save(custom_root / "images" / "photo 000.jpg")
     found = reasons(open_custom(custom_root))
-    assert found == {"photo 000.png": "Expected one image of each name, but photo 000.jpg has it too."}
+    assert found == {"photo 000.png": "Expected one image of each name, but photo 000.jpg has the same."}
 
 
 @pytest.mark.parametrize("cut", [1, 2, 20, 2000])

@@ -201,11 +201,11 @@ def test_custom_folds(tmp_path: Path) -> None:
         ("0: [unicorn]", "unicorn. Known: disc"),
         ("0: [disc]\n1: [disc, gem]", "at most one fold"),
         ("0: []", "no empty fold"),
-        ("1: [disc]", "to read like"),
-        ("just words", "to read like"),
-        ("0: [disc", "to read like"),
-        ("", "to read like"),
-        ("0: 5", "to read like"),
+        ("1: [disc]", "to look like"),
+        ("just words", "to look like"),
+        ("0: [disc", "to look like"),
+        ("", "to look like"),
+        ("0: 5", "to look like"),
     ],
 )
 def test_bad_folds(text: str, complaint: str, tmp_path: Path) -> None:

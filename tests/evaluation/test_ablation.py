@@ -162,10 +162,13 @@ def test_a_run_folder_does_not_go_on_when_the_cache_is_switched_on_or_off(tmp_pa
         ({"rows": {"plain": {"model.guide": "other"}}}, "Expected model.guide to be one of query, self, none"),
         ({"rows": {"plain": {"data.seed": "one"}}}, "data.seed in .* of type int, but got 'one'"),
         ({"rows": {"plain": {"model.low": ["a"]}}}, r"model.low in .* list of whole numbers, but got \['a'\]"),
-        ({"rows": {"plain": {"eval.episodes": 9}}}, "row plain sets eval.episodes. One table is scored by one rule"),
-        ({"set": {"eval.protocol": "hsnet"}}, "sets eval.protocol. .*: put it in the config"),
+        ({"rows": {"plain": {"eval.episodes": 9}}}, "row plain sets eval.episodes. Set it in the config"),
+        ({"set": {"eval.protocol": "hsnet"}}, "sets eval.protocol. Set it in the config"),
         *(
-            ({"rows": {"plain": {}, "other": {f"data.{name}": value}}}, f"row other sets data.{name}. One table")
+            (
+                {"rows": {"plain": {}, "other": {f"data.{name}": value}}},
+                f"row other sets data.{name}. Set it in the config",
+            )
             for name, value in {
                 **{"shots": 5, "min_area": 1, "list_file": "all", "dataset": "coco"},
                 **{"folds": "contiguous", "root": "elsewhere"},
@@ -191,14 +194,16 @@ def test_a_wrong_grid_is_told_what_is_wrong(tmp_path: Path, content: dict[str, A
 def test_a_file_that_is_no_yaml_is_told_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "grid.yaml"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"Expected YAML in .*grid\.yaml, but it cannot be read \(.*Mend it") as caught:
+    with pytest.raises(
+        ValueError, match=r"Expected YAML in .*grid\.yaml, but it cannot be read \(.*Correct it"
+    ) as caught:
         read_grid(path, Config())
     assert "\n" not in str(caught.value)
 
 
 def test_images_that_are_tested_are_never_kept_for_training(tmp_path: Path) -> None:
     grid = written(tmp_path / "grid.yaml", rows={"plain": {"data.exclude_novel": False}})
-    with pytest.raises(ValueError, match="photos of one list are trained on and tested"):
+    with pytest.raises(ValueError, match="training and test photos are of one list"):
         read_grid(grid, Config(data=DataConfig(list_file="all")))
     assert not read_grid(grid, Config()).rows[0].config.data.exclude_novel
 

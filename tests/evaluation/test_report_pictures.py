@@ -181,7 +181,7 @@ def test_strips_show_the_episodes_that_were_scored(scenes: ImageIndex, tmp_path:
     with pytest.raises(ValueError, match="but its seeds draw others"):
         strip_sections(model, scenes, {**result, "seeds": [0, 5]}, "run", folder, tmp_path)
     model.scale.data.neg_()  # another model: it finds everything but the class
-    with pytest.raises(ValueError, match=r"Expected IoU .* as recorded .* Give the very model"):
+    with pytest.raises(ValueError, match=r"Expected IoU .* as recorded .* Give the model"):
         strip_sections(model, scenes, result, "run", folder, tmp_path)
 
 

@@ -75,7 +75,7 @@ def test_runs_longer_than_a_block_holds() -> None:
         ([], "head of 7 bytes"),
         ([0, 0, 0, 16, 300, 1, 2], "list of numbers 0..255"),
         (["a"], "list of numbers 0..255"),
-        (packed(20), "one of 20"),
+        (packed(20), "but got 20"),
         (packed(16, "1 00 011 00000000"), "ends too early"),
         (packed(16, "1 10 11111111 00000000"), "its blocks hold more"),
         ([0, 0, 0, 16, 0xFF, 0xFF, 0xFF, 0xFF], "words of at most 8 bits"),

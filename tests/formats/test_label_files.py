@@ -184,11 +184,11 @@ def test_label_studio(dog: NDArray[np.uint8], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"photo": "c.jpg"}, r"annotations of the photo c\.jpg, but there are some of a\.jpg, b\.jpg"),
+        ({"photo": "c.jpg"}, r"annotations of the photo c\.jpg, but the file annotates a\.jpg, b\.jpg"),
         ({"photo": ""}, "which has no file name"),
         (
             {"name": "cat"},
-            r"the class's own label 'cat' in the photo, but it has dog \(18\), 18 \(3\).*--label 'cat=...'",
+            r"the label 'cat' \(the class's name\) in the photo, but it has dog \(18\), 18 \(3\).*--label 'cat=...'",
         ),
         ({"label": "99"}, r"the label '99' in the photo, but it has dog \(18\)"),
         ({"most_pixels": 100}, "at most 100 pixels"),
@@ -219,9 +219,9 @@ def test_wrong_coco(dog: NDArray[np.uint8], tmp_path: Path, change: dict[str, An
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (b"", "no JSON"),
-        (b"\xff\xfe[", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
+        (b"", "not JSON"),
+        (b"\xff\xfe[", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
         (b"[]", "none of them"),
         (b"3", "none of them"),
         (b'[{"image": "a.jpg", "tag": []}]', "not JSON-MIN"),
@@ -261,14 +261,14 @@ def test_a_labelme_mask_that_reaches_beyond_is_not_decoded() -> None:
         "mask": base64.b64encode(buffer.getvalue()).decode(),
     }
     content = {"shapes": [shape], "imageHeight": 4, "imageWidth": 4}
-    with pytest.raises(ValueError, match="it reaches beyond"):
+    with pytest.raises(ValueError, match="it goes beyond the edge"):
         load_labels(json.dumps(content).encode(), "dog")
 
 
 def test_what_a_picture_holds_is_listed(tmp_path: Path, dog: NDArray[np.uint8]) -> None:
     colours = np.zeros((4, 4, 3), np.uint8)
     colours[0], colours[1, :2] = (255, 0, 0), (0, 0, 255)
-    with pytest.raises(ValueError, match=r"holds #000000, #ff0000, #0000ff\. Say which colour"):
+    with pytest.raises(ValueError, match=r"holds #000000, #ff0000, #0000ff\. Choose a colour"):
         load_labels(colours, "dog")
     with pytest.raises(ValueError, match=r"'#00ff00' .* is coloured and holds #000000"):
         load_labels(colours, "dog", label="#00ff00")

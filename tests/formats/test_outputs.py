@@ -180,7 +180,7 @@ def test_the_command_writes_what_is_asked(
     ("words", "code", "sentence"),
     [
         ([], 1, r"holds #000000, #dc1e1e, #1e1edc"),
-        (["--label", "ring=#dc1e1e"], 1, "the class's own label 'blue' in the photo, but it has box."),
+        (["--label", "ring=#dc1e1e"], 1, "the label 'blue' (the class's name) in the photo, but it has box."),
         (["--label", "cow=1"], 1, "Expected --label CLASS=LABEL with a class of --support (ring, blue)"),
         (["--label", "ring="], 1, "but got 'ring='"),
         (["--format", "index,gif"], 2, "expected formats among index, binary"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,11 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 from rendered import render, save_mask
 
-from rifenet import metrics
+import rifenet
 from rifenet.data.transforms import place, resize_and_pad, resize_mask, resized, restore
-from rifenet.drawing import visualize
 from rifenet.examples.samples import load_examples
 from rifenet.formats import pictures
-from rifenet.formats.pictures import IGNORE, load_image, load_mask
+from rifenet.formats.pictures import load_image, load_mask
 
 
 @pytest.fixture
@@ -231,10 +231,6 @@ def test_place_refuses_nothing_to_place() -> None:
         place(0, 4, 10)
 
 
-def test_the_ground_floor_repeats_the_ignored_label_as_it_is() -> None:
-    assert metrics.IGNORE == visualize.IGNORE == IGNORE == 255
-
-
 @pytest.fixture(params=[1, 7 * 60, 10**9])
 def strip(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are read a row, seven rows, and whole at a time."""
@@ -320,3 +316,12 @@ def test_a_large_photo_is_in_memory_as_pillow_has_it_and_once_more(mode: str, mo
     words = [sys.executable, "-c", program, str(tmp_path / "small.png"), str(tmp_path / "large.png")]
     peak = subprocess.run(words, check=True, capture_output=True, text=True, timeout=120).stdout
     assert 3 < int(peak) / side**2 < most
+
+
+def test_the_ignored_label_is_written_once() -> None:
+    package = Path(rifenet.__file__).parent
+    assert rifenet.IGNORE == 255
+    again = [
+        path for path in package.rglob("*.py") if re.search(r"^\w*IGNORE\w* *(: *\w+)? *= *255", path.read_text(), re.M)
+    ]
+    assert again == [package / "__init__.py"]

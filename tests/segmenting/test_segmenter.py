@@ -234,7 +234,7 @@ def test_labels_are_chosen_by_name_number_and_colour(tmp_path: Path) -> None:
     for mask, label in ((index, 2), (colours, "#1e1edc"), (str(tmp_path / "a.json"), None)):
         segmenter.learn("blue", [tmp_path / "a.png"], [mask], label=label, replace=True)
         np.testing.assert_array_equal(segmenter.segment(image).mask > 0, mask_of(image, BLUE) > 0)
-    with pytest.raises(ValueError, match=r"the class's own label 'cow' in the photo, but it has red, Blue"):
+    with pytest.raises(ValueError, match=r"the label 'cow' \(the class's name\) in the photo, but it has red, Blue"):
         segmenter.learn("cow", [image], [tmp_path / "a.json"])
     (tmp_path / "b.json").write_text(json.dumps({"shapes": shapes, "imageHeight": 80, "imageWidth": 60}))
     with pytest.raises(ValueError, match="as large as its photo, 80 x 60"):

@@ -50,13 +50,13 @@ def test_a_class_is_learned_from_a_label_file(form: str) -> None:
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (b"{", "no JSON"),
-        (b"[" * 50_000, "no JSON"),
+        (b"{", "not JSON"),
+        (b"[" * 50_000, "not JSON"),
         (b'{"shapes": [], "imageHeight": 30000, "imageWidth": 30000}', "at most 40,000,000 pixels"),
-        (json.dumps([task("a.png"), task("b.png")]).encode(), "the photo q.png, but there are some of"),
+        (json.dumps([task("a.png"), task("b.png")]).encode(), "the photo q.png, but the file annotates"),
         (
             json.dumps([task("q.png", brush("cow"))]).encode(),
-            "the class's own label 'bear' in the photo, but it has cow",
+            "the label 'bear' (the class's name) in the photo, but it has cow",
         ),
         (json.dumps([task("q.png", brush(rle=[1, 2, 3]))]).encode(), "head of 7 bytes"),
         (

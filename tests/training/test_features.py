@@ -97,6 +97,29 @@ def test_episodes_out_of_the_cache(model: RiFeNet, index: ImageIndex, tmp_path: 
         episodes[20]
 
 
+def test_the_crossed_mask_is_of_the_class_of_the_episode_that_follows(
+    model: RiFeNet, index: ImageIndex, tmp_path: Path
+) -> None:
+    cache = _build(model, index, _data(tmp_path))
+    pool = EpisodePool(index, index.base_classes(0), shots=2, unlabeled=0, min_area=1)
+    episodes = CachedEpisodes(pool, cache, 7, 12)
+    told_apart = 0
+    for number in range(12):
+        item, following = episodes[number], pool.episode(7, number + 1)
+        own = pool.episode(7, number)
+        value = index.records[own.query].value(following.class_id)
+        (view,) = [
+            view
+            for view in range(cache.labels.shape[1])
+            if np.array_equal(cache.features[own.query, view][0], item["query_images"].values)
+        ]
+        labels = cache.labels[own.query, view]
+        expected = np.where(labels >= PADDING, 255, labels == value)
+        np.testing.assert_array_equal(item["crossed_masks"], expected)
+        told_apart += following.class_id != own.class_id and bool((item["query_masks"] == 1).any())
+    assert told_apart >= 3
+
+
 def test_own_views_fill_the_supports_photo_by_photo(model: RiFeNet, index: ImageIndex, tmp_path: Path) -> None:
     pool = EpisodePool(index, (6, 7, 8), shots=4, least_shots=1, min_area=500)
     cache = _build(model, index, _data(tmp_path))

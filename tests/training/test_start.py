@@ -113,7 +113,7 @@ def test_other_weights_of_the_same_backbone_are_refused(tmp_path: Path) -> None:
     save_model(build_model(_model()), tmp_path / "model.safetensors", {})
     model = build_model(_model())
     model.backbone.load_state_dict({name: value * 1.5 for name, value in model.backbone.state_dict().items()})
-    with pytest.raises(ValueError, match=r"Expected train\.start to have the run's backbone weights"):
+    with pytest.raises(ValueError, match=r"Expected the model of train\.start to have the run's backbone weights"):
         start_from(str(tmp_path), model)  # type: ignore[arg-type]
 
 

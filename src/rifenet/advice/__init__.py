@@ -1,4 +1,4 @@
-"""Advice on the annotation: which shot hurts, and which photos to annotate next.
+"""Advice on annotations: which shot makes its class worse, and which photos to annotate next.
 
 from rifenet import Segmenter
 from rifenet.advice import advise
@@ -29,19 +29,19 @@ Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Advice:
-    """What `advise` says."""
+    """The result of `advise`."""
 
     shots: tuple[ShotAdvice, ...]
     """Every annotated photo, class by class in the order of learning."""
     next: tuple[PhotoAdvice, ...]
     """The photos to annotate next, best first."""
     looked_at: int
-    """Photos that could be read."""
+    """Number of photos that were read."""
     failed: tuple[tuple[str, str], ...]
-    """Photos that could not, and why."""
+    """Photos that could not be read, each with the reason."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON can hold it; shares with four decimals."""
+        """Plain values for JSON; numbers are rounded to four decimals."""
         return {
             "margin": MARGIN,
             "shots": [{**_rounded(shot), "warns": shot.warns} for shot in self.shots],
@@ -61,18 +61,18 @@ def advise(
     on_error: Callable[[Source, Exception], None] | None = None,
     watch: Watch = lambda items, total, label: items,
 ) -> Advice:
-    """Judges annotated photos, and says which of the others to annotate next.
+    """Judges annotated photos, and chooses which of `queries` to annotate next.
 
     Args:
-        segmenter: brings the model; what it has learned stays as it is.
-        shots: class -> (photo, mask) of each shot, read as `Segmenter.learn` does; None judges what `segmenter` has
-            learned itself, classes from files aside, which have no photos.
+        segmenter: holds the model; its learned classes stay as they are.
+        shots: class -> (photo, mask) of each shot, read as in `Segmenter.learn`. None judges the classes that
+            `segmenter` has learned, except those from class files, which hold no photos.
         queries: photos without masks, read one by one; any number.
-        suggest: how many photos to name at most.
+        suggest: the most photos to suggest.
         white_is_object: 255 in masks marks the class, too.
-        on_error: told of a photo that cannot be read, which is skipped and named in `Advice.failed` in any case.
-        watch: `watch(items, total, label)` is iterated in place of the items, for a progress bar; a total of 0 is
-            unknown.
+        on_error: receives each photo that cannot be read and its error. The photo is skipped and listed in
+            `Advice.failed`.
+        watch: wraps items for a progress bar: `watch(items, total, label)` yields them. A total of 0 means unknown.
 
     Raises:
         FileNotFoundError: a shot's file is missing.
@@ -89,7 +89,7 @@ def advise(
     engine = segmenter.engine
     classes = [known for known in segmenter.learned if known.inputs is not None]
     if not classes:
-        raise ValueError("Expected classes with their photos to advise on, but there is none. Learn one first.")
+        raise ValueError("Expected classes with their photos, but got none. Learn a class from photos first.")
     judgements: list[ShotAdvice] = []
     annotated = []
     for known in watch(classes, len(classes), "judging classes"):

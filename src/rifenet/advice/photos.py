@@ -1,8 +1,8 @@
-"""Which photos to annotate next: doubtful, unlike what is annotated and each other, and showing much of the object.
+"""Chooses photos to annotate next: photos in doubt, unlike the annotated ones and each other, with much of the class.
 
     N photos · A annotated photos · D numbers of a description · S side of the square network input
 
-Photos are looked at one by one; of each a few numbers stay, D of them to tell photos apart.
+Photos are read one by one. A few numbers of each stay in memory; D of them describe its content.
 """
 
 from __future__ import annotations
@@ -23,30 +23,28 @@ from rifenet.segmenting.margins import margins
 from rifenet.segmenting.storage import LearnedClass
 
 _POOLED = ("evidence_means", "prototypes", "prototype")  # context fields that are averages, the most telling first
-# From which values on the words of a reason say so; about the quartiles over photos of trained classes.
+# Thresholds for the wording of a reason: about the quartiles over photos of trained classes.
 _UNDECIDED, _UNLIKE, _LIKE, _ABSENT, _PRESENT = 0.65, 0.5, 0.35, 0.35, 0.65
-_LEAST_AREA = (
-    0.001  # a photo in which the class has a smaller share counts as if it had this one, so that it can still be chosen
-)
+_LEAST_AREA = 0.001  # least share of the class that `ranked` assumes, so that photos with an empty mask can be chosen
 _ROWS = 512  # photos compared with all others at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What is kept of one photo."""
+    """What stays in memory of one photo."""
 
     source: str
     """Its path; empty where it came from memory."""
     number: int
-    """Its place among the photos, from 1, those that cannot be read counted too."""
+    """Its position among all photos given, from 1; unreadable photos count, too."""
     class_name: str
-    """The class in doubt."""
+    """The class that the model doubts most."""
     doubt: float
-    """Mean entropy of that class's scores, each weighed by the score, in bits: 0 sure, 1 undecided."""
+    """Mean entropy of that class's scores in bits, weighted by the scores: 0 sure, 1 undecided."""
     confidence: float
-    """That the class is in the photo, in [0,1]."""
+    """Confidence that the class is in the photo, in [0,1]."""
     area: float
-    """Share of the photo that is taken for the class, in [0,1]."""
+    """Share of the photo in the mask of that class, in [0,1]."""
     description: NDArray[np.float16]
     """Unit vector, [D]."""
 
@@ -56,21 +54,21 @@ class PhotoAdvice:
     """A photo worth annotating."""
 
     rank: int
-    """From 1."""
+    """Rank from 1; annotate rank 1 first."""
     source: str
     """Its path; empty where it came from memory."""
     number: int
-    """Its place among the photos that were given, from 1."""
+    """Its position among all photos given, from 1."""
     class_name: str
-    """The class in doubt."""
+    """The class that the model doubts most."""
     doubt: float
-    """Entropy of the class's scores in bits, in [0,1]."""
+    """Mean entropy of that class's scores in bits, in [0,1]: 0 sure, 1 undecided."""
     confidence: float
-    """That the class is in the photo, in [0,1]."""
+    """Confidence that the class is in the photo, in [0,1]."""
     unlike: float
-    """Distance to the most similar photo that is annotated or ranked before, in [0,1]: 0 the same."""
+    """Distance to the most similar photo that is annotated or ranked earlier, in [0,1]; 0 means alike."""
     reason: str
-    """Why, in words."""
+    """The reason for the suggestion, in words."""
 
 
 def looks(
@@ -84,10 +82,10 @@ def looks(
 
     Args:
         engine: the model.
-        classes: what it has learned.
+        classes: the learned classes.
         queries: paths, PIL images or [H,W,3] arrays.
-        confidence: from the margins of a photo's real pixels [M] and the class's shift, that it is there.
-        on_error: takes a photo that cannot be read, and the rest goes on.
+        confidence: margins of a photo's real pixels [M], and the class's shift -> confidence that the class is there.
+        on_error: receives each photo that cannot be read and its error; the photo is skipped.
     """
     for number, query in enumerate(queries, 1):
         try:
@@ -110,7 +108,7 @@ def look_at(
     number: int,
     confidence: Callable[[NDArray[np.float32], float], float],
 ) -> Look:
-    """One photo, `pixels` [3,S,S] and `valid` [S,S], as `looks` sees it: by the class that is most in doubt."""
+    """Looks at one photo, `pixels` [3,S,S] and `valid` [S,S]; keeps the figures of the class that is most in doubt."""
     features = engine.encode_query(pixels[None], valid[None])
     found = []
     for known in classes:
@@ -122,7 +120,7 @@ def look_at(
 
 
 def doubt(scores: NDArray[np.float32]) -> float:
-    """Binary entropy of scores [M] in bits, each weighed by its score: what is surely background does not count.
+    """Mean binary entropy of scores [M] in bits, weighted by the scores, so that sure background does not count.
 
     A score is 0.5 at the mask's threshold.
     """
@@ -136,10 +134,10 @@ def doubt(scores: NDArray[np.float32]) -> float:
 
 
 def describe(engine: Engine, pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float16]:
-    """A photo as a unit vector [D]: what the engine would learn from all of it, averaged.
+    """Describes a photo by a unit vector [D]: the average features that the engine learns from all of its pixels.
 
-    `pixels` is [3,S,S], `valid` [S,S]. An engine's context is its own business; of the fields that are known to be
-    averages the first is taken, and where there is none, all that hold fractions.
+    `pixels` is [3,S,S], `valid` [S,S]. Engines learn different fields. The vector is the first field of `_POOLED` that
+    the engine has, or else all its fields of floating-point numbers.
     """
     context = engine.encode_support(pixels[None], valid[None].astype(np.uint8), valid[None])
     vector = np.concatenate([field.astype(np.float64).ravel() for field in _averages(context)])
@@ -154,12 +152,12 @@ def _averages(context: Context) -> list[NDArray[Any]]:
 
 
 def ranked(found: Sequence[Look], annotated: Sequence[NDArray[np.float16]], count: int) -> list[PhotoAdvice]:
-    """The `count` photos to annotate first, best first, chosen one after the other.
+    """Chooses the `count` photos to annotate first, best first, one after the other.
 
-    Each photo carries its doubt, as far as it is unlike what is annotated or chosen before. A candidate is worth what
-    it would take away of that, from itself and from those like it, times the square root of the share of it that is
-    taken for the class: a shot teaches by what it shows. So a second photo of the same thing is never next. How the
-    rule was chosen, and what others came to, is in docs/lab/bundled_321.md.
+    The cost of a photo is its doubt times its distance to the nearest photo annotated or chosen. Each step chooses the
+    candidate with the largest gain: the cost that it removes from all photos, times the square root of the class's
+    share of the candidate, because a shot teaches by what it shows. So a near duplicate of a chosen photo gains almost
+    nothing. docs/lab/bundled_321.md compares other rules.
     """
     if not found:
         return []
@@ -186,7 +184,7 @@ def ranked(found: Sequence[Look], annotated: Sequence[NDArray[np.float16]], coun
 def _relief(
     rows: NDArray[np.float32], seen: NDArray[np.float32], nearest: NDArray[np.float32], weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """How much doubt times distance each of `rows` [R,D] takes from all photos `seen` [N,D], were it annotated: [R]."""
+    """By how much annotating each of `rows` [R,D] lowers the sum of doubt times distance over `seen` [N,D], [R]."""
     distances = (1 - rows @ seen.T).clip(0)
     relief: NDArray[np.float32] = (nearest - distances).clip(0) @ weights
     return relief

@@ -1,10 +1,10 @@
-"""How well the shots of a class agree: each is segmented by what the others teach, and taught from alone.
+"""Measures how well the shots of a class agree: the others segment each shot, and each shot alone segments others.
 
     K shots · S side of the square network input
 
-Over an `Engine`'s three methods alone, so any engine will do, and at the network's size: masks [S,S], padding 255. At
-most `TEACHERS` others teach at a time, so the work grows with K and not with its square: about 7 K encoded photos and
-6 K decodings, and for each suspect 5 times 5 photos more at most.
+Any engine works, because only the three methods of `Engine` are used. Masks are [S,S], padding is 255. At most
+`TEACHERS` others teach at a time, so the work grows linearly with K: about 7 K encoded photos and 6 K decodings, and
+for each suspect at most 25 more photos.
 """
 
 from __future__ import annotations
@@ -23,60 +23,60 @@ from rifenet.segmenting.margins import margins
 from rifenet.segmenting.shots import Shots
 
 MARGIN = 0.08
-"""A shot hurts where the others' mean leave-one-out IoU is higher by more than this without it."""
+"""A shot hurts where its removal raises the others' mean leave-one-out IoU by more than this."""
 FIT = 0.25
-"""A shot is doubtful where it fits the others less than this share of what they, in the median, fit each other."""
+"""A shot is doubtful where its fit is below this share of the others' median fit."""
 AGREE = 0.15
-"""Fit from which on shots are said to find each other; below it, nothing follows from one that fits worse."""
+"""Shots agree from this median fit on. Where the others do not agree, a low fit does not make a shot doubtful."""
 INVERSE = 0.5
-"""IoU with what the mask does not mark, above which it is taken for inverted, where the mask itself fits worse."""
-TEACHERS = 5  # others at a time; up to six shots all others teach
-SUSPECTS = 2  # shots of a class whose removal is tried: each is work over again
+"""A mask counts as inverted where the IoU with its inverse is above this, and above the IoU with the mask itself."""
+TEACHERS = 5  # shots that teach at a time; of up to six shots, all others teach
+SUSPECTS = 2  # shots of a class whose removal is tried; each try measures the other shots again
 
 GOOD, HURTS, INVERTED, DOUBTFUL, ALONE = "good", "hurts", "inverted", "doubtful", "alone"
 
 
 @dataclass(frozen=True)
 class ShotAdvice:
-    """What is to be said of one annotated photo."""
+    """Advice on one annotated photo."""
 
     class_name: str
     number: int
-    """Its place among the shots of its class, from 1."""
+    """Its position among the shots of its class, from 1."""
     source: str
     """Path of the photo; empty where it came from memory."""
     iou: float
-    """Leave-one-out IoU in [0,1]; of a class's only shot, IoU on itself."""
+    """Leave-one-out IoU in [0,1]; for a class's only shot, IoU on itself."""
     gain: float | None
-    """By how much the mean leave-one-out IoU of the others rises without it; None where that was not tried."""
+    """Rise of the others' mean leave-one-out IoU without this shot; None where its removal was not tried."""
     verdict: str
     """good, hurts, inverted, doubtful or alone."""
     reason: str
-    """The same in words."""
+    """The reason for the verdict, in words."""
 
     @property
     def warns(self) -> bool:
-        """Whether somebody should look at its mask."""
+        """Whether the user should check its mask."""
         return self.verdict in (HURTS, INVERTED, DOUBTFUL)
 
 
 @dataclass(frozen=True, eq=False)
 class ShotAgreement:
-    """What was measured over the shots of one class; everything `judged` goes by."""
+    """Measurements over the shots of one class; `judged` uses nothing else."""
 
     alone: tuple[Context, ...]
-    """Each shot learned by itself."""
+    """The context of each shot alone."""
     ious: NDArray[np.float64]
     """Leave-one-out IoU, [K]."""
     inverse: NDArray[np.float64]
-    """The same with what the mask does not mark, [K]."""
+    """Leave-one-out IoU with the inverse of each mask, [K]."""
     pairs: NDArray[np.float64]
-    """IoU of shot j segmented by shot i alone, [K,K] (i, j); NaN where i did not teach j."""
+    """IoU of shot j segmented from shot i alone, [K,K] (i, j); NaN where i did not teach j."""
     gains: dict[int, float]
-    """Shot -> gain of its removal, for those that were tried."""
+    """Shot -> gain by its removal, for the shots whose removal was tried."""
 
     def fits(self) -> NDArray[np.float64]:
-        """How well each shot fits the others, [K] in [0,1]: the mean of how it is found and of how it finds others."""
+        """Fit of each shot with the others, [K] in [0,1]: mean of its leave-one-out IoU and its mean IoU as teacher."""
         found = np.array([_mean(row[~np.isnan(row)]) for row in self.pairs])
         return (self.ious + found) / 2
 
@@ -107,7 +107,7 @@ def agreement(engine: Engine, inputs: Shots) -> ShotAgreement:
 
 
 def teachers(shot: int, among: Sequence[int]) -> list[int]:
-    """Who teaches `shot`: up to `TEACHERS` others, those after it first; a class's only shot teaches itself."""
+    """The shots that teach `shot`: up to `TEACHERS` others, later ones first; a class's only shot teaches itself."""
     others = sorted((i for i in among if i != shot), key=lambda i: (i < shot, i))
     return sorted(others[:TEACHERS]) or [shot]
 
@@ -128,33 +128,33 @@ def _verdict(measured: ShotAgreement, i: int) -> str:
         return ALONE
     fits = measured.fits()
     others = float(np.median(np.delete(fits, i)))
-    # One that is taught by a wrong mask may look inverted itself, hence only the one that fits worst.
+    # A good shot with an inverted teacher may look inverted, too. So only the shot that fits worst gets this verdict.
     if fits[i] <= fits.min() and measured.inverse[i] > max(INVERSE, measured.ious[i]):
         return INVERTED
     if measured.gains.get(i, 0.0) > MARGIN:
         return HURTS
-    if len(fits) == 2:  # neither is known to be the wrong one
+    if len(fits) == 2:  # either mask may be the wrong one
         return DOUBTFUL if fits[i] < FIT * AGREE else GOOD
     return DOUBTFUL if fits[i] < FIT * others and others >= AGREE else GOOD
 
 
 def _reason(verdict: str, measured: ShotAgreement, i: int) -> str:
     own = f"{100 * measured.ious[i]:.0f}"
-    check = "Check its mask: all of the object, and nothing else."
+    check = "Check that its mask marks all of the object and nothing else."
     if verdict == ALONE:
         seen = "so the model sees it" if measured.ious[i] >= AGREE else "so the model hardly sees what is marked"
-        return (
-            f"The only shot: it finds itself with IoU {own}, {seen}. Only a second shot can say if its mask is right."
-        )
+        return f"The only shot: it finds itself with IoU {own}, {seen}. Add a second shot to check its mask."
     if verdict == INVERTED:
         other = f"{100 * measured.inverse[i]:.0f}"
-        return f"Its mask seems to mark the background: IoU is {own}, and {other} with it inverted."
+        return f"Its mask seems to mark the background: IoU is {own}, but {other} with the inverted mask."
     if verdict == HURTS:
         return f"The others find each other better without it, by {100 * measured.gains[i]:.0f} points of IoU. {check}"
     if verdict == DOUBTFUL and len(measured.ious) == 2:
         return f"The two shots do not find each other (IoU {own}). Check both masks, or annotate a third."
     if verdict == DOUBTFUL:
-        return f"The other shots find each other, but hardly this one (IoU {own}). {check} Or it is small."
+        return (
+            f"The other shots find each other, but hardly this one (IoU {own}). {check} A small object also scores low."
+        )
     return f"The other shots find it with IoU {own}."
 
 
@@ -168,7 +168,7 @@ def predicted(engine: Engine, features: Any, context: Context) -> NDArray[np.uin
 
 
 def iou(found: NDArray[np.uint8], mask: NDArray[np.uint8]) -> float:
-    """IoU of the foreground, 0 where there is none in either."""
+    """IoU of the foreground; 0 where neither mask has any."""
     value = float(class_iou(intersection_union(found, mask)))
     return 0.0 if np.isnan(value) else value
 

@@ -1,8 +1,7 @@
-"""The program's configuration: frozen dataclasses, each field with the sentence that becomes its `--help`.
+"""The program's configuration: frozen dataclasses. The docstring of a field is its `--help`.
 
-What a run needs is a tree `Config(data, model, train, eval)`. YAML files and dotted overrides are read by jsonargparse
-over these classes; each class refuses wrong values by itself, naming the field, so a config built in Python is checked
-too.
+`Config(data, model, train, eval)` holds all options of a run. jsonargparse reads YAML files and dotted overrides into
+these classes. Each class checks its own values and names the wrong field, so configs built in Python are checked, too.
 """
 
 from __future__ import annotations
@@ -54,12 +53,12 @@ __all__ = [
 
 SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "eval": EvalConfig}
 FREE = {name: free_options(section) for name, section in SECTIONS.items()}
-"""Options, by section, that may change without changing what a run computes."""
+"""For each section, the options that do not change what a run computes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything a run needs; `config.yaml` of a run folder holds exactly this."""
+    """All options of a run; `config.yaml` in a run folder holds exactly these."""
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -68,10 +67,10 @@ class Config:
 
 
 def effective(config: Config) -> Config:
-    """`config` without parts that its losses never reach, as training takes it.
+    """The configuration that training uses: `config` without the parts that have no loss.
 
-    A head that no loss reaches would train on nothing but weight decay, and stall data-parallel wrappers; views that no
-    loss looks at would only cost time.
+    A head without a loss would only shrink by weight decay, and would stall data-parallel training. Views without a
+    loss would only cost time.
     """
     model, settings = config.model, config.train
     if settings.w_aux == 0:
@@ -84,9 +83,9 @@ def effective(config: Config) -> Config:
 
 
 def resolved(config: Config) -> Config:
-    """`config` as it is scored: what `eval` leaves open is the protocol's own, and `data` has its size and area filter.
+    """The configuration that evaluation uses: `config` with the protocol's defaults for what `eval` leaves open.
 
-    Only scoring takes this; training has `data.image_size` and `data.min_area` as they are.
+    `data` also takes the protocol's image size and area filter. Training reads `data` unchanged instead.
     """
     data, rules = config.data, config.eval
     own = PROTOCOLS[rules.protocol]
@@ -113,9 +112,9 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type, values: dict[str, Any], where: str = "config") -> Any:
-    """Builds `cls` from a plain dict, as `to_dict` gives it.
+    """Builds `cls` from a plain dict, the inverse of `to_dict`.
 
-    Raises ValueError for a name that `cls` does not have, or a value of another type than the field's.
+    Raises ValueError for an unknown name, or for a value whose type does not fit the field.
     """
     arguments = checked(cls, values, where)
     if cls is Config:

@@ -1,4 +1,4 @@
-"""Refusals of wrong values, one wording for all."""
+"""Checks of option values, with one wording for all errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plain install lacks, and the one sentence that says so."""
+"""Optional packages, and the error that says how to install a missing one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 
 class MissingExtra(ValueError):
-    """A package is not installed that only some users need; the message names the pip command."""
+    """An optional package is not installed; the message names the pip command."""
 
 
 @contextmanager
 def needs(requirement: str) -> Iterator[None]:
-    """Turns a package that is missing within into `MissingExtra`; `requirement` is what pip is to install.
+    """Raises `MissingExtra` if code in this block imports a package that is not installed.
 
-    Around an import, or as a decorator of a whole command: what is missing may turn up anywhere in it.
+    `requirement`: what pip should install. Wrap an import, or decorate a whole command that may import anywhere.
 
         with needs("rifenet[sbd]"):
             from scipy.io import loadmat

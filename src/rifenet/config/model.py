@@ -1,4 +1,4 @@
-"""Options of a model: the paper's network, and what goes beyond it."""
+"""Options of a model: the paper's network, and our additions."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from rifenet.config.options import about, about_option
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(NetworkConfig):
-    """A model: the paper's network (`NetworkConfig`), and what goes beyond it."""
+    """The model: the paper's network, and additions beyond the paper."""
 
     kind: str = "rifenet"
-    """rifenet, or prototype: the training-free baseline of protocols.md 5."""
+    """rifenet (the network) or prototype (a baseline without training)."""
     evidence: bool = False
-    """Beyond the paper: a head that segments by the similarity of high features, which the network assists
-    (rifenet.models.beyond.evidence); its logits are then the model's."""
+    """Beyond the paper: let the evidence head predict the mask. It compares the high features of query and support;
+    the paper's network only assists it."""
     evidence_dim: int = 64
     """Channels of the evidence head, a multiple of 32."""
     max_evidence_keys: int = field(default=2205, metadata=about(test=True))
-    """Cap on the evidence head's support positions over all shots."""
+    """Most support positions, over all shots, that the evidence head compares with the query."""
     assist_dropout: float = field(default=0.5, metadata=about(answers=False))
-    """Training only: share of queries that the evidence head segments without the network's features."""
+    """Training only: share of queries that the evidence head segments without help from the paper's network."""
     fine: int = 0
-    """Backbone stage, at its own resolution, by which the evidence head places edges; 0: the one of stride 4."""
+    """Backbone stage whose features, at their own resolution, help the evidence head place edges; 0: the stage of
+    stride 4."""
     support_views: int = field(default=1, metadata=about(test=True))
-    """Beyond the paper: views from which a class is learned (rifenet.models.beyond.support_views). 1: its photos as
-    they are; 2: also mirrored; 4: also a closer look at the object, both ways. Training has no such views."""
+    """Beyond the paper: views of each support photo when a trained model learns a class. 1: the photo; 2: also its
+    mirror image; 4: also a close-up of the object and its mirror image."""
     mask_threshold: float = field(default=0.5, metadata=about(test=True))
-    """Beyond the paper: probability from which on a pixel is in the mask, in (0,1). No loss depends on it."""
+    """Beyond the paper: a pixel is in the mask from this probability on (between 0 and 1). No loss depends on it."""
 
     def __post_init__(self) -> None:
         one_of("model.kind", self.kind, ("rifenet", "prototype"))
@@ -52,14 +53,14 @@ class ModelConfig(NetworkConfig):
 
 
 TEST_OPTIONS = tuple(option.name for option in dataclasses.fields(ModelConfig) if about_option(option).test)
-"""Options that no weight depends on, and that a trained model may have otherwise: how much is learned of a class, and
-from which probability on a pixel is in its mask."""
+"""Options that no weight depends on, so a trained model may run with other values: the number of support tokens, keys
+and views, and the mask threshold."""
 
 
 def with_test_options(config: ModelConfig, settings: Iterable[str]) -> ModelConfig:
-    """`config` with `TEST_OPTIONS` as `settings` say, each `NAME=VALUE`.
+    """`config` changed by `settings`, each `NAME=VALUE` with a name of `TEST_OPTIONS`.
 
-    Raises ValueError for another name, or for a value that the field does not take.
+    Raises ValueError for another name and for a value that the option does not accept.
     """
     kinds = {name: type(getattr(config, name)) for name in TEST_OPTIONS}
     values: dict[str, Any] = {}
@@ -69,7 +70,7 @@ def with_test_options(config: ModelConfig, settings: Iterable[str]) -> ModelConf
             values[name] = kinds[name](value)
         except (KeyError, ValueError):
             raise ValueError(
-                f"Expected NAME=VALUE with a number and one of {', '.join(TEST_OPTIONS)} (whole numbers, but for "
+                f"Expected NAME=VALUE, with a name among {', '.join(TEST_OPTIONS)} and a number (whole, except for "
                 f"mask_threshold), but got {setting!r}."
             ) from None
     return replace(config, **values)

@@ -1,4 +1,4 @@
-"""Options of the paper's network (method.md 3-9)."""
+"""Options of the paper's network; docs/paper_map.md names the part of the paper for each."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ GUIDES = ("query", "self", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """The paper's network (method.md 3-9). Every ablation of the architecture is a field here."""
+    """The paper's network. Each ablation of the architecture is an option here."""
 
     backbone: str = "resnet50"
     """resnet18, resnet34, resnet50, resnet101 or efficientnet_lite0, efficientnet_lite1, efficientnet_lite2."""
     weights: str = field(default="", metadata=about(answers=False))
-    """File with the backbone's ImageNet weights; empty: found by the backbone's name where a package carries them."""
+    """File with the backbone's ImageNet weights; empty: those of the installed package for this backbone."""
     pretrained: bool = field(default=True, metadata=about(answers=False))
-    """False: random backbone weights (tests, and models whose weights are loaded afterwards)."""
+    """Load the backbone's ImageNet weights; false: start from random ones, for tests or if weights are loaded later."""
     stride: int = 8
     """Output stride of the features: 8 or 16."""
     deep_stages: str = "dilate"
-    """Stages past the output stride: dilate them, or resize: keep their stride and resize their features."""
+    """How stages deeper than the output stride reach it: dilate (dilated convolutions) or resize (keep their own stride
+    and resize their features)."""
     stem: str = "plain"
     """ResNet stem: plain (7x7), deep (PSPNet's three 3x3), or caffe (7x7, max-pool without padding, ceil mode)."""
     stride_on: str = "conv2"
-    """ResNet bottleneck convolution that carries the stride: conv1 or conv2."""
+    """ResNet bottleneck convolution that has the stride: conv1 or conv2."""
     width: float = 1.0
     """ResNet width multiplier."""
     normalization: str = "imagenet"
@@ -50,53 +51,54 @@ class NetworkConfig:
     embed_dim: int = 256
     """C: channels of the method's own layers."""
     use_global: bool = True
-    """Global support prototype on."""
+    """Use the global support prototype."""
     use_local: bool = True
-    """Local query prototype on."""
+    """Use the local query prototype."""
     local_dim: int = 64
     """Channels of the local query prototype."""
     local_grid: int = 4
-    """g: the local prototype is pooled on a g x g grid."""
+    """g: pool the local query prototype to a g x g grid."""
     local_refine: bool = True
-    """1x1 convolution and channel attention after the pooling (method.md 12, row 1)."""
+    """Refine the pooled local query prototype with a 1x1 convolution and channel attention."""
     layers: int = 2
     """Layers of the feature activation; 0 leaves only its convolutions."""
     self_attention: bool = True
-    """Deformable self-attention on."""
+    """Use deformable self-attention."""
     cross_attention: bool = True
-    """Cycle-consistent cross-attention on."""
+    """Use cross-attention to the support tokens."""
     cycle: bool = True
-    """Mask support tokens that are not cycle-consistent."""
+    """Mask out support tokens that are not cycle-consistent in the cross-attention."""
     heads: int = 8
     """Attention heads."""
     points: int = 9
-    """Sampling points a head in the deformable attention."""
+    """Sampling points of each head of the deformable attention."""
     ffn_ratio: int = 3
-    """Width of the feed-forward layers over embed_dim."""
+    """Width of the feed-forward layers, as a multiple of embed_dim."""
     tokens_per_label: int = field(default=300, metadata=about(test=True))
-    """Support tokens of each label for one shot."""
+    """Support tokens per shot for each label (foreground, background)."""
     max_support_tokens: int = field(default=1200, metadata=about(test=True))
-    """Cap on support tokens over all shots."""
+    """Most support tokens over all shots."""
     max_prior_keys: int = field(default=1024, metadata=about(test=True))
-    """Cap on the prior mask's keys over all shots."""
+    """Most support positions, over all shots, that the prior mask compares with the query."""
     random_tokens: bool = field(default=True, metadata=about(answers=False))
-    """Training only: random token choice and count; off, training chooses as the test does."""
+    """Training only: choose the support tokens, and how many, at random; false: choose as in a test."""
     guide: str = field(default="query", metadata=about(read_with=("train.unlabeled", "model.use_local"), answers=False))
-    """Local prototype that guides the unlabeled branch: query (the labeled query's), self (its own) or none."""
+    """Local prototype that guides the unlabeled branch: query (the labeled query's), self (the unlabeled image's own)
+    or none."""
     aux: bool = field(default=True, metadata=about(answers=False))
-    """Auxiliary support loss in training."""
+    """Training only: use the auxiliary support loss."""
     proj_dropout: float = field(default=0.5, metadata=about(answers=False))
     """Channel dropout after the projections."""
     dropout: float = field(default=0.1, metadata=about(answers=False))
-    """Dropout in projections and feed-forward layers of the attention."""
+    """Dropout in the attention's projections and feed-forward layers."""
     attention_dropout: float = field(default=0.0, metadata=about(answers=False))
-    """Dropout on the cross-attention's weights (the authors: 0.1; so for the next three)."""
+    """Dropout on the cross-attention's weights (the authors use 0.1)."""
     point_dropout: float = field(default=0.0, metadata=about(answers=False))
-    """Dropout on the deformable attention's weights."""
+    """Dropout on the deformable attention's weights (the authors use 0.1)."""
     value_dropout: float = field(default=0.0, metadata=about(answers=False))
-    """Dropout on the value tokens of both attentions."""
+    """Dropout on the value tokens of both attentions (the authors use 0.1)."""
     cycle_dropout: float = field(default=0.0, metadata=about(answers=False))
-    """Share of cycle-inconsistent support tokens that training lets through."""
+    """Share of cycle-inconsistent support tokens that training does not mask out (the authors use 0.1)."""
     head_dropout: float = field(default=0.1, metadata=about(answers=False))
     """Channel dropout in the head."""
 
@@ -118,8 +120,8 @@ class NetworkConfig:
         expect(self.layers >= 0, "model.layers", self.layers, "0 or more")
         if not (self.use_global or (self.cross_attention and self.layers)):
             raise ValueError(
-                "Expected model.use_global or model.cross_attention (with layers) to be on, but both are off: nothing "
-                "but the prior mask would say what to segment. Switch one of them on."
+                "Expected model.use_global or model.cross_attention (with layers) to be on, but both are off. Only the "
+                "prior mask would tell the network what to segment. Switch one of them on."
             )
         for name in ("local_dim", "local_grid", "heads", "points", "ffn_ratio", "tokens_per_label", "max_prior_keys"):
             expect(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")

@@ -1,4 +1,4 @@
-"""What an option of the configuration says of itself beside its default and its help: metadata of its field."""
+"""Metadata of an option, kept in its dataclass field: how a run or a trained model depends on the option."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class About:
-    """How a run depends on an option."""
+    """How a run or a trained model depends on an option."""
 
     free: bool = False
-    """It may change without changing what a run computes."""
+    """The option does not change what a run computes."""
     whether: bool = False
-    """A run depends on whether it is set and not on its value: a grid says `on` or `off`."""
+    """A run depends on whether the option is set, not on its value; a grid writes `on` or `off`."""
     unnamed: Any = None
     """Value that a run's name leaves out; None: the default."""
     read_with: tuple[str, ...] = ()
-    """Dotted names of options: a run looks at this one only where all of them are on."""
+    """Dotted names of other options. A run reads this option only if all of them are on."""
     answers: bool = True
-    """A trained model may answer otherwise with another value. False: only training reads it, or it says where weights
-    come from."""
+    """Another value may change a trained model's masks. False: only training reads the option, or it names a source of
+    weights."""
     test: bool = False
-    """No weight depends on it, so a trained model may be used with another value."""
+    """No weight depends on the option, so a trained model may run with another value."""
 
 
 def about(**facts: Any) -> dict[str, About]:
-    """The `metadata` of a field, as `About` has it."""
+    """`metadata` for a dataclass field: an `About` with these facts."""
     return {"about": About(**facts)}
 
 
 def about_option(option: dataclasses.Field[Any]) -> About:
-    """What a field says of itself; where it says nothing, every run depends on its value."""
+    """The `About` of a field; without one the default, by which every run depends on the option."""
     said: About = option.metadata.get("about", About())
     return said
 
 
 def free_options(section: type) -> set[str]:
-    """Names of a section's options that may change without changing what a run computes."""
+    """Names of a section's options that do not change what a run computes."""
     return {option.name for option in dataclasses.fields(section) if about_option(option).free}
 
 
 def behaviour(config: Any) -> dict[str, Any]:
-    """What a model's configuration says of its answers: options with another value than the default, by name.
+    """Options, by name, that may change a model's masks and differ from their defaults.
 
-    Options that are as by default are left out, so that a new option, off by default, leaves every model's hash.
+    Without the defaults, a new option that is off by default does not change the hash of existing models.
     """
     fields = sorted(dataclasses.fields(config), key=lambda option: option.name)
     values = {

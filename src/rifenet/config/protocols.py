@@ -1,4 +1,4 @@
-"""What each evaluation protocol fixes, as far as the configuration has to know it (protocols.md 3)."""
+"""Defaults of the evaluation protocols (protocols.md 3)."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from typing import NamedTuple
 
 
 class ProtocolDefaults(NamedTuple):
-    """The values that a protocol takes where the user names none."""
+    """Values of a protocol for options that the user leaves out."""
 
     seeds: tuple[int, ...]
-    """One run of N episodes for each."""
+    """Each seed is one run of N episodes."""
     image_size: int | None
     """Side of the network's input in pixels; None: the model's own."""
     filters_by_area: bool
-    """Whether `data.min_area` holds; else one pixel of a class is enough."""
+    """True: an image shows a class from `data.min_area` pixels on. False: one pixel is enough."""
     episodes: dict[str, int]
-    """N for the datasets that have another than 1,000."""
+    """N of the datasets for which it is not 1,000."""
 
 
 PROTOCOLS = {
     "pfenet": ProtocolDefaults(seeds=(0, 1, 2, 3, 4), image_size=None, filters_by_area=True, episodes={"coco": 5000}),
     "hsnet": ProtocolDefaults(seeds=(0,), image_size=400, filters_by_area=False, episodes={}),
 }
-"""Name -> what it fixes."""
+"""Defaults by name of the protocol."""
 EPISODES = 1000
 
 
 def default_episodes(protocol: str, dataset: str) -> int:
-    """N of a protocol on a kind of dataset."""
+    """N, the number of episodes of a protocol on a kind of dataset."""
     return PROTOCOLS[protocol].episodes.get(dataset, EPISODES)

@@ -1,4 +1,4 @@
-"""Values from files, checked against the types of a dataclass's fields."""
+"""Checks values from files against the field types of a dataclass."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import types
 import typing
 from typing import Any
 
-LARGEST = 10**9  # of whole numbers in a configuration: above the longest training and the largest picture
+LARGEST = 10**9
+"""Largest whole number in a configuration, above the steps of any training and the size of any picture."""
 _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
 
 
 def checked(cls: type, values: Any, where: str) -> dict[str, Any]:
-    """The entries of `values` as arguments of the dataclass `cls`: lists as tuples, whole numbers as floats where due.
+    """`values` as arguments of the dataclass `cls`; converts lists to tuples, and whole numbers to floats if needed.
 
-    Raises ValueError naming `where` and the field, for a name that `cls` does not have and a value of another type.
+    Raises ValueError, naming `where` and the field, for an unknown name and for a value of another type.
     """
     if not isinstance(values, dict):
         raise ValueError(f"Expected {where} to hold names and values, but got {shown(values)}.")
@@ -57,6 +58,6 @@ def _described(kind: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in a message, at most 60 characters of it."""
+    """A value as text for a message, cut to 60 characters."""
     text = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -15,60 +15,60 @@ PSEUDO_LABELS = ("weak_to_strong", "mutual")
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the pictures are, which fold and shots, and how views are made (method.md 11)."""
+    """The dataset, its fold, the shots, and the random views of training."""
 
     dataset: str = "pascal"
     """Kind of dataset: pascal, coco, fss1000 or custom."""
     root: str = field(default="", metadata=about(free=True))
     """Folder of the dataset."""
     list_file: str = ""
-    """Text file of image ids to use instead of the dataset's own list (pascal: relative to root or absolute); coco: or
-    the json to read; fss1000: the file of class lists."""
+    """File to use instead of the dataset's own list, absolute or relative to root: image ids, one a line; coco: also an
+    annotation json; fss1000: the class lists."""
     folds: str = "interleaved"
-    """coco only, which classes fold i tests: interleaved (i+1, i+5, ...: COCO-20i) or contiguous (20i+1 .. 20i+20)."""
+    """coco only: classes that fold i tests, interleaved (i+1, i+5, ...: COCO-20i) or contiguous (20i+1 .. 20i+20)."""
     fold: int = 0
-    """Fold whose classes are novel."""
+    """Fold whose classes are novel: kept out of training, for the test."""
     shots: int = 1
-    """K: support images an episode."""
+    """K: support images in an episode."""
     image_size: int = 473
     """Side of the square network input in pixels."""
     min_area: int = 2048
-    """A class counts in an image where it covers at least this many pixels of the mask as stored."""
+    """Least area of a class, in pixels of the stored mask, for an image to count as showing it."""
     exclude_novel: bool = True
-    """Training only: leave out every image in which any novel class appears."""
+    """Training only: leave out every image that shows a novel class."""
     unlabeled_source: str = field(default="class", metadata=about(read_with=("train.unlabeled",)))
-    """Where unlabeled images come from: class (images of the episode's class) or any (all base images)."""
+    """Source of unlabeled images: class (images of the episode's class) or any (all base images)."""
     sampling: str = "image"
-    """How a training episode picks its query: image (uniform over image-class pairs), class (class first, uniform) or
-    root (class first, in proportion to the square root of its number of images)."""
+    """How training draws a query. image: uniform over all image-class pairs; class: a class, uniform, then one of its
+    images; root: the same, but a class has the weight of the square root of its number of images."""
     scale_min: float = 0.9
     """Smallest random scale of the training views."""
     scale_max: float = 1.1
     """Largest random scale of the training views."""
     rotate: float = 10.0
-    """Largest rotation of the training views, degrees, applied with probability 0.5."""
+    """Largest rotation of the training views in degrees; half of the views are rotated."""
     blur: float = 0.5
     """Probability of Gaussian blur in the training views."""
     flip: float = 0.5
-    """Probability of a horizontal flip in the training views."""
+    """Probability of a mirror image (left-right) in the training views."""
     holdout: float = 0.1
-    """Share of the base images kept out of training, on which the checkpoint is selected."""
+    """Share of the base images that training leaves out; validation on them selects the checkpoint."""
     seed: int | None = None
-    """Seed of the held-out slice and of the cached views, so that runs of several train.seed share one cache; null:
-    that of train.seed."""
+    """Seed of the held-out images and of the cached views; null: train.seed. Set it to share one cache between runs
+    with different train.seed."""
     workers: int = field(default=0, metadata=about(free=True))
-    """Loader processes."""
-    # The names of runs with a cache stay what they were when the cache was in no name.
+    """Processes that load data; 0: the main process."""
+    # Runs with a cache keep their names from the time when no name mentioned the cache: hence `unnamed`.
     cache_dir: str = field(default="", metadata=about(free=True, whether=True, unnamed="on"))
-    """Folder of the frozen-feature cache; empty: no cache, the backbone runs in every step."""
+    """Folder that caches the frozen backbone's features; empty: no cache, so the backbone runs in every step."""
     cache_views: int = field(default=4, metadata=about(read_with=("data.cache_dir",)))
-    """Cached views an image: the plain one, its mirror image, then weak views (scale, rotate, blur and flip as above);
-    each has a strong partner where the unlabeled branch is on."""
+    """Cached views of an image: the plain image, its mirror image, then weak views (scale, rotate, blur and flip as
+    above). With the unlabeled branch, the cache also holds a strong version of each."""
     cache_strong: bool = field(default=False, metadata=about(read_with=("data.cache_dir",)))
-    """Cache the strong partners without the unlabeled branch too, so that runs with and without it share one cache."""
+    """Cache strong versions even without the unlabeled branch, so that runs with and without it share one cache."""
     own_views: float = 0.0
-    """Share of the training episodes whose supports are all cached views of a photo, then those of the next, as a class
-    is learned with `model.support_views`; 0: one view of each of K photos. Needs `data.cache_dir`."""
+    """Share of training episodes whose supports are several cached views of the same photo, as with
+    model.support_views; the other episodes use one view of each of K photos. Needs data.cache_dir."""
 
     def __post_init__(self) -> None:
         one_of("data.dataset", self.dataset, DATASETS)
@@ -91,65 +91,65 @@ class DataConfig:
         if self.own_views and not (self.cache_dir and self.cache_views > 1 and self.shots > 1):
             raise ValueError(
                 f"Expected data.own_views only with a cache of several views and several shots, but got data.cache_dir "
-                f"{self.cache_dir!r}, data.cache_views {self.cache_views} and data.shots {self.shots}. Set them, or "
-                "data.own_views to 0."
+                f"{self.cache_dir!r}, data.cache_views {self.cache_views} and data.shots {self.shots}. Set these three "
+                "options, or set data.own_views to 0."
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The recipe (method.md 10-11). All rates are the true ones."""
+    """The training recipe. The optimiser uses the learning rates exactly as given."""
 
     out: str = field(default="runs/rifenet", metadata=about(free=True))
-    """Run folder; the same command resumes from what it finds there."""
+    """Run folder; the same command resumes the run that it finds there."""
     steps: int = 1000
     """Optimiser steps."""
     batch_size: int = 4
-    """Total episodes a step, over all ranks."""
+    """Episodes in a step, over all ranks together."""
     seed: int = 0
     """Seed of episodes, views, initial weights and dropout."""
     start: str = ""
-    """Model whose trained weights the first step starts from: default (the bundled one), a run folder, a .safetensors
-    file or hf:owner/name; its weights must fit the model section. Empty: random weights."""
+    """Model whose weights training starts from: default (the bundled model), a run folder, a .safetensors file or
+    hf:owner/name; its weights must fit the model section. Empty: random weights."""
     optimizer: str = "paper"
     """paper (SGD, with AdamW for the transformer) or adamw (one AdamW with warm-up and cosine decay)."""
     lr: float = 0.075
-    """SGD's rate (paper), or AdamW's rate (adamw)."""
+    """Learning rate of SGD (paper) or of AdamW (adamw)."""
     momentum: float = 0.9
-    """SGD's momentum."""
+    """Momentum of SGD."""
     weight_decay: float = 1e-4
-    """SGD's weight decay; AdamW uses transformer_weight_decay."""
+    """Weight decay of SGD; AdamW uses transformer_weight_decay."""
     poly_power: float = 0.9
-    """Power of SGD's polynomial decay."""
+    """Power of the polynomial decay of SGD's learning rate."""
     transformer_lr: float = 1e-4
-    """AdamW's constant rate for the transformer (paper)."""
+    """Constant learning rate of AdamW for the transformer (paper only)."""
     transformer_weight_decay: float = 1e-2
-    """AdamW's weight decay; biases have none."""
+    """Weight decay of AdamW; biases have none."""
     warmup: int = 0
     """Steps of linear warm-up (adamw only)."""
     clip: float = 1.0
-    """Largest gradient norm."""
+    """Largest gradient norm; larger gradients are scaled down to it."""
     unlabeled: int = 2
-    """U: unlabeled images an episode; 0 switches the unlabeled branch off."""
+    """U: unlabeled images in an episode; 0 switches the unlabeled branch off."""
     beta: float = field(default=0.5, metadata=about(read_with=("train.unlabeled",)))
     """Weight of the self-supervised loss."""
     w_aux: float = field(default=1.0, metadata=about(read_with=("model.aux",)))
     """Weight of the auxiliary support loss."""
     crossed: float = 0.0
-    """Evidence head only: share of the queries that are also segmented for another episode's class, which they may not
-    show; it learns to find nothing. At least one of a batch of two and more, on every rank."""
+    """Evidence head only: share of queries that are also segmented for another episode's class, to teach the head to
+    find nothing where a class is absent. Above 0, at least one query of each step and rank."""
     mixed_shots: bool = False
-    """Each step's episodes have 1 to `data.shots` supports, drawn by the step; a class with too few images repeats
-    some. Validation has one."""
+    """Draw the number of supports anew in each step, from 1 to data.shots; a class with too few images repeats some.
+    Validation uses one support."""
     average: float = 0.0
-    """Decay of a running average of the trained weights, which is what is validated and kept; 0: the weights
-    themselves. In the first steps the average follows faster."""
+    """Decay of a running average of the weights, which validation uses and the run saves; 0: no average. In the first
+    steps the average follows faster."""
     pseudo_labels: str = field(default="weak_to_strong", metadata=about(read_with=("train.unlabeled",)))
-    """weak_to_strong, or mutual: the mean of both directions."""
+    """Direction of the pseudo-labels: weak_to_strong, or mutual (the mean of both directions)."""
     hard_labels: bool = field(default=False, metadata=about(read_with=("train.unlabeled",)))
-    """Take the more probable label as the pseudo-label instead of its probability."""
+    """Use the more probable label as the pseudo-label, instead of the probability."""
     confidence: float = field(default=0.0, metadata=about(read_with=("train.unlabeled",)))
-    """Ignore pseudo-label positions whose larger probability is below this; 0 keeps all."""
+    """Ignore pseudo-labels less probable than this; 0 keeps all."""
     log_every: int = field(default=10, metadata=about(free=True))
     """Steps between two lines of metrics.jsonl."""
     validate_every: int = 250
@@ -161,18 +161,18 @@ class TrainConfig:
     device: str = field(default="auto", metadata=about(free=True))
     """auto, cpu, cuda or mps."""
     devices: int = field(default=1, metadata=about(free=True))
-    """Processes or devices on this machine; the count of torchrun or Slurm goes first."""
+    """Devices on this machine (on a CPU: processes); torchrun or Slurm overrides it."""
     precision: str = "auto"
-    """auto (bfloat16 where the device gains by it), 32-true or bf16-mixed."""
+    """auto (bf16-mixed on CUDA devices with native bfloat16, else 32-true), 32-true or bf16-mixed."""
     threads: int = field(default=0, metadata=about(free=True))
-    """CPU threads a process; 0 leaves torch's choice."""
+    """CPU threads of each process; 0: torch decides."""
     checkpoint_activations: bool = field(default=False, metadata=about(free=True))
-    """Keep less for the backward pass of the feature activation and compute it again there: less memory, more time."""
+    """Recompute the feature activation in the backward pass instead of storing it: less memory, more time."""
     compile: bool = field(default=False, metadata=about(free=True))
-    """Compile the feature activation, the residual block and the head (`torch.compile`; on a CPU it takes a C++
-    compiler). The first steps take minutes."""
+    """Compile the feature activation, the residual block and the head with torch.compile; the first steps then take
+    minutes. On a CPU, this needs a C++ compiler."""
     tensorboard: bool = field(default=False, metadata=about(free=True))
-    """Write TensorBoard curves beside the JSON lines (extra: tensorboard)."""
+    """Also write TensorBoard curves; needs the extra tensorboard."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -192,7 +192,8 @@ class TrainConfig:
         one_of("train.optimizer", self.optimizer, ("paper", "adamw"))
         if self.warmup and self.optimizer == "paper":
             raise ValueError(
-                "Expected train.warmup only with train.optimizer adamw: the paper's recipe has none. Leave it out."
+                "Expected train.warmup only with train.optimizer adamw, but the optimizer is paper. Leave train.warmup "
+                "out, or choose adamw."
             )
         expect(0 <= self.crossed <= 1, "train.crossed", self.crossed, "a share in [0,1]")
         expect(0 <= self.average < 1, "train.average", self.average, "in [0,1)")
@@ -206,28 +207,29 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """How novel classes are scored (protocols.md 3-4)."""
+    """How novel classes are scored."""
 
     protocol: str = "pfenet"
-    """pfenet (the paper's family) or hsnet (input squashed, no area filter, scored at network size)."""
+    """pfenet (as in the paper) or hsnet (photos stretched to a square, no area filter, scored at network size)."""
     episodes: int | None = None
-    """N: episodes scored, exactly; null: the protocol's own, 1000, and 5000 for pfenet on coco."""
+    """N: exact number of episodes; null: 1000, or 5000 for pfenet on coco."""
     seeds: tuple[int, ...] = ()
-    """One run of N episodes for each seed; empty: the protocol's own, 0 to 4 (pfenet) or 0 (hsnet)."""
+    """Each seed is one run of N episodes; empty: 0 to 4 (pfenet) or 0 (hsnet)."""
     image_size: int | None = None
-    """Side of the square network input in pixels; null: the protocol's own, 400 (hsnet) or data.image_size (pfenet)."""
+    """Side of the square network input in pixels; null: data.image_size (pfenet) or 400 (hsnet)."""
     original_size: bool = False
-    """hsnet: score at the original image size instead of the network's; pfenet always does."""
+    """hsnet only: score at the original image size, as pfenet always does, instead of the network's size."""
     vote: bool = False
-    """hsnet, more than one shot: segment with each shot alone and let the masks vote, instead of one pass over all."""
+    """hsnet with several shots: segment with each shot alone and let the masks vote, instead of using all shots at
+    once."""
     unlabeled: int = 0
-    """U: photos of an episode's class without their masks, from which it is learned besides (semi-supervised)."""
+    """U: further photos of the episode's class, without masks, from which the model also learns (semi-supervised)."""
     batch_size: int = field(default=1, metadata=about(free=True))
-    """Episodes loaded together; changes no digit."""
+    """Episodes loaded together; does not change the scores."""
     workers: int = field(default=0, metadata=about(free=True))
-    """Loader processes; changes no digit."""
+    """Processes that load data (0: the main process); does not change the scores."""
     absent_as_zero: bool = False
-    """Count a class without episodes as 0, as the published codes do, instead of leaving it out."""
+    """Count a class without episodes as 0, as published code does, instead of leaving it out."""
 
     def __post_init__(self) -> None:
         one_of("eval.protocol", self.protocol, tuple(PROTOCOLS))

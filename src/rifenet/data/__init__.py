@@ -1,1 +1,1 @@
-"""Datasets, folds, episodes and image transforms. Importing this package imports no torch (`episodes` does)."""
+"""Datasets, folds, episodes and image transforms. Only `episodes` imports torch."""

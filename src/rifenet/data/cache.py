@@ -1,4 +1,4 @@
-"""The user's cache folder: scans of datasets, and masks that were drawn from annotations."""
+"""The user's cache folder: scans of datasets, and masks drawn from annotations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rifenet.files import write_text
 
 
 def cache_folder() -> Path:
-    """RIFENET_CACHE, else XDG_CACHE_HOME, else ~/.cache; below it, `rifenet`."""
+    """The folder `rifenet` in $RIFENET_CACHE, else in $XDG_CACHE_HOME, else in ~/.cache."""
     folder = os.environ.get("RIFENET_CACHE") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if folder.startswith("~"):  # a user without a home folder, as in some containers
         folder = tempfile.gettempdir()
@@ -21,7 +21,7 @@ def cache_folder() -> Path:
 
 
 def read_scans(path: Path, fingerprint: str) -> list[Any] | None:
-    """The scans in `path`; None unless they were made of files with this `fingerprint`."""
+    """The scans stored in `path`; None without a readable file or if its fingerprint is not `fingerprint`."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         return stored["scans"] if stored["fingerprint"] == fingerprint else None
@@ -30,6 +30,6 @@ def read_scans(path: Path, fingerprint: str) -> list[Any] | None:
 
 
 def write_scans(path: Path, fingerprint: str, scans: list[Any]) -> None:
-    """Keeps `scans` for the next start, where that is possible."""
-    with suppress(OSError):  # a read-only or full disk costs the next start its speed, nothing else
+    """Stores `scans` for the next start; does nothing on a read-only or full disk."""
+    with suppress(OSError):  # without the file, the next start scans again
         write_text(path, json.dumps({"fingerprint": fingerprint, "scans": scans}))

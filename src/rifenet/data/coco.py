@@ -1,10 +1,10 @@
-"""COCO-style annotations as mask files: every picture of a json is drawn once, as a PNG in the cache folder.
+"""COCO-style annotations as mask files: draws the mask of every picture of a json once, as a PNG in the cache folder.
 
-Decisions: a picture with an annotation that cannot be drawn is left out and named, because its mask would be wrong
-without a sign of it. Mask values are places in a palette of the picture's own classes, so that any number of categories
-fits into a byte. A class that is there only as a crowd, or wholly covered, is in the palette too: it counts as shown
-over 0 pixels, and `exclude_novel` leaves its pictures out. The json is parsed once. Masks are kept under its path, size
-and time and carry its time, so that for the caches of scans and features they are the same files when drawn again.
+A picture with a broken annotation is left out and named: without the annotation its mask would be wrong. Mask values
+1, 2, ... stand for the picture's own classes, its palette, so a byte is enough for any number of categories. The
+palette includes classes shown only as a crowd or fully covered. They have 0 pixels, and `exclude_novel` leaves these
+pictures out, too. The cache finds masks by the json's path, size and modification time. The PNGs get the json's
+modification time, so masks that are drawn again still match the caches of scans and features.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from rifenet.formats.outlines import draw_mask
 
 FORMAT = 1
 _MOST_PIXELS = 2**28
-_MOST_CLASSES = 253  # of one picture: 0 and 255 have meanings of their own, and 254 has one in the feature cache
+_MOST_CLASSES = 253  # of a picture: 0, 255 and (in the feature cache) 254 have other meanings
 
 
 class Picture(NamedTuple):
-    """One picture of a json. `palette`: ids of its classes, for which its mask holds 1, 2, ..."""
+    """One picture of a json. Mask value i stands for class id `palette[i - 1]`."""
 
     image_id: int
     file_name: str
@@ -47,7 +47,7 @@ class Picture(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """A picture to draw: its size in pixels, the mask value of each category that it shows, and its annotations."""
+    """A mask to draw: its picture, size in pixels, mask values by category id, and annotations."""
 
     picture: Picture
     height: int
@@ -58,7 +58,7 @@ class _Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Annotations:
-    """What a json holds, drawn. Class id i is `class_names[i - 1]`: the categories in the order of their own ids."""
+    """A json's pictures with their drawn masks. Class id i is `class_names[i - 1]`, in the order of category ids."""
 
     path: Path
     class_names: tuple[str, ...]
@@ -68,12 +68,12 @@ class Annotations:
     folder: Path
 
     def mask_path(self, picture: Picture) -> Path:
-        """The picture's mask: 0 background, a place in its palette, 255 ignored."""
+        """File of the picture's mask: 0 background, i the i-th class of its palette, 255 ignored."""
         return self.folder / f"{picture.name}.png"
 
 
 def open_annotations(path: Path, *, progress: bool = True) -> Annotations:
-    """What the json at `path` holds; draws the masks that are not drawn yet.
+    """Reads the json at `path` and draws the masks that the cache lacks.
 
     Raises FileNotFoundError, ValueError for a file that is no COCO json, and OSError where masks cannot be written.
     """
@@ -86,18 +86,18 @@ def open_annotations(path: Path, *, progress: bool = True) -> Annotations:
     folder = cache_folder() / f"masks-{hashlib.sha256(key).hexdigest()[:24]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):  # of ranks that start together, one draws
+        with FileLock(folder / "lock"):  # if ranks start together, only one draws
             return _stored(path, folder) or _draw_all(path, folder, stat.st_mtime_ns, progress)
     except OSError as error:
         raise OSError(
-            f"Expected to keep the masks of {path} in {folder}, but got: {error}. Set RIFENET_CACHE to another folder."
+            f"Expected to write the masks of {path} to {folder}, but got: {error}. Set RIFENET_CACHE to another folder."
         ) from error
 
 
 def annotated_entries(
     annotations: Sequence[Annotations], root: Path, list_file: str
 ) -> tuple[list[Entry], list[tuple[str, str]]]:
-    """Entries of the pictures that the files (and the list, where one is given) name, and what is left out."""
+    """Entries of all pictures, or of those in `list_file`, and (file, reason) of each picture left out."""
     entries: dict[str, Entry] = {}
     bad: list[tuple[str, str]] = []
     for source in annotations:
@@ -121,7 +121,7 @@ def annotated_entries(
 
 
 def _stored(path: Path, folder: Path) -> Annotations | None:
-    """What was drawn before; None where that is not all there."""
+    """The annotations drawn before; None if the manifest or a mask is missing."""
     try:
         stored = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         pictures = tuple(Picture(image_id, file, tuple(palette)) for image_id, file, palette in stored["pictures"])
@@ -135,14 +135,14 @@ def _stored(path: Path, folder: Path) -> Annotations | None:
 
 def _draw_all(path: Path, folder: Path, time_ns: int, progress: bool) -> Annotations:
     with needs("rifenet[coco]"):
-        import pycocotools.mask  # noqa: F401  (drawing needs it; a large file takes a minute to read before)
+        import pycocotools.mask  # noqa: F401  (drawing needs it: fail before the minute that a large json takes)
     content = _read(path)
     categories = _categories(path, content["categories"])
     jobs, bad = _jobs(path, content, list(categories))
 
     def draw(job: _Job) -> str:
         out = folder / f"{job.picture.name}.png"
-        if out.is_file():  # from a run that was stopped
+        if out.is_file():  # drawn by a run that was stopped
             return ""
         try:
             mask = Image.fromarray(draw_mask(job.annotations, job.height, job.width, job.values))
@@ -169,18 +169,20 @@ def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
         with path.open(encoding="utf-8-sig") as file:
             content = json.load(file, object_hook=_packed)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"Expected COCO annotations, but {path} is no JSON: {error}.") from error
+        raise ValueError(f"Expected COCO annotations, but {path} is not JSON: {error}.") from error
     for name in ("images", "annotations", "categories"):
         rows = content.get(name) if isinstance(content, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ValueError(f"Expected the lists images, annotations and categories in {path}, but {name} is none.")
+            raise ValueError(
+                f"Expected the lists images, annotations and categories in {path}, but {name} is no list of objects."
+            )
     return content
 
 
 def _packed(row: dict[str, Any]) -> dict[str, Any]:
-    """Polygons as packed numbers while the file is read: as Python's own, COCO's take gigabytes."""
+    """Packs polygons into arrays while the json is parsed: as Python floats, COCO's polygons take gigabytes."""
     if isinstance(polygons := row.get("segmentation"), list):
-        with suppress(TypeError):  # what is no polygon is named when it is drawn
+        with suppress(TypeError):  # drawing will report a broken polygon
             row["segmentation"] = [array("d", polygon) for polygon in polygons]
     return row
 
@@ -191,7 +193,7 @@ def _categories(path: Path, rows: list[dict[str, Any]]) -> dict[int, str]:
     proper = all(type(key) is int and isinstance(name, str) and name.strip() for key, name in named.items())
     if not rows or not proper or len(set(named.values())) < len(rows):
         raise ValueError(
-            f"Expected categories in {path}, each with a number (id) and a name of its own, but got {str(rows)[:200]}."
+            f"Expected categories in {path}, each with its own number (id) and name, but got {str(rows)[:200]}."
         )
     return {key: name.strip() for key, name in sorted(named.items())}
 
@@ -199,7 +201,7 @@ def _categories(path: Path, rows: list[dict[str, Any]]) -> dict[int, str]:
 def _jobs(
     path: Path, content: dict[str, list[dict[str, Any]]], categories: list[int]
 ) -> tuple[list[_Job], list[tuple[str, str]]]:
-    """All pictures that can be drawn, in the file's order, and (file, reason) of the others."""
+    """All pictures that can be drawn, in the json's order, and (file, reason) of the others."""
     class_ids = {category: class_id for class_id, category in enumerate(categories, start=1)}
     drawn_on: dict[Any, list[dict[str, Any]]] = {
         row["id"]: [] for row in content["images"] if type(row.get("id")) is int
@@ -222,7 +224,7 @@ def _jobs(
             palette = sorted(class_id for category, class_id in class_ids.items() if category in category_ids)
             picture = Picture(row["id"], row["file_name"], tuple(palette))
             if names & {picture.name, picture.image_id}:
-                fault = f"Expected each file name and id once in {path.name}, but this one is there before."
+                fault = f"Expected each file name and id once in {path.name}, but an earlier image has the same."
             elif len(palette) > _MOST_CLASSES:
                 fault = f"Expected at most {_MOST_CLASSES} classes in one picture, but got {len(palette)}."
         if fault:
@@ -235,7 +237,7 @@ def _jobs(
 
 
 def _fault(row: dict[str, Any]) -> str:
-    """Why a row of `images` cannot be used; empty where it can."""
+    """Why a row of `images` is unusable; empty for a usable row."""
     file: Any = row.get("file_name")
     numbers: list[Any] = [row.get(key) for key in ("id", "height", "width")]
     if not isinstance(file, str) or not PurePosixPath(file).stem or "\0" in file:

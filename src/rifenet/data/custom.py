@@ -1,4 +1,4 @@
-"""A custom folder: images with index masks and `classes.txt`, or with a COCO json (interface.md "A custom dataset")."""
+"""A custom dataset: images with index masks and `classes.txt`, or images with a COCO json (docs/data.md)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rifenet.formats.pictures import PHOTO_SUFFIXES
 
 
 def open_custom(root: Path, list_file: str, progress: bool) -> ImageIndex:
-    """Index of the folder, from `annotations.json` where it has one. Raises FileNotFoundError or ValueError."""
+    """Index of the folder; reads `annotations.json` if there is one. Raises FileNotFoundError or ValueError."""
     opened = _open_annotated if (root / "annotations.json").is_file() else _open_masks
     return opened(root, list_file, progress)
 
@@ -23,8 +23,8 @@ def _open_masks(root: Path, list_file: str, progress: bool) -> ImageIndex:
     for needed in ("images", "masks"):
         if not (root / needed).is_dir():
             raise FileNotFoundError(
-                f"Expected the folder {root / needed}. A custom dataset has images/, masks/ and classes.txt, or images/"
-                " and annotations.json."
+                f"Expected the folder {root / needed}, but there is none. A custom dataset has images/, masks/ and"
+                " classes.txt, or images/ and annotations.json."
             )
     class_names = _read_classes(root / "classes.txt")
     folds = _read_folds(root / "folds.yaml", class_names)
@@ -33,13 +33,15 @@ def _open_masks(root: Path, list_file: str, progress: bool) -> ImageIndex:
     for path in sorted((root / "images").iterdir()):
         if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith("."):
             if path.stem in images:
-                bad.append((path.name, f"Expected one image of each name, but {images[path.stem].name} has it too."))
+                bad.append((path.name, f"Expected one image of each name, but {images[path.stem].name} has the same."))
             images.setdefault(path.stem, path)
     masks = {path.stem: path for path in sorted((root / "masks").iterdir()) if path.suffix.lower() == ".png"}
     names = read_list(list_path(root, list_file)) if list_file else list(images)
     if not list_file:
         bad += [
-            (masks[name].name, "Expected an image of the same name in images/.") for name in masks if name not in images
+            (masks[name].name, "Expected an image of the same name in images/, but there is none.")
+            for name in masks
+            if name not in images
         ]
     entries = [
         Entry(name, images.get(name, root / "images" / f"{name}.jpg"), masks.get(name, root / "masks" / f"{name}.png"))
@@ -63,7 +65,7 @@ def _open_annotated(root: Path, list_file: str, progress: bool) -> ImageIndex:
     if (root / "masks").is_dir():
         raise ValueError(f"Expected masks/ or annotations.json in {root}, but it has both. Move one away.")
     if not (root / "images").is_dir():
-        raise FileNotFoundError(f"Expected the folder {root / 'images'} beside annotations.json.")
+        raise FileNotFoundError(f"Expected the folder {root / 'images'} beside annotations.json, but there is none.")
     annotations = open_annotations(path, progress=progress)
     entries, bad = annotated_entries([annotations], root, list_file)
     if not list_file:
@@ -99,7 +101,7 @@ def _read_classes(path: Path) -> tuple[str, ...]:
 
 
 def _read_folds(path: Path, class_names: Sequence[str]) -> Folds:
-    """Folds that the user wrote as `{0: [names], 1: [names]}`; without the file, 4 contiguous ones."""
+    """Folds of the user's file, `{0: [names], 1: [names]}`; 4 contiguous folds if there is no file."""
     if not path.is_file():
         return contiguous_folds(len(class_names))
     with needs("rifenet[train]"):
@@ -112,7 +114,7 @@ def _read_folds(path: Path, class_names: Sequence[str]) -> Folds:
         written = None
     numbered = isinstance(written, dict) and written and set(written) == set(range(len(written)))
     if not numbered or not all(isinstance(names, list) for names in written.values()):
-        raise ValueError(f"Expected {path} to read like {{0: [names], 1: [names]}}, but it reads {text!r}.")
+        raise ValueError(f"Expected {path} to look like {{0: [names], 1: [names]}}, but it holds {text!r}.")
     folds = [written[fold] for fold in range(len(written))]
     listed = [str(name) for fold in folds for name in fold]
     unknown = sorted(set(listed) - set(class_names))

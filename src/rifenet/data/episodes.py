@@ -1,7 +1,7 @@
-"""Episodes as the arrays that the network gets, for training and for evaluation (protocols.md 2, method.md 11).
+"""Loads episodes as arrays for the network, in training and in evaluation.
 
 Masks become binary here: the episode's class 1, every other class 0, ignored pixels and padding 255. With
-`exclude_novel` off, a novel class in a training image is therefore background, as in the published codes.
+`exclude_novel` off, a novel class in a training image is therefore background, as in published code.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _KEPT_AS_LISTS = ("placement", "query_mask_original", "unlabeled_images", "unlab
 
 
 def load_pair(index: ImageIndex, image: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Photo [H, W, 3] and index mask [H, W] of one record, in the numbers of its `value`.
+    """Photo [H, W, 3] and index mask [H, W] of one record; `ImageRecord.value` gives the mask value of a class.
 
     Raises ValueError or FileNotFoundError naming the file.
     """
@@ -55,14 +55,15 @@ def load_pair(index: ImageIndex, image: int) -> tuple[NDArray[np.uint8], NDArray
     photo, mask = load_image(record.image_path), record.mask()
     if photo.shape[:2] != (record.height, record.width) or mask.shape != (record.height, record.width):
         raise ValueError(
-            f"Expected {record.image_path} and its mask as they were indexed, but a size changed. Start again."
+            f"Expected {record.image_path} and its mask as they were indexed, but a size changed. Run the command"
+            " again."
         )
     return photo, mask
 
 
 @dataclass(frozen=True)
 class Views:
-    """How the images of one training episode are varied; `key` seeds them (method.md 11)."""
+    """Random views of the images of one training episode; `key` is their seed."""
 
     config: DataConfig
     key: tuple[int, ...]
@@ -70,7 +71,7 @@ class Views:
     def weak(
         self, photo: NDArray[np.uint8], mask: NDArray[np.uint8] | None, image: int, keep: Collection[int] = ()
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
-        """Weak view of the episode's `image`-th picture."""
+        """Weak view of the episode's `image`-th photo; returns and `keep` as for `weak_view`."""
         config = self.config
         return weak_view(
             photo,
@@ -94,15 +95,18 @@ def load_episode(
     squashed: bool = False,
     other_class: int | None = None,
 ) -> dict[str, Any]:
-    """The arrays of one episode, as the network takes them (S = size).
+    """The arrays of one episode for the network (S = size).
 
-    query_images float32 [3,S,S] in [0,1], query_masks uint8 [S,S] (0, 1, 255), query_valid bool [S,S]; support_images
-    [K,3,S,S], support_masks [K,S,S], support_valid [K,S,S]; class_id. Without `views` (evaluation): resized and padded,
-    or `squashed` to the square, and also placement, query_mask_original, the binary mask at its own size, and
-    unlabeled_images [U,3,S,S] and unlabeled_valid [U,S,S] where there are unlabeled images. With
-    `views` (training): varied, and where there are unlabeled images also unlabeled_weak and unlabeled_strong
-    [U,3,S,S], two views of one geometry, and unlabeled_valid [U,S,S]; with `other_class` also crossed_masks [S,S], the
-    query's mask of that class.
+    Always: class_id; query_images float32 [3,S,S] in [0,1], query_masks uint8 [S,S] (0, 1, 255) and query_valid bool
+    [S,S]; support_images [K,3,S,S], support_masks [K,S,S] and support_valid [K,S,S].
+
+    In evaluation (no `views`), images are resized and padded, or with `squashed` stretched to the square. This adds
+    placement and query_mask_original, the binary mask at its original size. An episode with unlabeled images also has
+    unlabeled_images [U,3,S,S] and unlabeled_valid [U,S,S].
+
+    In training (with `views`), images are random views. An episode with unlabeled images also has unlabeled_weak and
+    unlabeled_strong [U,3,S,S], two views with the same geometry, and unlabeled_valid [U,S,S]. `other_class` adds
+    crossed_masks [S,S], the query's mask of that class.
     """
     loaded = []
     arrays: dict[str, Any] = {"class_id": episode.class_id}
@@ -129,7 +133,7 @@ def load_episode(
 
 
 def _load_plain(index: ImageIndex, episode: Episode, size: int) -> dict[str, NDArray[Any]]:
-    """The unlabeled images as they are, and nothing of their masks."""
+    """The unlabeled images, resized and padded; their masks are not read."""
     photos = (load_image(index.records[image].image_path) for image in episode.unlabeled)
     pixels, valid, _ = zip(*(resize_and_pad(photo, size) for photo in photos), strict=True)
     return {"unlabeled_images": np.stack(pixels), "unlabeled_valid": np.stack(valid)}
@@ -146,9 +150,9 @@ def _load_unlabeled(index: ImageIndex, episode: Episode, views: Views) -> dict[s
 
 
 class TrainingEpisodes(Dataset[dict[str, Any]]):
-    """Item j is training episode `start + j`, whatever worker loads it; its views are seeded by (seed, start + j).
+    """Item j is training episode `start + j`. (seed, start + j) seeds its views, whichever worker loads it.
 
-    Its crossed_masks are for the class of the episode that follows.
+    Its crossed_masks show the class of the next episode.
     """
 
     def __init__(self, pool: EpisodePool, config: DataConfig, *, seed: int, episodes: int, start: int = 0) -> None:
@@ -169,7 +173,7 @@ class TrainingEpisodes(Dataset[dict[str, Any]]):
 
 
 class EvaluationEpisodes(Dataset[dict[str, Any]]):
-    """Item i is episode i of a list, resized and padded or squashed; batch it with `collate_evaluation`."""
+    """Item i is episode i of a list, resized and padded or squashed; `collate_evaluation` makes batches."""
 
     def __init__(self, index: ImageIndex, episodes: Sequence[Episode], size: int, squashed: bool = False) -> None:
         self.index, self.episodes, self.size, self.squashed = index, episodes, size, squashed
@@ -182,7 +186,7 @@ class EvaluationEpisodes(Dataset[dict[str, Any]]):
 
 
 def collate_evaluation(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """default_collate, but placement, query_mask_original and what is unlabeled stay lists: their sizes differ."""
+    """Like default_collate, but keeps lists where sizes differ: placement, query_mask_original, unlabeled arrays."""
     batch: dict[str, Any] = default_collate(
         [{key: value for key, value in item.items() if key not in _KEPT_AS_LISTS} for item in items]
     )

@@ -1,6 +1,6 @@
-"""Class tables and folds (protocols.md 1): which classes are novel (test only) and which are base (training only).
+"""Class names and folds: a fold splits the classes into novel (test only) and base (training only).
 
-Class ids start at 1, as in the masks; 0 is background and 255 is ignored. A fold is the tuple of its novel class ids.
+Class ids start at 1, as in the masks; 0 is background and 255 is ignored. `Folds` lists each fold's novel class ids.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ VOC_CLASSES: tuple[str, ...] = (
 
 
 def contiguous_folds(n_classes: int, k: int = 4) -> Folds:
-    """Splits class ids 1..n_classes, in order, into k folds whose sizes differ by at most one."""
+    """Splits class ids 1..n_classes, in order, into k folds with sizes that differ by at most one."""
     if n_classes < 1 or k < 1:
         raise ValueError(f"Expected at least one class and one fold, but got {n_classes} classes and {k} folds.")
     k = min(k, n_classes)
@@ -44,7 +44,7 @@ def contiguous_folds(n_classes: int, k: int = 4) -> Folds:
 
 
 def interleaved_folds(n_classes: int, k: int = 4) -> Folds:
-    """Deals class ids 1..n_classes to k folds in turn: fold i has i+1, i+1+k, ... (COCO-20i in the field's order)."""
+    """Deals class ids 1..n_classes to k folds in turn: fold i has i+1, i+1+k, ... (the usual COCO-20i)."""
     if n_classes < 1 or k < 1:
         raise ValueError(f"Expected at least one class and one fold, but got {n_classes} classes and {k} folds.")
     return tuple(tuple(range(fold + 1, n_classes + 1, k)) for fold in range(min(k, n_classes)))
@@ -54,7 +54,7 @@ PASCAL_FOLDS: Folds = contiguous_folds(len(VOC_CLASSES))
 
 
 def novel_classes(fold: int, folds: Sequence[tuple[int, ...]] = PASCAL_FOLDS) -> tuple[int, ...]:
-    """Novel class ids of `fold`. Raises ValueError where there is no such fold."""
+    """Novel class ids of `fold`. Raises ValueError for an unknown fold."""
     if not 0 <= fold < len(folds):
         raise ValueError(f"Expected a fold between 0 and {len(folds) - 1}, but got {fold}.")
     return folds[fold]
@@ -63,6 +63,6 @@ def novel_classes(fold: int, folds: Sequence[tuple[int, ...]] = PASCAL_FOLDS) ->
 def base_classes(
     fold: int, folds: Sequence[tuple[int, ...]] = PASCAL_FOLDS, n_classes: int = len(VOC_CLASSES)
 ) -> tuple[int, ...]:
-    """Base class ids of `fold`: all of 1..n_classes that are not novel, whether or not another fold holds them."""
+    """Base class ids of `fold`: all of 1..n_classes except its novel ones, including classes of no fold."""
     novel = novel_classes(fold, folds)
     return tuple(class_id for class_id in range(1, n_classes + 1) if class_id not in novel)

@@ -1,6 +1,6 @@
-"""FSS-1000: one folder a class with `N.jpg` and its mask `N.png`, and lists that part the classes (protocols.md 1).
+"""FSS-1000: a folder per class with photos `N.jpg` and masks `N.png`, and three lists of classes (docs/data.md).
 
-The lists are one text file, so that the published ones can be put in as they are:
+One text file holds the lists; the published lists fit in unchanged:
 
     [train]
     ab_wheel
@@ -10,8 +10,8 @@ The lists are one text file, so that the published ones can be put in as they ar
     [test]
     ...
 
-Class ids count through the three lists. Fold 0 tests the classes of [test], fold 1 those of [val]; only those of
-[train] are trained on.
+Class ids count on through the three lists. Fold 0 tests the classes of [test], fold 1 the classes of [val]. Training
+uses the classes of [train] only.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def open_fss1000(root: Path, list_file: str, part: str, progress: bool) -> Image
 def _read_lists(path: Path) -> dict[str, list[str]]:
     if not path.is_file():
         raise FileNotFoundError(
-            f"Expected the class lists at {path}, but there is no such file. Write [train], [val] and [test] with the"
-            " class names of each below, one a line."
+            f"Expected the class lists at {path}, but there is no such file. Write the lines [train], [val] and [test],"
+            " each followed by its class names, one a line."
         )
     lists: dict[str, list[str]] = {part: [] for part in _PARTS}
     part = ""
@@ -73,10 +73,10 @@ def _read_lists(path: Path) -> dict[str, list[str]]:
         elif part in lists:
             lists[part].append(line)
         if part not in lists:
-            raise ValueError(f"Expected [train], [val] and [test] with class names below in {path}, but got {line!r}.")
+            raise ValueError(f"Expected class names below [train], [val] or [test] in {path}, but got {line!r}.")
     names = [name for listed in lists.values() for name in listed]
     if not lists["train"] or not lists["test"]:
         raise ValueError(f"Expected classes below [train] and [test] in {path}, but one of them has none.")
     if repeated := [name for name, times in Counter(names).items() if times > 1]:
-        raise ValueError(f"Expected each class in one list of {path}, but {', '.join(repeated)} is there again.")
+        raise ValueError(f"Expected each class once in the lists of {path}, but they repeat {', '.join(repeated)}.")
     return lists

@@ -12,7 +12,7 @@ _PAIR = re.compile(r"(\S+)__(\d+)")
 
 
 def list_path(root: Path, list_file: str) -> Path:
-    """The list called `list_file`: absolute, below `root`, or by its name in VOC's folder of lists.
+    """Path of `list_file`: an absolute path, a path below `root`, or a name in VOC's `ImageSets/Segmentation/`.
 
     Raises FileNotFoundError.
     """
@@ -24,19 +24,19 @@ def list_path(root: Path, list_file: str) -> Path:
 
 
 def read_pairs(path: Path) -> dict[tuple[str, int], None]:
-    """(image name, class id) of a list of pairs, in its order: lines `NAME__CLASS`, as `2007_000033__01`.
+    """(image name, class id) of each line `NAME__CLASS`, such as `2007_000033__01`, in the list's order.
 
-    Empty where the list names images only. Raises ValueError where it does both.
+    Empty for a list of images. Raises ValueError for a list that mixes images and pairs.
     """
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     found = [_PAIR.fullmatch(line) for line in lines]
     if any(found) and not all(found):
-        raise ValueError(f"Expected {path} to name images or pairs (NAME__CLASS), but it does both.")
+        raise ValueError(f"Expected {path} to name images or pairs (NAME__CLASS), but it mixes both.")
     return {(pair[1], int(pair[2])): None for pair in found if pair}
 
 
 def read_list(path: Path) -> list[str]:
-    """Image names of a list, one a line; also `JPEGImages/ID.jpg SegmentationClassAug/ID.png`, as published."""
+    """Image names of a list, one a line, or as published: `JPEGImages/ID.jpg SegmentationClassAug/ID.png`."""
     lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
     paths = (Path(line.split()[0] if "/" in line else line) for line in lines if line)
     names = [path.stem if path.suffix.lower() in PHOTO_SUFFIXES else path.name for path in paths]

@@ -1,8 +1,8 @@
-"""A dataset scanned once: which images there are, and which classes each shows over how many pixels (protocols.md 1).
+"""Scans a dataset once: its images, and the area in pixels of each class in each image.
 
-Decisions: a file that cannot be used is named and left out, never fatal. A truncated photo is found without decoding,
-by its end marker (only a file that lacks one is decoded to be sure). The cache is JSON, keyed by the path, size and
-modification time of every file, so it cannot be stale; where it cannot be written the scan just runs again.
+An unusable file is named and left out; it does not stop the scan. A complete photo has an end marker, so the scan
+decodes only photos without one. The cache is JSON. A fingerprint of the path, size and modification time of every file
+keeps it from being stale. If the cache cannot be written, the next start scans again.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rifenet import IGNORE
 from rifenet.config import MissingExtra, needs
 from rifenet.data.cache import cache_folder, read_scans, write_scans
 from rifenet.data.folds import Folds, base_classes, novel_classes
-from rifenet.formats.pictures import IGNORE, load_image, load_mask
+from rifenet.formats.pictures import load_image, load_mask
 
 CACHE_FORMAT = 2
 _EXIF_ORIENTATION = 0x0112
 
 
 class Entry(NamedTuple):
-    """One image that a list names, before anything is read."""
+    """One image of a list, before its files are read."""
 
     name: str
     image_path: Path
     mask_path: Path
     palette: tuple[int, ...] = ()
-    """Class ids that mask values 1, 2, ... stand for; empty where the values are the class ids themselves."""
+    """Class ids of the mask values 1, 2, ...; empty if mask values are class ids."""
     bright: bool = False
-    """The mask shows one class, bright on dark: grey 128 and more is value 1, and nothing is ignored."""
+    """The mask shows one class, bright on dark: grey 128 or more is value 1, and no pixel is ignored."""
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One usable image: upright size in pixels, and the mask's area in pixels of every class that it shows.
+    """One usable image: its upright size, and the area of each of its classes in the mask, both in pixels.
 
-    An area of 0 belongs to a class that is in the image without a pixel of its own: a crowd, or wholly covered.
+    An area of 0 means that the image shows the class only as a crowd or fully covered, so no mask pixel has it.
     """
 
     name: str
@@ -59,13 +60,13 @@ class ImageRecord:
     bright: bool = False
 
     def value(self, class_id: int) -> int:
-        """The number that stands for `class_id` in the mask; -1, which no mask holds, where it cannot be there."""
+        """Mask value of `class_id`; -1, which matches no pixel, for a class outside the palette."""
         if not self.palette:
             return class_id
         return self.palette.index(class_id) + 1 if class_id in self.palette else -1
 
     def mask(self) -> NDArray[np.uint8]:
-        """Index mask, uint8 [H, W], in the numbers of `value`. Raises FileNotFoundError or ValueError."""
+        """Index mask, uint8 [H, W]; `value` gives a class's mask value. Raises FileNotFoundError or ValueError."""
         return read_mask(self.mask_path, bright=self.bright)
 
 
@@ -79,13 +80,13 @@ class ImageIndex:
     root: Path
     dataset: str
     list_name: str
-    """Which list of images this is."""
+    """Name of the list of images."""
     bad_files: tuple[tuple[str, str], ...] = ()
-    """(file, reason) of everything that the list names and that was left out."""
+    """(file, reason) of each file left out."""
     listed: frozenset[tuple[str, int]] = frozenset()
-    """The only (image name, class id) that queries and supports come from; empty where that is every one."""
+    """The only (image name, class id) pairs that queries and supports may come from; empty: all pairs."""
     trainable: tuple[int, ...] = ()
-    """The only class ids that any fold may train on; empty where that is every class that the fold does not test."""
+    """The only class ids that a fold may train on; empty: all classes that the fold does not test."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -94,7 +95,7 @@ class ImageIndex:
     def hash(self) -> str:
         """Hex digest of classes, names, sizes and areas: equal for the same images and masks in any folder.
 
-        COCO's kind of folds and a list of pairs are options, so they count too.
+        It also covers the folds of COCO and the list of pairs, because options choose them.
         """
         content: list[Any] = [self.dataset, self.class_names]
         content += [self.folds] if self.dataset == "coco" else []
@@ -122,7 +123,7 @@ class ImageIndex:
         return tuple(class_id for class_id in base if class_id in self.trainable) if self.trainable else base
 
     def pairs(self, class_ids: Collection[int], min_area: int = 1) -> list[tuple[int, int]]:
-        """(record index, class id) wherever one of `class_ids` covers at least `min_area` pixels, in list order."""
+        """(record index, class id) of each image with at least `min_area` pixels of that class, in list order."""
         wanted = sorted(class_ids)
         return [
             (position, class_id)
@@ -137,7 +138,7 @@ class ImageIndex:
         return [position for position, _ in self.pairs((class_id,), min_area)]
 
     def without_classes(self, class_ids: Collection[int]) -> ImageIndex:
-        """Only the images in which no pixel has a class of `class_ids` (`exclude_novel`)."""
+        """The same dataset without the images that show a class of `class_ids` (for `exclude_novel`)."""
         return self.with_records(record for record in self.records if not record.areas.keys() & set(class_ids))
 
     def with_records(self, records: Iterable[ImageRecord]) -> ImageIndex:
@@ -146,7 +147,7 @@ class ImageIndex:
 
 
 def read_mask(path: Path, *, bright: bool = False) -> NDArray[np.uint8]:
-    """Index mask in a file, uint8 [H, W]: a picture, or SBD's own `.mat`; `bright`: 1 from grey 128 on, else 0.
+    """Index mask, uint8 [H, W], from a picture or SBD's `.mat`; with `bright`, 1 from grey 128 on and 0 below.
 
     Raises FileNotFoundError or ValueError.
     """
@@ -160,7 +161,7 @@ def read_mask(path: Path, *, bright: bool = False) -> NDArray[np.uint8]:
         from scipy.io import loadmat
     try:
         return load_mask(loadmat(path)["GTcls"]["Segmentation"][0, 0])
-    except Exception as error:  # scipy raises its own and the standard errors on bad bytes
+    except Exception as error:  # scipy raises many kinds of errors on damaged files
         raise ValueError(f"Expected SBD's GTcls.Segmentation in {path}, but cannot read it: {error}.") from error
 
 
@@ -176,9 +177,9 @@ def build_index(
     trainable: Sequence[int] = (),
     progress: bool = True,
 ) -> ImageIndex:
-    """Scans every entry, or takes the cached scan. `bad_files`: what the reader itself had to leave out.
+    """Scans every entry, or takes the cached scan. `bad_files`: files that the reader already left out.
 
-    Raises ValueError where nothing usable is left.
+    Raises ValueError if no image is usable.
     """
     fingerprint = _fingerprint(entries, class_names)
     cache = _cache_file(root, dataset, list_name)
@@ -204,7 +205,7 @@ def build_index(
 
 
 def in_threads(work: Callable[[Any], Any], items: Sequence[Any], label: str, progress: bool) -> Iterator[Any]:
-    """`work` of every item, in order; with a bar on a terminal's stderr."""
+    """Yields `work(item)` in the order of `items`, computed in threads; stderr shows a bar if it is a terminal."""
     from rich.console import Console
     from rich.progress import track
 
@@ -216,12 +217,12 @@ def in_threads(work: Callable[[Any], Any], items: Sequence[Any], label: str, pro
 
 
 def _scan(entry: Entry, n_classes: int) -> Any:
-    """[height, width, areas by class id as text] of a usable entry, or the reason why it is not (JSON values)."""
+    """JSON values: [height, width, {class id as text: area}] of a usable entry, or the reason why it is unusable."""
     try:
         height, width = _check_image(entry.image_path)
         mask = read_mask(entry.mask_path, bright=entry.bright)
     except MissingExtra:
-        raise  # no fault of the file, and none to keep in the cache
+        raise  # not the file's fault, so the cache must not store it
     except (ValueError, OSError) as error:
         return str(error)
     if mask.shape != (height, width):
@@ -242,7 +243,7 @@ def _scan(entry: Entry, n_classes: int) -> Any:
 
 
 def _check_image(path: Path) -> tuple[int, int]:
-    """Upright (height, width) from the header alone, after making sure that the file goes on to its end."""
+    """Upright (height, width) from the header of a complete file. Raises FileNotFoundError or ValueError."""
     if not path.is_file():
         raise FileNotFoundError(f"Expected image file {path}, but there is no such file.")
     if path.stat().st_size == 0:
@@ -254,7 +255,7 @@ def _check_image(path: Path) -> tuple[int, int]:
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error and more on bad bytes
         raise ValueError(f"Expected a readable picture, but cannot read {path}: {error}.") from error
     if not _has_end_marker(path):
-        load_image(path)  # other formats, or bytes after the end: only decoding tells
+        load_image(path)  # another format, or bytes after the marker: decoding shows whether it is complete
     return (width, height) if turned else (height, width)
 
 

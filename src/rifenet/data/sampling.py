@@ -1,9 +1,9 @@
-"""Which images meet in an episode (protocols.md 2, method.md 11).
+"""Draws the images of each episode.
 
-Decisions: every choice is a SHA-256 of (purpose, seed, position, ...), so an episode depends on its own position only:
-any worker count, batch size and rank count gives the same list on every machine, and a run resumes anywhere. Training
-draws episodes with replacement; evaluation goes through the (image, class) pairs in list order, which leaves no
-randomness in the queries, but for `hsnet` on COCO, which draws a class and then its image (protocols.md 3).
+Each choice is a SHA-256 hash of (purpose, seed, position, ...), so an episode depends only on its seed and position.
+Machine and number of workers, batch size and ranks do not change it, and a run can resume at any step. Training draws
+episodes with replacement. Evaluation takes the (image, class) pairs in list order, so its queries are not random; only
+`hsnet` on COCO draws a class and then one of its images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rifenet.data.index import ImageIndex
 
 @dataclass(frozen=True)
 class Episode:
-    """One class and the record indices of its query, its K supports and (training) its U unlabeled images."""
+    """One class, and the record indices of its query, its K supports and its U unlabeled images."""
 
     class_id: int
     query: int
@@ -32,13 +32,13 @@ class Episode:
 
 
 def _draw(n: int, *key: object) -> int:
-    """A number in 0..n-1, uniform and fixed by `key`."""
+    """A uniform number in 0..n-1, determined by `key`."""
     digest = hashlib.sha256(":".join(map(str, key)).encode()).digest()
     return int.from_bytes(digest[:8], "big") % n
 
 
 def _draw_others(images: Sequence[int], n: int, taken: Collection[int], *key: object) -> tuple[int, ...]:
-    """`n` different members of `images`, none of them in `taken`; there must be so many."""
+    """Draws `n` different images that are not in `taken`; `images` must have that many."""
     drawn: list[int] = []
     attempt = 0
     while len(drawn) < n:
@@ -50,16 +50,16 @@ def _draw_others(images: Sequence[int], n: int, taken: Collection[int], *key: ob
 
 
 class EpisodePool:
-    """What training episodes are drawn from: the classes that have enough images, and each one's images.
+    """The source of training episodes: the classes with enough images, and their images.
 
     Attributes:
         images: record indices of each usable class.
         pairs: (record index, class id) of the usable classes, in list order.
-        left_out: (class name, reason) of the classes with fewer than K + 1 images; or than `least_shots` + 1, where
-            that is given: a class in between repeats its supports.
-        borrowing: names of classes with fewer than K + 1 + U images, whose unlabeled images come from the whole index.
+        left_out: (class name, reason) of the classes with fewer than K + 1 images. `least_shots` lowers that bound to
+            `least_shots` + 1; a class with fewer than K + 1 images then repeats supports.
+        borrowing: names of classes with fewer than K + 1 + U images; their unlabeled images come from the whole index.
 
-    Raises ValueError where no class is left, or the index has too few images for U.
+    Raises ValueError if no class is usable, or if the index has too few images for U.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class EpisodePool:
         return tuple(self.images)
 
     def episode(self, seed: int, i: int) -> Episode:
-        """Training episode `i`, pure in (pool, seed, i): equal for any number of workers, batch size and ranks."""
+        """Training episode `i`, a pure function of (pool, seed, i): workers, batch size and ranks do not change it."""
         if self.sampling == "image":
             query, class_id = self.pairs[_draw(len(self.pairs), "train", seed, i, "query")]
         else:
@@ -115,7 +115,7 @@ class EpisodePool:
         return Episode(class_id, query, supports, unlabeled)
 
     def _draw_class(self, seed: int, i: int) -> int:
-        # Integer weights, so that every machine draws alike.
+        # Integer weights, so that all machines draw the same.
         uniform = self.sampling == "class"
         weights = [1 if uniform else math.isqrt(len(images) * 10**6) for images in self.images.values()]
         drawn = _draw(sum(weights), "train", seed, i, "class")
@@ -131,7 +131,7 @@ class EpisodePool:
 def usable_classes(
     index: ImageIndex, class_ids: Sequence[int], shots: int, min_area: int
 ) -> tuple[dict[int, list[int]], tuple[tuple[str, str], ...]]:
-    """Record indices of each class with at least K + 1 images, and (name, reason) of each class without."""
+    """Record indices of each class with at least K + 1 images, and (name, reason) of each other class."""
     images, left_out = {}, []
     for class_id in sorted(class_ids):
         found = index.images_of(class_id, min_area)
@@ -154,14 +154,14 @@ def evaluation_episodes(
     protocol: str = "pfenet",
     unlabeled: int = 0,
 ) -> list[Episode]:
-    """Exactly `episodes` episodes of a protocol, each a function of (index, classes, shots, seed, position).
+    """Exactly `episodes` episodes of a protocol, each a pure function of (index, classes, shots, seed, position).
 
-    pfenet: (image, class) pairs of at least `min_area` pixels in list order, cycled; supports drawn.
-    `unlabeled` more images of the class are drawn, or as many as it has left; nothing else depends on it.
-    hsnet: `min_area` does not count, one pixel of the class is enough. The pairs in list order, cycled; on COCO a
-    class, uniform, then one of its images, uniform. Supports drawn uniformly among the class's other images.
+    pfenet: queries are the (image, class) pairs of at least `min_area` pixels, in list order, repeated as needed.
+    hsnet: the same, but one pixel is enough; on COCO, queries are drawn: a class, uniform, then one of its images.
+    Both draw supports uniformly from the other images of the class. Then they draw `unlabeled` more images, or as many
+    as the class has left; this does not change queries and supports.
 
-    A class with fewer than K + 1 images is named in a UserWarning and left out; ValueError where none is left.
+    A class with fewer than K + 1 images is left out and named in a UserWarning. Raises ValueError if none remains.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"Expected protocol to be one of {', '.join(PROTOCOLS)}, but got {protocol!r}.")
@@ -189,9 +189,9 @@ def evaluation_episodes(
 
 
 def absent_query(index: ImageIndex, class_id: int, seed: int, i: int) -> int:
-    """A record without a pixel of `class_id`, drawn class-uniform by (seed, i): first another class, then its image.
+    """Index of a record that does not show `class_id`; (seed, i) draws another class, uniform, then one of its images.
 
-    Raises ValueError where every image shows the class.
+    Raises ValueError if every image shows the class.
     """
     without: dict[int, list[int]] = {}
     for position, record in enumerate(index.records):
@@ -206,7 +206,7 @@ def absent_query(index: ImageIndex, class_id: int, seed: int, i: int) -> int:
 
 
 def episodes_to_json(index: ImageIndex, episodes: Sequence[Episode]) -> str:
-    """JSON text of an episode list, by image and class names, so that another program can be scored on it."""
+    """JSON text of an episode list, with names of images and classes, so that other programs can use the same list."""
     names = [record.name for record in index.records]
     rows = [
         {
@@ -221,7 +221,7 @@ def episodes_to_json(index: ImageIndex, episodes: Sequence[Episode]) -> str:
 
 
 def episodes_from_json(index: ImageIndex, text: str) -> list[Episode]:
-    """Inverse of `episodes_to_json`, on any index with these images. Raises ValueError for unknown names or format."""
+    """Inverse of `episodes_to_json`, for any index with these images. Raises ValueError for unknown names or format."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError:
@@ -248,9 +248,9 @@ def episodes_from_json(index: ImageIndex, text: str) -> list[Episode]:
 
 
 def split_holdout(index: ImageIndex, share: float, seed: int) -> tuple[ImageIndex, ImageIndex]:
-    """(training, held-out) images: the side of an image is a hash of its name, so other images never change it.
+    """(training, held-out) images. A hash of its name assigns an image, so adding others never changes its side.
 
-    What is named `NAME~...` is a part of the picture `NAME` and stands on its side.
+    An image called `NAME~...` is a part of the picture `NAME` and goes to the same side.
     """
 
     def held_out(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Readers: turn a dataset's folder into an `ImageIndex` (protocols.md 1, interface.md "A custom dataset")."""
+"""Opens a dataset's folder as an `ImageIndex` (docs/data.md)."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def open_dataset(
     folds: str = "interleaved",
     progress: bool = True,
 ) -> ImageIndex:
-    """Index of the `part` ("train" or "val") of the dataset at `root`; `list_file` names other images to use.
+    """Index of the `part` ("train" or "val") of the dataset at `root`; `list_file` replaces the dataset's own list.
 
-    pascal: a VOC folder (`JPEGImages/`; masks in `SegmentationClassAug/`, `SegmentationClass/` or SBD's `cls/*.mat`,
-    looked up in that order for every image). Without a list file: the root's own `train_aug.txt`; else the field's
-    5,953 ids where the root has masks for at least 95% of them; else the root's `train.txt`. For "val": the root's
-    `val.txt`, else the field's 1,449 ids.
-    coco: `annotations/instances_PART*.json`, all that there are, or the json that `list_file` names; images in
-    `train2017/`, `images/train2017/` or `images/`, after the json's name. `folds`: interleaved or contiguous.
-    fss1000: `CLASS/N.jpg` and `CLASS/N.png`; the class lists in `splits.txt` or `list_file`.
-    custom: `images/`, `masks/`, `classes.txt`, or `images/` and `annotations.json`; optional `folds.yaml`. Either part
-    is all images: folds part classes.
+    pascal: a VOC folder with `JPEGImages/`. Each mask comes from `SegmentationClassAug/`, else `SegmentationClass/`,
+    else SBD's `cls/*.mat`. The list for "train": the root's `train_aug.txt`; else the published 5,953 ids, if the root
+    has masks for at least 95% of them; else the root's `train.txt`. For "val": the root's `val.txt`, else the
+    published 1,449 ids.
+    coco: all `annotations/instances_PART*.json`, or the json `list_file`. Images of `instances_train2017.json` lie in
+    `train2017/`, `images/train2017/`, `images/` or the root. `folds`: interleaved or contiguous.
+    fss1000: `CLASS/N.jpg` and `CLASS/N.png`; class lists in `splits.txt` or `list_file`.
+    custom: `images/`, `masks/` and `classes.txt`, or `images/` and `annotations.json`; optional `folds.yaml`. Both
+    parts contain all images, because folds split the classes.
 
     Raises FileNotFoundError or ValueError, naming what is missing.
     """
@@ -48,7 +48,7 @@ def open_dataset(
         raise ValueError(f"Expected folds to be interleaved or contiguous, but got {folds!r}.")
     if not str(root) or not folder.is_dir():
         raise FileNotFoundError(
-            f"Expected a dataset folder, but {str(root)!r} is none. Give it with --root or data.root."
+            f"Expected a dataset folder, but there is none at {str(root)!r}. Set it with --root or data.root."
         )
     if dataset == "pascal":
         return _open_pascal(folder, list_file, part, progress)
@@ -68,7 +68,8 @@ def _open_pascal(root: Path, list_file: str, part: str, progress: bool) -> Image
     ]
     if not mask_folders:
         raise FileNotFoundError(
-            f"Expected masks in {root}: SegmentationClassAug/ or SegmentationClass/ (PNG), or SBD's cls/ (.mat)."
+            f"Expected masks in {root}: SegmentationClassAug/ or SegmentationClass/ (PNG), or SBD's cls/ (.mat), but it"
+            " has none."
         )
     masks: dict[str, Path] = {}
     for folder in mask_folders:
@@ -104,7 +105,7 @@ def _first_folder(root: Path, *names: str) -> Path:
 
 
 def _pascal_names(root: Path, list_file: str, part: str, masks: dict[str, Path]) -> tuple[list[str], str]:
-    """Image ids of the list that `open_dataset` describes, and the list's name."""
+    """Image ids and name of the list that `open_dataset` describes."""
     if list_file:
         return read_list(list_path(root, list_file)), list_file
     shipped = files("rifenet.data") / "lists" / f"pascal_{part}.txt"
@@ -128,7 +129,7 @@ def _open_coco(root: Path, list_file: str, part: str, folds: str, progress: bool
         if source.class_names != annotations[0].class_names or len(source.class_names) != _COCO_CLASSES:
             raise ValueError(
                 f"Expected COCO's {_COCO_CLASSES} categories in {source.path}, but got {len(source.class_names)}: "
-                f"{', '.join(source.class_names)}. Other annotations are read as a custom dataset."
+                f"{', '.join(source.class_names)}. Open other annotations as a custom dataset."
             )
         if twice := next((picture for picture in source.pictures if picture.image_id in found), None):
             raise ValueError(

@@ -1,7 +1,7 @@
 """Photos to network-sized arrays, and scores back to the original size. Only numpy and Pillow.
 
-Geometry: every resize maps pixel centres to pixel centres ("half-pixel"), so that `restore` undoes `resize_and_pad`
-without an offset (protocols.md 3: the published codes are up to 7 px off).
+Every resize maps pixel centres to pixel centres ("half-pixel"), so `restore` undoes `resize_and_pad` without an offset.
+Published code is up to 7 px off.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rifenet.formats.pictures import IGNORE, strips
+from rifenet import IGNORE
+from rifenet.formats.pictures import strips
 
 MEAN = (0.485, 0.456, 0.406)
 """ImageNet's mean colour, in [0,1]: the padding of network inputs."""
@@ -23,7 +24,7 @@ _NEAREST, _BILINEAR = Image.Resampling.NEAREST, Image.Resampling.BILINEAR
 
 @dataclass(frozen=True)
 class Placement:
-    """A height x width picture scaled into the top left scaled_height x scaled_width pixels of a size x size square."""
+    """A height x width picture at scaled_height x scaled_width, in the top left corner of a size x size square."""
 
     height: int
     width: int
@@ -33,7 +34,10 @@ class Placement:
 
 
 def place(height: int, width: int, size: int) -> Placement:
-    """Longer side to `size`, ratio kept, at least 1 px."""
+    """Placement with the longer side scaled to `size` and the same aspect ratio; each side keeps at least 1 px.
+
+    Raises ValueError for a picture or a size below 1 px.
+    """
     if min(height, width, size) < 1:
         raise ValueError(f"Expected a picture and a size of at least 1 px, but got {width} x {height} and {size}.")
     scale = size / max(height, width)
@@ -57,17 +61,17 @@ def resize_and_pad(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.floa
 
 
 def squash(image: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float32], NDArray[np.bool_], Placement]:
-    """`resize_and_pad` for the `hsnet` protocol: the photo fills the square, its ratio is lost, every pixel is real."""
-    place(image.shape[0], image.shape[1], size)  # refuses empty pictures and sizes
+    """Like `resize_and_pad`, but stretches the photo to the whole square, without padding (protocol `hsnet`)."""
+    place(image.shape[0], image.shape[1], size)  # raises for empty pictures and sizes
     pixels = to_float(np.asarray(resized(image, size, size)))
     return pixels, np.ones((size, size), bool), Placement(image.shape[0], image.shape[1], size, size, size)
 
 
 def resize_mask(mask: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
-    """Mask at the image's placement, uint8 [size, size]: nearest neighbour, padding 255.
+    """Mask scaled and padded like its image, uint8 [size, size]: nearest neighbour, padding 255.
 
-    No label is made up and no class is lost: one that falls between the sampled pixels keeps one pixel. Raises
-    ValueError where mask and image differ in size.
+    The result has the same labels as the mask: a class that falls between the sampled pixels keeps one pixel. Raises
+    ValueError if mask and image differ in size.
     """
     if mask.shape != (placement.height, placement.width):
         raise ValueError(
@@ -88,7 +92,7 @@ def resize_mask(mask: NDArray[np.uint8], placement: Placement) -> NDArray[np.uin
 
 
 def restore(maps: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
-    """Scores [..., size, size] at the picture's own size, [..., height, width]: padding cut, bilinear, no offset."""
+    """Scores [..., size, size] at the picture's size, [..., height, width]: without padding, resized bilinearly."""
     if maps.shape[-2:] != (placement.size, placement.size):
         raise ValueError(f"Expected maps of {placement.size} x {placement.size}, but got {list(maps.shape)}.")
     cut = maps[..., : placement.scaled_height, : placement.scaled_width].astype(np.float32)
@@ -121,5 +125,6 @@ def resized(image: NDArray[np.uint8], height: int, width: int) -> Image.Image:
     # Pillow resizes rows first, each by itself; a strip of them at a time, it needs no copy of a large photo.
     narrow = np.empty((len(image), width, 3), np.uint8)
     for rows in strips(*image.shape[:2]):
-        narrow[rows] = Image.fromarray(image[rows]).resize((width, rows.stop - rows.start), _BILINEAR)
+        part = Image.fromarray(image[rows]).resize((width, rows.stop - rows.start), _BILINEAR)
+        narrow[rows] = np.asarray(part)
     return Image.fromarray(narrow).resize((width, height), _BILINEAR)

@@ -1,6 +1,6 @@
-"""Weak and strong views of training images (method.md 11). Only numpy and Pillow.
+"""Weak and strong views of training images. Only numpy and Pillow.
 
-All their randomness comes from the generator that is handed in, so a view depends on nothing but its seed.
+All randomness comes from the argument `rng`, so its seed determines the view.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from rifenet import IGNORE
 from rifenet.data.transforms import MEAN, place, resize_mask, resized
-from rifenet.formats.pictures import IGNORE
 
 _FILL = tuple(round(255 * value) for value in MEAN)
-_BLUR_SIGMA = 1.1  # what OpenCV derives from the 5 x 5 kernel of the published codes
+_BLUR_SIGMA = 1.1  # OpenCV derives it from the 5 x 5 kernel of the published code
 _NEAREST, _BILINEAR = Image.Resampling.NEAREST, Image.Resampling.BILINEAR
 _CROP_TRIES = 30
 _CROP_SHARE = 0.85
 
 
 def view_rng(*key: int) -> np.random.Generator:
-    """Generator of one view, from whole numbers >= 0 such as (seed, step, sample, image): equal keys, equal views."""
-    return np.random.default_rng([len(key), *key])  # the length, because numpy pads short keys with zeros
+    """Generator for one view, seeded by whole numbers >= 0 such as (seed, step, sample, image)."""
+    return np.random.default_rng([len(key), *key])  # numpy pads short keys with zeros; the length tells them apart
 
 
 def weak_view(
@@ -40,12 +40,12 @@ def weak_view(
     flip: float = 0.5,
     keep: Iterable[int] = (),
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
-    """Weak view (method.md 11): uint8 image [size, size, 3], uint8 mask and valid (True = real pixel) [size, size].
+    """Weak view: uint8 image [size, size, 3], uint8 mask and valid (True = real pixel) [size, size].
 
-    Longer side to size * scale; rotation up to +-`rotate` degrees (p .5); Gaussian blur (p `blur`); mirror (p `flip`);
-    random crop, padded with the mean and label 255. Angle and crop are drawn again, 30 times at most, until 85% of the
-    area of each class in `keep` stays, else the best try counts. A class in `keep` that the mask shows is in the view
-    for certain. A mask of None (an unlabeled image) counts as background.
+    Scales the longer side to size * scale; rotates by up to +-`rotate` degrees (p .5); blurs (p `blur`); mirrors (p
+    `flip`); crops at random, with the mean colour and label 255 as padding. Draws angle and crop up to 30 times, until
+    the crop keeps 85% of the area of each mask value in `keep`; otherwise takes the best try. The view always shows
+    each value in `keep` that the mask shows. `mask` None (an unlabeled image) counts as background.
     """
     mask = np.zeros(image.shape[:2], np.uint8) if mask is None else mask
     target = place(image.shape[0], image.shape[1], max(1, round(size * rng.uniform(*scale))))
@@ -55,7 +55,7 @@ def weak_view(
     bound = math.radians(rotate) if rng.random() < 0.5 else 0.0
     if rng.random() < flip:
         photo, labels = ImageOps.mirror(photo), ImageOps.mirror(labels)
-    if rng.random() < blur:  # before the padding is there, so that it does not bleed in
+    if rng.random() < blur:  # before padding, whose colour would bleed in
         photo = photo.filter(ImageFilter.GaussianBlur(_BLUR_SIGMA))
     areas = {label: count for label in keep if (count := np.count_nonzero(np.asarray(labels) == label))}
     best = -1.0
@@ -68,10 +68,10 @@ def weak_view(
             best, chosen, cropped = share, matrix, crop
         if share >= _CROP_SHARE:
             break
-    if best == 0:  # a few pixels that no try kept: the whole picture, upright, has them
+    if best == 0:  # no try kept a tiny object: take the whole picture, upright
         return weak_view(image, mask, rng, size=size, scale=(1.0, 1.0), rotate=0.0, blur=blur, flip=flip)
     pixels = _warped(photo, chosen, size, _FILL, _BILINEAR)
-    # At the very edge Pillow's two samplers may disagree on what lies inside: a pixel is real where both say so.
+    # Pillow's two samplers may disagree on whether a pixel at the edge lies inside: it is valid if both agree.
     full = Image.new("L", photo.size, 255)
     inside = [_warped(full, chosen, size, 0, resample) > 0 for resample in (_NEAREST, _BILINEAR)]
     valid = inside[0] & inside[1]
@@ -81,7 +81,7 @@ def weak_view(
 
 
 def _crop_matrix(top: int, left: int, angle: float, height: int, width: int) -> tuple[float, ...]:
-    """Affine map from crop coordinates to those of the unrotated height x width picture, turned about its centre."""
+    """Affine map from the crop's coordinates to the picture's (height x width), with a turn about the centre."""
     cos, sin = math.cos(angle), math.sin(angle)
     x, y = left - width / 2, top - height / 2
     return (cos, sin, cos * x + sin * y + width / 2, -sin, cos, -sin * x + cos * y + height / 2)
@@ -96,10 +96,10 @@ def _warped(
 def strong_view(
     image: NDArray[np.uint8], rng: np.random.Generator, valid: NDArray[np.bool_] | None = None
 ) -> NDArray[np.uint8]:
-    """Strong view of a weak one, uint8 [H, W, 3]: colour jitter before normalising (method.md 11 and 12, row 4).
+    """Strong view of a weak view, uint8 [H, W, 3]: colour jitter on the image, before normalising.
 
-    Brightness, contrast and saturation times 0.5..1.5 and hue turned by up to a quarter, in random order. Values stay
-    0..255, so the view is always finite. Padding (`valid` False) keeps its colour.
+    Multiplies brightness, contrast and saturation by 0.5..1.5 and turns the hue by up to a quarter, in random order.
+    Values stay in 0..255, so the view is always finite. Padding (`valid` False) keeps its colour.
     """
     picture = Image.fromarray(image)
     factors = rng.uniform(0.5, 1.5, 3)

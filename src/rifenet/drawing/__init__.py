@@ -1,1 +1,1 @@
-"""Pictures of results: overlays, contact sheets and plots. Nothing else of the package."""
+"""Pictures of results: overlays, contact sheets and plots. Imports no other part of the package."""

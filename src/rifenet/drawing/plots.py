@@ -1,9 +1,9 @@
-"""Plots as SVG text, drawn by matplotlib, for any browser and for Markdown viewers.
+"""Plots as SVG text, drawn by matplotlib, for browsers and Markdown viewers.
 
-Light ground, labelled axes, Okabe and Ito's colours, and never colour alone: lines differ in dashes, too. Text stays
-text. The same input gives the same text: no date, no version, and ids that depend on what is drawn alone.
+Lines have Okabe and Ito's colours and also differ in their dashes. Labels stay text in the SVG. Equal input gives equal
+SVG: the file has no date and no version, and its ids depend only on the drawing.
 
-Each plot is two functions: `draw_...` gives the figure, whose numbers a test can read, and the other one its SVG.
+Each plot has two functions: `draw_...` returns the figure, whose numbers tests can read, and the other one the SVG.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class Panel(NamedTuple):
     y_label: str
     series: Sequence[Series]
     smooth: bool = False
-    """Show a running mean over a twentieth of the points, and the points themselves thin behind it."""
+    """Draw a running mean over a twentieth of the points, and behind it the points as a thin line."""
     mark: tuple[float, str] | None = None
-    """An x to point out, and what it is."""
+    """An x to mark by a dotted line, and the text beside the line."""
 
 
 class Bar(NamedTuple):
@@ -81,7 +81,7 @@ class Bar(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """Examples whose confidence is from `low` to `high`: their number, mean confidence and share of positives."""
+    """Examples with a confidence from `low` to `high`: their number, mean confidence and share of positives."""
 
     low: float
     high: float
@@ -91,33 +91,33 @@ class Bin(NamedTuple):
 
 
 def curves(title: str, x_label: str, panels: Sequence[Panel]) -> str:
-    """Panels below each other over one x axis, as SVG. Raises ValueError without a point."""
+    """Panels below each other over one x axis, as SVG. Raises ValueError if there are no points."""
     return _svg(title, draw_curves(title, x_label, panels))
 
 
 def bars(title: str, x_label: str, rows: Sequence[Bar]) -> str:
-    """Horizontal bars with intervals around a line at 0, as SVG. Raises ValueError without a row."""
+    """Horizontal bars from a line at 0, with intervals, as SVG. Raises ValueError if there are no rows."""
     return _svg(title, draw_bars(title, x_label, rows))
 
 
 def reliability(title: str, bins: Sequence[Bin]) -> str:
-    """How often a class is there against how sure the model says it is, as SVG. Raises ValueError without an example.
+    """Reliability diagram as SVG: the share of examples that show the class, against the model's confidence.
 
-    Dots at each bin's mean confidence and share, as large as its number of examples asks, on the diagonal where the two
-    agree; below, the examples of each bin.
+    Each bin is a dot at its mean confidence and share; its area grows with the number of examples. On the diagonal,
+    confidence and share agree. Bars below count the examples of each bin. Raises ValueError if there are no examples.
     """
     return _svg(title, draw_reliability(title, bins))
 
 
 def confusion(title: str, names: Sequence[str], pixels: Sequence[Sequence[float]]) -> str:
-    """What each class was taken for, as SVG: a row for each true class, in percent of it.
+    """Confusion matrix as SVG: a row for each true class, in percent of that class.
 
     Args:
-        title: stands above.
-        names: of the classes.
-        pixels: [true][found], counts of any unit; a row without any is empty.
+        title: title above the plot.
+        names: names of the classes.
+        pixels: counts [true][predicted] in any unit; a row of zeros stays empty.
 
-    Raises ValueError without a class.
+    Raises ValueError if there are no classes.
     """
     return _svg(title, draw_confusion(title, names, pixels))
 
@@ -131,7 +131,7 @@ def running_mean(values: Sequence[float], width: int) -> list[float]:
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Our style over matplotlib's own, whatever settings a user has."""
+    """Uses our style over matplotlib's defaults and ignores the user's own settings."""
     from matplotlib import style
 
     with style.context(["default", _STYLE]):
@@ -227,7 +227,7 @@ def draw_reliability(title: str, bins: Sequence[Bin]) -> Figure:
     )
     upper.set(xlim=(0, 1), ylim=(0, 1), yticks=np.linspace(0, 1, 6), xticks=np.linspace(0, 1, 6), ylabel="share")
     upper.plot((0, 1), (0, 1), color=_SOFT, linewidth=1.1, linestyle=_DASHES[1])
-    upper.text(0.03, 0.9, "dashed: as often as it says", color=_SOFT)
+    upper.text(0.03, 0.9, "dashed: perfectly calibrated", color=_SOFT)
     confidence, share, examples = np.array([(each.confidence, each.share, each.examples) for each in shown]).T
     upper.plot(confidence, share, color=COLOURS[0])
     sizes = (4.5 + 9 * np.sqrt(examples / examples.max())) ** 2  # square points
@@ -239,12 +239,12 @@ def draw_reliability(title: str, bins: Sequence[Bin]) -> Figure:
     lower.spines["left"].set_visible(False)
     gap = float((examples * np.abs(confidence - share)).sum() / examples.sum())
     lines = [
-        "Up: share of photos that show the class.",
-        "Across: the model's confidence that it is there.",
+        "Vertical: share of photos that show the class.",
+        "Horizontal: the model's confidence that they do.",
         "",
         f"{int(examples.sum()):,} photos with and without it;",
         f"mean distance to the diagonal {gap:.3f}.",
-        "Bars below: photos in each tenth.",
+        "Bars below: number of photos in each bin.",
     ]
     for number, line in enumerate(lines):
         text.text(0, 0.96 - 0.07 * number, line, va="top")
@@ -298,5 +298,5 @@ def _svg(title: str, figure: Figure) -> str:
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
     text = file.getvalue()
-    lines = text[text.index("<svg") :].splitlines()  # without XML's head, so that it can stand within HTML
+    lines = text[text.index("<svg") :].splitlines()  # without the XML header, so that HTML can contain it
     return "\n".join([*map(str.rstrip, lines), ""])

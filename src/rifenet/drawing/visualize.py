@@ -1,6 +1,6 @@
-"""Pictures of masks, for people: overlays, strips, contact sheets, and a report that is one HTML file.
+"""Draws masks for people: overlays, strips, contact sheets, and a report as one HTML file.
 
-Classes keep one colour everywhere: Okabe and Ito's palette, which colour-blind readers can tell apart.
+A class has the same colour everywhere, from Okabe and Ito's palette, which colour-blind readers can tell apart.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-IGNORE = 255  # as in formats.pictures
+from rifenet import IGNORE
+
 OKABE_ITO = (
     *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
     *((213, 94, 0), (0, 114, 178), (204, 121, 167)),
@@ -23,11 +24,11 @@ OKABE_ITO = (
 _STRIP = 2**20  # pixels
 _IGNORED = (160, 160, 160)
 _HEAT = np.array([(13, 8, 48), (0, 68, 118), (94, 106, 112), (190, 165, 88), (255, 234, 130)], np.float64)
-"""Dark blue to light yellow, rising in lightness: alike for readers of any colour vision, and in grey."""
+"""Dark blue to light yellow with rising lightness, which works for all kinds of colour vision and in grey."""
 
 
 def class_colour(class_id: int) -> tuple[int, int, int]:
-    """RGB of class 1, 2, ...: the palette's seven, then darker and lighter rounds of them."""
+    """RGB of class 1, 2, ...: the seven colours of the palette, then darker and lighter versions of them."""
     step, index = divmod(class_id - 1, len(OKABE_ITO))
     target, share = ((0, 0.0), (0, 0.4), (255, 0.45), (0, 0.65), (255, 0.7))[step % 5]
     red, green, blue = (round(level + (target - level) * share) for level in OKABE_ITO[index])
@@ -35,7 +36,7 @@ def class_colour(class_id: int) -> tuple[int, int, int]:
 
 
 def mask_image(mask: NDArray[np.uint8]) -> Image.Image:
-    """Palette picture of a mask [H,W]: its values are the class ids, its colours the classes' own."""
+    """Palette picture of a mask [H,W]: its values are the class ids, its palette the colours of the classes."""
     picture = Image.fromarray(mask)
     colours = [(0, 0, 0), *(class_colour(class_id) for class_id in range(1, IGNORE)), (255, 255, 255)]
     picture.putpalette([level for colour in colours for level in colour])
@@ -43,7 +44,7 @@ def mask_image(mask: NDArray[np.uint8]) -> Image.Image:
 
 
 def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8], *, opacity: float = 0.5) -> Image.Image:
-    """The photo [H,W,3] with each class of the mask [H,W] tinted and outlined; ignored pixels (255) are greyed."""
+    """The photo [H,W,3] with each class of the mask [H,W] tinted and outlined, and ignored pixels (255) in grey."""
     table = np.array([(0, 0, 0), *(class_colour(i) for i in range(1, IGNORE)), _IGNORED], np.uint8)
     height, width = mask.shape
     line = max(1, round(max(mask.shape) / 400))
@@ -71,7 +72,7 @@ def heat(values: NDArray[np.floating]) -> Image.Image:
 
 
 def _edges(mask: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
-    """Pixels of a class within `width` of another label, on the class's own side; ignored ones have no outline."""
+    """Outlines: pixels of a class at most `width` from another label; ignored pixels have no outline."""
     border = np.zeros(mask.shape, bool)
     for step in range(1, width + 1):
         for axis in (0, 1):
@@ -104,7 +105,7 @@ def strip(panels: Sequence[Image.Image], captions: Sequence[str], *, height: int
 
 
 def contact_sheet(pictures: Sequence[Image.Image], *, columns: int = 1, gap: int = 8) -> Image.Image:
-    """Pictures (strips, say) in rows of `columns` on one white sheet, each cell as large as the largest picture."""
+    """Pictures, such as strips, in rows of `columns` on a white sheet; each cell is as large as the largest picture."""
     if not pictures or columns < 1:
         raise ValueError(f"Expected at least one picture and one column, but got {len(pictures)} and {columns}.")
     columns = min(columns, len(pictures))
@@ -130,25 +131,25 @@ class Section:
 
     heading: str
     columns: Sequence[str]
-    """Headings: of the single figures, then of each place in a row."""
+    """Headings: first of the column `aside`, then of each column of `rows`."""
     aside: Sequence[Figure]
-    """Figures below each other on the left, e.g. the supports."""
+    """Figures of the left column, e.g. the supports."""
     rows: Sequence[Sequence[Figure]]
-    """Figures side by side, one fewer than columns, e.g. query, prediction, truth."""
+    """Rows of figures to its right, e.g. query, prediction, truth; each row has one figure fewer than `columns`."""
     text: str = ""
     class_id: int | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `render` puts on one page. All text is plain text."""
+    """Content of a report page. All text is plain text, not HTML."""
 
     title: str
     lead: str
     header: Sequence[str]
     """Column names of the table."""
     table: Sequence[Sequence[str]]
-    """Its rows: a name, then figures."""
+    """Rows of the table: a name, then numbers."""
     legend: Sequence[str] = ()
     """Names of class 1, 2, ..., shown with their colours."""
     notes: Sequence[str] = ()
@@ -157,7 +158,7 @@ class Report:
 
 
 def render(report: Report, *, width: int = 300) -> str:
-    """The report as one self-contained HTML page: pictures are inside, at most `width` px wide, 3/4 as high."""
+    """The report as one self-contained HTML page, with pictures at most `width` px wide and 3/4 of that high."""
     text = html.escape
     head = "".join(f"<th>{text(name)}</th>" for name in report.header)
     body = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in report.table)
@@ -173,7 +174,7 @@ def render(report: Report, *, width: int = 300) -> str:
 
 
 def page_head(title: str, style: str = "") -> str:
-    """The start of a page, up to where its content begins; `</main></body></html>` ends it. `style`: more CSS."""
+    """The start of a page, up to its content; the caller ends it with `</main></body></html>`. `style`: more CSS."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -201,7 +202,7 @@ def swatch(class_id: int) -> str:
 
 
 def figure(shown: Figure, width: int) -> str:
-    """A picture of at most `width` px, 3/4 as high, with its caption, as HTML that needs no other file."""
+    """HTML of a picture with its caption, at most `width` px wide and 3/4 of that high; contains the picture."""
     picture = shown.picture.convert("RGB")
     picture.thumbnail((width, width * 3 // 4))
     buffer = io.BytesIO()

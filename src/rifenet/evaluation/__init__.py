@@ -1,4 +1,4 @@
-"""Scoring novel classes by a named protocol, result files, and the tables made from them (protocols.md).
+"""Scores novel classes by a named protocol, and writes result files and tables of them (protocols.md).
 
-Importing this package imports no torch (`protocol` and `provenance` do), so that tables are written without it.
+Importing this package imports no torch, so tables can be written without it. `protocol` and `provenance` need it.
 """

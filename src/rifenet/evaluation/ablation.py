@@ -1,9 +1,9 @@
-"""Running a grid: one run folder and one `result.json` for each run, one table that is rewritten after each of them.
+"""Runs a grid: each run gets a folder with its `result.json`, and one table is rewritten after each run.
 
     OUT/NAME.md, OUT/NAME.json     the table of the grid NAME.yaml, for people and for programs
     OUT/runs/foldF-seedS-HASH/     a run of `rifenet train`, and its result.json
 
-Grids in one OUT share their runs. What trains and scores a run is passed in, so nothing here needs torch.
+Grids in one OUT share their runs. The caller passes the function that trains and scores, so this module needs no torch.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ Failures = dict[str, str]  # folder name of a run -> why it failed
 def run_grid(
     grid: Grid, out: str | Path, run: Callable[[Config], dict[str, Any]], say: Callable[[str], None]
 ) -> Failures:
-    """Does what is missing of a grid below `out`, and returns the runs that failed, with a sentence each.
+    """Makes the runs of a grid that `out` lacks, and returns the failed runs with their errors.
 
     Args:
-        grid: what to run.
+        grid: the rows, folds and seeds.
         out: folder of the table and of the runs.
         run: trains (or resumes) the run of a config in its `train.out`, scores it and returns the result.
-        say: told of each run before and after it, and of each failure.
+        say: receives a line before and after each run, and for each failure.
 
     Raises:
-        ValueError: the folder holds runs or a table of another config; nothing was run.
+        ValueError: the folder holds runs or a table of another config; no run was started.
     """
     out = Path(out)
     jobs = plan(grid, out)
@@ -55,7 +55,7 @@ def run_grid(
         job = waiting.popleft()
         done = total - len(waiting) - 1
         try:
-            # A run that another process is at is left for later, until nothing else is to do.
+            # A run that another process holds goes to the end of the queue. Wait only once all others are held, too.
             with FileLock(_lock(job), timeout=-1 if taken_elsewhere > len(waiting) else 0):
                 say(f"run {done + 1} of {total}: {describe(job)}{_remaining(started, done, total)}")
                 result = _once(job, run)
@@ -63,14 +63,14 @@ def run_grid(
             waiting.append(job)
             taken_elsewhere += 1
             continue
-        except Exception as error:  # one run must not cost the others: it is named in the table and in the exit code
+        except Exception as error:  # a failed run must not stop the others; the table and the exit code report it
             failures[job.folder.name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             say(f"failed: {job.folder.name}: {failures[job.folder.name]}")
         else:
             finished[job.folder.name] = result
             say(f"{job.folder.name}: mIoU {100 * result['scores']['miou']['mean']:.1f}")
         taken_elsewhere = 0
-        # What other processes have finished since belongs into the table, too: theirs is overwritten here.
+        # This table overwrites that of other processes, so it also takes in the runs that they have finished.
         finished |= {other.folder.name: known for other in waiting if (known := stored_result(other)) is not None}
         _write(grid, jobs, finished, failures, out)
     return failures
@@ -85,7 +85,7 @@ def describe(job: PlannedRun) -> str:
 def stored_result(job: PlannedRun) -> dict[str, Any] | None:
     """The result that the run's folder holds, or None.
 
-    Raises ValueError where the folder, or the result in it, is of another config.
+    Raises ValueError where the folder, or the result in it, belongs to another config.
     """
     config_file, result_file = job.folder / CONFIG_FILE, job.folder / RESULT_FILE
     if config_file.is_file():
@@ -95,7 +95,7 @@ def stored_result(job: PlannedRun) -> dict[str, Any] | None:
     result = read_result(result_file)
     rules = to_dict(resolved(job.config).eval)
     wanted = {f"eval.{name}": value for name, value in rules.items() if name not in FREE["eval"]}
-    # A result may be older than an option; its size was in `data` then.
+    # A result may be older than an option. Older results have the input size in `data`.
     before = {"image_size": result["config"]["data"]["image_size"], **result["config"]["eval"]}
     scored = {name: before.get(name.removeprefix("eval."), value) for name, value in wanted.items()}
     _expect_same(str(result_file), scored, wanted)
@@ -108,7 +108,7 @@ def _lock(job: PlannedRun) -> Path:
 
 
 def _once(job: PlannedRun, run: Callable[[Config], dict[str, Any]]) -> dict[str, Any]:
-    """The run's result, made unless another process made it meanwhile."""
+    """Returns the run's result; trains and scores it unless another process has done so by now."""
     result = stored_result(job)
     if result is None:
         result = run(job.config)
@@ -117,7 +117,7 @@ def _once(job: PlannedRun, run: Callable[[Config], dict[str, Any]]) -> dict[str,
 
 
 def _check_table(grid: Grid, jobs: Sequence[PlannedRun], out: Path) -> None:
-    """Refuses to go on with a table whose rows were something else. New rows, folds and seeds are welcome."""
+    """Raises ValueError where the table has the same row with another config. New rows, folds and seeds are allowed."""
     path = out / f"{grid.name}.json"
     if not path.is_file():
         return

@@ -1,7 +1,7 @@
-"""The table of an ablation: from the results of its runs to JSON, and from that to Markdown.
+"""Builds the table of an ablation: JSON from the results of its runs, and Markdown from the JSON.
 
-The JSON holds all that the Markdown and the bars of `rifenet report` show, so that either is made again without the
-runs. Figures in it are shares in [0,1].
+The JSON holds everything that the Markdown and the bar chart of `rifenet report` show, so both can be made again
+without the runs. Its scores are shares in [0,1].
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SIGNS = {"+": "+", "-": "−", "0": "open"}
 def ablation_table(
     grid: Grid, jobs: Sequence[PlannedRun], finished: Finished, failures: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The content of a grid's JSON file, of the runs finished so far.
+    """Returns the content of a grid's JSON file, from the runs finished so far.
 
     Raises ValueError where two results of one fold were not scored on the same episodes.
     """
@@ -62,25 +62,28 @@ def ablation_table(
 
 
 def read_table(path: str | Path) -> dict[str, Any]:
-    """Reads a grid's JSON file. Raises FileNotFoundError, or ValueError where it is no such file."""
+    """Reads a grid's JSON file. Raises FileNotFoundError, or ValueError for a file of another kind or format."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"Expected the JSON file of an ablation at {path}, but there is none.")
+        raise FileNotFoundError(
+            f"Expected the JSON file of an ablation at {path}, but there is none. Write it with `rifenet ablate`."
+        )
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"Expected {path} to be the table of an ablation, but it is no JSON ({error}).") from error
+        raise ValueError(f"Expected {path} to be the table of an ablation, but it is not JSON ({error}).") from error
     if not isinstance(table, dict) or (table.get("kind"), table.get("format")) != ("ablation", FORMAT):
         raise ValueError(
-            f"Expected {path} to be the table of an ablation, format {FORMAT}. Run `rifenet ablate` again."
+            f"Expected {path} to be the table of an ablation, format {FORMAT}, but it is not. "
+            "Run `rifenet ablate` again."
         )
     return table
 
 
 def ablation_markdown(table: dict[str, Any], path: str | Path, relative_to: str | Path, level: int = 1) -> list[str]:
-    """The table's lines of Markdown, headings from `level` on.
+    """Returns the table as lines of Markdown, with headings from `level` on.
 
-    `path` is the table's JSON file, beside which its runs are; links are relative to the folder `relative_to`.
+    `path` is the table's JSON file; the runs lie beside it. Links are relative to the folder `relative_to`.
     """
     folds = table["folds"]
     mean = [f"mean of folds {', '.join(map(str, folds))}"] if len(folds) > 1 else []
@@ -109,7 +112,7 @@ def _figures(grid: Grid, row: Row, results: Mapping[tuple[int, int], dict[str, A
         }
         if by_seed:
             values = list(by_seed.values())
-            # The prototype is not trained: what stands under each seed is one run.
+            # The prototype is not trained: all seeds show the same run, which has no spread.
             spread = float(np.std(values, ddof=1)) if len(values) > 1 and row.config.model.kind != PROTOTYPE else None
             folds[str(fold)] = {
                 "mean": float(np.mean(values)),
@@ -126,7 +129,7 @@ def _figures(grid: Grid, row: Row, results: Mapping[tuple[int, int], dict[str, A
 
 
 def _classes(grid: Grid, mine: Mapping[str, Mapping[tuple[int, int], dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Each novel class: its IoU in the baseline, and each row's difference to it for each seed that both have."""
+    """Each novel class: its IoU in the baseline by seed, and by row the differences for seeds that both have."""
     baseline = mine[grid.baseline]
     classes = []
     for fold in grid.folds:
@@ -222,7 +225,7 @@ def _cells(row: dict[str, Any], table: dict[str, Any], with_mean: bool) -> list[
 
 
 def _class_lines(table: dict[str, Any], level: int) -> list[str]:
-    classes = table.get("classes", [])  # tables made before there were any have none
+    classes = table.get("classes", [])  # older tables have none
     if not classes:
         return []
     names = [row["name"] for row in table["rows"] if row["name"] != table["baseline"]]

@@ -1,12 +1,12 @@
-"""Grids of ablations: a YAML file of named rows, each some overrides of a config, and the runs that they ask for.
+"""Grids of ablations: reads a YAML file of named rows, each a set of config overrides, and plans their runs.
 
     rows: {baseline: {train.unlabeled: 0}, ...}     named rows, each a set of dotted overrides
     product: [{soft: {...}, hard: {...}}, ...]      further rows: one option of each axis, names joined by ", "
     baseline: baseline                              the row that the others are compared with
-    folds: [2, 3]                                   and `seeds`: each row is trained once for each pair of them
-    title, set, paper                               optional: a title, overrides of all rows, the paper's words by row
+    folds: [2, 3]                                   with `seeds`: each row is trained once per fold and seed
+    title, set, paper                               optional: a title, overrides of all rows, the paper's result by row
 
-A number may be given as a multiple of the config's own: `train.steps: x2`. A row may not change what is scored, or how.
+A number may be a multiple of the config's value: `train.steps: x2`. A row must not change test episodes or scoring.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class Row(NamedTuple):
 
     name: str
     overrides: Overrides
-    """Dotted names and values, those of the whole grid first."""
+    """Dotted names and values; those of the whole grid come first."""
     config: Config
     paper: str
-    """What the paper says of it, in words; empty where it says nothing."""
+    """The paper's result for this row, in words; empty where it has none."""
 
 
 class Grid(NamedTuple):
-    """What is trained and compared."""
+    """The rows to compare, and the folds and seeds to train them on."""
 
     name: str
     title: str
@@ -63,7 +63,7 @@ class Grid(NamedTuple):
 
 
 class PlannedRun(NamedTuple):
-    """One training run and its evaluation, and the (row, fold, seed) that it stands for."""
+    """One training run with its evaluation, and every (row, fold, seed) that it serves."""
 
     folder: Path
     config: Config
@@ -71,11 +71,11 @@ class PlannedRun(NamedTuple):
 
 
 def read_grid(path: str | Path, base: Config, *, folds: Sequence[int] = (), seeds: Sequence[int] = ()) -> Grid:
-    """The grid of a YAML file over the config `base`; `folds` and `seeds` replace the file's own.
+    """Reads a YAML file whose rows override the config `base`; `folds` and `seeds` replace the file's own.
 
-    The training-free prototype is its last row, whether the file names it or not.
+    Appends the training-free prototype as a row where the file does not name it.
 
-    Raises FileNotFoundError, or ValueError for a file that is no such grid or a row that is no config.
+    Raises FileNotFoundError, or ValueError for a malformed grid or a row with invalid options.
     """
     path = Path(path)
     values = _content(path)
@@ -102,9 +102,9 @@ def read_grid(path: str | Path, base: Config, *, folds: Sequence[int] = (), seed
 
 
 def plan(grid: Grid, out: str | Path) -> list[PlannedRun]:
-    """The runs of a grid, each once whatever the number of rows that share it, in folders below `out`/runs.
+    """Lists the runs of a grid, with folders below `out`/runs; rows of equal configs share one run.
 
-    All rows of the first seed come first, so that the table is whole early.
+    The runs of the first seed come first, so every row of the table soon has a score.
     """
     jobs: dict[str, PlannedRun] = {}
     for seed, fold, row in itertools.product(grid.seeds, grid.folds, grid.rows):
@@ -116,14 +116,14 @@ def plan(grid: Grid, out: str | Path) -> list[PlannedRun]:
 
 
 def run_config(config: Config, fold: int, seed: int) -> Config:
-    """The run of `config` on a fold with a training seed: options that it never looks at have their defaults.
+    """Returns the config of one run: sets fold and training seed, and resets options that the run never reads.
 
-    So rows that ask for one thing in different words (`train.beta: 0`, `train.unlabeled: 0`) share one run.
+    So rows that mean the same (`train.beta: 0`, `train.unlabeled: 0`) share one run.
     """
     config = effective(config)
     data, train = dataclasses.replace(config.data, fold=fold), dataclasses.replace(config.train, seed=seed)
     if not data.cache_dir and (data.seed == seed or not data.holdout):
-        # Without a cache, data.seed only draws the held-out slice, and null draws it by train.seed.
+        # Without a cache, data.seed only draws the held-out slice. With null, train.seed draws it.
         data = dataclasses.replace(data, seed=None)
     if config.model.kind == PROTOTYPE:  # nothing is trained
         train = TrainConfig(**{name: getattr(train, name) for name in FREE["train"]})
@@ -146,9 +146,9 @@ def _value_of(plain: dict[str, Any], name: str) -> Any:
 
 
 def run_name(config: Config) -> str:
-    """Folder name of a run: fold, seed, and a hash of all else that its figures depend on.
+    """Folder name of a run: fold, seed, and a hash of every other option that its scores depend on.
 
-    Only what differs from the defaults is hashed, so an option that is added later renames no run.
+    The hash covers only values that differ from the defaults, so a new option renames no run.
     """
     digest = hashlib.sha256(json.dumps(changed(config), sort_keys=True).encode()).hexdigest()[:10]
     seed = "" if config.model.kind == PROTOTYPE else f"-seed{config.train.seed}"
@@ -156,7 +156,7 @@ def run_name(config: Config) -> str:
 
 
 def changed(config: Config) -> dict[str, Any]:
-    """Those of `identity` that are not what a run's name leaves out: the default, unless the option says otherwise."""
+    """The entries of `identity` that a run's name covers: all but defaults, or the option's `unnamed` value if set."""
     left_out = identity(Config())
     for name, _, said in _trained_by(config):
         if said.unnamed is not None:
@@ -167,8 +167,8 @@ def changed(config: Config) -> dict[str, Any]:
 def identity(config: Config) -> dict[str, Any]:
     """Dotted names and values of every option that a trained model depends on.
 
-    Where the feature cache is does not matter, but its views are others than those of training without one: so
-    `data.cache_dir` is "on" or "off".
+    The folder of the feature cache has no effect, but training with a cache uses other views than training without.
+    So `data.cache_dir` becomes "on" or "off".
     """
     return {
         name: ("on" if value else "off") if said.whether else value
@@ -178,7 +178,7 @@ def identity(config: Config) -> dict[str, Any]:
 
 
 def _trained_by(config: Config) -> Iterator[tuple[str, Any, About]]:
-    """Dotted name, plain value and description of every option but those of scoring."""
+    """Yields dotted name, plain value and description of each option, except those of scoring."""
     plain = to_dict(config)
     for section in ("data", "model", "train"):
         for option in dataclasses.fields(getattr(config, section)):
@@ -194,7 +194,7 @@ def _content(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"Expected YAML in {path}, but it cannot be read ({' '.join(str(error).split())}). Mend it there."
+            f"Expected YAML in {path}, but it cannot be read ({' '.join(str(error).split())}). Correct it."
         ) from error
     if not isinstance(values, dict) or set(values) - set(_KEYS):
         got = ", ".join(map(str, set(values) - set(_KEYS))) if isinstance(values, dict) else type(values).__name__
@@ -237,27 +237,27 @@ def _overridden(base: Config, overrides: Overrides, where: str) -> Config:
             raise ValueError(f"Expected folds and seeds beside the rows, but {where} sets {name}. Leave it out.")
         if section == "eval" or name in _SAME_FOR_ALL_ROWS:
             raise ValueError(
-                f"Expected all rows to be scored on the same episodes by the same rule, but {where} sets {name}. One "
-                "table is scored by one rule: put it in the config."
+                f"Expected all rows to be scored on the same episodes by the same rule, but {where} sets {name}. "
+                "Set it in the config, for all rows."
             )
         plain[section][field] = _value(f"{name} in {where}", value, plain[section][field])
     config: Config = from_dict(Config, plain, where)
     data = config.data
     if not data.exclude_novel and (data.list_file or data.dataset == "custom"):
         raise ValueError(
-            f"Expected data.exclude_novel in {where}, because the photos of one list are trained on and tested. Leave "
-            "data.list_file empty, so that the dataset's own train and val lists are used."
+            f"Expected data.exclude_novel to be on in {where}, because training and test photos are of one list, but "
+            "got off. Set it, or leave data.list_file empty to use the dataset's own train and val lists."
         )
     return config
 
 
 def _value(name: str, value: Any, current: Any) -> Any:
-    """`value` in the type of the option's current one, a multiple of it where it says so. Raises ValueError."""
+    """Converts `value` to the type of the option's `current` value; "x2" doubles that value. Raises ValueError."""
     if type(current) in (int, float) and isinstance(value, str) and (found := re.fullmatch(r"x(\d+(\.\d+)?)", value)):
         return type(current)(current * float(found[1]))
     if type(current) is float and type(value) is int:
         return float(value)
-    wanted = int if current is None else type(current)  # what may be null is a number
+    wanted = int if current is None else type(current)  # options that may be null hold numbers
     if type(value) is not wanted and not (value is current is None):
         raise ValueError(f"Expected {name} to be of type {wanted.__name__}, but got {value!r}.")
     if isinstance(value, list) and not all(type(item) is int for item in value):

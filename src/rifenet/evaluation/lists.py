@@ -1,8 +1,7 @@
 """Episode lists as files, so that two programs can be scored on the same episodes (protocols.md 2).
 
-A file is what `episodes_to_json` writes, all runs one after the other in `episodes`, with `seeds`, `protocol`, `fold`
-and `shots` beside it. Only `format` and `episodes` have to be there: a list that another program wrote without `seeds`
-is one run, of seed 0.
+The format is that of `episodes_to_json`: `episodes` holds all runs one after the other, and `seeds`, `protocol`, `fold`
+and `shots` stand beside it. Only `format` and `episodes` are required. A list without `seeds` is one run of seed 0.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from rifenet.files import parse_json, write_text
 
 
 class EpisodeList(NamedTuple):
-    """Episodes of R runs of N, and where they come from."""
+    """Episodes of R runs, N each, with the list's name and seeds."""
 
     name: str
     """The file's name, for records."""
@@ -38,7 +37,7 @@ class EpisodeList(NamedTuple):
 
 
 def write_episodes(path: Path, index: ImageIndex, config: Config, runs: Sequence[Sequence[Episode]]) -> None:
-    """Writes the runs, one for each of `config.eval.seeds`; a failed write leaves the file that was there before."""
+    """Writes the runs, one for each of `config.eval.seeds`; a failed write leaves the previous file."""
     content = json.loads(episodes_to_json(index, [episode for run in runs for episode in run]))
     facts = {"protocol": config.eval.protocol, "fold": config.data.fold, "shots": config.data.shots}
     facts |= {"seeds": list(config.eval.seeds)}
@@ -48,12 +47,12 @@ def write_episodes(path: Path, index: ImageIndex, config: Config, runs: Sequence
 def read_episodes(path: Path, index: ImageIndex) -> EpisodeList:
     """Reads a list over images of `index`.
 
-    Raises FileNotFoundError, or ValueError for a file that is no list, images or classes that the dataset lacks, and
-    episodes that break a rule: supports are distinct, never the query, and every image shows the class.
+    Raises FileNotFoundError, or ValueError for a file of another format, for images or classes that the dataset lacks,
+    and for episodes that break a rule: all images differ, and the query and every support show the class.
     """
     if not path.is_file():
         raise FileNotFoundError(f"Expected an episode list at {path}, but there is none. Write one: --save-episodes.")
-    text = path.read_text(encoding="utf-8", errors="replace")  # bytes that are no text are no list either
+    text = path.read_text(encoding="utf-8", errors="replace")  # a binary file then fails as JSON
     try:
         episodes = episodes_from_json(index, text)
     except ValueError as error:
@@ -63,7 +62,8 @@ def read_episodes(path: Path, index: ImageIndex) -> EpisodeList:
         raise ValueError(f"Expected seeds in {path} to be a list of whole numbers, but got {seeds!r}.")
     if not episodes or len(episodes) % len(seeds):
         raise ValueError(
-            f"Expected as many episodes for each of the {len(seeds)} seeds in {path}, but got {len(episodes)} in all."
+            f"Expected the same number of episodes for each of the {len(seeds)} seeds in {path}, but got "
+            f"{len(episodes)} in all. Correct seeds or episodes."
         )
     for number, episode in enumerate(episodes):
         _check(index, episode, len(episodes[0].supports), f"episode {number} of {path}")
@@ -75,7 +75,8 @@ def read_episodes(path: Path, index: ImageIndex) -> EpisodeList:
 def _check(index: ImageIndex, episode: Episode, shots: int, where: str) -> None:
     if len(episode.supports) != shots or not shots:
         raise ValueError(
-            f"Expected at least one support and as many in every episode, but {where} has {len(episode.supports)}."
+            f"Expected all episodes to have the same number of supports, at least one, but {where} has "
+            f"{len(episode.supports)}."
         )
     images = (episode.query, *episode.supports)
     if len({*images, *episode.unlabeled}) < len(images) + len(episode.unlabeled):

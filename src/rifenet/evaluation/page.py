@@ -1,4 +1,4 @@
-"""A report of `rifenet report`, from its Markdown, as one self-contained HTML page in the look of the rest."""
+"""Turns the Markdown of `rifenet report` into one self-contained HTML page, styled as the other HTML reports."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _STYLE = (
 
 
 def page(markdown: str, folder: Path) -> str:
-    """HTML of `markdown`, whose pictures lie at paths relative to `folder` and are put inside.
+    """Returns the HTML of `markdown` with its pictures embedded; their paths are relative to `folder`.
 
-    Links lose their address: they lead to files beside the report, which a page that is sent on could not follow.
+    Links become text with the address as a tooltip, because a reader who is sent the page lacks the linked files.
 
-    Raises FileNotFoundError for a picture that is not there, and ValueError for one that is no SVG, JPEG or PNG.
+    Raises FileNotFoundError for a missing picture, and ValueError for a picture that is not SVG, JPEG or PNG.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     rules: dict[str, Callable[[Token], str]] = {
@@ -42,7 +42,7 @@ def page(markdown: str, folder: Path) -> str:
     titles = [inline.content for before, inline in pairwise(tokens) if before.tag == "h1"]
     for before, inline, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if [child.type for child in inline.children or ()] == ["image"]:
-            before.hidden = after.hidden = True  # a picture alone is no paragraph
+            before.hidden = after.hidden = True  # a picture on its own needs no <p>
     body = parser.renderer.render(tokens, parser.options, {})
     return f"{page_head(titles[0] if titles else 'Report', _STYLE)}\n{body}</main></body></html>\n"
 

@@ -1,14 +1,14 @@
-"""One row of an ablation minus another, with an interval over what was drawn: test queries and training seeds.
+"""Difference in mIoU of two rows of an ablation, with a bootstrap interval over test queries and training seeds.
 
-What a bootstrap sample draws, for each fold by itself:
-- query images, with replacement, as many as the fold's episodes have: all episodes of a drawn image go in together,
-  whatever their class, support and evaluation seed, as many times as it was drawn (`metrics.bootstrap_miou` does so
-  too). A class of which no image was drawn is left out of that sample's mean, for both rows.
-- training seeds, with replacement, as many as there are.
-Both rows get the same images and the same seeds, so what these share cancels out: an episode is compared with the
-episode of the same position, a run with the run of the same seed. What is not drawn again: the classes, the folds, and
-the supports of an episode. With S seeds the spread over seeds comes out smaller by about sqrt(1 - 1/S), as in any
-bootstrap; with one seed it is not in the interval at all.
+Each bootstrap sample draws with replacement, separately for each fold:
+- as many query images as the fold's episodes have. Each draw of an image adds all its episodes, of every class, support
+  and evaluation seed (as in `metrics.bootstrap_miou`). A class without a drawn image is left out of the sample's mean,
+  for both rows.
+- as many training seeds as there are.
+
+Both rows get the same images and seeds: an episode is paired with the episode at the same position, and a run with the
+run of the same seed. Classes, folds and the supports of an episode stay fixed. With S seeds, any bootstrap shrinks the
+spread over seeds by a factor of about sqrt(1 - 1/S). With one seed, the interval does not contain that spread.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class PairedDifference(NamedTuple):
     miou: float
     interval: Interval
     pairs: int
-    """Pairs of runs, of one fold and seed each, that were compared."""
+    """Number of compared pairs; the two runs of a pair share fold and seed."""
     wins: int
-    """Pairs in which the row was better."""
+    """Number of pairs in which the row was better."""
 
     @property
     def sign(self) -> str:
-        """Of the interval: "+" or "-" where all of it is on that side of 0, else "0"."""
+        """Sign of the interval: "+" or "-" where all of it is on that side of 0, else "0"."""
         return "+" if self.interval[0] > 0 else "-" if self.interval[1] < 0 else "0"
 
 
 def paired_difference(mine: Runs, theirs: Runs, *, samples: int = 2000) -> PairedDifference | None:
-    """`mine` minus `theirs` over the (fold, seed) pairs that both have; None where there is none.
+    """`mine` minus `theirs` over the (fold, seed) pairs that both have; None where they share no pair.
 
     Raises ValueError where two results of one fold were not scored on the same episodes by the same rules.
     """
@@ -70,7 +70,7 @@ def _miou(result: dict[str, Any]) -> float:
 def _drawn(
     mine: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], fold: int, samples: int
 ) -> NDArray[np.float64]:
-    """The difference on one fold in each bootstrap sample, [samples]; S results of each row, one for each seed."""
+    """The difference on one fold in each bootstrap sample, [samples]. Each row has S results, one for each seed."""
     first = mine[0]
     for other in (*mine[1:], *theirs):
         expect_same_episodes(first, other)
@@ -85,6 +85,6 @@ def _drawn(
         first["protocol"]["absent_as_zero"],
         stream=2 * fold,
     )
-    by_seed = values.reshape(samples, 2, seeds, runs).mean(-1)  # a sample without any query has no figure: NaN
+    by_seed = values.reshape(samples, 2, seeds, runs).mean(-1)  # NaN where a sample has no query
     weights = np.random.default_rng(2 * fold + 1).multinomial(seeds, np.full(seeds, 1 / seeds), samples) / seeds
     return ((by_seed[:, 0] - by_seed[:, 1]) * weights).sum(-1)

@@ -1,13 +1,13 @@
-"""From an episode's arrays to what the network sees, and from its logits to a mask (protocols.md 3).
+"""Prepares an episode's arrays for the network, and turns its logits into a mask (protocols.md 3).
 
 Decisions:
 - A pixel is in the mask where its foreground probability is above the model's `mask_threshold`, which is 0.5 for most
-  models. The difference of the two logits is resized to the network's size (corners aligned, as the network's own
-  grid), and for scoring at the original size cropped and resized by `restore`, without an offset.
-- Features sit on every 8th, 16th or 32nd pixel, so the corners are aligned only where a side is a multiple of that plus
-  1. 400 px, the input of `hsnet`, are not: masks and scores would be up to 15 px off at the far edges. So the network
-  sees the squashed picture with its last row and column repeated up to the next such side, 417 px, and what it says of
-  the repeated pixels is cut off before scoring.
+  models. The difference of the two logits is resized to the network's size with aligned corners, as the network's own
+  grid. For scoring at the original size, `restore` then crops and resizes it without an offset.
+- Features sit on every 8th, 16th or 32nd pixel, so corners align only where the side is a multiple of that plus 1. The
+  400 px of `hsnet` are not: masks and scores would be up to 15 px off at the far edges. So the last row and column of
+  the squashed picture are repeated up to the next such side, 417 px. Predictions for these pixels are cut off before
+  scoring.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rifenet import IGNORE
 from rifenet.data.transforms import Placement, restore
-from rifenet.formats.pictures import IGNORE
 from rifenet.metrics import log_odds
 from rifenet.models import aligned_resize
 
@@ -30,7 +30,7 @@ _GRID = 32  # pixels between the coarsest features of any backbone
 
 
 class Model(Protocol):
-    """What can be scored: the three methods over a torch module."""
+    """A torch module that can be scored: it has these three methods."""
 
     training: bool
 
@@ -44,7 +44,7 @@ class Model(Protocol):
         """-> logits [1,2,h,w]."""
 
     def train(self, mode: bool = True) -> Any:
-        """Sets the mode."""
+        """Sets training or evaluation mode."""
 
     def parameters(self) -> Iterator[Tensor]:
         """Its parameters."""
@@ -59,16 +59,16 @@ class ScoringRules(NamedTuple):
     squashed: bool = False
     """The input is squashed to the square instead of resized and padded."""
     original_size: bool = True
-    """Prediction and mask meet at the photo's own size instead of the network's."""
+    """Prediction and true mask are compared at the photo's own size instead of the network's."""
     vote: bool = False
-    """Each shot alone, then `majority`, instead of one pass over all shots."""
+    """Each shot predicts alone and `majority` combines the masks, instead of one pass over all shots."""
 
 
 PFENET = ScoringRules()
 
 
 def extended(one: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One squashed episode with its last row and column repeated to a side on the grid; new mask pixels are ignored."""
+    """Repeats the last row and column of one squashed episode up to `extended_side`; new mask pixels are ignored."""
     extra = extended_side(one["query_images"].shape[-1]) - one["query_images"].shape[-1]
     edges = (0, extra, 0, extra)
     result = {}
@@ -82,12 +82,12 @@ def extended(one: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def extended_side(size: int) -> int:
-    """The side of the network's input for a squashed picture of `size` px: the next multiple of 32, plus 1."""
+    """Side of the network's input for a squashed picture of `size` px: the next multiple of 32, plus 1."""
     return size + (1 - size) % _GRID
 
 
 def mask_threshold(model: Model) -> float:
-    """Foreground probability from which on a pixel is in the model's mask, in (0,1)."""
+    """Foreground probability in (0,1) above which a pixel is in the model's mask."""
     return float(getattr(getattr(model, "config", None), "mask_threshold", 0.5))
 
 
@@ -104,7 +104,7 @@ def predicted_mask(
 
 
 def margins(logits: Tensor, side: int, threshold: float) -> NDArray[np.float32]:
-    """How far pixels are above `threshold`, in log-odds, at the network's size, [side,side], from logits [1,2,h,w].
+    """Log-odds of each pixel's foreground probability minus those of `threshold`, [side,side], of logits [1,2,h,w].
 
     Raises ValueError for logits that are not finite.
     """
@@ -116,10 +116,10 @@ def margins(logits: Tensor, side: int, threshold: float) -> NDArray[np.float32]:
 
 
 def majority(masks: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """What K masks [H,W] (1 foreground) vote for, uint8 [H,W], by the rule of the HSNet family.
+    """Combines K masks [H,W] (1 foreground) into one, uint8 [H,W], by the vote of the HSNet family.
 
-    A pixel's votes are the masks that have it as foreground. They are divided by the most votes that any pixel of this
-    picture got, not by K, and the pixel is foreground where that is at least 0.5: at least one vote is always needed.
+    Each mask gives one vote to each of its foreground pixels. A pixel is foreground where it has at least one vote, and
+    at least half as many as the pixel with the most votes. The divisor is that maximum, not K.
     """
     votes = np.sum(masks, axis=0, dtype=np.int64)
     return ((votes > 0) & (2 * votes >= votes.max())).astype(np.uint8)

@@ -1,7 +1,7 @@
 """Confidence that a class is in a picture at all (protocols.md 4, calibration figures).
 
-The map is a logistic curve, `confidence = sigmoid(a * statistic + b)`, fitted at 50% prevalence: each episode is scored
-with its own query, which shows the class, and with a query that does not.
+A logistic curve turns a statistic of the scores into the confidence: `sigmoid(a * statistic + b)`. It is fitted at 50%
+prevalence: each episode is scored with its own query, which shows the class, and with a photo that does not.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ Pairs = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
 @torch.inference_mode()
 def presence_pairs(model: Model, index: ImageIndex, episodes: Sequence[Episode], size: int, seed: int) -> Pairs:
-    """Statistics [2N] in [0,1] and whether the class is present [2N] bool: each episode's query, then one without it.
+    """Presence statistics [2N] in [0,1] and class present [2N] bool: for each episode its query, then a negative.
 
-    Negatives are drawn class-uniform by (seed, position). The model must be in eval mode; it runs one image at a time.
+    A negative is a photo without the class, drawn class-uniform by (seed, position). The model must be in eval mode; it
+    runs one image at a time.
     """
     statistics: list[float] = []
     for position, episode in enumerate(episodes):
@@ -53,11 +54,11 @@ def presence_pairs(model: Model, index: ImageIndex, episodes: Sequence[Episode],
 def hard_statistics(
     model: Model, index: ImageIndex, episodes: Sequence[Episode], size: int, seed: int
 ) -> NDArray[np.float64]:
-    """Statistics [N] in [0,1] of a hard negative each: of `HARD_OF` photos without the class the most alike one.
+    """Presence statistics [N] in [0,1] of one hard negative for each episode.
 
-    The photos are drawn class-uniform by (seed, position). Alike is whose best position the training-free matching with
-    the episode's supports (`models.matching`) finds most of the class in: the choice looks at the frozen features and
-    not at what is judged, so models over one backbone meet the same photos.
+    `HARD_OF` photos without the class are drawn class-uniform by (seed, position). The hard negative is the photo whose
+    best position has the highest training-free matching score with the episode's supports (`models.matching`). The
+    choice uses only frozen features, so all models over one backbone get the same photos.
     """
     statistics: list[float] = []
     for position, episode in enumerate(episodes):
@@ -81,13 +82,13 @@ def _likeness(model: Model, photo: Path, prototypes: Tensor, size: int) -> float
 
 
 def _matched(model: Model, images: Tensor) -> Tensor:
-    """Unit-length features [B,D,h,w] by which images [B,3,H,W] are matched without training: RiFeNet's prior's."""
+    """Unit-length features [B,D,h,w] of images [B,3,H,W] for training-free matching; RiFeNet's prior uses the same."""
     features = model.encode_query(images, None)
     return features.features if isinstance(features, PrototypeFeatures) else features.high
 
 
 def _statistics(model: Model, index: ImageIndex, episode: Episode, queries: Sequence[int], size: int) -> list[float]:
-    """The statistic of each of the queries, with the episode's supports, which are encoded once for all."""
+    """The presence statistic of each query, given the episode's supports; the supports are encoded once."""
     context, found = None, []
     for number in queries:
         support, query, seen = _inputs(model, index, replace(episode, query=number), size)
@@ -112,10 +113,9 @@ def _inputs(
 
 
 def fit_calibration(statistics: NDArray[np.float64], present: NDArray[np.bool_]) -> dict[str, float]:
-    """`a` and `b` of the logistic map, by Newton's method on the likelihood with a weak pull to 0.
+    """Fits `a` and `b` of the logistic curve by Newton's method on the likelihood, with a weak ridge penalty.
 
-    The pull keeps the map finite where the two groups do not overlap.
-    Raises ValueError unless both groups are there.
+    The penalty keeps both finite where present and absent do not overlap. Raises ValueError where either is missing.
     """
     if present.all() or not present.any():
         raise ValueError("Expected statistics of pictures with and without the class, but got only one kind.")
@@ -134,18 +134,18 @@ def fit_calibration(statistics: NDArray[np.float64], present: NDArray[np.bool_])
 
 
 def judged_presence(model: Any, index: ImageIndex, config: Config, count: int) -> dict[str, Any]:
-    """How far confidence is to be believed, for a result file: figures, and `bins` for a reliability diagram.
+    """Measures how reliable the model's confidence is, for a result file: scores, and `bins` for a reliability diagram.
 
-    `count` episodes of the novel classes, under the protocol `pfenet` by the first seed, each also with a query that
-    does not show the class; `hard` has the figures with a hard negative in its place (`hard_statistics`). The model's
-    own calibration is judged as it is; one without any, such as `prototype`, gives `{"pairs": 0}`.
+    It draws `count` episodes of the novel classes by the protocol `pfenet` with the first seed, and scores each with
+    its query and with a negative. `hard` holds the scores with hard negatives instead (`hard_statistics`). The model's
+    own calibration is used as it is. A model without one, such as `prototype`, gives `{"pairs": 0}`.
     """
     calibration = getattr(model, "metadata", {}).get("calibration")
     if calibration is None:
         return {"pairs": 0}
     data, seed = config.data, config.eval.seeds[0]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the evaluation has named the absent classes
+        warnings.simplefilter("ignore", UserWarning)  # `evaluate` has warned of absent classes
         episodes = evaluation_episodes(
             index,
             index.novel_classes(data.fold),
@@ -165,7 +165,7 @@ def judged_presence(model: Any, index: ImageIndex, config: Config, count: int) -
 def separation(
     statistics: NDArray[np.float64], present: NDArray[np.bool_], sure: NDArray[np.float64]
 ) -> dict[str, float]:
-    """How well statistics tell present from absent, and how far the confidences `sure` are off, [M] each."""
+    """Area under the ROC curve of the statistics, and calibration error of the confidences `sure`, from [M] each."""
     return {
         "auroc": auroc(statistics, present),
         "expected_calibration_error": expected_calibration_error(sure, present),
@@ -175,16 +175,17 @@ def separation(
 def against_hard(
     statistics: NDArray[np.float64], present: NDArray[np.bool_], hard: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The statistics [2N] of `presence_pairs` with the negatives' [N] taken by `hard`."""
+    """The statistics [2N] of `presence_pairs` with those of the negatives replaced by `hard` [N]."""
     mixed = statistics.copy()
     mixed[~present] = hard
     return mixed
 
 
 def reliability_bins(sure: NDArray[np.float64], present: NDArray[np.bool_], count: int = BINS) -> list[dict[str, Any]]:
-    """Equal bins of confidence in [0,1]: edges, number of examples, mean confidence and share of positives (0 of none).
+    """Equal bins of confidence in [0,1]: edges, number of examples, mean confidence and share of positives.
 
-    As in `metrics.expected_calibration_error`, each bin holds its lower edge, and the last one also 1.
+    Both means are 0 in an empty bin. As in `metrics.expected_calibration_error`, each bin includes its lower edge, and
+    the last bin also includes 1.
     """
     inside = np.minimum((sure * count).astype(np.int64), count - 1)
     held = [(inside == number) for number in range(count)]

@@ -1,6 +1,6 @@
-"""The named protocols (protocols.md 2-4): exactly N episodes of a fold's novel classes for each seed, scored.
+"""The named protocols (protocols.md 2-4): scores exactly N episodes of a fold's novel classes for each seed.
 
-How episodes are run is in `scoring`; here is which episodes, by which rules, and what is said about them.
+This module chooses the episodes and rules, and records both. `scoring` runs the episodes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PFENET_WORDS = {
     "k_shot": "one forward pass over K supports",
     "prediction": "foreground logit above background logit",
 }
-"""What `pfenet` fixes, in words, for the result file."""
+"""The rules of `pfenet` in words, for the result file."""
 
 UNLABELED_USED = (
     f"photos of the class drawn by (seed, position), fewer where it has no more, without their masks; the {COUNT} in "
@@ -59,17 +59,23 @@ def evaluate(
     fabric: Fabric | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """The content of `result.json` (protocols.md 6): `model` on the novel classes of `config.data.fold`.
+    """Scores `model` on the novel classes of `config.data.fold`, and returns the content of `result.json`.
 
-    Of `config` it uses data (fold, shots, image_size, min_area) and eval, both `settled`. A novel class without an
-    episode is named in a UserWarning, listed in `absent_classes` and left out of the mean, or counted as 0 with
-    `absent_as_zero`; a novel class on which the model says it was trained is named in a UserWarning and listed in
-    `novel_classes_seen`. `listed` are episodes to score instead of the protocol's own; shots, seeds and N are then
-    theirs. `name` is what tables call the model; without it, the model's own name. A backbone of the model's is
-    accelerated for good (`Backbone.accelerate`), as in the product and in training.
+    A UserWarning names novel classes of two kinds. A class without an episode is listed in `absent_classes` and left
+    out of the mean, or counts as 0 with `absent_as_zero`. A class that the model was trained on is listed in
+    `novel_classes_seen`. The model's backbone stays accelerated (`Backbone.accelerate`).
+
+    Args:
+        model: the network to score.
+        index: the dataset.
+        config: its sections data (fold, shots, image_size, min_area) and eval are used, `settled`.
+        listed: episodes to score instead of the protocol's own; they also set shots, seeds and N.
+        name: the model's name in tables; empty: the model's own name.
+        fabric: shares the work among its processes; None: this process does all of it.
+        progress: called, from any thread, with the number of episodes done since its last call.
 
     Raises:
-        ValueError: no such fold, a seed given twice, no class with enough images, a listed episode of a class that is
+        ValueError: an unknown fold, a repeated seed, no class with enough images, a listed episode of a class that is
             not novel, or logits that are not finite.
     """
     config = settled(config, listed)
@@ -131,7 +137,7 @@ def evaluate(
 
 
 def settled(config: Config, listed: EpisodeList | None = None) -> Config:
-    """`config` as the evaluation uses it: `resolved`, with a list's K, N and seeds."""
+    """`config` as the evaluation uses it: `resolved`, with K, N and seeds of `listed` where given."""
     if listed is not None:
         rules = dataclasses.replace(config.eval, seeds=listed.seeds, episodes=len(listed.runs[0]))
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, shots=listed.shots), eval=rules)
@@ -139,9 +145,10 @@ def settled(config: Config, listed: EpisodeList | None = None) -> Config:
 
 
 def drawn_episodes(index: ImageIndex, config: Config) -> tuple[tuple[Episode, ...], ...]:
-    """The protocol's own episodes: N for each seed. Raises ValueError for no such fold or no class with enough images.
+    """Draws the protocol's own episodes, N for each seed, for a `settled` config.
 
-    `config` is `settled`. It names no class that is left out: `evaluate` does, once for all seeds.
+    Absent classes raise no warning here; `evaluate` warns once for all seeds. Raises ValueError for an unknown fold, or
+    where no class has enough images.
     """
     data, rules = config.data, config.eval
     assert rules.episodes is not None
@@ -179,7 +186,7 @@ def _scoring_rules(config: Config) -> ScoringRules:
 
 
 def _record(index: ImageIndex, config: Config, listed: EpisodeList | None) -> dict[str, Any]:
-    """The protocol with every filter and choice, in words; two records differ where figures must not be compared."""
+    """The protocol with every filter and choice, in words. Scores are comparable only where these records are equal."""
     data, rules = config.data, config.eval
     words: dict[str, Any] = dict(PFENET_WORDS)
     if rules.protocol == "hsnet":
@@ -212,14 +219,14 @@ def _record(index: ImageIndex, config: Config, listed: EpisodeList | None) -> di
 
 
 def _own(index: ImageIndex, config: Config, listed: EpisodeList) -> bool:
-    """Whether the list holds what the protocol would have drawn, so that its figures may stand beside the others."""
-    with contextlib.suppress(ValueError):  # it would have found no class with enough images
+    """Whether the list equals the protocol's own episodes, so that scores on both are comparable."""
+    with contextlib.suppress(ValueError):  # the protocol itself may find no class with enough images
         return drawn_episodes(index, config) == listed.runs
     return False
 
 
 def episodes_hash(index: ImageIndex, runs: Sequence[Sequence[Episode]]) -> str:
-    """Hash of the episode lists by image and class names: equal hashes, paired results."""
+    """Hash of the episode lists by image and class names; results with equal hashes can be paired."""
     digest = hashlib.sha256()
     for run in runs:
         digest.update(episodes_to_json(index, run).encode())
@@ -230,8 +237,8 @@ def _warn(result: dict[str, Any]) -> None:
     if result["absent_classes"]:
         outcome = "counted as 0" if result["protocol"]["absent_as_zero"] else "left out of the mean"
         warnings.warn(
-            f"No episode of {', '.join(result['absent_classes'])}: {outcome}. A class takes {result['shots'] + 1} "
-            f"images of at least {result['protocol']['min_area']} px, and enough episodes to reach it.",
+            f"No episode of {', '.join(result['absent_classes'])}: {outcome}. A class needs {result['shots'] + 1} "
+            f"images of at least {result['protocol']['min_area']} px, and enough episodes for its turn to come.",
             stacklevel=3,
         )
     if result["novel_classes_seen"]:

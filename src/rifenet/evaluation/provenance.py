@@ -19,10 +19,10 @@ from rifenet.evaluation.result_file import names_hash
 
 
 def model_record(model: Any, image_size: int, name: str = "") -> dict[str, Any]:
-    """Name, kind, backbone, hash and input size of the scored model, and what its file says of its training.
+    """Name, kind, backbone, hash and input size of the scored model, and its file's metadata on training.
 
-    `name` replaces the model's own. `exclude_novel` is the filter that training used; None where the file does not say,
-    or nothing was trained. `checkpoint_hash` is None for a model that never was in a file.
+    `name` replaces the model's own. `exclude_novel` is the filter of the training; None where the file does not record
+    it or nothing was trained. `checkpoint_hash` is None for a model that comes from no file.
     """
     metadata: dict[str, Any] = getattr(model, "metadata", {})
     config = getattr(model, "config", None)
@@ -54,7 +54,7 @@ def dataset_record(index: ImageIndex) -> dict[str, Any]:
 
 
 def config_record(model: Any, config: Config) -> dict[str, Any]:
-    """The data, eval and model sections; of a path only its last part, because result files leave the machine."""
+    """The data, eval and model sections. Paths keep only their last part, because result files are shared."""
     record = {"data": to_dict(config.data), "eval": to_dict(config.eval)}
     if hasattr(model, "config"):
         record["model"] = to_dict(model.config)
@@ -83,7 +83,7 @@ def environment(device: torch.device, ranks: int) -> dict[str, Any]:
 
 
 def peak_memory(device: torch.device) -> dict[str, float | None]:
-    """Peak memory in MiB: `process` (resident, its whole life), `device` (CUDA, since its counter was last reset)."""
+    """Peak memory in MiB: `process` (resident, since its start), `device` (CUDA, since the counter's last reset)."""
     process = None
     if sys.platform != "win32":
         import resource
@@ -99,7 +99,7 @@ def git_commit(file: str | Path = __file__) -> str | None:
     """Commit of the checkout that tracks `file`, with `-dirty` where tracked files differ from it; None without one."""
     path = Path(file).resolve()
     try:
-        # A copy installed below somebody's repository is not tracked by it: its commit says nothing about this program.
+        # An installed copy may lie in another repository, which does not track it and whose commit is not its own.
         if _git(path.parent, "ls-files", "--error-unmatch", path.name) is None:
             return None
         return _git(path.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")

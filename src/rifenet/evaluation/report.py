@@ -1,11 +1,11 @@
-"""Markdown tables from result files, never by hand (protocols.md 6).
+"""Writes Markdown tables from result files (protocols.md 6).
 
 Decisions:
 - One table for each setting: dataset, shots, rules, seeds and N (`settings`). Two settings never share a table.
-- Published figures stand only in the table of the true PASCAL-5i test set, at its original size, under the filter and N
-  of the protocol that they were published for. Everything else is labelled by what it is.
-- The training-free prototype has a row in every table; where nobody scored it, the row says so.
-- Every figure carries the number of the file that it came from.
+- Published scores appear only in the table of the full PASCAL-5i test set, at its original size, under the filter and N
+  of the protocol that they were published for. Every other table is labelled by its data.
+- The training-free prototype has a row in every table; where it was not scored, the row says so.
+- Every score carries the number of its file.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ ByFold = dict[int, NumberedResult]  # one model: fold -> its result
 def report(
     paths: Sequence[str | Path], relative_to: str | Path = ".", extra: Sequence[str] = (), title: str = "Results"
 ) -> str:
-    """The report on result files, as Markdown; links to the files are relative to the folder `relative_to`.
+    """Returns the report on result files as Markdown; links to the files are relative to the folder `relative_to`.
 
-    `extra` are further lines, put before the list of sources; `title` is the first heading.
+    `extra` are further lines before the list of sources; `title` is the first heading.
 
-    Raises FileNotFoundError, or ValueError for no file, a file that is no result, or one model twice on one fold.
+    Raises FileNotFoundError, or ValueError for no file, a file that is not a result, or one model twice on one fold.
     """
     if not paths:
         raise ValueError("Expected at least one result file, but got none. Write one with rifenet evaluate.")
@@ -118,7 +118,7 @@ def _rows(members: Iterable[NumberedResult]) -> list[tuple[str, ByFold]]:
         _, row = rows.setdefault(key, (label, {}))
         if fold in row:
             raise ValueError(
-                f"Expected one result of {model['name']} on fold {fold}, but {row[fold].path} and {source.path} are. "
+                f"Expected one result of {model['name']} on fold {fold}, but got {row[fold].path} and {source.path}. "
                 "Leave one out, or evaluate one of them again under another --name."
             )
         row[fold] = source
@@ -126,7 +126,7 @@ def _rows(members: Iterable[NumberedResult]) -> list[tuple[str, ByFold]]:
 
 
 def _filter(source: NumberedResult) -> str:
-    """The filter `exclude_novel` of the model's training: on, off, or a dash where nobody says."""
+    """The filter `exclude_novel` of the model's training: on, off, or a dash where the model does not record it."""
     return {True: "on", False: "off"}.get(source.result["model"]["metadata"].get("exclude_novel"), _DASH)
 
 
@@ -158,7 +158,7 @@ def _published() -> dict[str, Any]:
 
 
 def _fits(row: dict[str, Any], result: dict[str, Any]) -> bool:
-    """Whether a published row belongs beside a result: same data and shots, and its own protocol without options."""
+    """Whether a published row belongs beside a result: same dataset, shots and protocol, and no scoring option set."""
     rules = result["protocol"]
     own = (row["dataset"], row["shots"], row["protocol"])
     same = own == (result["dataset"]["name"], result["shots"], rules["name"])
@@ -198,7 +198,7 @@ def _against_prototype(source: NumberedResult, members: Sequence[NumberedResult]
     same = [
         other for other in members if _is_prototype(other) and other.result["episodes_hash"] == result["episodes_hash"]
     ]
-    # The fair comparison is over the same frozen features; another backbone's prototype is better than none.
+    # Compare with the prototype over the same frozen features where there is one, else with any other.
     ours = _frozen(source)
     same.sort(key=lambda other: [mine != theirs for mine, theirs in zip(ours, _frozen(other), strict=True)])
     if _is_prototype(source) or not same:
@@ -252,7 +252,7 @@ def _sources(sources: Iterable[NumberedResult], folder: Path) -> list[str]:
 
 
 def _frozen(source: NumberedResult) -> list[Any]:
-    """What decides on the frozen features, the most telling thing first."""
+    """The settings that determine the frozen features, the most important first."""
     model, scored = source.result["config"].get("model", {}), source.result["model"]
     return [
         scored["backbone"],
@@ -266,7 +266,7 @@ def _is_prototype(source: NumberedResult) -> bool:
 
 
 def link(path: str | Path, relative_to: str | Path) -> str:
-    """Address of a file in Markdown, from the folder `relative_to`: blanks and brackets would end it, so encoded."""
+    """Markdown address of a file, relative to the folder `relative_to`; blanks and brackets are percent-encoded."""
     return quote(Path(os.path.relpath(path, relative_to)).as_posix())
 
 

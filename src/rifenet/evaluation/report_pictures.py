@@ -1,6 +1,6 @@
-"""Sections of the report that show pictures from files alone: training curves, bars of ablations, reliability.
+"""Report sections with charts drawn from files alone: training curves, bars of ablations, reliability diagrams.
 
-Each function writes its pictures into a folder and returns lines of Markdown with links relative to another one.
+Each function writes its charts into `folder` and returns lines of Markdown with links relative to `relative_to`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from rifenet.evaluation.result_file import read_result
 from rifenet.files import write_text
 
 METRICS_FILE = "metrics.jsonl"
-_NO_LOSS = ("step", "gradient_norm", "lr", "episodes_per_second")  # what else a line with losses holds
+_NO_LOSS = ("step", "gradient_norm", "lr", "episodes_per_second")  # fields beside the losses in a line of the log
 
 
 def curve_sections(results: Iterable[Path], folder: Path, relative_to: Path) -> list[str]:
-    """The curves of every run that has its `metrics.jsonl` beside one of its results; no lines where none has."""
+    """Training curves of each run with a `metrics.jsonl` beside one of its results; no lines where no run has one."""
     runs = list(dict.fromkeys(path.parent for path in results if (path.parent / METRICS_FILE).is_file()))
     if not runs:
         return []
@@ -42,9 +42,9 @@ def curve_sections(results: Iterable[Path], folder: Path, relative_to: Path) -> 
 
 
 def training_curves(path: Path, name: str) -> str:
-    """SVG of a run's log: each loss term that it has, and mIoU on held-out images of base classes, over steps.
+    """SVG of a run's log over steps: each of its loss terms, and mIoU on held-out images of base classes.
 
-    Raises ValueError for a log without a line of losses, or a line that is no JSON.
+    Raises ValueError for a log without a line of losses, or a line that is not JSON.
     """
     try:
         logged = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -102,7 +102,7 @@ def ablation_bars(table: dict[str, Any]) -> str:
 
 
 def reliability_sections(results: Sequence[Path], folder: Path, relative_to: Path) -> list[str]:
-    """The reliability diagram of each result that was scored with `--presence`; no lines where none was."""
+    """The reliability diagram of each result scored with `--presence`; no lines where there is none."""
     lines: list[str] = []
     taken: set[str] = set()
     for path in results:
@@ -132,9 +132,9 @@ def image(path: Path, text: str, relative_to: Path) -> str:
 
 
 def unused(name: str, taken: set[str]) -> str:
-    """`name`, or with the first number from 2 on with which it is not in `taken`; is in `taken` then.
+    """Returns `name`, or the first free one of `name-2`, `name-3` and so on, and adds it to `taken`.
 
-    `taken` knows no capitals, as the file systems of some machines.
+    Names are compared without case, because some file systems ignore it.
     """
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     found = next(each for each in names if each.casefold() not in taken)

@@ -1,8 +1,8 @@
-"""The result file (protocols.md section 6): figures from episode counts, reading and writing, two models compared.
+"""The result file (protocols.md section 6): computes scores from episode counts, reads, writes, compares two models.
 
-One `result.json` holds one model on one fold. Beside the figures it keeps the pixel counts of every episode, packed
-into one string of some tens of kilobytes, so that an interval can be recomputed and two models compared episode by
-episode without the data. Nothing here needs torch.
+One `result.json` holds one model on one fold. Beside the scores it keeps the pixel counts of every episode, packed into
+one string of some tens of kilobytes. From these, intervals can be recomputed and two models compared episode by
+episode, without the data. This module needs no torch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORMAT = 1
 
 
 class EpisodeCounts(NamedTuple):
-    """What was counted in every episode: R runs (seeds) of N episodes."""
+    """Pixel counts of every episode: R runs, one for each seed, of N episodes."""
 
     class_ids: NDArray[np.int32]  # [R,N]
     queries: NDArray[np.int32]  # position of the query image in the dataset's index, [R,N]
@@ -95,7 +95,7 @@ def figures(
 
 
 def compare_results(result: dict[str, Any], other: dict[str, Any]) -> Difference:
-    """How much better `result`'s model is than `other`'s, paired over the episodes that both saw.
+    """mIoU of `result` minus that of `other`, with an interval paired over their episodes.
 
     Raises:
         ValueError: the two were not scored on the same episodes by the same rules.
@@ -150,16 +150,16 @@ _KINDS: dict[str, type] = {
     **dict.fromkeys(("fold", "shots", "episodes"), int),
     **dict.fromkeys(("episodes_hash", "episode_counts"), str),
 }
-"""What `read_result` makes sure of, so that no reader of a result fails far from its file."""
+"""Type of each entry; `read_result` checks these, so that errors name the file."""
 
 
 def write_result(result: dict[str, Any], path: str | Path) -> None:
-    """Writes `result` as JSON; a killed or failed write leaves the file that was there before, or none."""
+    """Writes `result` as JSON; a killed or failed write leaves the previous file, or none."""
     write_text(Path(path), json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
-    """Reads a file of `write_result`. Raises FileNotFoundError, or ValueError where it is no result of this format."""
+    """Reads a file of `write_result`. Raises FileNotFoundError, or ValueError for a file of another format."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -185,7 +185,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
 
 def names_hash(names: Iterable[str]) -> str:
-    """SHA-256 over image names, whatever their order."""
+    """SHA-256 of the image names, independent of their order."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 

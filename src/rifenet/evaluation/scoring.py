@@ -1,14 +1,14 @@
-"""Running episodes through a model: pixel counts of each, whatever the machine.
+"""Runs episodes through a model and counts the pixels of each.
 
-Decisions, all of them so that no setting of the machine changes a digit:
-- The network sees one episode at a time, whatever the loader's batch size: sums over a batch differ in their last bits.
-- On the CPU each operation has one thread, because sums over several differ too; the threads score different episodes
-  instead, which is also the faster way to use them.
-- Episodes run query by query, and those of a class near each other: a query is encoded once for all its classes,
-  episodes and seeds, and supports are found in a cache of bounded memory, which the threads share. A rank, and a thread
-  of it, takes a contiguous part of that order. Counts are whole numbers, put back in place.
+Decisions, so that batch size, threads and ranks never change a digit:
+- The network sees one episode at a time, because batching changes the last bits of sums.
+- On the CPU each operation uses one thread, because several threads change those bits, too. The threads score different
+  episodes instead, which is also faster.
+- Episodes run query by query, and queries of one class run together. So a query is encoded once for all its classes,
+  episodes and seeds, and a bounded cache that the threads share holds most supports. Each rank, and each of its
+  threads, takes a contiguous part of that order. The counts return in the caller's order.
 
-How logits become a mask is in `prediction`.
+`prediction` turns logits into masks.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Item = TypeVar("Item")
 
 PARTS = ("images", "masks", "valid")
 CACHE_BYTES = 2**31
-"""Bytes of support contexts kept: of 330 one-shot supports at 473 px of ResNet-50."""
+"""Bytes of support contexts that the cache holds: 330 one-shot supports at 473 px with ResNet-50."""
 
 
 def score_episodes(
@@ -65,18 +65,18 @@ def score_episodes(
 ) -> NDArray[np.int64]:
     """Pixel counts of each episode, [N,2,2], in the order of `episodes` (see `metrics.intersection_union`).
 
-    All ranks return all counts. No randomness, no autograd graph, nothing left behind: the model's mode and every
-    random generator are as before.
+    All ranks return all counts. Scoring is not random, builds no autograd graph, and leaves the model's mode and every
+    random generator as they were.
 
     Args:
         model: the module itself, not a data-parallel wrapper of it.
         index: the dataset.
         episodes: what to score.
         size: side S of the square network input, pixels.
-        rules: what the protocol says of input, size and shots.
+        rules: the protocol's rules for input, size and shots.
         batch_size: episodes loaded together.
-        workers: loader processes, at least one for each thread where there are any.
-        fabric: where several processes share the work; None: this one does it all.
+        workers: loader processes in all; if not 0, each thread has at least one.
+        fabric: shares the work among its processes; None: this process does all of it.
         progress: called, from any thread, with the number of episodes done since its last call.
 
     Raises:
@@ -113,10 +113,10 @@ def _score_in_threads(
     workers: int,
     progress: Callable[[int], None] | None,
 ) -> NDArray[np.int64]:
-    """Counts of all `episodes`, by one thread on an accelerator and as many as torch has on the CPU."""
+    """Counts of all `episodes`, with one thread on an accelerator and all of torch's threads on the CPU."""
     threads = torch.get_num_threads()
     parts = _parts(episodes, max(1, min(threads, len(episodes))) if device_of(model).type == "cpu" else 1)
-    # Loader processes start before the threads do: a fork among running threads may inherit a lock that one holds.
+    # Start loader processes before the threads: a process forked while threads run may inherit a held lock.
     share = -(-workers // len(parts))
     streams = [
         iter(_loader(EvaluationEpisodes(index, part, size, rules.squashed), batch_size, share)) for part in parts
@@ -131,14 +131,14 @@ def _score_in_threads(
             try:
                 wait(work, return_when=FIRST_EXCEPTION)
             finally:
-                stop.set()  # after an error or an interrupt the other threads end with their episode
+                stop.set()  # after an error or interrupt, the other threads stop after their episode
     finally:
         torch.set_num_threads(threads)
     return np.concatenate([part.result() for part in work])
 
 
 def _order(episodes: Sequence[Episode]) -> list[int]:
-    """Positions in the order of scoring: queries one after another, by the first class that each is asked for."""
+    """Positions in the order of scoring: by the lowest class that each query is asked for, then by query."""
     first: dict[int, int] = {}
     for episode in episodes:
         first[episode.query] = min(episode.class_id, first.get(episode.query, episode.class_id))
@@ -157,7 +157,7 @@ def _loader(episodes: EvaluationEpisodes, batch_size: int, workers: int) -> Data
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=collate_evaluation,
-        # Without its own generator a loader draws from the global one, and validating would change a training run.
+        # Without its own generator, a loader draws from the global one, and validation would change a training run.
         generator=torch.Generator(),
     )
 
@@ -184,7 +184,7 @@ def _score(
                 features, encoded = model.encode_query(one["query_images"], one["query_valid"]), episode.query
             taught: Iterable[Any] = _contexts(model, one, episode, contexts, rules.vote)
             if episode.unlabeled:
-                (context,) = taught  # there is no vote beside unlabeled images
+                (context,) = taught  # unlabeled images exclude a vote
                 support = [one[f"support_{part}"] for part in PARTS]
                 unlabeled = [
                     torch.from_numpy(batch[f"unlabeled_{part}"][item]).to(device) for part in ("images", "valid")
@@ -204,7 +204,7 @@ def _score(
 
 
 def _contexts(model: Model, one: dict[str, Tensor], episode: Episode, cache: _Contexts, alone: bool) -> Iterator[Any]:
-    """The context of all shots, or that of each shot `alone`; encoded only where the cache does not hold it."""
+    """Yields the context of all shots together, or of each shot `alone`; encodes it where the cache lacks it."""
     shots = len(episode.supports)
     for shot in [slice(k, k + 1) for k in range(shots)] if alone else [slice(shots)]:
         key = (episode.class_id, episode.supports[shot])
@@ -216,7 +216,7 @@ def _contexts(model: Model, one: dict[str, Tensor], episode: Episode, cache: _Co
 
 
 def _photos(model: Model, unlabeled: Sequence[Tensor], episode: Episode, cache: _Contexts) -> Iterator[Any]:
-    """The unlabeled images as `decode` needs them; encoded only where the cache does not hold them."""
+    """Yields the features of each unlabeled image; encodes them where the cache lacks them."""
     for image, valid, record in zip(*unlabeled, episode.unlabeled, strict=True):
         features = cache.get(record)
         if features is None:
@@ -226,7 +226,7 @@ def _photos(model: Model, unlabeled: Sequence[Tensor], episode: Episode, cache: 
 
 
 class _Contexts:
-    """The support contexts and unlabeled images used last, up to a number of bytes, for all threads: most come back."""
+    """Cache of the support contexts and unlabeled features used last, up to `limit` bytes, shared by all threads."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._bytes = limit, 0
@@ -241,10 +241,10 @@ class _Contexts:
             return self._kept.get(key)
 
     def put(self, key: Hashable, context: Iterable[Tensor]) -> None:
-        """Keeps `context`, a tuple of tensors, and forgets the oldest ones where they are too many."""
+        """Stores `context`, a tuple of tensors, and drops the entries used longest ago while over the limit."""
         with self._lock:
             if key in self._kept:
-                return  # another thread was first, with the same digits
+                return  # another thread has stored the same values
             self._kept[key] = context
             self._bytes += sum(field.nbytes for field in context)
             while self._bytes > self._limit:
@@ -253,5 +253,5 @@ class _Contexts:
 
 
 def device_of(model: Model) -> torch.device:
-    """Where the model is; the CPU for one without parameters and buffers."""
+    """The model's device; the CPU for a model without parameters and buffers."""
     return next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), torch.device("cpu"))

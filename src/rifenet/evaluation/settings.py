@@ -1,4 +1,4 @@
-"""What a result was scored on and how, in print: figures of two settings never stand in one table (protocols.md 3)."""
+"""Names a result's data and protocol in print. Scores of different settings never share a table (protocols.md 3)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PUBLISHED_EPISODES = 1000
 
 
 def setting_key(result: dict[str, Any]) -> str:
-    """Equal for results whose figures may stand in one table."""
+    """A key that is equal for results whose scores may stand in one table."""
     parts = ("protocol", "shots", "seeds", "episodes")
     return json.dumps([setting_label(result), result["dataset"]["hash"], *(result[part] for part in parts)])
 
@@ -33,9 +33,9 @@ def setting_title(result: dict[str, Any]) -> str:
 
 
 def setting_label(result: dict[str, Any]) -> str:
-    """What a result's data are called in print: PASCAL-5i only for the real one under a protocol's own rules.
+    """Names a result's data in print: PASCAL-5i only for its full test set under a protocol's own rules.
 
-    Any other images of PASCAL are called by their list: its file's name and the hash of the image names in it.
+    Any other set of PASCAL images is named by its list: the file's name and the hash of its image names.
     """
     dataset = result["dataset"]
     if dataset["name"] != "pascal":
@@ -68,7 +68,7 @@ def setting_sentence(result: dict[str, Any]) -> str:
 
 
 def _is_pascal_test_set(dataset: dict[str, Any]) -> bool:
-    """True for all 1,449 ids of VOC val at their own size (500 px on the longer side, but for a few)."""
+    """Whether the images are all 1,449 of VOC val, at their own size (median of the longer side 500 px)."""
     ids = (files("rifenet.data") / "lists" / "pascal_val.txt").read_text(encoding="utf-8").split()
     whole = dataset["images"] == _PASCAL_TEST_IMAGES and dataset["names_hash"] == names_hash(ids)
     return whole and dataset["bad_files"] == 0 and dataset["median_sides"][1] == 500

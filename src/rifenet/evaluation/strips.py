@@ -1,9 +1,9 @@
-"""Galleries of scored episodes, class by class, by rising IoU: the worst, the median and the best of each.
+"""Galleries of scored episodes: the worst, the median and the best of each class by IoU.
 
-A strip is support | query | prediction | truth | prior | score: what the prior mask makes of the query, and how sure
-the model is of each pixel; a model without a prior, such as `prototype`, has no such panel.
+A strip shows support | query | prediction | truth | prior | score. `prior` is the prior mask of the query, `score` the
+foreground probability of each pixel. A model without a prior, such as `prototype`, has no prior panel.
 
-Which episodes is read from the counts in a result file; only these are run again, with the model that the file names.
+The counts in a result file select the episodes. Only these run again, with the model that the file names.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from rifenet.models import RiFeNet, aligned_resize
 
 RANKS = ("worst", "median", "best")
 _HEIGHT = 150  # of a strip's photos, pixels
-_TOLERANCE = 0.02  # of an IoU that is computed again, perhaps by other versions or on another device
+_TOLERANCE = 0.02  # allowed difference of a recomputed IoU: versions or the device may differ
 
 
 class Chosen(NamedTuple):
@@ -49,7 +49,7 @@ class Chosen(NamedTuple):
 
 
 def chosen_episodes(counted: EpisodeCounts, class_id: int) -> dict[str, Chosen]:
-    """The worst, median and best episode of a class by IoU, ties by run and position; none for a class without any."""
+    """The worst, median and best episode of a class by IoU, ties by run and position; empty without episodes."""
     runs, positions = np.nonzero(counted.class_ids == class_id)
     ious = class_iou(counted.counts[runs, positions])
     order = [number for number in np.argsort(-ious, kind="stable") if not np.isnan(ious[number])]
@@ -70,13 +70,13 @@ def strip_sections(
     Args:
         model: the scored model, in eval mode.
         index: the dataset that it was scored on.
-        result: what was scored, with `pfenet`.
-        name: how the pictures' files begin.
-        folder: where they go.
+        result: the model's result under `pfenet`.
+        name: prefix of the pictures' file names.
+        folder: folder of the pictures.
         relative_to: folder of the Markdown.
 
     Raises:
-        ValueError: another protocol, other images, other episodes, or an IoU that is not the recorded one.
+        ValueError: the protocol is not `pfenet`, or images, episodes or an IoU differ from those of the result.
     """
     if result["protocol"]["name"] != "pfenet":
         raise ValueError(
@@ -112,7 +112,7 @@ def strip_sections(
 
 
 def _episodes(index: ImageIndex, result: dict[str, Any]) -> list[list[Episode]]:
-    """The episodes of each run, drawn again. Raises ValueError unless they are those that were scored."""
+    """Draws the episodes of each run again. Raises ValueError where they differ from the scored ones."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the report names the absent classes
         runs = [
@@ -154,7 +154,7 @@ def _strip(model: Model, index: ImageIndex, episode: Episode, size: int, rank: s
     if abs(iou - recorded) > _TOLERANCE:
         raise ValueError(
             f"Expected IoU {recorded:.3f} as recorded for {index.records[episode.query].name}, but the model gives "
-            f"{iou:.3f}. Give the very model that was scored."
+            f"{iou:.3f}. Give the model that was scored."
         )
     shot, shot_mask = load_pair(index, episode.supports[0])
     photo, _ = load_pair(index, episode.query)

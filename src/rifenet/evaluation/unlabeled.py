@@ -21,18 +21,18 @@ def semi_supervised(
     context: Any,
     encoded: Iterable[Any] | None = None,
 ) -> Any:
-    """A class learned from its supports and from photos of it without masks, as `Segmenter.adapt` does with a user's.
+    """Learns a class from its supports and from photos without masks, as `Segmenter.adapt` does with a user's photos.
 
     Args:
         model: the model.
         support: images [1,K,3,S,S], masks [1,K,S,S], valid [1,K,S,S].
         unlabeled: images [U,3,S,S], valid [U,S,S].
-        context: the class as learned from the supports.
-        encoded: what `encode_query` makes of each unlabeled image; None: it is asked.
+        context: the context of the supports alone.
+        encoded: features of each unlabeled image, from `encode_query`; None: computed here.
 
     Returns:
-        The class as learned from the supports and those images, at most `pseudo_labels.COUNT`, in which it is found
-        most surely; `context` itself where it is surely found in none.
+        The context of the supports and of the most confident unlabeled images, at most `pseudo_labels.COUNT`.
+        `context` itself where no image has a confident pixel of the class.
     """
     images, valid = unlabeled
     if encoded is None:

@@ -1,4 +1,4 @@
-"""The annotated photos that ship with the program (`rifenet/examples`)."""
+"""Loads the annotated photos that ship with the program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Example:
-    """An annotated photo that ships with the program."""
+    """An annotated photo. `support`: the demo learns its classes from this photo; it segments the others."""
 
     image: Path
     mask: Path
@@ -19,7 +19,7 @@ class Example:
 
 
 def load_examples() -> tuple[list[str], list[Example]]:
-    """Class names (id i + 1 of the masks is name i) and the photos, from `examples/examples.json`."""
+    """Names of the classes (mask value i + 1 is name i) and the photos, from `examples/examples.json`."""
     root = Path(str(files("rifenet") / "examples"))
     table = json.loads((root / "examples.json").read_text(encoding="utf-8"))
     photos = [

@@ -1,1 +1,1 @@
-"""Files of other programs: pictures, label files, outlines and outputs. No datasets, no torch."""
+"""Reads and writes files of other programs: pictures, label files, outlines, outputs. No datasets, no torch."""

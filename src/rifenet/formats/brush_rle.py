@@ -1,9 +1,10 @@
-"""Label Studio's brush masks (`format: rle`): run lengths packed bit by bit, read and written by us.
+"""Reads and writes Label Studio's brush masks (`format: rle`): run lengths packed bit by bit.
 
-The stream describes the bytes of an RGBA picture, row by row, and alpha is the mask. Bits, the highest of a byte first:
+The stream holds the bytes of an RGBA picture, row by row; the mask is alpha. Its fields, with their number of bits and
+the highest bit of a byte first:
 
     count of values (32) · word size - 1 (5) · four sizes - 1 (4 each) · blocks until all values are there
-    block: 1 if one word is repeated, 0 if each value has its own (1) · which of the sizes (2) · values - 1 (that size)
+    block: 1 if one word is repeated, 0 if each value has its own (1) · index of a size (2) · values - 1 (that size)
            · the word, or the words
 """
 
@@ -21,8 +22,8 @@ _CHANNELS = 4
 def decode_brush(rle: Sequence[int], height: int, width: int) -> NDArray[np.uint8]:
     """The mask [height, width], 0 and 1: 1 where alpha is more than half of its largest value.
 
-    Raises ValueError for what are no bytes, for another count of values than height x width x 4, and for a stream that
-    ends too early or holds too much.
+    Raises ValueError for numbers outside 0..255, for an incomplete stream, and for another number of values than height
+    x width x 4.
     """
     count = height * width * _CHANNELS
     if min(height, width) < 1:
@@ -33,7 +34,7 @@ def decode_brush(rle: Sequence[int], height: int, width: int) -> NDArray[np.uint
     if (said := int.from_bytes(data[:4])) != count:
         raise ValueError(
             f"Expected a brush mask of {count} values, 4 for each of {width} x {height} pixels (width x height), but"
-            f" got one of {said}. It belongs to a picture of another size."
+            f" got {said}. It belongs to a picture of another size."
         )
     stream = np.empty(count, np.uint8)
     for start, values in _blocks(data, count):
@@ -43,7 +44,7 @@ def decode_brush(rle: Sequence[int], height: int, width: int) -> NDArray[np.uint
 
 
 def encode_brush(mask: NDArray[np.generic]) -> list[int]:
-    """The mask [H,W], where anything but 0 is the object, as numbers 0..255; in the picture the object is white.
+    """The brush mask of a mask [H,W] (not 0: the object), as numbers 0..255. Its picture shows the object in white.
 
     Raises ValueError for an array of another shape.
     """
@@ -72,14 +73,14 @@ def _bytes(rle: Sequence[int]) -> bytes:
 
 
 def _blocks(data: bytes, count: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """(index of its first value, its values) of each block."""
+    """Yields (index of the first value, values) of each block."""
     position = 32
 
     def take(bits: int) -> int:
         nonlocal position
         first, position = position, position + bits
         if position > 8 * len(data):
-            raise ValueError("Expected a whole brush mask, but it ends too early. Export the annotation again.")
+            raise ValueError("Expected a complete brush mask, but it ends too early. Export the annotation again.")
         chunk = int.from_bytes(data[first // 8 : (position + 7) // 8])
         return chunk >> (-position % 8) & (1 << bits) - 1
 

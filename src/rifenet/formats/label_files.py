@@ -1,9 +1,10 @@
-"""Where a label file marks a class: index, binary, palette and colour pictures, cut-outs, and three kinds of JSON.
+"""Reads the mask of a class from a label file: index, binary, palette or colour picture, cut-out, or JSON.
 
-`label` says which of a file's labels is meant: a name, a number, or a colour as #rrggbb. Without it a picture's labels
-all count (black is the background, and only one colour may be beside it), and of a JSON the one called as the class.
+`label` chooses one label of the file: a name, a number, or a colour as #rrggbb. Without `label`, all labels of a
+picture count as the class; a colour picture may then have only one colour on black. In a JSON, the label with the name
+of the class counts.
 
-    H W the file's own size, which should be its photo's
+    H W the file's own size, which should equal its photo's
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rifenet import IGNORE
 from rifenet.formats.label_json import Annotated, Shape, read_annotations
-from rifenet.formats.pictures import IGNORE, Source, load_mask, lossy_kind, read_picture
+from rifenet.formats.pictures import Source, load_mask, lossy_kind, read_picture
 
 Label = str | int
 MOST_PIXELS = 2**28
@@ -36,19 +38,19 @@ def load_labels(
     white_is_object: bool = False,
     most_pixels: int = MOST_PIXELS,
 ) -> NDArray[np.uint8]:
-    """Where the file marks the class: uint8 [H,W], 1 the class, 0 not, 255 ignored.
+    """Mask of the class: uint8 [H,W], 1 the class, 0 not, 255 ignored.
 
     Args:
         source: a picture (path, PIL image or array), or a JSON (path, or its bytes).
-        name: the class; of a JSON the label of this name is taken, in capitals or not, unless `label` says another.
-        label: name, number or #rrggbb of the label that is meant.
-        photo: file name of the photo, to find it in a JSON of several.
-        white_is_object: 255 in an index picture marks the class, too. A picture of 0 and 255 only needs no such word.
-        most_pixels: of the photo, as a JSON tells its size.
+        name: the class. Without `label`, it is the label to read in a JSON; capitals do not matter.
+        label: name, number or #rrggbb of the label to read.
+        photo: file name of the photo, to find it in a JSON of several photos.
+        white_is_object: in an index picture, 255 marks the class, too. In a picture of only 0 and 255 it always does.
+        most_pixels: largest photo, in pixels, that a JSON may describe.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read, or has no such label; then the sentence says which it has.
+        ValueError: the file cannot be read or lacks the label; the message lists the labels that it has.
     """
     if isinstance(source, bytes) or (isinstance(source, str | PathLike) and is_json(source)):
         file = "the JSON" if isinstance(source, bytes) else fspath(source)
@@ -69,7 +71,7 @@ def load_labels(
 
 
 def is_json(path: str | PathLike[str]) -> bool:
-    """Whether a path is named as a JSON."""
+    """Whether a path ends in .json."""
     return fspath(path).lower().endswith(".json")
 
 
@@ -86,19 +88,19 @@ def _drawn(annotated: Annotated, name: str, label: Label | None) -> NDArray[np.u
             each: f"{each} ({number})" if number is not None else each for each, number in annotated.labels.items()
         }
         here = [numbers[each] for each in dict.fromkeys(shape.label for shape in annotated.shapes)]
-        asked = f"the class's own label {name!r}" if label is None else f"the label {label!r}"
+        asked = f"the label {name!r} (the class's name)" if label is None else f"the label {label!r}"
         raise ValueError(
-            f"Expected {asked} in the photo, but it has {_listed(here)}. Say which one is meant: label=... in Python,"
+            f"Expected {asked} in the photo, but it has {_listed(here)}. Choose a label: label=... in Python,"
             f" --label '{name}=...' on the command line."
         )
     mask = np.zeros((annotated.height, annotated.width), np.uint8)
-    for shape in sorted(shapes, key=lambda each: not each.ignored):  # what is ignored lies below the objects
+    for shape in sorted(shapes, key=lambda each: not each.ignored):  # ignored shapes first: objects cover them
         mask[np.asarray(shape.draw(), bool)] = IGNORE if shape.ignored else 1
     return mask
 
 
 def _matching(annotated: Annotated, wanted: Label) -> list[Shape]:
-    """By name, else by name in capitals or not, else by number."""
+    """Shapes with exactly this label, else with other capitals, else with this number."""
     text = str(wanted).strip()
     number = int(text) if text.isdecimal() else None
     for fits in (
@@ -112,7 +114,7 @@ def _matching(annotated: Annotated, wanted: Label) -> list[Shape]:
 
 
 def _chosen(index: NDArray[np.uint8], label: Label | None, file: str, white_is_object: bool) -> NDArray[np.uint8]:
-    """The class in an index mask."""
+    """Mask of the class from an index mask."""
     held = np.flatnonzero(np.bincount(index.ravel(), minlength=256)).tolist()
     white = white_is_object or held == [0, IGNORE]
     if label is None:
@@ -137,7 +139,7 @@ def _number(label: Label) -> int | None:
 
 
 def _place_of(picture: Image.Image, label: Label | None, file: str) -> Label | None:
-    """A colour as its place in the palette of a picture that has one; other labels as they are."""
+    """Palette index of a colour label, if the picture has a palette; other labels unchanged."""
     if picture.mode != "P" or not isinstance(label, str) or not _COLOUR.fullmatch(label):
         return label
     palette = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
@@ -152,7 +154,7 @@ def _place_of(picture: Image.Image, label: Label | None, file: str) -> Label | N
 def _from_colours(
     colours: NDArray[np.uint8], label: Label | None, file: str, white_is_object: bool
 ) -> NDArray[np.uint8]:
-    """The class in a picture [H,W,4]: of the chosen colour, cut out, an index mask in grey, or the only colour."""
+    """Mask of the class from RGBA [H,W,4]: the chosen colour, a cut-out, a grey index mask, or the only colour."""
     opaque = colours[..., 3] > 127
     grey = (colours[..., :3] == colours[..., :1]).all()
     if label is None and (colours[..., 3] < 255).any():
@@ -166,9 +168,8 @@ def _from_colours(
         others = [colour for colour in ordered if colour != "#000000"]
         if len(others) != 1 or len(ordered) != 2:
             raise ValueError(
-                f"Expected an index mask, a cut-out, or one colour on black, but {file} holds {_listed(ordered)}. Say"
-                " which colour is meant, as a label: label='#rrggbb' in Python, --label 'CLASS=#rrggbb' on the command"
-                " line."
+                f"Expected an index mask, a cut-out, or one colour on black, but {file} holds {_listed(ordered)}."
+                " Choose a colour as the label: label='#rrggbb' in Python, --label 'CLASS=#rrggbb' on the command line."
             )
         label = others[0]
     if str(label).lower() not in ordered:

@@ -1,7 +1,7 @@
-"""Labels out of the JSON of annotation tools: COCO, LabelMe, and Label Studio's export.
+"""Reads the JSON of annotation tools: COCO, LabelMe, and Label Studio's export.
 
-Each says which shapes a photo has, and what they are called; `label_files` chooses among them. A shape is drawn only
-when it is chosen. Coordinates are pixels, Label Studio's percentages made into pixels.
+A JSON lists the shapes of a photo with their labels. `label_files` chooses among the shapes and draws only the chosen
+ones. Coordinates are in pixels; Label Studio's percentages are converted.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from rifenet.formats.brush_rle import decode_brush
 from rifenet.formats.polygons import corners_of, fill_polygon
 from rifenet.formats.run_lengths import decode_runs
 
-_UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded file
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # prefix that Label Studio adds to uploaded files
 
 
 class Shape(NamedTuple):
-    """One annotated object. `number` is its category's, where the format has numbers; a crowd's pixels are ignored."""
+    """One annotated object. `number`: its category id, if the format has ids. `ignored`: its pixels become 255."""
 
     label: str
     number: int | None
     ignored: bool
     draw: Callable[[], NDArray[Any]]
-    """Its pixels, [H,W]; raises ValueError where it is broken."""
+    """Returns a mask [H,W], not 0 inside. Raises ValueError for a broken shape."""
 
 
 class Annotated(NamedTuple):
-    """The shapes of one photo of height x width pixels, and the labels that the file has for any photo."""
+    """The shapes of one photo of height x width pixels. `labels`: every label of the file, with its category id."""
 
     height: int
     width: int
@@ -47,14 +47,14 @@ class Annotated(NamedTuple):
 
 
 def read_annotations(text: bytes, photo: str, most_pixels: int) -> Annotated:
-    """What a JSON holds for the photo of that file name; where it is about one photo only, the name does not matter.
+    """Annotations of the photo with the file name `photo`; a JSON of only one photo is read whatever the name.
 
-    Raises ValueError for another kind of file, for a photo that is not in it, and for one of more than `most_pixels`.
+    Raises ValueError for an unknown kind of JSON, for a photo not in it, and for more than `most_pixels` pixels.
     """
     try:
         content = json.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"Expected annotations, but it is no JSON ({error}).") from error
+        raise ValueError(f"Expected annotations, but the file is not JSON ({error}).") from error
     if isinstance(content, dict) and "shapes" in content:
         return _labelme(content, most_pixels)
     if isinstance(content, dict) and "images" in content and "annotations" in content:
@@ -64,7 +64,7 @@ def read_annotations(text: bytes, photo: str, most_pixels: int) -> Annotated:
         return _label_studio(tasks, photo, most_pixels)
     raise ValueError(
         "Expected annotations of COCO (images, annotations, categories), LabelMe (shapes) or Label Studio (a list of"
-        " tasks, exported as JSON, not JSON-MIN), but it is none of them."
+        " tasks, exported as JSON, not JSON-MIN), but got none of them."
     )
 
 
@@ -77,7 +77,7 @@ def _size(height: Any, width: Any, most_pixels: int) -> tuple[int, int]:
 
 
 def _one_of(photo: str, names: Sequence[str]) -> int:
-    """The place of the only name, or of the one that is the photo's."""
+    """Index of the only name, or of the name that matches the photo."""
     if len(names) == 1:
         return 0
     wanted = _plain(photo)
@@ -85,11 +85,11 @@ def _one_of(photo: str, names: Sequence[str]) -> int:
     if not places:
         there = ", ".join(dict.fromkeys(map(_base, names[:8]))) + (" and others" if len(names) > 8 else "")
         raise ValueError(
-            f"Expected annotations of the photo {_base(photo) or '(which has no file name)'}, but there are some of"
+            f"Expected annotations of the photo {_base(photo) or '(which has no file name)'}, but the file annotates"
             f" {there or 'none'}. Rename the photo, or choose the file that belongs to it."
         )
     if len(places) > 1:
-        raise ValueError(f"Expected the photo {_base(photo)} once, but it is there {len(places)} times.")
+        raise ValueError(f"Expected the photo {_base(photo)} once, but the file has it {len(places)} times.")
     return places[0]
 
 
@@ -98,7 +98,7 @@ def _base(path: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """A file name as it may be compared: without folders, the prefix of an upload, and what an upload changes."""
+    """A file name to compare by: without folders and without the changes that Label Studio makes on upload."""
     return _UPLOADED.sub("", _base(unquote(name))).replace(" ", "_").casefold()
 
 
@@ -173,23 +173,25 @@ def _labelme_drawer(row: dict[str, Any], height: int, width: int) -> Callable[[]
             rim = np.stack([np.cos(angles), np.sin(angles)], axis=1)
             corners = (left, top) + np.hypot(right - left, bottom - top) * rim
         else:
-            raise ValueError(f"Expected a polygon, rectangle, circle or mask, but got a {kind}. Draw its area.")
+            raise ValueError(
+                f"Expected a polygon, rectangle, circle or mask, but got a {kind}. Mark the object's area."
+            )
         return fill_polygon(corners_of(corners, height, width), height, width)
 
     return draw
 
 
 def _pasted(data: Any, corner: tuple[int, int], height: int, width: int) -> NDArray[Any]:
-    """A PNG in base64, whose top left pixel is at `corner` (column, row), in the photo."""
+    """Mask [height, width] from a PNG in base64 whose top left pixel lies at `corner` (column, row)."""
     left, top = corner
     try:
         picture = Image.open(io.BytesIO(base64.b64decode(data, validate=True)), formats=["PNG"])
         fits = 0 <= left <= width - picture.width and 0 <= top <= height - picture.height
-        part = np.asarray(picture.convert("L")) if fits else None  # decoded only where it is no larger than the photo
+        part = np.asarray(picture.convert("L")) if fits else None  # decode no PNG that is larger than the photo
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error and more on bad bytes
         raise ValueError(f"Expected a mask as a PNG in base64, but cannot read it: {error}.") from error
     if part is None:
-        raise ValueError(f"Expected a mask within the photo of {width} x {height} px, but it reaches beyond.")
+        raise ValueError(f"Expected a mask within the photo of {width} x {height} px, but it goes beyond the edge.")
     mask = np.zeros((height, width), bool)
     mask[top : top + part.shape[0], left : left + part.shape[1]] = part > 0
     return mask
@@ -220,7 +222,7 @@ def _label_studio(tasks: list[dict[str, Any]], photo: str, most_pixels: int) -> 
 
 
 def _names(value: Any) -> list[str]:
-    """Labels of a region: they stand under brushlabels, polygonlabels, labels, ..."""
+    """Labels of a region, from its list `brushlabels`, `polygonlabels`, `labels`, ..."""
     if not isinstance(value, dict):
         return []
     lists = [names for key, names in value.items() if key.endswith("labels") and isinstance(names, list)]
@@ -228,14 +230,14 @@ def _names(value: Any) -> list[str]:
 
 
 def draw_region(value: dict[str, Any], height: int, width: int) -> NDArray[Any]:
-    """What a region of Label Studio covers: [height, width], not 0 inside.
+    """Mask [height, width] of a Label Studio region, not 0 inside.
 
-    `value`: a brush stroke's `rle`, or a polygon's `points` in percent of width and height. Raises ValueError for other
-    kinds and for damaged ones.
+    `value` has a brush stroke's `rle`, or a polygon's `points` in percent of width and height. Raises ValueError for
+    other kinds of regions and for damaged ones.
     """
     if "rle" in value:
         return decode_brush(value["rle"] or [], height, width)
     if "points" in value:
         percent = corners_of(value["points"], 100, 100)
         return fill_polygon(percent * (width / 100, height / 100), height, width)
-    raise ValueError("Expected brush or polygon labels, but got a region of another kind. Draw its area.")
+    raise ValueError("Expected brush or polygon labels, but got a region of another kind. Mark the object's area.")

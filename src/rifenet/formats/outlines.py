@@ -1,8 +1,8 @@
-"""Objects of COCO annotations drawn into one mask: polygons, run lengths, and run lengths as text.
+"""Draws the objects of COCO annotations into one mask: polygons, run lengths, and run lengths as text.
 
-An index mask has one class a pixel, COCO's outlines overlap. The smaller object lies on top, by its drawn area, and of
-equal ones the later in the file. A class therefore has no pixels under smaller objects of other classes; all others of
-its pixels are exact. A crowd is 255 (ignored) where no single object lies on it.
+COCO's outlines overlap, but an index mask has one class per pixel. Smaller objects (by drawn area) lie on top of larger
+ones; of two equal objects, the later in the file does. A class thus loses only the pixels under smaller objects of
+other classes. A crowd is 255 (ignored) and lies below all objects.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rifenet.formats.pictures import IGNORE
+from rifenet import IGNORE
 from rifenet.formats.polygons import corners_of
 from rifenet.formats.run_lengths import unpack_runs
 
@@ -23,9 +23,9 @@ _Runs = Any  # pycocotools' own packed run lengths
 def draw_mask(
     annotations: Sequence[Mapping[str, Any]], height: int, width: int, values: Mapping[int, int]
 ) -> NDArray[np.uint8]:
-    """Index mask uint8 [height, width] of a picture's annotations; `values`: the number to draw for a category id.
+    """Index mask uint8 [height, width] of a picture's annotations; `values`: mask values by category id.
 
-    Raises ValueError naming the annotation that cannot be drawn.
+    Raises ValueError naming the broken annotation.
     """
     from pycocotools import mask as masks
 
@@ -39,7 +39,7 @@ def draw_mask(
             crowds.append((IGNORE, runs))
         else:
             objects.append((value, runs))
-    objects.sort(key=lambda item: -int(masks.area(item[1])))  # stable: of equal ones the later lies on top
+    objects.sort(key=lambda item: -int(masks.area(item[1])))  # a stable sort: the later of equal objects lies on top
     mask = np.zeros((height, width), np.uint8)
     for value, runs in (*crowds, *objects):
         mask[masks.decode(runs).astype(bool)] = value
@@ -54,7 +54,7 @@ def _value(annotation: Mapping[str, Any], values: Mapping[int, int]) -> int:
 
 
 def _runs(segmentation: Any, height: int, width: int) -> _Runs:
-    """A segmentation of any of the three kinds as run lengths that are sure to fill the picture."""
+    """Packed run lengths of a segmentation of any kind; checks that they fill the picture exactly."""
     from pycocotools import mask as masks
 
     if isinstance(segmentation, dict):
@@ -66,11 +66,11 @@ def _runs(segmentation: Any, height: int, width: int) -> _Runs:
             )
         runs: Any = unpack_runs(counts) if isinstance(counts, str) else counts
         whole = isinstance(runs, list) and all(type(run) is int and run >= 0 for run in runs)
-        if not whole or sum(runs) != height * width:  # pycocotools reads on into foreign memory
+        if not whole or sum(runs) != height * width:  # pycocotools would read past the end of memory
             raise ValueError(f"Expected run lengths that add up to {height} x {width} pixels, but they do not.")
         return masks.frPyObjects({"size": [height, width], "counts": runs}, height, width)
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError(f"Expected a segmentation (polygons or run lengths), but got {segmentation!r}.")
-    # Within one picture's size of the picture: pycocotools has no bounds of its own.
+    # corners_of refuses corners far outside the picture; pycocotools does not check them.
     polygons = [corners_of(polygon, height, width).ravel().tolist() for polygon in segmentation]
     return masks.merge(masks.frPyObjects(polygons, height, width))

@@ -1,7 +1,7 @@
-"""Results as files that other programs read: masks, overlays, cut-outs, COCO and LabelMe; one page of many photos.
+"""Writes results as files for other programs: masks, overlays, cut-outs, COCO and LabelMe; one page of many photos.
 
-Files of one photo are made in memory and written whole. Files of many (`merge_coco`, `write_page`) are put together
-from these, one photo at a time.
+The files of one photo are built in memory. `merge_coco` and `write_page` combine them into files of many photos, one
+photo at a time.
 """
 
 from __future__ import annotations
@@ -26,45 +26,45 @@ from rifenet.formats.run_lengths import encode_runs, pack_runs
 
 FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout")
 DEFAULT = ("index", "overlay")
-TOLERANCE = 0.5  # pixels by which a LabelMe outline may leave the mask's, so that it has fewer corners
+TOLERANCE = 0.5  # pixels by which a LabelMe outline may differ from the mask's, to save corners
 THUMBNAIL = 360
 
 
 class Segmented(Protocol):
-    """What is asked of a `Result`, which see."""
+    """The parts of `segmenting.result.Result` that the writers need."""
 
     @property
     def image(self) -> NDArray[np.uint8]:
-        """[H,W,3]."""
+        """The photo, [H,W,3]."""
         ...
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Their names."""
+        """Names of the classes; mask value i is the i-th."""
         ...
 
     @property
     def confidence(self) -> dict[str, float]:
-        """Of each class."""
+        """Confidence of each class, in [0,1]."""
         ...
 
     @property
     def source(self) -> str:
-        """Path of the photo."""
+        """Path of the photo; may be empty."""
         ...
 
     @property
     def mask(self) -> NDArray[np.uint8]:
-        """[H,W]."""
+        """Index mask, [H,W]."""
         ...
 
     def overlay(self) -> Image.Image:
-        """The photo with the mask on it."""
+        """The photo with the mask drawn over it."""
         ...
 
 
 def check_formats(formats: Sequence[str], known: Sequence[str] = FORMATS) -> tuple[str, ...]:
-    """The formats, each once. Raises ValueError for none, and for one that is not known."""
+    """The formats without repeats. Raises ValueError for an empty list and for unknown formats."""
     if isinstance(formats, str) or not formats or (wrong := [each for each in formats if each not in known]):
         got = repr(formats) if isinstance(formats, str) or not formats else ", ".join(map(repr, wrong))
         raise ValueError(f"Expected formats among {', '.join(known)}, but got {got}.")
@@ -72,9 +72,9 @@ def check_formats(formats: Sequence[str], known: Sequence[str] = FORMATS) -> tup
 
 
 def encoded(result: Segmented, stem: str, formats: Sequence[str], folder: Path) -> dict[str, tuple[str, bytes]]:
-    """Files of one result: what each is (`mask`, `binary:dog`, ...) -> its name and content.
+    """Files of one result, by kind (`mask`, `binary:dog`, ...): name and content.
 
-    `folder`: where they will lie, from which LabelMe finds the photo.
+    `folder`: where the files will be saved. A LabelMe file gives the photo's path relative to it.
     """
     files: dict[str, tuple[str, bytes]] = {}
     for each in check_formats(formats):
@@ -98,7 +98,7 @@ def _overlay(result: Segmented, stem: str, folder: Path) -> dict[str, tuple[str,
 
 
 def _binary(result: Segmented, stem: str, folder: Path) -> dict[str, tuple[str, bytes]]:
-    """A black-and-white PNG for each class, also for one that is not there: black."""
+    """A black-and-white PNG for each class; all black for an absent class."""
     return {
         f"binary:{name}": (f"{stem}_{part}.png", picture_bytes(Image.fromarray(result.mask == number), "PNG"))
         for number, (name, part) in enumerate(_name_parts(result.classes).items(), 1)
@@ -106,7 +106,7 @@ def _binary(result: Segmented, stem: str, folder: Path) -> dict[str, tuple[str, 
 
 
 def _cutout(result: Segmented, stem: str, folder: Path) -> dict[str, tuple[str, bytes]]:
-    """The photo with all that is no class transparent."""
+    """The photo with a transparent background."""
     alpha = np.where(result.mask > 0, np.uint8(255), np.uint8(0))
     picture = Image.fromarray(result.image)
     picture.putalpha(Image.fromarray(alpha))
@@ -134,7 +134,7 @@ _WRITERS: dict[str, Callable[[Segmented, str, Path], dict[str, tuple[str, bytes]
 
 
 def coco_of(result: Segmented, image_id: int = 1) -> dict[str, Any]:
-    """A COCO file of one photo: run lengths of each class that it shows; `score` is the class's confidence."""
+    """Content of a COCO file of one photo: run lengths of each class shown; `score` is the class's confidence."""
     height, width = result.mask.shape
     annotations: list[dict[str, Any]] = []
     for number, name in enumerate(result.classes, 1):
@@ -163,7 +163,7 @@ def coco_of(result: Segmented, image_id: int = 1) -> dict[str, Any]:
 
 
 def labelme_of(result: Segmented, folder: Path, *, tolerance: float = TOLERANCE) -> dict[str, Any]:
-    """A LabelMe file: a polygon for each part of a class; holes are joined to their outline."""
+    """Content of a LabelMe file: a polygon for each part of a class, with holes joined to their outline."""
     shapes: list[dict[str, Any]] = [
         {"label": name, "points": flattened(corners), "group_id": None, "shape_type": "polygon", "flags": {}}
         for number, name in enumerate(result.classes, 1)
@@ -181,7 +181,7 @@ def labelme_of(result: Segmented, folder: Path, *, tolerance: float = TOLERANCE)
 
 
 def _way(file: Path, folder: Path) -> str:
-    """From the folder to the file, with slashes; the whole path where there is no way, on another drive."""
+    """Path from the folder to the file, with slashes; the absolute path if the file is on another drive."""
     try:
         return Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix()
     except ValueError:
@@ -189,7 +189,7 @@ def _way(file: Path, folder: Path) -> str:
 
 
 def _name_parts(classes: Sequence[str]) -> dict[str, str]:
-    """A part of a file name for each class, that no other class has, also where names ignore case."""
+    """A unique part of a file name for each class, also for file systems that ignore case."""
     parts: dict[str, str] = {}
     taken = {"mask", "overlay", "cutout", "coco", "labelme"}
     for number, name in enumerate(classes, 1):
@@ -200,10 +200,10 @@ def _name_parts(classes: Sequence[str]) -> dict[str, str]:
 
 
 def merge_coco(path: Path, files: Iterable[Path]) -> None:
-    """One COCO file of those of single photos, which must have the same classes. Raises OSError on a full disk."""
+    """Merges COCO files of single photos with the same classes into one file. Raises OSError on a full disk."""
 
     def write(target: Path) -> None:
-        kept = target.with_suffix(".annotations")  # images come first in the file, so annotations wait beside it
+        kept = target.with_suffix(".annotations")  # images come first, so annotations wait in a second file
         try:
             with target.open("w", encoding="utf-8") as out, kept.open("w+", encoding="utf-8") as later:
                 _merge(out, later, files)
@@ -232,9 +232,10 @@ def _merge(out: IO[str], later: IO[str], files: Iterable[Path]) -> None:
 
 
 def write_page(path: Path, records: Iterable[Mapping[str, Any]], *, title: str) -> None:
-    """A contact sheet as one HTML file with its pictures inside, from `Result.to_dict` with an `overlay` among `files`.
+    """Writes a contact sheet as one HTML file that contains its pictures. Raises OSError on a full disk.
 
-    Records are read one at a time; their overlays lie beside the page. Raises OSError on a full disk.
+    `records` come from `Result.to_dict` and are read one at a time. Each has an `overlay` among its `files`, in the
+    folder of the page.
     """
 
     def write(target: Path) -> None:
@@ -264,7 +265,7 @@ def _card(record: Mapping[str, Any], folder: Path) -> str:
 
 
 def picture_bytes(picture: Image.Image, format: str, **options: Any) -> bytes:
-    """The picture as a file."""
+    """The picture encoded as a file."""
     buffer = io.BytesIO()
     picture.save(buffer, format, **options)
     return buffer.getvalue()

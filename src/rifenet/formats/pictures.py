@@ -1,7 +1,4 @@
-"""Photos and masks of every kind as arrays: files, PIL pictures and arrays in, uint8 out.
-
-Only numpy and Pillow; no dataset and no torch.
-"""
+"""Reads photos and masks of every kind as uint8 arrays, from files, PIL pictures and arrays. Only numpy and Pillow."""
 
 from __future__ import annotations
 
@@ -15,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
+from rifenet import IGNORE
+
 Source = str | PathLike[str] | Image.Image | NDArray[Any]
 """A picture: its path, a PIL picture or an array."""
 
-IGNORE = 255
-"""Label of the pixels of a mask that count for nothing. `metrics` and `drawing`, which import nothing, repeat it."""
-
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-"""Endings, in lower case, of the files of a folder that are taken for photos."""
+"""Suffixes, in lower case, of the files in a folder that count as photos."""
 
 _STRIP = 2**20  # pixels
 _LOSSY = {"JPEG": "a JPEG", "MPO": "a JPEG", "WEBP": "a WebP", "jpeg": "a TIFF of JPEG", "webp": "a TIFF of WebP"}
@@ -50,7 +46,7 @@ def load_image(source: Source) -> NDArray[np.uint8]:
 def load_mask(source: Source) -> NDArray[np.uint8]:
     """Index mask, uint8 [H, W] (0 background, class id, 255 ignore), from a palette or grey picture or an array.
 
-    Booleans give 0 and 1. Raises FileNotFoundError, or ValueError where it is coloured, lossy or unreadable.
+    Booleans give 0 and 1. Raises FileNotFoundError, or ValueError for a coloured, lossy or unreadable mask.
     """
     if isinstance(source, np.ndarray):
         return _array_to_mask(source, "the given mask")
@@ -75,20 +71,20 @@ def strips(height: int, width: int) -> Iterator[slice]:
 
 
 def binary_mask(mask: NDArray[np.uint8], value: int) -> NDArray[np.uint8]:
-    """1 where the mask holds `value`, 255 where it is ignored, else 0."""
+    """1 where the mask is `value`, 255 where it is 255 (ignored), else 0."""
     binary = (mask == value).astype(np.uint8)
     binary[mask == IGNORE] = IGNORE
     return binary
 
 
 def lossy_kind(picture: Image.Image) -> str | None:
-    """What a file is that may have changed labels, or None; Pillow does not tell lossless WebP from the other."""
+    """Name of a lossy format, which may change labels, else None. All WebP counts: Pillow hides if it is lossless."""
     inside = str(picture.info.get("compression")).removeprefix("tiff_")
     return _LOSSY.get(inside if picture.format == "TIFF" else picture.format or "")
 
 
 def read_picture(source: str | PathLike[str] | Image.Image, what: str) -> tuple[Image.Image, str]:
-    """The upright picture and its name for messages; `what` it is goes into the name. Raises as `load_image`."""
+    """The upright picture, and its name for messages, such as "`what` file PATH". Raises as `load_image`."""
     name = f"the given {what}" if isinstance(source, Image.Image) else f"{what} file {fspath(source)}"
     if not isinstance(source, Image.Image) and not Path(source).is_file():
         raise FileNotFoundError(f"Expected {name}, but there is no such file.")

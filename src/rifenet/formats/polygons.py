@@ -1,11 +1,11 @@
-"""Polygons filled into masks, and masks traced as polygons.
+"""Fills polygons into masks, and traces masks as polygons.
 
-A pixel is inside where its centre is, by the even-odd rule. Pillow's ImageDraw rounds corners to whole pixels and fills
-the outline too: it makes 31 x 31 pixels of a box of 30 x 30. pycocotools is no part of a plain install.
+A pixel is inside if its centre is, by the even-odd rule. Pillow's ImageDraw is not exact: it rounds corners to whole
+pixels and fills the outline, too, so a box of 30 x 30 becomes 31 x 31 pixels. A plain install has no pycocotools.
 
-Traced polygons run along the edges of the pixels, so that filling them gives the mask again, pixel for pixel, unless
-they were simplified. Parts that touch at a corner only are polygons of their own; a hole is joined to its outline by a
-line walked twice, as formats without holes need it.
+Traced polygons follow pixel edges. Unless they are simplified, filling them restores the mask exactly. Parts that touch
+only at a corner become separate polygons. A line there and back joins a hole to its outline, because many formats have
+no holes.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Corners = NDArray[np.float64]
 """[N,2]: x and y in pixels; the picture's top left corner is (0, 0), the middle of its first pixel (0.5, 0.5)."""
 
 MOST_CORNERS = 100_000
-_MOST_CROSSINGS = 2**24  # of edges with the middles of rows: two or three seconds
-_CROSSINGS = 2**22  # of these, held at a time
+_MOST_CROSSINGS = 2**24  # of edges with the middles of pixel rows; take two or three seconds
+_CROSSINGS = 2**22  # crossings in memory at a time
 
 
 def corners_of(numbers: Any, height: int, width: int) -> Corners:
-    """Corners [N,2] out of x, y, x, y, ... or [[x, y], ...].
+    """Corners [N,2] from x, y, x, y, ... or [[x, y], ...].
 
-    Raises ValueError for fewer than 3 or more than `MOST_CORNERS`, and for one that is further outside the picture than
-    its size.
+    Raises ValueError for fewer than 3 or more than `MOST_CORNERS` corners, and for a corner outside the picture by more
+    than the picture's size.
     """
     try:
         points = np.array(numbers, np.float64)
@@ -41,7 +41,7 @@ def corners_of(numbers: Any, height: int, width: int) -> Corners:
     if len(points) > MOST_CORNERS:
         raise ValueError(
             f"Expected polygons of at most {MOST_CORNERS:,} corners, but got one of {len(points):,}. Simplify it, or"
-            " give a mask as PNG."
+            " save the mask as PNG."
         )
     far = np.abs(points / (width, height) - 0.5).max()
     if not far <= 1.5:
@@ -50,22 +50,22 @@ def corners_of(numbers: Any, height: int, width: int) -> Corners:
 
 
 def fill_polygon(corners: Corners, height: int, width: int) -> NDArray[np.bool_]:
-    """The pixels of a picture [height, width] whose centre is inside; what is outside the picture is cut off.
+    """Mask [height, width] of the pixels whose centre is inside; cuts off what lies outside the picture.
 
-    Raises ValueError for an outline that would take minutes, because its edges cross the rows too often.
+    Raises ValueError for an outline whose edges cross so many rows of pixels that filling would take minutes.
     """
     x, y = corners.T
     ahead_x, ahead_y = np.roll(x, -1), np.roll(y, -1)
     first = np.clip(np.ceil(np.minimum(y, ahead_y) - 0.5), 0, height).astype(np.int64)
     last = np.clip(np.ceil(np.maximum(y, ahead_y) - 0.5), 0, height).astype(np.int64)
-    rows_of = last - first  # of each edge: the rows whose middle it crosses
+    rows_of = last - first  # for each edge, the number of pixel rows whose middle it crosses
     if (crossings := int(rows_of.sum())) > _MOST_CROSSINGS:
         raise ValueError(
-            f"Expected a polygon whose edges cross at most {_MOST_CROSSINGS:,} rows of pixels, counted for each edge,"
-            f" but got {crossings:,}. Give a mask as PNG."
+            f"Expected a polygon whose edges cross at most {_MOST_CROSSINGS:,} rows of pixels, summed over the edges,"
+            f" but got {crossings:,}. Save the mask as PNG."
         )
     toggles = np.zeros((height, width + 1), np.uint8)
-    # So many edges at a time that their crossings fit into memory, however often the outline goes up and down.
+    # A limited number of edges at a time, so that their crossings fit into memory.
     at_a_time = max(_CROSSINGS // max(height, 1), 1)
     for start in range(0, len(x), at_a_time):
         counts = rows_of[start : start + at_a_time]
@@ -74,16 +74,15 @@ def fill_polygon(corners: Corners, height: int, width: int) -> NDArray[np.bool_]
         slope = (ahead_x - x)[edge] / (ahead_y - y)[edge]
         crossing = x[edge] + (row + 0.5 - y[edge]) * slope
         column = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)
-        np.add.at(toggles, (row, column), np.uint8(1))  # may wrap at 256, which keeps what counts: odd or even
+        np.add.at(toggles, (row, column), np.uint8(1))  # may wrap at 256: only odd or even matters
     inside: NDArray[np.bool_] = np.bitwise_xor.accumulate(toggles & 1, axis=1)[:, :width].astype(bool)
     return inside
 
 
 def trace_polygons(mask: NDArray[Any], *, tolerance: float = 0.0, holes: bool = True) -> list[Corners]:
-    """Polygons of a mask [H,W] (anything but 0 is inside), largest first, one for each part.
+    """One polygon for each part of a mask [H,W] (not 0: inside), largest first.
 
-    `tolerance`: how far an outline may move, in pixels, so that it has fewer corners; 0 is exact. Without `holes` they
-    are filled.
+    `tolerance`: pixels by which an outline may move to save corners; 0 is exact. `holes` False fills the holes.
     """
     rings = [ring for ring in _rings(mask != 0) if holes or ring.beside < 0]
     shapes = [_simplified(ring.corners, tolerance) for ring in rings]
@@ -106,24 +105,24 @@ def signed_area(corners: Corners) -> float:
 
 
 class _Ring(NamedTuple):
-    """A closed outline. `beside`: of a hole the ring that is next to its left, in the same part; -1 of an outer one."""
+    """A closed outline. `beside`: for a hole, index of the next ring to its left, of the same part; else -1."""
 
     corners: Corners
     beside: int
 
 
 def _rings(inside: NDArray[np.bool_]) -> list[_Ring]:
-    """All outlines, the inside on their right: outer ones clockwise, holes the other way round."""
+    """All outlines. The inside is on their right: outer rings go clockwise, holes counter-clockwise."""
     height, width = inside.shape
     across = width + 2
     padded = np.zeros((height + 2, across), bool)
     padded[1:-1, 1:-1] = inside
     steps = (1, across, -1, -across)  # east, south, west, north; a point is the top left corner of a padded pixel
     starts = (0, 1, across + 1, across)  # where the edge of a pixel in each direction begins
-    neighbours = (-across, 1, across, -1)  # what is on its other side
+    neighbours = (-across, 1, across, -1)  # offset of the pixel across that edge
     flat = padded.ravel()
     pixels = np.flatnonzero(flat)
-    edges: dict[int, int] = {}  # point * 4 + direction -> the ring that it belongs to
+    edges: dict[int, int] = {}  # point * 4 + direction -> index of its ring; -1: not walked yet
     for direction in range(4):
         outer = pixels[~flat[pixels + neighbours[direction]]]
         edges.update(dict.fromkeys(((outer + starts[direction]) * 4 + direction).tolist(), -1))
@@ -135,7 +134,7 @@ def _rings(inside: NDArray[np.bool_]) -> list[_Ring]:
 
 
 def _walk(edges: dict[int, int], first: int, number: int, steps: tuple[int, ...], across: int) -> Corners:
-    """Follows edges from `first` round, turning right where it can, and returns the points where it turned."""
+    """Follows edges from `first` until it is back, turns right where it can, and returns the turning points."""
     turns = []
     edge = first
     while True:
@@ -156,19 +155,19 @@ def _walk(edges: dict[int, int], first: int, number: int, steps: tuple[int, ...]
 
 
 def _beside(ring: Corners, flat: NDArray[np.bool_], edges: dict[int, int], across: int) -> int:
-    """Of a hole: the ring met by going left from its leftmost corner."""
+    """For a hole, index of the first ring to the left of its leftmost corner; -1 for an outer ring."""
     if signed_area(ring) > 0:
         return -1
     column = ring[:, 0].min()
     row = int(ring[ring[:, 0] == column, 1].min())
     start = (row + 1) * across
     pixels = flat[start : start + int(column) + 1]
-    left = int(np.flatnonzero(~pixels)[-1]) + 1  # of the inner pixels next to the hole's left, the first
+    left = int(np.flatnonzero(~pixels)[-1]) + 1  # first of the inside pixels left of the hole
     return edges[(start + across + left) * 4 + 3]
 
 
 def _joined(outline: Corners, hole: Corners) -> Corners:
-    """The outline with a way to the hole, around it and back."""
+    """The outline with a detour to the hole, around it and back."""
     start = int(hole[:, 0].argmin())
     near = int(((outline - hole[start]) ** 2).sum(1).argmin())
     around = np.roll(hole, -start, axis=0)
@@ -176,7 +175,7 @@ def _joined(outline: Corners, hole: Corners) -> Corners:
 
 
 def _simplified(corners: Corners, tolerance: float) -> Corners:
-    """Fewer corners, none of those left out further than `tolerance` from the line instead (Douglas and Peucker)."""
+    """Drops corners that lie within `tolerance` pixels of the simplified outline (Douglas and Peucker)."""
     if tolerance <= 0 or len(corners) <= 4:
         return corners
     closed = np.concatenate([corners, corners[:1]])
@@ -200,6 +199,6 @@ def _simplified(corners: Corners, tolerance: float) -> Corners:
 
 
 def flattened(corners: Corners, digits: int = 2) -> list[list[float]]:
-    """[[x, y], ...] for JSON."""
+    """Corners as [[x, y], ...] for JSON, rounded to `digits`."""
     pairs: Sequence[list[float]] = np.round(corners, digits).tolist()
     return list(pairs)

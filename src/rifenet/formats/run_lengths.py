@@ -1,7 +1,8 @@
 """COCO's run lengths: counts of zeros, ones, zeros, ... down the columns of a mask, as numbers or as text.
 
-In the text a character less 48 holds 5 bits, from the lowest on, and a sixth that says that more follow; the last one's
-fifth bit is the sign. From the fourth run on, what is written is the difference to the run two before.
+In the text, a character's code minus 48 has 6 bits: 5 bits of a number, the lowest first, and a sixth bit that is set
+if the number goes on in the next character. The fifth bit of a number's last character is its sign. From the fourth run
+on, the number is the difference to the run two places before.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def decode_runs(counts: str | Sequence[int], height: int, width: int) -> NDArray
 
 
 def encode_runs(mask: NDArray[Any]) -> list[int]:
-    """Run lengths of a mask [H,W], in which anything but 0 is the object."""
+    """Run lengths of a mask [H,W] (not 0: the object)."""
     inside = (mask != 0).ravel(order="F")
     edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
     runs: list[int] = np.diff([0, *edges.tolist(), inside.size]).tolist()
@@ -46,7 +47,7 @@ def pack_runs(runs: Sequence[int]) -> str:
 
 
 def unpack_runs(text: str) -> list[int]:
-    """Run lengths out of COCO's text. Raises ValueError for characters that it does not have and for an early end."""
+    """Run lengths from COCO's text. Raises ValueError for invalid characters and for a text that ends too early."""
     runs: list[int] = []
     number = shift = 0
     for character in text:
@@ -60,5 +61,5 @@ def unpack_runs(text: str) -> list[int]:
             runs.append(number + (runs[-2] if len(runs) > 2 else 0))
             number = shift = 0
     if shift:
-        raise ValueError("Expected whole run lengths, but they end too early.")
+        raise ValueError("Expected complete run lengths, but they end too early.")
     return runs

@@ -2,8 +2,9 @@
 
 Shapes: B batch, C embed dim, L size of the local prototype, h w feature size.
 
-A prototype expanded over the map is the same vector at every position. The modules therefore compute its part of the
-1x1 convolution once and add it. The result equals the convolution of the concatenated maps.
+A prototype expanded over the map is the same vector at every position. The modules therefore multiply the prototype
+with its part of the 1x1 convolution's weights once, and add the result at every position. This equals the convolution
+of the concatenated maps.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ class QueryInteraction(nn.Module):
         self.merge = nn.Conv2d(sum(self.parts), dim, 1, bias=False)
 
     def forward(self, projected: Tensor, prior: Tensor, constants: list[Tensor]) -> Tensor:
-        """Merges projected [B,C,h,w], prior [B,1,h,w] and the prototypes in use (global, then local), each [B,*]."""
+        """Merges projected features [B,C,h,w], the prior [B,1,h,w] and what is constant over the map.
+
+        `constants` are the prototypes in use, first the global one [B,C], then the local one [B,L].
+        """
         on_map, constant, on_prior = self.merge.weight.split(self.parts, dim=1)
         merged = F.conv2d(projected, on_map) + prior * on_prior[:, 0]
         if constants:
@@ -37,14 +41,14 @@ class QueryInteraction(nn.Module):
 
 
 class SupportInteraction(nn.Module):
-    """[support C | that shot's own masked average C] -> 1x1 convolution -> ReLU -> C."""
+    """[support C | the masked average of that shot alone C] -> 1x1 convolution -> ReLU -> C."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.merge = nn.Conv2d(2 * dim, dim, 1, bias=False)
 
     def forward(self, projected: Tensor, own: Tensor) -> Tensor:
-        """Merges projected [B,C,h,w] with own [B,C]."""
+        """Merges projected features of shots [B*K,C,h,w], each with its own masked average [B*K,C]."""
         on_map, constant = self.merge.weight.chunk(2, dim=1)
         merged = F.conv2d(projected, on_map) + F.linear(own, constant[:, :, 0, 0])[..., None, None]
         return merged.relu_()

@@ -2,9 +2,9 @@
 
 Shapes: B batch, K shots, H W image size, h w feature size, M positions to choose from, S slots to fill.
 
-Masks hold 1 foreground, 0 background, 255 ignore; padding is ignored too. Positions are chosen by rank and written into
-a fixed number of slots with a validity mask. No shape then depends on the data: the same code runs eagerly, compiled
-and exported, and one batch holds supports of any size.
+Masks hold 1 foreground, 0 background, 255 ignore; padding is ignored too. Positions are numbered row by row, chosen by
+that number, and written into a fixed number of slots with a validity mask. No shape then depends on the data: the same
+code runs eagerly, compiled and exported, and one batch holds large and small objects.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rifenet import IGNORE
 from rifenet.models.prototypes import pooling_matrix
 from rifenet.models.resize import aligned_resize
 
@@ -35,13 +36,13 @@ class Slots(NamedTuple):
 
 
 def valid_on_grid(valid: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Valid mask [...,H,W] bool on the feature grid: [...,h,w] bool, true where real pixels weigh at least half."""
+    """Real pixels [...,H,W] bool on the feature grid, [...,h,w] bool: true where they have at least half the weight."""
     weight = aligned_resize(valid.flatten(0, -3).unsqueeze(1).float(), grid)  # [M,1,h,w]
     return weight[:, 0].unflatten(0, valid.shape[:-2]) >= 0.5
 
 
-def grid_valid(valid: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """`valid_on_grid`, or, with `valid` None, every position valid: [...,h,w] bool of the given `shape`."""
+def real_positions(valid: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """`valid_on_grid`, [...,h,w] bool of the given `shape`; where `valid` is None, every position is real."""
     if valid is None:
         return torch.ones(shape, dtype=torch.bool, device=device)
     return valid_on_grid(valid, (shape[-2], shape[-1]))
@@ -50,11 +51,11 @@ def grid_valid(valid: Tensor | None, shape: tuple[int, ...], device: torch.devic
 def soft_masks(masks: Tensor, valid: Tensor | None, grid: tuple[int, int]) -> SoftMasks:
     """Resizes masks [B,K,H,W] (0, 1, 255) bilinearly to the grid; `valid` [B,K,H,W] bool marks real pixels.
 
-    If bilinear sampling misses a small object, the mask becomes the object's share of each cell's area. No shot loses
-    its foreground.
+    Bilinear sampling may miss a small object, so that the whole shot has no foreground. Its mask is then the share of
+    each cell's area that the object covers.
     """
     foreground = (masks == 1).float()
-    void = (masks == 255).float() if valid is None else ((masks == 255) | ~valid).float()
+    void = (masks == IGNORE).float() if valid is None else ((masks == IGNORE) | ~valid).float()
     maps = aligned_resize(torch.stack([foreground, void]).flatten(1, 2), grid)  # [2,B*K,h,w]
     sampled, void = maps.unflatten(1, masks.shape[:2]).unbind()
     rows, columns = (pooling_matrix(*sides, masks.device) for sides in zip(masks.shape[-2:], grid, strict=True))
@@ -66,8 +67,8 @@ def soft_masks(masks: Tensor, valid: Tensor | None, grid: tuple[int, int]) -> So
 def token_labels(masks: SoftMasks, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Foreground and background positions [B,K,h,w] bool of each shot; positions in neither are ignored or padding.
 
-    Foreground has a soft mask over 0.5. If no position has, the one of the largest soft mask is foreground (method.md
-    8).
+    A position is foreground if its soft mask is over 0.5. If there is none in a shot, the position with the largest
+    soft mask is foreground (method.md 8).
     """
     foreground = masks.foreground > 0.5
     flat = masks.foreground.flatten(2)
@@ -79,7 +80,7 @@ def token_labels(masks: SoftMasks, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def choose_evenly(candidates: Tensor, count: Tensor) -> Tensor:
-    """Chooses `count` [B] of the true entries of `candidates` [B,M], evenly spaced by rank: [B,M] bool."""
+    """Chooses `count` [B] of the true entries of `candidates` [B,M], every n-th one: [B,M] bool."""
     total = candidates.sum(1, keepdim=True).clamp(min=1)
     return _choose_by_rank(candidates, candidates.cumsum(1) - 1, torch.minimum(count[:, None], total), total)
 
@@ -99,7 +100,10 @@ def _choose_by_rank(candidates: Tensor, rank: Tensor, count: Tensor, total: Tens
 
 
 def balanced_counts(foreground: Tensor, background: Tensor, slots: int) -> tuple[Tensor, Tensor]:
-    """How many of each label fill `slots`: half each; if one label is short, the other fills up (method.md 8)."""
+    """How many of the foreground and of the background positions, [B,M] bool each, fill `slots`: [B] each.
+
+    Half of the slots each; if one side is short, the other fills up (method.md 8).
+    """
     available_foreground, available_background = foreground.sum(1), background.sum(1)
     half = slots // 2
     from_foreground = torch.minimum(available_foreground, (slots - available_background).clamp(min=half))
@@ -108,7 +112,7 @@ def balanced_counts(foreground: Tensor, background: Tensor, slots: int) -> tuple
 
 
 def fill_slots(chosen: Tensor, slots: int) -> Slots:
-    """Packs the chosen entries of [B,M] into `slots` slots, lowest position first; the rest are empty."""
+    """Packs the chosen entries of [B,M] into `slots` slots, lowest position first. The rest are not valid."""
     positions = chosen.shape[1]
     slots = torch.sym_min(slots, positions)
     order = torch.arange(positions, device=chosen.device)
@@ -119,9 +123,10 @@ def fill_slots(chosen: Tensor, slots: int) -> Slots:
 def choose_tokens(
     foreground: Tensor, background: Tensor, slots: int, *, spread: tuple[float, float] | None = None
 ) -> Slots:
-    """Support tokens of both labels, [B,M] bool each, from the union of the shots (method.md 8).
+    """Chooses support tokens among the foreground and the background positions of all shots, [B,M] bool each.
 
-    Chooses evenly by rank, or with `spread`, for training, at random; a random factor in `spread` then scales `slots`.
+    Without `spread` it takes every n-th position. With `spread`, in training, it chooses at random, and scales `slots`
+    by a random factor in `spread` (method.md 8).
     """
     choose = choose_evenly
     if spread is not None:
@@ -145,7 +150,7 @@ def support_tokens(
         at_random: choose a random number of tokens at random, as in training.
 
     Returns:
-        Tokens [B,T,C], which of them are foreground and which of them exist, both [B,T] bool.
+        Tokens [B,T,C], which of them are foreground, and which of them exist, both [B,T] bool.
     """
     shots = features.shape[1]
     flat = features.permute(0, 1, 3, 4, 2).flatten(1, 3)  # [B,K*h*w,C]

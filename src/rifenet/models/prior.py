@@ -16,7 +16,7 @@ EPS = 1e-7
 
 
 def choose_keys(high: Tensor, of_label: Tensor, cap: int) -> tuple[Tensor, Tensor]:
-    """Keys of the prior: unit-length high features of a label's positions, evenly chosen down to `cap`.
+    """Keys of the prior: unit-length high features of some positions of each shot, every n-th where there are too many.
 
     Args:
         high: high features of the supports, [B,K,D,h,w].
@@ -25,7 +25,7 @@ def choose_keys(high: Tensor, of_label: Tensor, cap: int) -> tuple[Tensor, Tenso
 
     Returns:
         Keys [B,K,P,D], and which of them exist, [B,K,P] bool. In eager mode on a CPU, P is the number of keys of the
-        fullest shot: an empty slot costs every query as much as a full one.
+        fullest shot, because an empty slot would cost every query as much as a full one.
     """
     batch, shots = high.shape[:2]
     candidates = of_label.flatten(0, 1).flatten(1)
@@ -47,13 +47,14 @@ def prior_mask(high: Tensor, valid: Tensor, keys: Tensor, keys_valid: Tensor) ->
         keys_valid: which keys exist, [B,K,P] bool.
 
     Returns:
-        [B,1,h,w] in [0,1]: clamped at 0, min-max normalised over the valid positions, averaged over the shots; 0 at
-        padded positions and for a shot without keys.
+        [B,1,h,w] in [0,1]: clamped at 0, min-max normalised over the valid positions, averaged over the shots. It is 0
+        at padded positions. A shot without keys counts in the average with 0.
     """
     batch, _, height, width = high.shape
     shots = keys.shape[1]
-    with torch.autocast(high.device.type, enabled=False):  # training must see the same prior as evaluation
-        keys = keys.masked_fill(~keys_valid[..., None], 0.0)  # masks keys and not similarities, which are more
+    with torch.autocast(high.device.type, enabled=False):  # in half precision, training would see another prior
+        # A key of zeros has similarity 0, which the clamp below makes the least. Keys are fewer than similarities.
+        keys = keys.masked_fill(~keys_valid[..., None], 0.0)
         similarity = high.flatten(2).transpose(1, 2) @ keys.flatten(1, 2).transpose(1, 2)  # [B,N,K*P]
     best = similarity.unflatten(2, (shots, -1)).amax(3).clamp(min=0)  # [B,N,K]
     real = valid.flatten(1)[..., None]  # [B,N,1]

@@ -3,7 +3,7 @@
 Shapes: B batch, K shots, C embed dim, c local dim, g grid, h w feature size.
 
 The global prototype describes the look of the class as a whole: a masked average over the support. The local prototype
-describes where in this query, and with what texture, the class seems to be: an average over the cells of a coarse grid.
+describes where in this query, and with what texture, the class seems to be: one average for each cell of a coarse grid.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def masked_average(features: Tensor, weight: Tensor) -> Tensor:
 
 
 def pooling_matrix(size: int, grid: int, device: torch.device) -> Tensor:
-    """Adaptive pooling of one axis as a 0/1 matrix [grid,size], with torch's cell borders.
+    """Sums over the cells of one axis as a 0/1 matrix [grid,size], with the cell borders of torch's adaptive pooling.
 
     Two such matrices pool a map. They export with a dynamic size, which adaptive pooling does not.
     """
@@ -35,7 +35,8 @@ def pooling_matrix(size: int, grid: int, device: torch.device) -> Tensor:
 def grid_average(features: Tensor, valid: Tensor, grid: int) -> Tensor:
     """Adaptive average pooling over valid positions: features [B,c,h,w], valid [B,h,w] -> [B,c,g,g].
 
-    At 473 px and g = 4 the cells are the authors' 15 x 15 windows. A cell without a valid position gives 0.
+    An image of 473 px gives 60 x 60 positions at stride 8; for g = 4 the cells are then the authors' windows of 15 x 15
+    positions. A cell without a valid position gives 0.
     """
     rows = pooling_matrix(features.shape[2], grid, features.device).to(features.dtype)
     columns = pooling_matrix(features.shape[3], grid, features.device).to(features.dtype)
@@ -61,6 +62,10 @@ class ChannelAttention(nn.Module):
 
 class LocalPrototype(nn.Module):
     """Local query prototype [B, c*g*g] (channel first, then the grid's rows).
+
+    `local = flatten(refine(average_g(reduce(low) * prior)))`, where `reduce` is 1x1 convolution, ReLU and dropout.
+
+    The caller applies `reduce`, once for each image, because it depends on no class; `forward` does the rest.
 
     Args:
         low_channels: channels of the backbone's low features.

@@ -6,8 +6,12 @@ Shapes: B batch, K shots, U unlabeled images, C embed dim, H W image size, h w f
     query images          --encode_query----> QueryFeatures
     QueryFeatures + SupportContext --decode--> logits [B,2,h,w]
 
-The query, the weak and the strong unlabeled view all go through the same decode. The unlabeled branch adds no
-parameter; it runs if `forward` gets unlabeled images.
+The query, the weak and the strong unlabeled view all go through the same decode. An unlabeled view is decoded with
+the local prototype of the labeled query, its guide. The weak view's logits become the pseudo-label of the strong view,
+so by default they carry no gradient. The unlabeled branch adds no parameter. It runs if `forward` gets unlabeled
+images.
+
+A position or pixel is *real* if it lies in the image, and not in the padding around it.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from rifenet.models.auxiliary import AuxiliarySupportHead
 from rifenet.models.backbones import Backbone, Features
 from rifenet.models.head import Head, Residual, projection
 from rifenet.models.interaction import QueryInteraction, SupportInteraction
-from rifenet.models.masks import SoftMasks, grid_valid, soft_masks, support_tokens
+from rifenet.models.masks import SoftMasks, real_positions, soft_masks, support_tokens
 from rifenet.models.prior import choose_keys, prior_mask
 from rifenet.models.prototypes import LocalPrototype, masked_average
 from rifenet.models.structures import (
@@ -51,7 +55,7 @@ class RiFeNet(nn.Module):
     metadata: dict[str, Any]
     """Metadata of the model's file; set by `load_model`."""
     hash: str
-    """Identifies the model by tensors, behaviour and calibration; set by `load_model`."""
+    """Identifies the model: its tensors, the options that change its answers, its calibration. Set by `load_model`."""
     weights_hash: str
     """Hash of the file's tensors alone; set by `load_model`."""
     context_type: type[SupportContext] = SupportContext
@@ -69,7 +73,7 @@ class RiFeNet(nn.Module):
             self.local_prototype = LocalPrototype(
                 backbone.low_channels, config.local_dim, config.local_grid, config.local_refine, config.proj_dropout
             )
-        # Only cross-attention reads support tokens.
+        # Only cross-attention reads support tokens: without it, or without layers, there are none.
         self.support_interaction = SupportInteraction(dim) if config.cross_attention and config.layers else None
         local_size = self.local_prototype.size if self.local_prototype else 0
         self.query_interaction = QueryInteraction(dim, dim if config.use_global else 0, local_size)
@@ -83,7 +87,9 @@ class RiFeNet(nn.Module):
     def encode_support(
         self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None
     ) -> SupportContext:
-        """Learns a class from K annotated images; the order of the shots does not matter.
+        """Learns a class from K annotated images.
+
+        The order of the shots only matters where a cap (`max_support_tokens`) makes the choice of positions.
 
         Args:
             support_images: [B,K,3,H,W] RGB in [0,1], or their `Features`.
@@ -111,9 +117,10 @@ class RiFeNet(nn.Module):
         return self.decode_all(features, context).logits
 
     def decode_all(self, features: QueryFeatures, context: SupportContext, guide: Tensor | None = None) -> Decoded:
-        """As `decode`; the result also has the prior, the local prototype and the activated features.
+        """As `decode`; the result also has the prior, the local prototype and the features before the head.
 
-        `guide` [B,L] replaces the query's own local prototype (method.md 7, unlabeled branch).
+        `guide` [B,L] is used as the local prototype instead of the one that `features` give: an unlabeled image is
+        decoded with the labeled query's (method.md 7).
         """
         features, context = match_batches(features, context)
         prior = prior_mask(features.high, features.valid, context.prior_keys, context.prior_valid)
@@ -144,7 +151,7 @@ class RiFeNet(nn.Module):
         mutual: bool = False,
         **further: Any,
     ) -> RiFeNetOutput:
-        """Runs all branches; the backbone encodes all images in one batch, without gradients.
+        """Runs the branches whose inputs are given; the backbone encodes all images in one batch, without gradients.
 
         Args:
             support_images: [B,K,3,H,W], or their `Features`.
@@ -152,12 +159,13 @@ class RiFeNet(nn.Module):
             query_images: [B,3,H,W], or their `Features`.
             support_valid: [B,K,H,W] bool. None, here and below: all pixels are real.
             query_valid: [B,H,W] bool.
-            query_masks: [B,H,W]; with them, the auxiliary head segments the supports by the query's prototype.
+            query_masks: [B,H,W]; with them, the auxiliary head segments the supports by the average of the query's
+                features under its true mask.
             unlabeled_weak: [B,U,3,H,W], or `Features`; None skips the unlabeled branch.
             unlabeled_strong: the strong view of each, in the same order.
             unlabeled_valid: [B,U,H,W] bool, for the weak and the strong view.
             mutual: let gradients flow through the weak view too (method.md 12, row 2).
-            further: arguments of a subclass's `_output`; RiFeNet itself takes none.
+            further: arguments that a subclass adds; RiFeNet itself takes none.
         """
         check_support(support_images, support_masks, support_valid)
         check_query(query_images, query_valid)
@@ -182,7 +190,7 @@ class RiFeNet(nn.Module):
         return output
 
     def _output(self, query: QueryFeatures, context: SupportContext, decoded: Decoded) -> RiFeNetOutput:
-        """The output of `forward` for the query; `forward` adds the other branches."""
+        """What `forward` says of the labeled query; a subclass adds its own. `forward` fills in the other branches."""
         return RiFeNetOutput(decoded.logits, decoded.prior)
 
     def _unlabeled(
@@ -194,9 +202,12 @@ class RiFeNet(nn.Module):
         query_local: Tensor | None,
         mutual: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Decodes the weak and the strong view as a query, with the prototype that `config.guide` names (method.md 7).
+        """Decodes each unlabeled view as a query of its own (method.md 7).
 
-        Returns the logits of each view, [B,U,2,h,w], and which positions are real, [B,U,h,w] bool.
+        Its local prototype is chosen by `config.guide`: the labeled query's, the view's own, or zeros.
+
+        Returns the logits of the weak and of the strong view, [B,U,2,h,w] each, and which positions are real, [B,U,h,w]
+        bool. Weak and strong view of an image have the same geometry.
         """
         batch, count = weak.mid.shape[:2]
         context = context.map(lambda field: field.repeat_interleave(count, 0))
@@ -207,7 +218,7 @@ class RiFeNet(nn.Module):
         flat_valid = None if valid is None else valid.flatten(0, 1)
 
         def decode(view: Features) -> tuple[Tensor, Tensor]:
-            # RiFeNet's own `_query`: only a subclass's own head reads the fields that the subclass adds.
+            # Not the `_query` of a subclass: what it adds would be computed for nothing, since only its head reads it.
             features = RiFeNet._query(self, Features(*(level.flatten(0, 1) for level in view)), flat_valid)
             logits = self.decode_all(features, context, guide).logits
             return logits.unflatten(0, (batch, count)), features.valid.unflatten(0, (batch, count))
@@ -238,22 +249,29 @@ class RiFeNet(nn.Module):
         return QueryFeatures(
             projected=self.query_projection(features.mid),
             high=F.normalize(features.high.float(), dim=1),
-            valid=grid_valid(valid, (batch, height, width), features.mid.device),
+            valid=real_positions(valid, (batch, height, width), features.mid.device),
             local=None if self.local_prototype is None else self.local_prototype.reduce(features.low),
         )
 
     def _support(
         self, features: Features, support_masks: Tensor, valid: Tensor | None
     ) -> tuple[SupportContext, Tensor]:
-        """The context, and the raw projected features [B,K,C,h,w] for the auxiliary head."""
+        """The context, and the projected features before the interaction, [B,K,C,h,w], for the auxiliary head."""
         batch, shots, _, height, width = features.mid.shape
         soft = soft_masks(support_masks, valid, (height, width))
-        on_grid = grid_valid(valid, (batch, shots, height, width), support_masks.device)
+        on_grid = real_positions(valid, (batch, shots, height, width), support_masks.device)
         projected = self.support_projection(features.mid.flatten(0, 1)).unflatten(0, (batch, shots))
         return self._context(features, projected, soft, on_grid), projected
 
     def _context(self, features: Features, projected: Tensor, soft: SoftMasks, on_grid: Tensor) -> SupportContext:
-        """The context of features and their projection [B,K,C,h,w], with the masks on the grid [B,K,h,w]."""
+        """The context of a class.
+
+        Args:
+            features: of the supports, [B,K,...,h,w].
+            projected: their projection, [B,K,C,h,w].
+            soft: the support masks on the grid.
+            on_grid: real positions, [B,K,h,w] bool.
+        """
         batch, shots = projected.shape[:2]
         own = masked_average(projected, soft.foreground)  # [B,K,C]
         cap = torch.sym_max(self.config.max_prior_keys // shots, 1)

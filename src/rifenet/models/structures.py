@@ -70,7 +70,7 @@ class QueryFeatures(Tensors):
 
 
 class Decoded(NamedTuple):
-    """Logits [B,2,h,w] and the intermediate maps that other branches and figures need."""
+    """Logits [B,2,h,w] and the intermediate results that other branches and drawings of them need."""
 
     logits: Tensor
     activated: Tensor  # [B,C,h,w]
@@ -88,7 +88,7 @@ class RiFeNetOutput:
     prior: Tensor
     """Prior mask of the query, [B,1,h,w]."""
     aux_logits: Tensor | None = None
-    """Logits of the supports, segmented by the query, [B,K,2,h,w]."""
+    """Logits of the supports, which the auxiliary head segments by the query's features, [B,K,2,h,w]."""
     weak_logits: Tensor | None = None
     """[B,U,2,h,w]."""
     strong_logits: Tensor | None = None
@@ -119,7 +119,7 @@ def check_support(images: Images, support_masks: Tensor, valid: Tensor | None) -
 def check_query(images: Images, valid: Tensor | None) -> None:
     """Raises ValueError if the shapes of queries and valid masks do not fit each other."""
     if isinstance(images, Features):
-        return  # features do not tell the image size
+        return  # features do not tell the size of their images, so `valid` cannot be compared with it
     if images.dim() != 4 or images.shape[1] != 3:
         raise ValueError(f"Expected query images as [B,3,H,W], but got {tuple(images.shape)}. Add the missing axis.")
     _check_valid("query", valid, images.shape[:1] + images.shape[2:])

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from rifenet.formats.pictures import IGNORE
+from rifenet import IGNORE
 
 COUNT = 3
 """Default number of photos that a class adopts."""

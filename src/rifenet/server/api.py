@@ -1,4 +1,4 @@
-"""The routes of the HTTP API, as `interface.md` names them; `/docs` describes them."""
+"""The routes of the HTTP API (docs/server.md); the running server describes them under `/docs`."""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 class WeightAverage:
     """Exponential moving average of a model's trained parameters.
 
-    After step t (from 1) the average moves by `max(1 - decay, 9 / (9 + t))` of the way to the weights, so that the
-    first, untrained ones are soon forgotten.
+    After step t (from 1), the average moves towards the weights by the share `max(1 - decay, 9 / (9 + t))`. The
+    untrained first weights fade quickly.
 
     Args:
-        model: whose parameters with a gradient are averaged; buffers are not, as nothing trained has any.
+        model: its parameters with a gradient are averaged. Its trained parts have no buffers.
         decay: in [0,1); 0.99 averages over about the last hundred steps.
     """
 
@@ -35,7 +35,7 @@ class WeightAverage:
     @contextmanager
     @torch.no_grad()
     def applied(self) -> Iterator[None]:
-        """The model has the averaged weights inside of it, and its own again after."""
+        """While entered, the model has the averaged weights; afterwards it has its own again."""
         own = {name: value.detach().clone() for name, value in self.parameters.items()}
         for name, value in self.parameters.items():
             value.copy_(self.values[name])
@@ -46,6 +46,6 @@ class WeightAverage:
                 value.copy_(own[name])
 
     def restore(self, values: dict[str, Tensor]) -> None:
-        """Goes on with the averages of an earlier start; names that are not there keep their own."""
+        """Continues with saved averages; a parameter without a saved average keeps its current one."""
         for name, value in values.items():
             self.values[name].copy_(value)

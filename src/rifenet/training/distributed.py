@@ -11,7 +11,7 @@ from rifenet.engines.device import choose_device
 
 
 def launched_ranks() -> tuple[int, int] | None:
-    """Processes a node and nodes that torchrun or Slurm started; None where this process was started alone."""
+    """(processes of a node, nodes) as torchrun or Slurm started them; None where this process was started alone."""
     world = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
     if world == 1:
         return None
@@ -24,9 +24,9 @@ def launch(device: str = "auto", *, devices: int = 1, precision: str = "32-true"
 
     Args:
         device: auto, cpu, cuda or mps; ValueError where this machine lacks it.
-        devices: processes on this machine; a launcher's own count goes first.
+        devices: processes on this machine; the count of torchrun or Slurm overrides it.
         precision: auto, 32-true or bf16-mixed. auto: bfloat16 on CUDA devices that compute in it, float32 elsewhere,
-            as CPUs without matrix units are slower in bfloat16.
+            because CPUs without matrix units are slower in bfloat16.
     """
     kind = choose_device(device).type
     if precision == "auto":

@@ -1,11 +1,11 @@
-"""Cache of frozen backbone features on disk: the backbone runs once a view instead of once a step.
+"""Cache of frozen backbone features on disk: the backbone runs once for each view instead of at each step.
 
-Each image has V views: the plain one, its mirror image, then weak views (method.md 11); where the unlabeled branch is
-on, each view has a strong partner. A folder is named by everything that its content depends on, so it can never be
-stale, and it is filled image by image, so a killed build goes on where it stopped.
+Each image has V views: the plain one, its mirror image, then weak views (method.md 11). With the unlabeled branch on,
+each view has a strong partner. The folder's name is a hash of everything that its content depends on, so a cache is
+never stale. The folder is filled image by image, so a killed build continues where it stopped.
 
-Arrays: features float16 [images, V, 1 or 2, L] (what the backbone's `stages` returns, flattened, one after the other)
-and labels uint8 [images, V, S, S].
+Arrays: features float16 [images, V, 1 or 2, L] (the outputs of the backbone's `stages`, flattened and joined) and
+labels uint8 [images, V, S, S].
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from rifenet import IGNORE
 from rifenet.config import DataConfig
 from rifenet.data.episodes import load_pair
 from rifenet.data.index import ImageIndex
@@ -33,7 +34,7 @@ from rifenet.data.sampling import EpisodePool
 from rifenet.data.transforms import resize_and_pad, resize_mask, to_float
 from rifenet.data.views import strong_view, view_rng, weak_view
 from rifenet.files import write_text
-from rifenet.formats.pictures import IGNORE, binary_mask
+from rifenet.formats.pictures import binary_mask
 from rifenet.models import Features, RiFeNet
 from rifenet.models.files.checkpoint import backbone_hash
 
@@ -50,17 +51,17 @@ BACKBONE_FIELDS = (
     "mid",
     "high",
 )
-PADDING = 254  # in cached labels: not a real pixel; 255 stays a real pixel to ignore
+PADDING = 254  # marks padding in cached labels; 255 marks pixels of the photo to ignore
 
 
 class PackedFeatures(NamedTuple):
-    """What the backbone's `stages` returns for images, flattened, one after the other; takes the place of the images.
+    """The outputs of the backbone's `stages` for images, flattened and joined; an item has them instead of images.
 
-    A loader makes a batch of them, and moves it, as it does with images.
+    A loader collates and moves them as it does images.
     """
 
     values: Any
-    """[...,L] float16: an array, and in a batch a tensor."""
+    """[...,L] float16: an array in an item, a tensor in a batch."""
 
 
 class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
@@ -90,7 +91,7 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
             plain, valid, placement = resize_and_pad(image, size)
             pixels = (plain * 255).round().astype(np.uint8).transpose(1, 2, 0)
             labels = resize_mask(mask, placement)
-            if view == 1:  # the mirror image is padded on the left: another position for the padding too
+            if view == 1:  # the mirror image has its padding on the left
                 pixels, labels = np.ascontiguousarray(pixels[:, ::-1]), np.ascontiguousarray(labels[:, ::-1])
                 valid = np.ascontiguousarray(valid[:, ::-1])
         else:
@@ -125,9 +126,9 @@ class FeatureCache:
     def build(
         cls, model: RiFeNet, index: ImageIndex, data: DataConfig, *, strong: bool, seed: int, device: torch.device
     ) -> FeatureCache:
-        """Opens the cache below `data.cache_dir`, and first computes what is missing from it, with a progress bar.
+        """Computes the features that the cache below `data.cache_dir` lacks, with a progress bar, and opens the cache.
 
-        Raises ValueError for masks with the value that stands for padding in cached labels.
+        Raises ValueError where a class has the value 254 in masks, which marks padding in cached labels.
         """
         _check_labels(index)
         backbone = model.backbone
@@ -170,11 +171,11 @@ class FeatureCache:
 
 
 class CachedEpisodes(Dataset[dict[str, Any]]):
-    """Training episodes out of a cache.
+    """Training episodes from a cache.
 
-    Item i has the keys of `TrainingEpisodes`, with `PackedFeatures` in place of images; a view of each image is drawn
-    by (seed, i). In a share `own_views` of the episodes, the supports are all views of the first, in an order drawn,
-    then those of the second, and so on until there are as many as the episode has.
+    Item i has the keys of `TrainingEpisodes`, with `PackedFeatures` in place of images. (seed, i) draws a view of each
+    image. In a share `own_views` of the episodes, the K supports come from as few images as possible: all views of the
+    first support image in random order, then those of the second, and so on.
     """
 
     def __init__(self, pool: EpisodePool, cache: FeatureCache, seed: int, length: int, own_views: float = 0.0) -> None:
@@ -227,11 +228,11 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
 
 
 def unpack(model: RiFeNet, packed: PackedFeatures, size: int) -> Features:
-    """Features of images of `size` pixels as the model's float32 `Features`, leading dimensions kept."""
+    """Converts features of square images of `size` pixels to float32 `Features`; keeps leading dimensions."""
     backbone, values = model.backbone, packed.values
     shapes = [(channels, *backbone.grid(size, size)) for channels in backbone.used_channels]
     if backbone.fine_channels:
-        # What is left is the fine feature; a square image has a square one.
+        # The rest is the fine feature map, square like the image.
         left = values.shape[-1] - sum(map(math.prod, shapes))
         side = math.isqrt(left // backbone.fine_channels)
         shapes.append((backbone.fine_channels, side, side))
@@ -246,7 +247,7 @@ def _check_labels(index: ImageIndex) -> None:
             if record.value(class_id) == PADDING:
                 raise ValueError(
                     f"Expected at most {PADDING - 1} classes, but {record.name} shows {index.class_name(class_id)!r} "
-                    f"by the value {PADDING}, which the feature cache needs for itself. Move a class without photos to "
+                    f"by the value {PADDING}, which marks padding in the feature cache. Move a class without photos to "
                     "the end of the list, or leave data.cache_dir empty."
                 )
 
@@ -261,7 +262,7 @@ def _map(path: Path, kind: type, shape: tuple[int, ...], done: int) -> Any:
     if not done:
         with path.open("wb") as file:
             if hasattr(os, "posix_fallocate"):
-                # Room for all of it now, as an error: a sparse map that meets a full disk later kills the process.
+                # A full disk raises an error here. With a sparse file, it would kill the process later.
                 os.posix_fallocate(file.fileno(), 0, size)
             else:
                 file.truncate(size)
@@ -271,7 +272,7 @@ def _map(path: Path, kind: type, shape: tuple[int, ...], done: int) -> Any:
 
 
 def _files_digest(index: ImageIndex) -> str:
-    """Changes with any image or mask file, by size and time."""
+    """Hash of size and modification time of each image and mask file."""
     stats = [path.stat() for record in index.records for path in (record.image_path, record.mask_path)]
     return hashlib.sha256(json.dumps([[stat.st_size, stat.st_mtime_ns] for stat in stats]).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, JSON lines always, TensorBoard where asked for. Only rank 0 has a log."""
+"""Log of a run: a progress bar, JSON lines, and TensorBoard on request. Only rank 0 has a log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rifenet.files import write_text
 
 
 class RunLog:
-    """Use as a context manager. `start` is the first step to come; later lines of an interrupted run are dropped."""
+    """Use as a context manager. `start` counts the finished steps; lines of later steps are dropped from the file."""
 
     def __init__(self, folder: Path, start: int, steps: int, *, tensorboard: bool = False, quiet: bool = False) -> None:
         self.path = folder / "metrics.jsonl"
@@ -71,7 +71,7 @@ class RunLog:
         self.console.print(text)
 
     def _lines(self, last: int) -> list[str]:
-        """The lines of steps up to `last`. Damaged lines are dropped with a word: nothing is computed from them."""
+        """Returns the lines of steps up to `last`; drops damaged lines, and prints how many."""
         if not self.path.is_file():
             return []
         kept, damaged = [], 0
@@ -86,7 +86,7 @@ class RunLog:
 
 
 def _step_of(line: str) -> int | None:
-    """The step that a line of metrics.jsonl is of; None for a damaged line, as a killed run may leave one."""
+    """The step in a line of metrics.jsonl; None for a damaged line, which a killed run may leave."""
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):

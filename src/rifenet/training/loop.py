@@ -1,7 +1,7 @@
 """Meta-training (method.md 10-11): episodes over base classes, one step at a time.
 
-Everything a step computes is a function of (config, step): episodes and views are seeded by their number, dropout and
-token choice by the step, rates by the step. So a run that was stopped goes on bit for bit.
+Each step is a function of (config, step). Episode numbers seed episodes and views. The step seeds dropout and the
+choice of tokens, and sets the learning rates. So a resumed run equals an uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class NonFiniteLoss(ArithmeticError):
 
 
 def train(config: Config, *, stop_at: int | None = None) -> dict[str, Any]:
-    """Trains to `config.train.steps` and returns the last progress; resumes what `config.train.out` holds.
+    """Trains up to `config.train.steps` and returns the progress; resumes the run in `config.train.out`.
 
-    `stop_at` ends this call early, with the state saved, after so many steps in total.
+    `stop_at` ends this call after that many steps in total, and saves the state.
 
     Raises:
-        ValueError, FileNotFoundError: a config, data set or earlier state that does not fit, each in a sentence.
-        NonFiniteLoss: see there; the last saved state stays.
+        ValueError, FileNotFoundError: a config, dataset or earlier state that does not fit.
+        NonFiniteLoss: a loss term or gradient is infinite or NaN; the last saved state stays.
     """
     settings = config.train
     fabric = launch(settings.device, devices=settings.devices, precision=settings.precision)
@@ -67,16 +67,19 @@ def _train(config: Config, fabric: Fabric, last: int) -> dict[str, Any]:
 
 
 class _Run:
-    """One start of a run: data, model and optimisers as an earlier start left them."""
+    """Data, model and optimisers of a run, restored from its saved state where there is one."""
 
     def __init__(self, config: Config, fabric: Fabric) -> None:
         settings = config.train
         if config.model.kind != "rifenet":
             raise ValueError(
-                f"Expected model.kind rifenet for training, but got {config.model.kind}: nothing to train."
+                f"Expected model.kind rifenet for training, but got {config.model.kind}, which trains nothing."
             )
         if not config.model.pretrained:
-            raise ValueError("Expected model.pretrained for training: a random frozen backbone teaches nothing.")
+            raise ValueError(
+                "Expected model.pretrained for training, but got false. Set it: the backbone stays frozen, and random "
+                "features are of no use."
+            )
         self.config, self.settings, self.folder = config, settings, Path(settings.out)
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -103,18 +106,18 @@ class _Run:
             started = {"started_from": start_from(settings.start, model)}
         self.optimizers = build_optimizers(model, settings)
         self.wrapped, *self.prepared = self.fabric.setup(model, *self.optimizers)
-        # After the model moved: optimizers put restored state on their parameters' device, and nothing moves it later.
+        # Restore after the model has moved: optimizers put their state on the device of their parameters at that time.
         content = {
             "images": self.split.pool.index.hash,
             "classes": [index.class_name(class_id) for class_id in self.split.pool.classes],
             "cached": bool(config.data.cache_dir),
             "backbone": backbone_hash(model),
-            "ranks": self.fabric.world_size,  # each draws its own dropout and tokens
+            "ranks": self.fabric.world_size,  # each rank draws its own dropout and tokens
         }
         fresh: dict[str, Any] = {"step": 0, "best_miou": -1.0, "best_step": 0, **content, **started}
         self.average = WeightAverage(model, settings.average) if settings.average else None
         self.progress = load_state(self.folder, config, model, self.optimizers, content, self.average) or fresh
-        prepare(model, settings)  # after the last change of the backbone's place and weights
+        prepare(model, settings)  # after the backbone has its final device and weights
         self.wrapped.train()
         self.episodes = training_episodes(config, self.split, model, self.fabric)
         self.log = None
@@ -124,7 +127,7 @@ class _Run:
         self.since, self.episodes_since = time.perf_counter(), 0
 
     def announce(self) -> None:
-        """Says what is trained on, and whether the run is resumed."""
+        """Prints the training data, and whether the run is resumed."""
         if self.log is None:
             return
         for note in self.split.notes:
@@ -157,7 +160,7 @@ class _Run:
         return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}, float(norm)
 
     def record(self, terms: dict[str, Tensor], norm: float, last: int) -> None:
-        """Logs, selects and saves where the step that just ended is due for it."""
+        """Logs, validates and saves after the steps that are due for it."""
         settings, done = self.settings, self.progress["step"]
         if done % settings.log_every == 0 or done == last:
             means = {name: self.fabric.all_reduce(term) for name, term in terms.items()}
@@ -187,10 +190,10 @@ class _Run:
 
 
 def prepare(model: RiFeNet, settings: TrainConfig, backend: str = "inductor") -> None:
-    """Makes steps of `model`, on its device, faster or smaller; names and values of its weights stay as they are.
+    """Makes training steps of `model` faster, or smaller in memory; names and values of its weights stay.
 
-    The backbone is accelerated (`Backbone.accelerate`); checkpointing and compiling are as `settings` say, the latter
-    by a `backend` of `torch.compile`.
+    Call it once `model` is on its device. It accelerates the backbone (`Backbone.accelerate`). `settings` decide on
+    activation checkpointing and on compilation, by the `backend` of `torch.compile`.
     """
     model.backbone.accelerate()
     model.activation.checkpointed = settings.checkpoint_activations
@@ -251,12 +254,12 @@ def _evidence_terms(output: EvidenceOutput, batch: dict[str, Any], size: tuple[i
 
 
 def _beyond(model: RiFeNet, settings: TrainConfig, episodes: int) -> dict[str, int]:
-    """Further arguments of the network's `forward`, by the kind of network."""
+    """Arguments of `forward` that only networks beyond the paper take."""
     return {"crossed": _crossed(settings.crossed, episodes)} if isinstance(model, EvidenceNetwork) else {}
 
 
 def _fewer_shots(batch: dict[str, Any], shots: int) -> dict[str, Any]:
-    """The batch with only the first supports of each episode; which these are, the episode's draw has decided."""
+    """The batch with only the first `shots` supports of each episode; an episode's supports are in random order."""
     return {name: _first(value, shots) if name.startswith("support_") else value for name, value in batch.items()}
 
 
@@ -267,7 +270,7 @@ def _first(value: Any, shots: int) -> Any:
 
 
 def _crossed(share: float, episodes: int) -> int:
-    """How many of a rank's episodes also meet the next one's class: the last has none after it."""
+    """Number of a rank's episodes whose query is also segmented for the next episode's class; never the last one."""
     return min(max(round(share * episodes), 1), episodes - 1) if share else 0
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rifenet.formats.pictures import IGNORE
+from rifenet import IGNORE
 
 EPS = 1e-7
 
@@ -65,7 +65,7 @@ def consistency(
         weak: logits of the weak views, [B,U,2,h,w].
         strong: logits of the strong views, [B,U,2,h,w].
         valid: real positions, [B,U,h,w] bool.
-        mutual: mean of both directions, each target detached; otherwise the weak view only teaches.
+        mutual: mean of both directions, each target detached. False: only the weak view teaches.
         hard: see `pseudo_label`.
         confidence: see `pseudo_label`.
     """
@@ -88,8 +88,8 @@ def mask_evidence(logits: Tensor, mask: Tensor) -> Tensor:
         mask: [B,H,W], 1 foreground, 0 background, 255 in no sum.
 
     Returns:
-        A scalar: mean over the images of the mean cross-entropy over their pixels and of
-        `1 - (2*sum(p*t) + 1) / (sum(p^2) + sum(t^2) + 1)`, which without foreground asks for no prediction.
+        A scalar, the mean over images of two terms: the mean cross-entropy over an image's pixels, plus
+        `1 - (2*sum(p*t) + 1) / (sum(p^2) + sum(t^2) + 1)`. Without foreground, the second is 0 for p = 0 only.
     """
     weight, target = (mask != IGNORE).to(logits.dtype), (mask == 1).to(logits.dtype)
     difference = logits[:, 1] - logits[:, 0]
@@ -101,6 +101,6 @@ def mask_evidence(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def total(terms: dict[str, Tensor], w_aux: float, beta: float) -> Tensor:
-    """L_query + w_aux * L_aux + beta * L_self, and `evidence` and `crossed`, of the terms present."""
+    """Sum of the terms present: L_query + w_aux * L_aux + beta * L_self + L_evidence + L_crossed."""
     weights = {"query": 1.0, "aux": w_aux, "self": beta, "evidence": 1.0, "crossed": 1.0}
     return torch.stack([weights[name] * value for name, value in terms.items()]).sum()

@@ -1,4 +1,4 @@
-"""Optimisers and their rates (method.md 11): pure functions of the step, so resuming needs no scheduler's state."""
+"""Optimisers and their rates (method.md 11). Rates are functions of the step, so resuming needs no scheduler state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rifenet.config import TrainConfig
 
 
 def build_optimizers(model: nn.Module, train: TrainConfig) -> list[Optimizer]:
-    """`paper`: SGD for all but the transformer, AdamW for the transformer; `adamw`: one AdamW, biases not decayed."""
+    """`paper`: AdamW for the transformer, SGD for the rest. `adamw`: one AdamW. AdamW does not decay biases."""
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     transformer = {name: parameter for name, parameter in trained.items() if name.startswith("activation.")}
     if train.optimizer == "adamw":

@@ -1,4 +1,4 @@
-"""Which step's model a run keeps: the best on held-out images of base classes (method.md 12, row 11)."""
+"""Keeps the model of the step that scores best on held-out images of base classes (method.md 12, row 11)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rifenet.training.logging import RunLog
 from rifenet.training.split import Split
 
 CARD_FILE = "card.md"
-LEAST_AUROC = 0.75  # of presence on held-out images, for a calibration to be kept
+LEAST_AUROC = 0.75  # of presence on held-out images: the model keeps its calibration from this value on
 
 
 def select(
@@ -33,7 +33,7 @@ def select(
     fabric: lightning_fabric.Fabric,
     log: RunLog | None,
 ) -> None:
-    """Scores the held-out base images and keeps the model that does best on them; without a slice, the last one."""
+    """Scores the held-out base images and keeps the best model so far; without held-out images, always the newest."""
     miou = None
     if split.heldout_episodes:
         counts = score_episodes(model, split.heldout, split.heldout_episodes, config.data.image_size, fabric=fabric)
@@ -50,13 +50,13 @@ def select(
 
 
 def run_metadata(config: Config, split: Split, progress: dict[str, Any]) -> dict[str, Any]:
-    """What a trained model says of itself."""
+    """The metadata of a trained model."""
     index = split.pool.index
     classes = [index.class_name(class_id) for class_id in split.pool.classes]
     started = {}
     if "started_from" in progress:
         before: dict[str, Any] = progress["started_from"]
-        classes += [name for name in before["classes_trained_on"] if name not in classes]  # it has seen these, too
+        classes += [name for name in before["classes_trained_on"] if name not in classes]  # it saw these, too
         started = {"started_from": {name: before[name] for name in ("name", "hash")}}
     return {
         "name": Path(config.train.out).name,
@@ -81,7 +81,7 @@ def finished(folder: Path) -> bool:
 
 
 def finish(config: Config, split: Split, folder: Path, device: torch.device) -> None:
-    """Measures, and where that is worth it calibrates, presence on the held-out base images; writes `card.md`."""
+    """Measures presence on the held-out base images, calibrates it where AUROC allows, and writes `card.md`."""
     model = read_model(folder / MODEL_FILE).to(device)
     facts = dict(model.metadata)
     if split.heldout_episodes and len(split.heldout_classes) > 1:
@@ -94,7 +94,7 @@ def finish(config: Config, split: Split, folder: Path, device: torch.device) -> 
             "auroc": separation,
             "expected_calibration_error": expected_calibration_error(calibrated(statistics, fitted), present),
         }
-        # A map of a statistic that hardly tells present from absent would drop classes at random.
+        # If the statistic hardly separates present from absent, its confidence would drop classes at random.
         if separation >= LEAST_AUROC:
             facts["calibration"] = fitted
         save_model(model, folder / MODEL_FILE, facts)

@@ -1,4 +1,4 @@
-"""What a run trains on: base classes only, a held-out slice for selection, and each rank's share of the episodes."""
+"""Splits a dataset for training: base classes, a held-out slice for selection, and each rank's share of episodes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from rifenet.training.features import CachedEpisodes, FeatureCache
 
 @dataclasses.dataclass
 class Split:
-    """The base images of a fold: what is trained on, and the slice that selects the checkpoint."""
+    """The base images of a fold: those to train on, and the held-out slice that selects the checkpoint."""
 
     pool: EpisodePool
     heldout: ImageIndex
     heldout_episodes: list[Episode]
     heldout_classes: tuple[int, ...]
     notes: list[str]
-    """What a user should know of the data before the run: classes left out, classes that borrow unlabeled images."""
+    """Lines on the data for the user: classes trained on or left out, classes that borrow unlabeled images."""
 
 
 def base_split(config: Config, index: ImageIndex) -> Split:
@@ -48,7 +48,7 @@ def base_split(config: Config, index: ImageIndex) -> Split:
     episodes: list[Episode] = []
     heldout_classes: tuple[int, ...] = ()
     if data.holdout:
-        # Classes by the root of their images: in list order a frequent class would be most of the episodes.
+        # Draw classes by the square root of their image count: in list order, a frequent class fills most episodes.
         shots = 1 if config.train.mixed_shots else data.shots
         drawn = EpisodePool(heldout, base, shots=shots, min_area=data.min_area, sampling="root")
         heldout_classes = drawn.classes
@@ -73,7 +73,7 @@ def _notes(pool: EpisodePool, heldout: int, heldout_classes: tuple[int, ...]) ->
 def training_episodes(
     config: Config, split: Split, model: RiFeNet, fabric: lightning_fabric.Fabric
 ) -> Dataset[dict[str, Any]]:
-    """All training episodes of the run, from images or from the cache of frozen features."""
+    """All training episodes of the run, from images or, with `data.cache_dir`, from cached frozen features."""
     total = config.train.steps * config.train.batch_size
     if not config.data.cache_dir:
         return TrainingEpisodes(split.pool, config.data, seed=config.train.seed, episodes=total)
@@ -92,7 +92,7 @@ def _data_seed(config: Config) -> int:
 def step_batches(
     dataset: Dataset[dict[str, Any]], config: Config, fabric: lightning_fabric.Fabric, start: int, stop: int
 ) -> DataLoader[dict[str, Any]]:
-    """Batches of this rank for steps start..stop-1: episode step * batch_size + rank * share + j."""
+    """Batches of this rank for steps start..stop-1; item j is episode step * batch_size + rank * share + j."""
     total, share = config.train.batch_size, config.train.batch_size // fabric.world_size
     first = fabric.global_rank * share
     batches = [list(range(step * total + first, step * total + first + share)) for step in range(start, stop)]

@@ -9,20 +9,20 @@ from rifenet.models import RiFeNet
 from rifenet.models.files.checkpoint import backbone_hash, model_hash, read_file, state_hash, trained_state
 from rifenet.models.files.hub import locate
 
-NOT_SHIPPED = "auxiliary."  # the head that only training uses: where a file lacks it, it starts random
+NOT_SHIPPED = "auxiliary."  # the head that only training uses; it starts random where a file lacks it
 
 
 def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
-    """Gives `model` the trained weights of the model called `name`; its frozen backbone stays its own.
+    """Gives `model` the trained weights of the model called `name`; `model` keeps its own frozen backbone.
 
     Options that no weight depends on (dropout, caps, size of the input) may differ.
 
     Args:
         name: `default`, a run folder, a `.safetensors` file or `hf:owner/name`.
-        model: what is to be trained, with its backbone loaded.
+        model: the model to train, with its backbone loaded.
 
     Returns:
-        `name` (its own), `hash` and `classes_trained_on` of the model started from, for the new model's metadata.
+        `name`, `hash` and `classes_trained_on` from the file of the model called `name`, for the new model's metadata.
 
     Raises:
         FileNotFoundError: there is no such model.
@@ -35,7 +35,7 @@ def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
         raise ValueError(f"Expected a trained model for train.start, but {name} is a {config.kind}.")
     if config.backbone != model.config.backbone:
         raise ValueError(
-            f"Expected train.start to have the run's backbone, {model.config.backbone}, but {name} has "
+            f"Expected the model of train.start to have the run's backbone, {model.config.backbone}, but {name} has "
             f"{config.backbone}. Set model.backbone, or start from another model."
         )
     own = trained_state(model)
@@ -50,8 +50,8 @@ def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
         )
     if header["backbone_hash"] != backbone_hash(model):
         raise ValueError(
-            f"Expected train.start to have the run's backbone weights ({backbone_hash(model)}), but {name} was trained"
-            f" on others ({header['backbone_hash']}). Set model.weights to the file that it was trained on."
+            f"Expected the model of train.start to have the run's backbone weights ({backbone_hash(model)}), but "
+            f"{name} was trained on others ({header['backbone_hash']}). Set model.weights to that backbone's file."
         )
     model.load_state_dict({**model.state_dict(), **{key: given[key] for key in wanted}})
     return {

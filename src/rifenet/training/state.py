@@ -1,6 +1,6 @@
-"""The resumable state of a run: `state.safetensors`, whole in one file so that it can never be half old, half new.
+"""The resumable state of a run: `state.safetensors`, a single file, so that old and new parts never mix.
 
-`state.json` repeats its header for people; nothing reads it back.
+`state.json` repeats its header for people; the program does not read it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Keeps a run folder for this process. Raises ValueError where another trains in it: their states would mix."""
+    """Locks a run folder for this process. Raises ValueError where another process trains in it."""
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def save_state(
     progress: dict[str, Any],
     average: WeightAverage | None = None,
 ) -> None:
-    """Writes model, optimisers, average and `progress` (`step` and what the loop wants back) atomically."""
+    """Writes model, optimisers, average and `progress` (`step` and the loop's own entries) atomically."""
     tensors = {f"model.{name}": value for name, value in trained_state(model).items()}
     if average:
         tensors |= {f"average.{name}": value for name, value in average.values.items()}
@@ -80,8 +80,8 @@ def load_state(
 ) -> dict[str, Any] | None:
     """Restores what `save_state` wrote and returns its progress, or None where the run folder has no state.
 
-    Raises ValueError where the state cannot be read, or belongs to another config or to other `content` (entries of the
-    progress that must not change, such as the hash of the images).
+    Raises ValueError where the state cannot be read, or belongs to another config or other `content`. These are entries
+    of the progress that must not change, such as the hash of the images.
     """
     path = folder / STATE_FILE
     if not path.is_file():
