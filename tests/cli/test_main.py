@@ -117,10 +117,10 @@ import os, sys, tempfile, types
 from rifenet.cli import main as cli
 def run(argv):
     with tempfile.TemporaryDirectory(dir=argv[0]):
-        print("ready", flush=True)
-        if argv[1:] == ["fork"] and os.fork() == 0:
-            sys.stdin.read()
-        os.wait() if argv[1:] == ["fork"] else sys.stdin.read()
+        worker = os.fork() if argv[1:] == ["fork"] else None
+        if worker != 0:
+            print("ready", flush=True)
+        sys.stdin.read()
     return 0
 sys.modules["try"] = module = types.ModuleType("try")
 module.main = run
