@@ -182,5 +182,6 @@ def try_out(classes: Sequence[LearnedClass], engine: Engine, path: str) -> None:
             raise ValueError(f"Expected classes that {engine.name} can use, but {path} fails: {error}") from error
         if not works:
             raise ValueError(
-                f"Expected numbers for {known.name!r} that give finite logits, but those of {path} do not. Learn it again."
+                f"Expected numbers for {known.name!r} that give finite logits, but those of {path} do not. Learn it"
+                " again."
             )
