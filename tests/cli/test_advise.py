@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +87,21 @@ def test_without_photos_only_shots_are_judged(words: list[str], capsys: pytest.C
 def test_nothing_but_broken_photos_fails(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words[:-1], str(tmp_path / "photos" / "broken.jpg")]) == 1
     assert "all 1 failed" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Names are always Unicode there.")
+def test_a_name_that_is_not_utf_8_does_not_end_the_advice(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path / "photos") + b"/caf\xe9.png")
+    try:
+        draw(Path(odd), (230, 200, 20))
+    except OSError:
+        pytest.skip("This disk takes no name that is not UTF-8.")
+    out = tmp_path / "out"
+    assert main([*words, "x" * 300, "--json", "--out", str(out)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert odd in [photo["source"] for photo in told["next"]]
+    assert "x" * 300 in [failed["query"] for failed in told["failed"]]
+    assert json.loads((out / "advice.json").read_text(encoding="utf-8")) == told
+    assert "caf\\udce9" in (out / "advice.html").read_text(encoding="utf-8")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -61,8 +64,16 @@ def test_a_misspelt_command_is_guessed(capsys: pytest.CaptureFixture[str]) -> No
     [
         (ValueError("Expected\n  a, but got b."), "Expected a, but got b."),
         (FileNotFoundError("Expected x, but there is none."), "Expected x, but there is none."),
-        (OSError(28, "No space left on device", "out/a.png"), "No space left on device: out/a.png."),
-        (OSError(5, "Input/output error"), "Input/output error."),
+        (
+            OSError(28, "No space left on device", "out/a.png"),
+            "No space left on device: out/a.png. Make room on that disk, or give a path on another, and run the command"
+            " again.",
+        ),
+        (
+            OSError(13, "Permission denied", b"out/a.png"),
+            "Permission denied: out/a.png. Change its permissions, or give a path that you may use.",
+        ),
+        (OSError(5, "Input/output error"), "Input/output error. Run it again with --debug to see where."),
         (RuntimeError("odd"), "RuntimeError: odd. Run it again with --debug to see where."),
         (ValueError(), "ValueError: . Run it again with --debug to see where."),
     ],
@@ -99,6 +110,69 @@ def test_interrupting_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     command(monkeypatch, interrupt)
     assert cli.main(["try"]) == 130
     assert "Interrupted" in capsys.readouterr().err
+
+
+TEMPORARY = """
+import os, sys, tempfile, types
+from rifenet.cli import main as cli
+def run(argv):
+    with tempfile.TemporaryDirectory(dir=argv[0]):
+        worker = os.fork() if argv[1:] == ["fork"] else None
+        if worker != 0:
+            print("ready", flush=True)
+        sys.stdin.read()
+    return 0
+sys.modules["try"] = module = types.ModuleType("try")
+module.main = run
+cli.COMMANDS["try"] = ("try", "")
+cli.entry()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without telling it.")
+@pytest.mark.parametrize("group", [False, True])
+def test_termination_is_143_and_leaves_no_temporary_folder(group: bool, tmp_path: Path) -> None:
+    """With `group` the signal comes twice, and to a forked worker, too, as from `timeout` and from Slurm."""
+    words = [sys.executable, "-c", TEMPORARY, "try", str(tmp_path), *(["fork"] if group else [])]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, **pipes, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        process.terminate()
+        if group:
+            os.killpg(process.pid, signal.SIGTERM)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert errors == "rifenet try: Terminated. The files written so far are complete.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="No device that is always full here.")
+def test_a_full_disk_below_the_output_is_named() -> None:
+    with Path("/dev/full").open("w") as full:
+        words = [sys.executable, "-m", "rifenet", "info", "--json"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith("rifenet info: No space left on device: standard output. Make room")
+    assert done.stderr.count("\n") == 1
+
+
+def test_names_that_no_console_can_show_are_printed_with_backslashes() -> None:
+    code = (
+        "import sys, types\n"
+        "from rifenet.cli import main as cli\n"
+        "def run(argv):\n    print(argv[0])\n    open(argv[0])\n"
+        "sys.modules['try'] = module = types.ModuleType('try')\n"
+        "module.main = run\n"
+        "cli.COMMANDS['try'] = ('try', '')\n"
+        "cli.entry()\n"
+    )
+    words = [sys.executable, "-c", code, "try", b"caf\xe9"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, capture_output=True, check=False, env=environment, timeout=60)
+    assert done.stdout == b"caf\\udce9\n"
+    assert done.stderr == b"rifenet try: No such file or directory: caf\\udce9. Check the path.\n"
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback() -> None:

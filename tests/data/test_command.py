@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from rendered import make_coco
+from rendered import make_coco, save_mask
 
 from rifenet.cli.data import main
 from rifenet.drawing import visualize
@@ -160,3 +164,31 @@ def test_show_squashes_what_hsnet_squashes(custom_root: Path, tmp_path: Path, mo
         assert plain == [protocol == "pfenet"] * 4  # padding, which a squashed picture has not
     with pytest.raises(ValueError, match="Expected no protocol with --train"):
         main([*common, "--protocol", "hsnet", "--train"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Names are always Unicode there.")
+@pytest.mark.parametrize("kind", [[], ["--json"]])
+def test_odd_file_names_are_counted_or_named(kind: list[str], custom_root: Path, tmp_path: Path) -> None:
+    """Names that are not UTF-8, of a photo with a mask and of one without, and a listed name that no disk takes."""
+    photo = next((custom_root / "images").iterdir())
+    try:
+        for name in (b"caf\xe9.png", b"th\xe9.png"):
+            shutil.copy(photo, os.path.join(os.fsencode(custom_root / "images"), name))
+    except OSError:
+        pytest.skip("This disk takes no name that is not UTF-8.")
+    size = Image.open(photo).size
+    save_mask(np.zeros(size[::-1], np.uint8), Path(os.fsdecode(os.fsencode(custom_root / "masks") + b"/caf\xe9.png")))
+    words = ["data", "index", "--dataset", "custom", "--root", str(custom_root), *kind]
+    environment = {**os.environ, "RIFENET_CACHE": str(tmp_path / "cache"), "PYTHONIOENCODING": "ascii"}
+    program = [sys.executable, "-m", "rifenet", *words]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    if kind:
+        assert [bad["file"] for bad in json.loads(done.stdout)["bad_files"]] == ["th\udce9"]
+    else:
+        assert "th\\udce9: Expected" in done.stdout
+    (tmp_path / "list.txt").write_text(f"{'n' * 300}\n{photo.stem}\n")
+    program += ["--list", str(tmp_path / "list.txt")]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "n" * 300 in done.stdout

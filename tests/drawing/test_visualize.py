@@ -126,3 +126,24 @@ def test_report_is_one_file_that_escapes_what_it_shows() -> None:
     with Image.open(io.BytesIO(base64.b64decode(parsed.links[0].split(",")[1]))) as picture:
         assert picture.size == (90, 30)
     assert not re.search(r"https?://|url\(", page)
+
+
+@pytest.mark.parametrize("strip", [1, 3 * 900, 10**9])
+def test_an_overlay_in_strips_is_what_one_of_the_whole_photo_is(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    photo = rng.integers(0, 256, (60, 900, 3), np.uint8)  # lines of two pixels
+    mask = np.kron(rng.choice(np.array([0, 1, 2, 255], np.uint8), (6, 90)), np.ones((10, 10), np.uint8))
+    monkeypatch.setattr(visualize, "_STRIP", strip)
+    painted = np.asarray(visualize.overlay(photo, mask))
+    padded = np.pad(mask.astype(int), 2, mode="edge")
+    shifts = [
+        padded[2 + down : 62 + down, 2 + right : 902 + right]
+        for down, right in ((1, 0), (2, 0), (-1, 0), (-2, 0), (0, 1), (0, 2), (0, -1), (0, -2))
+    ]
+    outline = np.any([each != mask for each in shifts], 0) & (mask != 0) & (mask != 255)
+    colours = {1: visualize.class_colour(1), 2: visualize.class_colour(2), 255: (160, 160, 160)}
+    expected = photo.astype(int)
+    for label, colour in colours.items():
+        expected[mask == label] = (expected[mask == label] + colour) // 2
+        expected[outline & (mask == label)] = colour
+    np.testing.assert_array_equal(painted, expected)

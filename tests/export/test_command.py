@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from rifenet.engines.torch import TorchEngine
 from rifenet.examples.samples import load_examples
 from rifenet.export import check, folder
 from rifenet.export.quantize import EXACT, quantize_graphs
+from rifenet.files import _remove_leftovers
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,6 +62,37 @@ def test_graphs_that_differ_are_not_written(
     assert main(["export", "--model", str(ready), "--out", str(tmp_path / "out")]) == 1
     assert "Expected masks that meet torch's with an IoU of at least 0.999" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("moved", range(4))
+def test_an_interrupted_export_can_be_repeated(
+    moved: int, ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    words = ["export", "--model", str(ready), "--out", str(out)]
+    real, targets = os.replace, []
+
+    def stopped(source: Path, target: Path) -> None:
+        if target.parent == out:
+            if len(targets) == moved:
+                raise KeyboardInterrupt
+            targets.append(target)
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stopped)
+        assert main(words) == 130
+    assert len(list(out.glob("*.onnx"))) == moved
+    with pytest.raises(FileNotFoundError, match=r"Run rifenet export\."):
+        OnnxEngine(out)
+    (out / f".{uuid.uuid4().hex}.tmp").mkdir()  # what a killed process leaves besides
+    _remove_leftovers.cache_clear()  # as in a new process
+    assert main(words) == 0
+    assert {path.name for path in out.iterdir()} == {CARD, *(f"{name}.onnx" for name in GRAPHS)}
+    assert OnnxEngine(out).hash == TorchEngine.load(ready, device="cpu").hash
+    (out / CARD).unlink()
+    (out / "notes.txt").write_text("mine")
+    assert main(words) == 1
 
 
 @pytest.mark.parametrize(

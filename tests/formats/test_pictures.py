@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
 from rendered import render, save_mask
 
 import rifenet
-from rifenet.data.transforms import place, resize_and_pad, resize_mask, restore
+from rifenet.data.transforms import place, resize_and_pad, resize_mask, resized, restore
+from rifenet.examples.samples import load_examples
+from rifenet.formats import pictures
 from rifenet.formats.pictures import load_image, load_mask
 
 
@@ -225,6 +229,93 @@ def test_masks_of_one_value_stay_so(value: int) -> None:
 def test_place_refuses_nothing_to_place() -> None:
     with pytest.raises(ValueError, match="at least 1 px"):
         place(0, 4, 10)
+
+
+@pytest.fixture(params=[1, 7 * 60, 10**9])
+def strip(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are read a row, seven rows, and whole at a time."""
+    monkeypatch.setattr(pictures, "_STRIP", request.param)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "PA", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"])
+def test_strips_give_what_the_whole_picture_gives(mode: str, photo: np.ndarray, strip: None) -> None:
+    picture = Image.fromarray(photo).convert({"LAB": "RGB", "PA": "P"}.get(mode, mode))
+    if mode in ("LAB", "PA"):
+        picture = ImageCms.applyTransform(picture, LAB) if mode == "LAB" else picture.convert("PA")
+    np.testing.assert_array_equal(load_image(picture), np.asarray(picture.convert("RGB")))
+
+
+LAB = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif", "gif", "bmp"])
+def test_files_of_every_kind_in_strips(
+    kind: str, orientation: int, photo: np.ndarray, tmp_path: Path, strip: None
+) -> None:
+    path = tmp_path / f"photo.{kind}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(photo).save(path, exif=exif)
+    with Image.open(path) as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+        np.testing.assert_array_equal(load_image(picture), expected)
+    np.testing.assert_array_equal(load_image(path), expected)
+
+
+def test_transparency_of_a_palette_or_one_colour_in_strips(photo: np.ndarray, tmp_path: Path, strip: None) -> None:
+    for mode in ("P", "RGB", "L"):
+        path = tmp_path / f"{mode}.png"
+        picture = Image.fromarray(photo).convert(mode)
+        picture.save(path, transparency=picture.getpixel((5, 3)))
+        rgba = np.asarray(Image.open(path).convert("RGBA")).astype(int)
+        expected = np.where(rgba[..., 3:] == 255, rgba[..., :3], 255)
+        assert (rgba[..., 3] < 255).any()
+        np.testing.assert_array_equal(load_image(path), expected)
+
+
+def test_the_example_photos_in_strips_and_their_resize(strip: None) -> None:
+    for example in load_examples()[1][:3]:
+        with Image.open(example.image) as picture:
+            whole = picture.convert("RGB")
+            photo = load_image(example.image)
+            np.testing.assert_array_equal(photo, np.asarray(whole))
+            for size in ((97, 61), (whole.width, 50), (1200, whole.height)):
+                expected = whole.resize(size, Image.Resampling.BILINEAR)
+                np.testing.assert_array_equal(resized(photo, size[1], size[0]), np.asarray(expected))
+
+
+def test_restoring_in_strips_gives_what_the_whole_map_gives(strip: None) -> None:
+    maps = np.random.default_rng(0).normal(size=(2, 33, 33)).astype(np.float32)
+    for height, width in ((200, 333), (333, 7), (20, 11)):
+        placement = place(height, width, 33)
+        cut = maps[:, : placement.scaled_height, : placement.scaled_width]
+        whole = [Image.fromarray(each.copy()).resize((width, height), Image.Resampling.BILINEAR) for each in cut]
+        np.testing.assert_array_equal(restore(maps, placement), np.stack([np.asarray(each) for each in whole]))
+
+
+MEASURE = """
+import sys
+from memory import peak
+from rifenet.formats.pictures import load_image
+load_image(sys.argv[1])
+before = peak()
+load_image(sys.argv[2])
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Only Linux tells it in /proc.")
+@pytest.mark.parametrize(("mode", "most"), [("RGB", 8.5), ("RGBA", 9.5), ("L", 5.5)])
+def test_a_large_photo_is_in_memory_as_pillow_has_it_and_once_more(mode: str, most: float, tmp_path: Path) -> None:
+    """Bytes a pixel: Pillow keeps 4 of RGB and 1 of grey, and the array has 3. Before: 14, 40 and 11."""
+    side = 6000
+    Image.new(mode, (64, 64)).save(tmp_path / "small.png")
+    Image.linear_gradient("L").resize((side, side)).convert(mode).save(tmp_path / "large.png", compress_level=1)
+    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}){MEASURE}"
+    words = [sys.executable, "-c", program, str(tmp_path / "small.png"), str(tmp_path / "large.png")]
+    peak = subprocess.run(words, check=True, capture_output=True, text=True, timeout=120).stdout
+    assert 3 < int(peak) / side**2 < most
 
 
 def test_the_ignored_label_is_written_once() -> None:

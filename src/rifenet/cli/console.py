@@ -32,7 +32,11 @@ def progress_bar(*, auto_refresh: bool = True) -> Progress:
 def progress(items: Iterable[Item], total: int, label: str, *, auto_refresh: bool = True) -> Iterator[Item]:
     """Yields the items, and advances a `progress_bar` after each."""
     with progress_bar(auto_refresh=auto_refresh) as bar:
-        yield from bar.track(items, total=total, description=label)
+        task = bar.add_task(label, total=total)
+        for item in items:
+            yield item
+            del item  # an item may be a large photo, and the next is made while this name would keep it
+            bar.update(task, advance=1, refresh=not auto_refresh)
 
 
 def print_json(value: Any) -> None:

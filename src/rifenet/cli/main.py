@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import FrameType
 
 from rifenet import __version__
 
@@ -26,9 +30,24 @@ COMMANDS = {
 }
 """Command -> (module with `main(argv) -> int`, summary for `--help`)."""
 
+_ROOM = "Make room on that disk, or give a path on another, and run the command again."
+_RIGHTS = "Change its permissions, or give a path that you may use."
+_REMEDIES: dict[int | None, str] = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: _ROOM,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: "Nothing can be written to that disk. Give a path on another.",
+    errno.ENOENT: "Check the path.",
+    errno.ENAMETOOLONG: "Give a shorter name.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n), and run the command again.",
+}
+_PROCESS = os.getpid()
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command, and returns 0 (done), 1 (failed) or 2 (wrong usage).
+    """Runs one command, and returns 0 (done), 1 (failed), 2 (wrong usage), 130 (interrupted) or 143 (terminated).
 
     A failure prints one sentence on stderr. With `--debug` it raises, so that Python prints the traceback.
     """
@@ -51,10 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except SystemExit as exit:  # argparse: 0 after --help, 2 after a wrong option
         return exit.code if isinstance(exit.code, int) else 1
-    except KeyboardInterrupt:
-        return _fail(f"rifenet {command}", "Interrupted. The files written so far are complete.", 130)
+    except KeyboardInterrupt as stop:
+        how, code = ("Terminated", 143) if isinstance(stop, Terminated) else ("Interrupted", 130)
+        return _fail(f"rifenet {command}", f"{how}. The files written so far are complete.", code)
     except BrokenPipeError:  # `rifenet info | head -1`: the reader closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would fail again
+        _drop_output()
         return 1
     except Exception as error:
         if debug:
@@ -62,9 +82,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"rifenet {command}", _sentence(error), 1)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came. What ends after an interrupt ends after this, too, and removes its temporary files."""
+
+
 def entry() -> None:
     """The program `rifenet`, as installed."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name may hold what no console can show
     sys.exit(main())
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    if os.getpid() != _PROCESS:  # a worker process, forked from this one, has nothing to say or to keep
+        os._exit(128 + number)
+    signal.signal(number, signal.SIG_IGN)  # `timeout`, for one, sends it twice; the second must not stop the tidying
+    raise Terminated
+
+
+def _output_works() -> bool:
+    try:
+        print(flush=True)
+    except OSError:
+        return False
+    return True
+
+
+def _drop_output() -> None:
+    """Lets stdout go nowhere, or the flush at exit would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _help() -> str:
@@ -87,7 +136,13 @@ def _help() -> str:
 def _sentence(error: Exception) -> str:
     """The error on one line; an unexpected one also gets its type and a hint at `--debug`."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}." if error.filename else f"{error.strerror}."
+        remedy = _REMEDIES.get(error.errno, "Run it again with --debug to see where.")
+        where = error.filename
+        if where is None and remedy is _ROOM and not _output_works():
+            where = "standard output"
+            _drop_output()
+        name = os.fsdecode(where) if isinstance(where, bytes) else where
+        return f"{error.strerror}{'' if name is None else f': {name}'}. {remedy}"
     text = " ".join(str(error).split())
     if isinstance(error, ValueError | OSError) and text:
         return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -71,8 +72,9 @@ def photos_of(queries: list[str], out: Path | None, masks: Collection[Path]) -> 
     """
     photos: dict[Path, Path] = {}
     for path in map(Path, queries):
-        if path.is_dir() and out is not None and path.resolve() == out.resolve():
+        is_folder = os.path.isdir(path)
+        if is_folder and out is not None and path.resolve() == out.resolve():
             raise ValueError(f"Expected --out to be another folder than --query, but both are {path}.")
-        for file in photos_in(path, masks) if path.is_dir() else [path]:
+        for file in photos_in(path, masks) if is_folder else [path]:
             photos.setdefault(file.resolve(), file)
     return list(photos.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import json
 from pathlib import Path
@@ -33,7 +34,10 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     out = Path(arguments.out)
     masks = {Path(mask).resolve() for _, _, mask in arguments.support}
-    queries = output_names(photos_of(arguments.query, out, masks))
+    from rifenet.formats.outputs import longest_ending
+
+    classes = list(dict.fromkeys(name for name, _, _ in arguments.support))
+    queries = output_names(photos_of(arguments.query, out, masks), longest_ending(classes, arguments.format))
 
     from rifenet.segmenting.pseudo_labels import COUNT
     from rifenet.segmenting.queries import model_record
@@ -43,7 +47,7 @@ def main(argv: list[str]) -> int:
     supports: dict[str, list[tuple[str, str]]] = {}
     for name, image, mask in arguments.support:
         supports.setdefault(name, []).append((image, mask))
-    labels = _labels(arguments.label, list(supports))
+    labels = _labels(arguments.label, classes)
     for name, shots in supports.items():
         pair = zip(*shots, strict=True)
         segmenter.learn(name, *pair, white_is_object=arguments.white_is_object, label=labels.get(name))
@@ -205,11 +209,15 @@ def _run(
         try:
             paths = result.save(out, queries[photo], {"run": run, "file": stamp(photo)}, formats=formats)
         except OSError as error:
+            if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ) or error.filename == str(photo):
+                skip(photo, error)  # some disks take less than others, and the photo itself may be gone
+                continue
             raise OSError(
-                f"Could not save the results of {photo} ({error.strerror or error}). {len(records)} of {len(queries)}"
+                f"Could not save the results of {photo} ({_reason(error)}). {len(records)} of {len(queries)}"
                 " photos are done. Run the same command again to resume."
             ) from error
         records[photo] = json.loads(paths["json"].read_text(encoding="utf-8"))
+        del result  # a large photo, while the next is read
     manifest: dict[str, Any] = {
         "settings": settings,
         "finished": True,
@@ -226,6 +234,10 @@ def _run(
     if not records:
         raise ValueError(f"Expected at least one photo that can be read, but all {len(failed)} failed.")
     return 0
+
+
+def _reason(error: OSError) -> str:
+    return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror or error)
 
 
 def _print_summary(manifest: dict[str, Any], out: Path) -> None:

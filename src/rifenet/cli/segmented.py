@@ -7,28 +7,47 @@ is done.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rifenet.cli.console import note
 
 MANIFEST = "manifest.json"
+LONGEST_NAME = 255  # bytes of a file name on all common disks
 CLASSES = "classes.safetensors"
 """The learned classes of a run with `--adapt`; a resumed run loads them."""
 
 
-def output_names(photos: list[Path]) -> dict[Path, str]:
-    """A unique name for each photo's results, even on file systems that ignore case."""
+def output_names(photos: list[Path], ending: int = 0) -> dict[Path, str]:
+    """A unique name for each photo's results, even on file systems that ignore case.
+
+    A name that is not UTF-8, or too long with `ending` more bytes, is shortened and gets a digest.
+    """
     names: dict[Path, str] = {}
     taken = {Path(MANIFEST).stem, "coco", "index"}
     for photo in photos:
-        stem, suffix = photo.stem, photo.suffix.lstrip(".")
-        choices = [stem, f"{stem}_{suffix}", f"{photo.resolve().parent.name}_{stem}"]
-        choices += [f"{stem}_{number}" for number in range(2, len(photos) + 2)]
+        choices = (_fitting(choice, LONGEST_NAME - ending) for choice in _choices(photo))
         names[photo] = next(choice for choice in choices if choice.lower() not in taken)
         taken.add(names[photo].lower())
     return names
+
+
+def _choices(photo: Path) -> Iterator[str]:
+    stem, suffix = photo.stem, photo.suffix.lstrip(".")
+    yield from (stem, f"{stem}_{suffix}", f"{photo.resolve().parent.name}_{stem}")
+    yield from (f"{stem}_{number}" for number in itertools.count(2))
+
+
+def _fitting(name: str, most: int) -> str:
+    plain = re.sub("[\ud800-\udfff]", "_", name)  # how Python shows bytes that are not UTF-8
+    if plain == name and len(name.encode()) <= most:
+        return name
+    mark = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{plain.encode()[: most - 9].decode(errors='ignore')}-{mark}"
 
 
 def digest(path: str) -> str:
@@ -42,7 +61,9 @@ def claim(out: Path, settings: dict[str, Any], overwrite: bool) -> dict[str, Any
     Raises ValueError if `out` holds other files or results of other settings, unless `overwrite` is set.
     """
     adopted: dict[str, Any] = {}
-    if not overwrite and out.exists() and any(out.iterdir()):
+    from rifenet.files import contents
+
+    if not overwrite and out.exists() and contents(out):
         known = _read_json(out / MANIFEST)
         if known is None:
             raise ValueError(

@@ -6,6 +6,7 @@ Published code is up to 7 px off.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rifenet import IGNORE
+from rifenet.formats.pictures import strips
 
 MEAN = (0.485, 0.456, 0.406)
 """ImageNet's mean colour, in [0,1]: the padding of network inputs."""
@@ -78,7 +80,7 @@ def resize_mask(mask: NDArray[np.uint8], placement: Placement) -> NDArray[np.uin
         )
     height, width = placement.scaled_height, placement.scaled_width
     labels = np.array(Image.fromarray(mask).resize((width, height), _NEAREST))
-    before, after = (np.bincount(array.ravel(), minlength=256) > 0 for array in (mask, labels))
+    before, after = (np.array(Image.fromarray(array).histogram()) > 0 for array in (mask, labels))
     before[[0, IGNORE]] = False
     for label in np.flatnonzero(before & ~after):
         rows, columns = np.nonzero(mask == label)
@@ -96,9 +98,21 @@ def restore(maps: NDArray[np.float32], placement: Placement) -> NDArray[np.float
     cut = maps[..., : placement.scaled_height, : placement.scaled_width].astype(np.float32)
     out = np.empty((*maps.shape[:-2], placement.height, placement.width), np.float32)
     for position in np.ndindex(*maps.shape[:-2]):
-        scores = Image.fromarray(np.ascontiguousarray(cut[position]))
-        out[position] = scores.resize((placement.width, placement.height), _BILINEAR)
+        for columns, part in restored_columns(cut[position], placement):
+            out[position][:, columns] = part
     return out
+
+
+def restored_columns(cut: NDArray[np.float32], placement: Placement) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """`restore` of one map [scaled_height, scaled_width], some columns [height, n] at a time.
+
+    Pillow resizes rows first and then each column by itself, so the numbers are those of the whole.
+    """
+    height, width = placement.height, placement.width
+    wide = Image.fromarray(np.ascontiguousarray(cut)).resize((width, len(cut)), _BILINEAR)
+    for columns in strips(width, height):
+        part = wide.crop((columns.start, 0, columns.stop, len(cut)))
+        yield columns, np.asarray(part.resize((columns.stop - columns.start, height), _BILINEAR))
 
 
 def to_float(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -107,5 +121,10 @@ def to_float(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def resized(image: NDArray[np.uint8], height: int, width: int) -> Image.Image:
-    """The photo at another size, bilinear."""
-    return Image.fromarray(image).resize((width, height), _BILINEAR)
+    """The photo [H,W,3] at another size, bilinear."""
+    # Pillow resizes rows first, each by itself; a strip of them at a time, it needs no copy of a large photo.
+    narrow = np.empty((len(image), width, 3), np.uint8)
+    for rows in strips(*image.shape[:2]):
+        part = Image.fromarray(image[rows]).resize((width, rows.stop - rows.start), _BILINEAR)
+        narrow[rows] = np.asarray(part)
+    return Image.fromarray(narrow).resize((width, height), _BILINEAR)

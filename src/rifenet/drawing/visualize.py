@@ -21,6 +21,7 @@ OKABE_ITO = (
     *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
     *((213, 94, 0), (0, 114, 178), (204, 121, 167)),
 )
+_STRIP = 2**20  # pixels
 _IGNORED = (160, 160, 160)
 _HEAT = np.array([(13, 8, 48), (0, 68, 118), (94, 106, 112), (190, 165, 88), (255, 234, 130)], np.float64)
 """Dark blue to light yellow with rising lightness, which works for all kinds of colour vision and in grey."""
@@ -45,15 +46,22 @@ def mask_image(mask: NDArray[np.uint8]) -> Image.Image:
 def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8], *, opacity: float = 0.5) -> Image.Image:
     """The photo [H,W,3] with each class of the mask [H,W] tinted and outlined, and ignored pixels (255) in grey."""
     table = np.array([(0, 0, 0), *(class_colour(i) for i in range(1, IGNORE)), _IGNORED], np.uint8)
-    outline = _edges(mask, max(1, round(max(mask.shape) / 400)))
-    # Integers, and only pixels in the mask: as float, a large photo would need gigabytes.
+    height, width = mask.shape
+    line = max(1, round(max(mask.shape) / 400))
     weight = round(256 * opacity)
-    painted = image.copy()
-    inside = mask != 0
-    tint = table[mask[inside]].astype(np.uint16)
-    painted[inside] = (image[inside].astype(np.uint16) * (256 - weight) + tint * weight) >> 8
-    painted[outline] = table[mask[outline]]
-    return Image.fromarray(painted)
+    picture = Image.new("RGB", (width, height))
+    # In integers, only where there is something, and some rows at a time: a large photo would need gigabytes.
+    step = max(line, _STRIP // width)
+    for top in range(0, height, step):
+        above = max(0, top - line)
+        outline = _edges(mask[above : top + step + line], line)[top - above :][:step]
+        labels, painted = mask[top : top + step], image[top : top + step].copy()
+        inside = labels != 0
+        tint = table[labels[inside]].astype(np.uint16)
+        painted[inside] = (painted[inside].astype(np.uint16) * (256 - weight) + tint * weight) >> 8
+        painted[outline] = table[labels[outline]]
+        picture.paste(Image.fromarray(painted), (0, top))
+    return picture
 
 
 def heat(values: NDArray[np.floating]) -> Image.Image:

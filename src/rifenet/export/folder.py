@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import tempfile
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ import onnx
 
 from rifenet import __version__
 from rifenet.engines import CARD
-from rifenet.engines.onnx import FORMAT, OnnxEngine
+from rifenet.engines.onnx import FORMAT, GRAPHS, OnnxEngine
 from rifenet.engines.torch import TorchEngine
 from rifenet.export.check import EngineAgreement, compare
 from rifenet.export.graphs import Fields, build_graphs
-from rifenet.files import write_bytes, write_text
+from rifenet.files import contents, scratch_folder, write_bytes, write_text
 
 LEAST_IOU = {"float32": 0.999, "int8": 0.9}
 """Least IoU of an export's masks with torch's on the bundled photos, by precision."""
@@ -35,11 +35,11 @@ def export(
     """Writes the model of `engine` to the folder `out` and returns its card.
 
     If the check fails, nothing is written. An older export in `out` is replaced, with the card last: after an
-    interrupted write, the folder does not load.
+    interruption the folder does not load, and the same call starts again.
 
     Args:
         engine: the model, on any device; the check runs it on the CPU.
-        out: a new or empty folder, or an older export.
+        out: a new or empty folder, or an older export, whole or interrupted.
         int8: quantise the backbone to 8 bits. The features differ, so the export has another hash.
         calibration: photos that set the 8-bit ranges; empty takes the bundled ones.
         tell: called with the name of each step.
@@ -49,17 +49,18 @@ def export(
         OSError: the disk is full.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CARD).is_file())):
+    if not _may_take(out):
         raise ValueError(f"Expected a new or empty folder, or an older export, but {out} is or holds something else.")
-    with tempfile.TemporaryDirectory(prefix="rifenet-export-") as folder:
-        trial = Path(folder)
+    place = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    with scratch_folder(place) as trial:  # on the disk of `out`, so that files can be moved there
         card = write_unchecked(engine, trial, int8=int8, calibration=calibration, tell=tell)
         tell("check")
         agreement = compare(_on_cpu(engine), OnnxEngine(trial))
         _refuse_other_masks(agreement, card["precision"])
         card["agreement_with_torch"] = agreement._asdict()
+        out.mkdir(parents=True, exist_ok=True)
         for name in card["graphs"]:
-            write_bytes(out / f"{name}.onnx", (trial / f"{name}.onnx").read_bytes())
+            os.replace(trial / f"{name}.onnx", out / f"{name}.onnx")
         write_text(out / CARD, json.dumps(card, indent=1))
     return card
 
@@ -83,6 +84,14 @@ def write_unchecked(
     card = _card(engine, fields, _write(graphs, out), "int8" if int8 else "float32")
     write_text(out / CARD, json.dumps(card, indent=1))
     return card
+
+
+def _may_take(out: Path) -> bool:
+    """Whether `out` is new or empty, or an export: with a card, or of graphs alone, as an interrupted one has them."""
+    if not out.exists():
+        return True
+    ours = {CARD, *(f"{name}.onnx" for name in GRAPHS)}
+    return out.is_dir() and ((out / CARD).is_file() or all(path.name in ours for path in contents(out)))
 
 
 def _on_cpu(engine: TorchEngine) -> TorchEngine:

@@ -82,6 +82,13 @@ def encoded(result: Segmented, stem: str, formats: Sequence[str], folder: Path) 
     return files
 
 
+def longest_ending(classes: Sequence[str], formats: Sequence[str]) -> int:
+    """Bytes that `encoded` adds to a stem at most."""
+    parts = _name_parts(classes).values() if "binary" in formats else ()
+    endings = ["_overlay.jpg", "_cutout.png", "_labelme.json", *(f"_{part}.png" for part in parts)]
+    return max(len(ending.encode()) for ending in endings)
+
+
 def _index(result: Segmented, stem: str, folder: Path) -> dict[str, tuple[str, bytes]]:
     return {"mask": (f"{stem}_mask.png", picture_bytes(visualize.mask_image(result.mask), "PNG"))}
 
@@ -232,7 +239,7 @@ def write_page(path: Path, records: Iterable[Mapping[str, Any]], *, title: str) 
     """
 
     def write(target: Path) -> None:
-        with target.open("w", encoding="utf-8") as out:
+        with target.open("w", encoding="utf-8", errors="backslashreplace") as out:  # of names that are not UTF-8
             out.write(visualize.page_head(title) + f"<h1>{html.escape(title)}</h1>")
             for number, record in enumerate(records):
                 if number == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from os import PathLike, fspath
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from rifenet import IGNORE
 
@@ -19,6 +20,7 @@ Source = str | PathLike[str] | Image.Image | NDArray[Any]
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Suffixes, in lower case, of the files in a folder that count as photos."""
 
+_STRIP = 2**20  # pixels
 _LOSSY = {"JPEG": "a JPEG", "MPO": "a JPEG", "WEBP": "a WebP", "jpeg": "a TIFF of JPEG", "webp": "a TIFF of WebP"}
 
 
@@ -33,9 +35,12 @@ def load_image(source: Source) -> NDArray[np.uint8]:
     picture, name = read_picture(source, "image")
     if picture.mode == "F" or picture.mode.startswith("I"):
         return _array_to_rgb(np.asarray(picture), name)
-    if picture.has_transparency_data:
-        return _array_to_rgb(np.asarray(picture.convert("RGBA")), name)
-    return np.array(picture.convert("RGB"))
+    mode = "RGBA" if picture.has_transparency_data else "RGB"
+    rgb = np.empty((picture.height, picture.width, 3), np.uint8)
+    for rows in strips(picture.height, picture.width):
+        part = picture.crop((0, rows.start, picture.width, rows.stop)).convert(mode)
+        rgb[rows] = _rgb(np.asarray(part))
+    return rgb
 
 
 def load_mask(source: Source) -> NDArray[np.uint8]:
@@ -59,6 +64,12 @@ def load_mask(source: Source) -> NDArray[np.uint8]:
     return np.array(colours[..., 0])
 
 
+def strips(height: int, width: int) -> Iterator[slice]:
+    """Rows of a picture, about a million pixels at a time: what is made of each takes little memory."""
+    step = max(1, _STRIP // max(1, width))
+    return (slice(start, min(height, start + step)) for start in range(0, height, step))
+
+
 def binary_mask(mask: NDArray[np.uint8], value: int) -> NDArray[np.uint8]:
     """1 where the mask is `value`, 255 where it is 255 (ignored), else 0."""
     binary = (mask == value).astype(np.uint8)
@@ -79,6 +90,9 @@ def read_picture(source: str | PathLike[str] | Image.Image, what: str) -> tuple[
         raise FileNotFoundError(f"Expected {name}, but there is no such file.")
     try:
         with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as picture:
+            picture.load()
+            if picture.getexif().get(ExifTags.Base.Orientation) not in range(2, 9):
+                return picture, name  # not through exif_transpose, which would copy it
             upright = ImageOps.exif_transpose(picture)
             upright.format = picture.format
             return upright, name
@@ -96,12 +110,20 @@ def _array_to_rgb(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
             f"Expected image values 0..255 (uint8) or 0..65535 (uint16), but {name} holds {array.dtype} from"
             f" {array.min()} to {array.max()}. Scale to 0..255 and convert to uint8."
         )
+    rgb = np.empty((*array.shape[:2], 3), np.uint8)
+    for rows in strips(*array.shape[:2]):
+        rgb[rows] = _rgb(array[rows])
+    return rgb
+
+
+def _rgb(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """[H, W, 1 | 3 | 4] as uint8 [H, W, 1 | 3]."""
     if array.dtype != np.uint8:
         array = ((array.astype(np.int64) + 128) // 257).astype(np.uint8)
     if array.shape[2] == 4:
         alpha = array[:, :, 3:].astype(np.uint32)
         array = ((array[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    return np.array(np.broadcast_to(array, (*array.shape[:2], 3)))
+    return array
 
 
 def _array_to_mask(array: NDArray[Any], name: str) -> NDArray[np.uint8]:

@@ -26,10 +26,19 @@ def refined(
     image: NDArray[np.uint8], coarse: NDArray[np.float32], *, radius: int = RADIUS, epsilon: float = EPSILON
 ) -> NDArray[np.float32]:
     """Enlarges a map [h,w] in [-1,1] to the size of the photo [H,W,3]; the map's edges move to the photo's edges."""
+    out = np.empty(image.shape[:2], np.float32)
+    for rows, part in refined_rows(image, coarse, radius=radius, epsilon=epsilon):
+        out[rows] = part
+    return out
+
+
+def refined_rows(
+    image: NDArray[np.uint8], coarse: NDArray[np.float32], *, radius: int = RADIUS, epsilon: float = EPSILON
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """`refined`, some rows [n,W] at a time."""
     height, width = image.shape[:2]
     small = Image.fromarray(image).resize(coarse.shape[::-1], _BILINEAR, reducing_gap=2.0)
     planes = _coefficients(np.asarray(small, np.float32) / np.float32(255), coarse, radius, epsilon)
-    out = np.empty((height, width), np.float32)
     for rows in _strips(height, width):
         box = (0, rows.start * coarse.shape[0] / height, coarse.shape[1], rows.stop * coarse.shape[0] / height)
         size = (width, rows.stop - rows.start)
@@ -37,8 +46,7 @@ def refined(
         for channel, plane in enumerate(planes):
             laid = np.asarray(Image.fromarray(plane).resize(size, _BILINEAR, box=box))
             part += laid * (image[rows, :, channel] / np.float32(255)) if channel < 3 else laid
-        out[rows] = part.clip(-1, 1)
-    return out
+        yield rows, part.clip(-1, 1)
 
 
 def _strips(height: int, width: int) -> Iterator[slice]:

@@ -10,7 +10,7 @@ log-odds of its calibrated confidence. A class judged absent gets no pixel, unle
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rifenet.data.transforms import Placement, restore
+from rifenet.data.transforms import Placement, restored_columns
 from rifenet.drawing import visualize
 from rifenet.files import write_bytes
 from rifenet.formats.outputs import DEFAULT, encoded
 from rifenet.metrics import log_odds
 from rifenet.segmenting.margins import probabilities
-from rifenet.segmenting.refine import refined
+from rifenet.segmenting.refine import refined_rows
 
 _NEARLY_1 = np.float32(1 - 1e-6)
 PRESENT = 0.5  # least confidence of a class that is judged present
@@ -97,7 +97,15 @@ class Result:
     @cached_property
     def mask(self) -> NDArray[np.uint8]:
         """Class of each pixel, [H,W]: 0 background, i the i-th learned class; ties go to the lower number."""
-        return self.winners(self.image.shape[:2], self._map)
+        mask = np.empty(self.image.shape[:2], np.uint8)
+        shown = {index: self._parts(index) for index, name in enumerate(self.classes) if self.shown(name)}
+        if not shown:
+            mask[:] = 0
+        for parts in zip(*shown.values(), strict=True):
+            margins = {index: part for index, (_, part) in zip(shown, parts, strict=True)}
+            place, first = parts[0]
+            mask[place] = self.winners(first.shape, margins.__getitem__)
+        return mask
 
     def winners(self, shape: tuple[int, ...], margins_of: Callable[[int], NDArray[np.float32]]) -> NDArray[np.uint8]:
         """Class of each pixel of a map, [h,w], with values as in `mask`.
@@ -123,12 +131,21 @@ class Result:
 
     def _map(self, index: int) -> NDArray[np.float32]:
         """Margins of a class at full size, [H,W]."""
-        own = self.margins[index]
-        if not self.refine:
-            return restore(own, self.placement)
+        full = np.empty(self.image.shape[:2], np.float32)
+        for place, part in self._parts(index):
+            full[place] = part
+        return full
+
+    def _parts(self, index: int) -> Iterator[tuple[tuple[slice, slice], NDArray[np.float32]]]:
+        """The map of a class in parts, with the place of each, which is the same for all classes."""
         height, width = self.placement.scaled_height, self.placement.scaled_width
-        signed = refined(self.image, np.tanh(own[:height, :width] / 2))
-        return 2 * np.arctanh(signed.clip(-_NEARLY_1, _NEARLY_1))
+        own = self.margins[index][:height, :width]
+        if not self.refine:
+            for columns, part in restored_columns(own, self.placement):
+                yield np.s_[:, columns], part
+            return
+        for rows, signed in refined_rows(self.image, np.tanh(own / 2)):
+            yield np.s_[rows, :], 2 * np.arctanh(signed.clip(-_NEARLY_1, _NEARLY_1))
 
     def overlay(self) -> Image.Image:
         """The photo with the mask tinted and outlined on it."""
@@ -136,7 +153,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """The photo, the model, and each class's presence, confidence and pixels, ready for JSON."""
-        pixels = np.bincount(self.mask.ravel(), minlength=len(self.classes) + 1)
+        pixels = Image.fromarray(self.mask).histogram()
         return {
             "query": self.source,
             "height": self.mask.shape[0],
@@ -150,7 +167,7 @@ class Result:
                     "name": name,
                     "present": self.present[name],
                     "confidence": round(self.confidence[name], 4),
-                    "pixels": int(pixels[class_id]),
+                    "pixels": pixels[class_id],
                 }
                 for class_id, name in enumerate(self.classes, 1)
             ],
