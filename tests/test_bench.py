@@ -316,7 +316,7 @@ def test_the_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert bench["machine"]["torch"] == torch.__version__
     assert bench["machine"]["threads"] == torch.get_num_threads()
     assert bench["settings"]["foreground"] == FOREGROUND
-    assert "Weights are random where a case says so" in bench["note"]
+    assert "Some cases have random weights" in bench["note"]
 
     (case,) = bench["cases"]
     assert (case["model"], case["size"], case["shots"], case["batch"]) == ("tiny.safetensors", SIZE, 1, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,85 @@ def test_wrong_coco(dog: NDArray[np.uint8], tmp_path: Path, change: dict[str, An
 def test_what_is_no_annotation(text: bytes, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         load_labels(text, "dog")
+
+
+NASTY = [None, [], {}, [1], "x", "", True, -1, 10**400, 1.5, float("inf"), float("nan"), {"a": []}, [[[]]]]
+
+
+def places_of(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The ways to every value within a JSON; of long lists to the first few only."""
+    items = content.items() if isinstance(content, dict) else enumerate(content[:3])
+    for key, value in items:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from places_of(value, (*path, key))
+
+
+def with_value(content: Any, path: tuple[Any, ...], value: Any) -> Any:
+    changed = json.loads(json.dumps(content))
+    inner = changed
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return changed
+
+
+def whole_files() -> dict[str, Any]:
+    mask = np.zeros((4, 5), np.uint8)
+    mask[:2, :2] = 1
+    png = base64.b64encode(encoded_png(mask)).decode()
+    drawn = [("polygon", [[0, 0], [3, 0], [3, 3]]), ("rectangle", [[0, 0], [2, 2]]), ("circle", [[2, 2], [3, 3]])]
+    shapes = [{"label": "dog", "shape_type": kind, "points": points} for kind, points in drawn]
+    shapes.append({"label": "dog", "shape_type": "mask", "points": [[0, 0], [4, 3]], "mask": png})
+    sizes = {"original_width": 5, "original_height": 4}
+    brush = {"format": "rle", "rle": encode_brush(mask), "brushlabels": ["dog"]}
+    polygon = {"points": [[0, 0], [50, 0], [50, 50]], "polygonlabels": ["dog"]}
+    annotations = [{"result": [{"value": value, **sizes} for value in (brush, polygon)]}]
+    return {
+        "polygon": coco(mask, [[0, 0, 4, 0, 4, 4]]),
+        "runs": coco(mask, {"size": [4, 5], "counts": [0, 2, 2, 2, 14]}),
+        "labelme": {"shapes": shapes, "imageHeight": 4, "imageWidth": 5},
+        "studio": [{"data": {"image": "a.jpg"}, "annotations": annotations}],
+    }
+
+
+@pytest.mark.parametrize("kind", ["polygon", "runs", "labelme", "studio"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_any_value_in_any_place_is_a_mask_or_a_sentence(kind: str) -> None:
+    content = whole_files()[kind]
+    assert load_labels(json.dumps(content).encode(), "dog", photo="a.jpg").any()
+    refused = 0
+    for path in places_of(content):
+        for value in NASTY:
+            text = json.dumps(with_value(content, path, value)).encode()
+            try:
+                mask = load_labels(text, "dog", photo="a.jpg", most_pixels=1000)
+            except ValueError:
+                refused += 1
+            else:
+                assert mask.dtype == np.uint8
+    assert refused > 50
+
+
+def test_a_long_label_file_can_be_ended(dog: NDArray[np.uint8]) -> None:
+    """Between polygons, characters and blocks, of which a small file can hold very many."""
+    for segmentation in ([[0, 0, 4, 0, 4, 4]] * 50, {"size": list(dog.shape), "counts": "0" * 2**18}):
+        calls = 0
+
+        def check() -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 4:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            load_labels(json.dumps(coco(dog, segmentation)).encode(), "dog", photo="a.jpg", check=check)
+
+
+def encoded_png(mask: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def test_a_labelme_mask_that_reaches_beyond_is_not_decoded() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -618,3 +619,23 @@ def test_no_more_classes_than_a_mask_has_numbers(segmenter: Segmenter) -> None:
     with pytest.raises(ValueError, match="at most 254 classes"):
         segmenter.learn("one more", [image], [ones])
     assert segmenter.segment(picture(green=(0, 0, 60, 80))).mask.max() <= 254
+
+
+def test_the_maps_of_many_classes_are_kept_once() -> None:
+    """A batch takes what its results hold, and a result takes its part along when it goes."""
+    segmenter = Segmenter(ColourEngine(size=64))
+    rng = np.random.default_rng(0)
+    photos = [rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(8)]
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:20] = 1
+    for number in range(60):
+        segmenter.learn(f"class {number}", [photos[0]], [mask])
+    held = 8 * 60 * 64 * 64 * 4
+    tracemalloc.start()
+    results = segmenter.segment_many(photos, batch_size=8)
+    next(results)
+    assert tracemalloc.get_traced_memory()[1] < 1.5 * held
+    for _ in range(6):
+        next(results)
+    assert tracemalloc.get_traced_memory()[0] < 0.5 * held
+    tracemalloc.stop()

@@ -29,6 +29,7 @@ from rifenet import server
 from rifenet.engines import Engine
 from rifenet.server.app import create_app
 from rifenet.server.limits import Limits
+from rifenet.server.run import uvicorn_config
 
 from .browsing import browser, open_page
 
@@ -92,7 +93,7 @@ def client() -> Iterator[TestClient]:
 def running(app: FastAPI) -> Iterator[str]:
     """Address of the application on a free port of this machine, in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=2))
+        server = uvicorn.Server(uvicorn_config(app, app.state.service.limits))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         wait_for(lambda: server.started)
@@ -125,9 +126,13 @@ def started(*command: str, **environment: str) -> Iterator[tuple[str, subprocess
         process.communicate()
 
 
-def colour_program(**limits: int) -> contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]:
-    """`started` with a server over the colour engine."""
-    return started(str(HERE / "colour_server.py"), json.dumps(limits))
+def colour_program(
+    open_files: int | None = None, **limits: int
+) -> contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]:
+    """`started` with a server over the colour engine, which may have so many files open."""
+    return started(
+        str(HERE / "colour_server.py"), json.dumps(limits), *([] if open_files is None else [str(open_files)])
+    )
 
 
 def rifenet_program(

@@ -69,6 +69,19 @@ def test_beyond_the_crowd_a_client_reads_when_to_try_again() -> None:
         assert all(b"HTTP/1.1 200" in each.finish() for each in uploads[2:])
 
 
+def test_one_client_leaves_room_for_another() -> None:
+    app = create_app(ColourEngine(), limits=Limits(requests=3))
+    with running(app) as address, httpx2.Client(base_url=address, headers={"X-Project": "other"}) as other:
+        uploads = [Upload(address) for _ in range(3)]
+        assert [each.first for each in uploads] == [b"HTTP/1.1 100"] * 3
+        assert learn(other).status_code == 200
+        refused = uploads[2].finish()
+        assert b"HTTP/1.1 503" in refused
+        assert b"retry-after: 5" in refused.lower()
+        for upload in uploads[:2]:
+            assert b"HTTP/1.1 422" in upload.finish()  # it has no class
+
+
 def test_open_connections_alone_are_no_crowd() -> None:
     """Browsers keep half a dozen open each."""
     with running(create_app(ColourEngine(), limits=Limits(requests=1))) as address:

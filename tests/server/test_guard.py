@@ -142,6 +142,22 @@ def test_the_token_opens_by_header_or_by_the_form(guarded: TestClient) -> None:
     assert learn(guarded).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        (TOKEN, 401),
+        (f" {TOKEN}", 401),
+        (f"Token {TOKEN}", 401),
+        (f"Bearer{TOKEN}", 401),
+        (f"bearer {TOKEN}", 200),
+        (f"Bearer  {TOKEN}", 200),
+        (f"Bearer {TOKEN} {TOKEN}", 401),
+    ],
+)
+def test_the_header_names_its_scheme(guarded: TestClient, authorization: str, status: int) -> None:
+    assert guarded.get("/api/classes", headers={"Authorization": authorization}).status_code == status
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "photos.example", ""])
 def test_other_hosts_need_a_token(host: str) -> None:
     with pytest.raises(ValueError, match="RIFENET_TOKEN"):
@@ -163,7 +179,9 @@ def test_a_name_is_no_pattern(name: str) -> None:
         check_exposure("127.0.0.1", TOKEN, [name])
 
 
-@pytest.mark.parametrize("token", ["", "short", "eleven-char", "with a line\nbreak", "nicht-ascii-ü"])
+@pytest.mark.parametrize(
+    "token", ["", "short", "eleven-char", "with a line\nbreak", "nicht-ascii-ü", " " * 20, "two words, long"]
+)
 def test_weak_tokens_are_refused(token: str) -> None:
     with pytest.raises(ValueError, match="at least 12"):
         check_exposure("127.0.0.1", token)

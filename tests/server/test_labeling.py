@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 from colour_engine import ColourEngine
@@ -22,12 +27,14 @@ from starlette.testclient import TestClient
 from rifenet.engines.torch import TorchEngine
 from rifenet.formats.brush_rle import decode_brush, encode_brush
 from rifenet.formats.pictures import load_mask
+from rifenet.server import json_bodies
 from rifenet.server.app import create_app
+from rifenet.server.label_studio.book import AnnotationIn, Shot, TaskIn, packed
 from rifenet.server.label_studio.link import Link
-from rifenet.server.label_studio.regions import outlines_of
+from rifenet.server.label_studio.regions import outlines_of, read_config
 from rifenet.server.limits import Limits
 
-from .conftest import encoded, quarter, scene, wait_for
+from .conftest import encoded, quarter, running, scene, wait_for
 
 EXAMPLES = Path(str(files("rifenet"))) / "examples"
 TABLE = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
@@ -396,6 +403,95 @@ def test_a_redirect_is_not_followed(studio: Studio) -> None:
         Link(studio.url, "secret").photo("/data/elsewhere.png", None, 10**6, 5)
     with pytest.raises(ValueError, match="at most"):
         Link(studio.url, "secret").photo("/data/upload/7/a.png", None, 100, 5)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nX-Long: ",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+    ],
+    ids=["nothing", "head", "body", "endless"],
+)
+def test_a_slow_host_is_left_in_time(sent: bytes) -> None:
+    """It sends a byte now and then, as no timeout of a socket notices."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            host, _ = listener.accept()
+            with host, contextlib.suppress(OSError):
+                host.sendall(sent)
+                for _ in range(200):
+                    host.sendall(b"x" if sent else b"")
+                    time.sleep(0.05)
+
+        threading.Thread(target=drip, daemon=True).start()
+        begun = time.monotonic()
+        with pytest.raises(ValueError, match="within 1 seconds"):
+            Link(f"http://127.0.0.1:{listener.getsockname()[1]}").photo("/data/upload/1/a.png", None, 10**6, 1)
+        assert time.monotonic() - begun < 4
+
+
+def test_photos_and_annotations_count_as_memory() -> None:
+    noise = data_uri(np.random.default_rng(0).integers(0, 256, (400, 500, 3), np.uint8))  # 0.8 MB
+    with TestClient(create_app(ColourEngine(), limits=Limits(memory_mb=2)), base_url="http://127.0.0.1:8000") as client:
+        service = client.app.state.service  # type: ignore[attr-defined]
+        whole = brush(np.ones((400, 500), np.uint8), "red")
+        events = [event("ANNOTATION_CREATED", id, whole, photo=noise) for id in range(1, 5)]
+        answers = [client.post("/labeling/webhook", json=each) for each in events]
+        assert [each.status_code for each in answers] == [200, 200, 503, 503]
+        assert "--memory-mb" in answers[-1].json()["detail"]
+        assert 1.6e6 < service.projects.beside < 2e6
+        send(client, {"action": "TASKS_DELETED", "project": PROJECT, "tasks": [{"id": 101}, {"id": 102}]})
+        assert service.projects.beside == 0
+        assert client.post("/labeling/webhook", json=events[2]).status_code == 200
+
+
+def test_a_large_annotation_is_kept_small() -> None:
+    points = np.random.default_rng(0).random((50_000, 2)).round(4).tolist()
+    region = {**brush(quarter("left"), "red"), "type": "polygonlabels", "from_name": "poly"}
+    what = event("ANNOTATION_CREATED", 1, region | {"value": {"points": points, "polygonlabels": ["red"]}})
+    what["annotation"]["extra"] = points
+    config = read_config(POLYGONS)
+    annotation = packed(TaskIn(**what["task"]), AnnotationIn(**what["annotation"]), config)
+    assert annotation is not None
+    assert annotation.memory < len(json.dumps(points))
+    assert Shot(annotation, "red").regions[0].value["points"] == points
+
+
+def test_json_of_too_many_values_is_not_parsed(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    loads = json_bodies.json.loads
+    monkeypatch.setattr(json_bodies.json, "loads", lambda body: sizes.append(len(body)) or loads(body))
+    for values in ("[],", "0,", "{},", '"",'):
+        body = b'{"action": "X", "annotation": [' + values.encode() * 1_000_001 + b"0]}"
+        answer = client.post("/labeling/webhook", content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, "1,000,000 values" in answer.json()["detail"]) == (413, True)
+    assert max(sizes) < 1000  # the answers
+    long = SCENE + "A" * 3_000_000  # a text is one value
+    send(client, event("ANNOTATION_CREATED", 1, brush(quarter("left"), "red"), photo=long))
+
+
+def test_large_json_leaves_others_answered() -> None:
+    """In a thread, and no more at a time than takes a fraction of a second."""
+    body = b'{"action": "X", "project": {}, "annotation": [' + b"[]," * 490_000 + b"0]}"
+    slowest = 0.0
+    with running(create_app(ColourEngine())) as address, httpx2.Client(base_url=address, timeout=20) as client:
+        header = {"Content-Type": "application/json"}
+        with ThreadPoolExecutor(4) as pool:
+            asked = [
+                pool.submit(httpx2.post, f"{address}/labeling/webhook", content=body, headers=header, timeout=60)
+                for _ in range(8)
+            ]
+            while not all(each.done() for each in asked):
+                begun = time.monotonic()
+                assert client.get("/api/health").status_code == 200
+                slowest = max(slowest, time.monotonic() - begun)
+        assert {each.result().status_code for each in asked} == {422}
+    print(f"slowest answer of health: {slowest:.2f} s")
+    assert slowest < 3
 
 
 def test_many_tasks_are_left_to_be_asked_one_by_one(client: TestClient) -> None:

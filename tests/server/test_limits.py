@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -162,6 +164,20 @@ def test_a_model_without_memory_is_a_503_that_says_when_to_try_again(error: Exce
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
         assert "ran out of memory" in answer.json()["detail"]
         assert learn(client, "blue", "right").status_code == 200
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC])
+def test_an_upload_that_cannot_be_kept_is_a_503(
+    small: TestClient, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def write(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("starlette.datastructures.UploadFile.write", write)
+        answer = small.post("/api/segment", files=photo())
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert os.strerror(number) in answer.json()["detail"]
 
 
 def test_other_failures_of_the_model_stay_500() -> None:

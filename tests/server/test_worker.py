@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 from colour_engine import ColourEngine
+from starlette.datastructures import UploadFile
 
 from rifenet.server import answers, api
 from rifenet.server.app import create_app
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Projects, checked_id
+from rifenet.server.uploads import read_photo
 from rifenet.server.worker import Stopped, Worker
 
-from .conftest import SlowEngine, learn, photo, running, shot, wait_for
+from .conftest import SlowEngine, encoded, learn, photo, running, shot, wait_for
 
 LATE = 3  # seconds for an answer that does not come: the upload before it has as many, also on a busy machine
 
@@ -235,6 +240,36 @@ def test_no_more_photos_are_decoded_for_a_client_that_has_gone(monkeypatch: pyte
     assert read == [1]
 
 
+def test_a_label_file_is_drawn_no_longer_than_anyone_waits() -> None:
+    """A small file of many large polygons would be drawn for minutes."""
+    side = 3000
+    corners = [[0, 0], [side, 0], [side, side]]
+    shapes = [{"label": "red", "shape_type": "polygon", "points": corners}] * 3000
+    labels = json.dumps({"shapes": shapes, "imageHeight": side, "imageWidth": side}).encode()
+    files = [*photo(width=side, height=side), ("masks", ("a.json", labels))]
+    app = create_app(ColourEngine(), limits=Limits(seconds=LATE))
+    with running(app) as address, httpx2.Client(base_url=address, timeout=20) as client:
+        assert client.post("/api/classes", data={"name": "red"}, files=files).status_code == 503
+        wait_for(lambda: not app.state.service.worker.busy, seconds=3)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "TIFF"])
+def test_a_photo_is_decoded_no_longer_than_anyone_waits(format: str) -> None:
+    content = encoded(np.random.default_rng(0).integers(0, 256, (400, 500, 3), np.uint8), format)
+    upload = UploadFile(io.BytesIO(content), size=len(content), filename="a")
+    parts = []
+    whole = read_photo(upload, 1, lambda: parts.append(1))
+    assert whole.shape == (400, 500, 3)
+
+    def check() -> None:
+        parts.pop()
+        if len(parts) == 3:
+            raise Stopped
+
+    with pytest.raises(Problem):  # not the whole picture, whatever it is called: nobody reads it
+        read_photo(upload, 1, check)
+
+
 def test_classes_are_listed_while_they_change() -> None:
     """Readers and the model's thread meet in the projects: no reader may see a change by halves."""
     app = create_app(ColourEngine(), limits=Limits(projects=5))
@@ -262,6 +297,36 @@ def test_classes_are_listed_while_they_change() -> None:
             reader.result(20)
     assert {classes for classes, _ in seen} == {0, 1}
     assert all(shots >= classes for classes, shots in seen)
+
+
+def test_clients_take_turns_and_share_the_queue() -> None:
+    """One that sends two dozen requests at once keeps nobody out, and has the queue while nobody else comes."""
+    worker, go = Worker(6), threading.Event()
+    order: list[str] = []
+
+    async def talk() -> tuple[list[object], list[object]]:
+        def send(client: str) -> asyncio.Future[object]:
+            return asyncio.ensure_future(worker.run(lambda: order.append(client), 20, stays, client))
+
+        first = asyncio.ensure_future(worker.run(lambda: go.wait(10), 20, stays, "many"))
+        while not worker.busy:
+            await asyncio.sleep(0.01)
+        many = [send("many") for _ in range(24)]
+        await asyncio.sleep(0.05)
+        assert worker.waiting == 6
+        few = [send(client) for client in ("one", "two", "one")]
+        await asyncio.sleep(0.05)
+        assert worker.waiting == 6
+        go.set()
+        await first
+        return await asyncio.gather(*many, return_exceptions=True), await asyncio.gather(*few, return_exceptions=True)
+
+    many, few = asyncio.run(talk())
+    assert few == [None] * 3
+    assert many[:3] == [None] * 3
+    assert {getattr(each, "status_code", None) for each in many[3:]} == {503}
+    assert order == ["many", "one", "two", "many", "one", "many"]
+    worker.close()
 
 
 def test_closing_with_a_full_queue_ends_at_once() -> None:

@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     from rifenet.server.limits import Limits
 
     with needs("rifenet[serve]"):
-        from rifenet.server.guard import LOOPBACK
+        from rifenet.server.clients import LOOPBACK
         from rifenet.server.label_studio.link import Link
         from rifenet.server.run import check_exposure, serve
 

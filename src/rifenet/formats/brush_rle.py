@@ -15,15 +15,17 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rifenet.formats.run_lengths import Check, unchecked
+
 _SIZES = (3, 4, 8, 16)
 _CHANNELS = 4
 
 
-def decode_brush(rle: Sequence[int], height: int, width: int) -> NDArray[np.uint8]:
+def decode_brush(rle: Sequence[int], height: int, width: int, check: Check = unchecked) -> NDArray[np.uint8]:
     """The mask [height, width], 0 and 1: 1 where alpha is more than half of its largest value.
 
-    Raises ValueError for numbers outside 0..255, for an incomplete stream, and for another number of values than height
-    x width x 4.
+    Calls `check` between the blocks; it may raise. Raises ValueError for numbers outside 0..255, for an incomplete
+    stream, and for another number of values than height x width x 4.
     """
     count = height * width * _CHANNELS
     if min(height, width) < 1:
@@ -38,6 +40,7 @@ def decode_brush(rle: Sequence[int], height: int, width: int) -> NDArray[np.uint
         )
     stream = np.empty(count, np.uint8)
     for start, values in _blocks(data, count):
+        check()
         stream[start : start + len(values)] = values
     alpha = stream[_CHANNELS - 1 :: _CHANNELS].reshape(height, width)
     return (alpha > int(alpha.max()) // 2).astype(np.uint8)
@@ -68,7 +71,7 @@ def encode_brush(mask: NDArray[np.generic]) -> list[int]:
 def _bytes(rle: Sequence[int]) -> bytes:
     try:
         return bytes(list(rle))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"Expected a brush mask as a list of numbers 0..255, but got: {error}.") from error
 
 

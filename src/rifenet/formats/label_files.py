@@ -22,6 +22,7 @@ from PIL import Image
 from rifenet import IGNORE
 from rifenet.formats.label_json import Annotated, Shape, read_annotations
 from rifenet.formats.pictures import Source, load_mask, lossy_kind, read_picture
+from rifenet.formats.run_lengths import Check, unchecked
 
 Label = str | int
 MOST_PIXELS = 2**28
@@ -37,6 +38,7 @@ def load_labels(
     photo: str = "",
     white_is_object: bool = False,
     most_pixels: int = MOST_PIXELS,
+    check: Check = unchecked,
 ) -> NDArray[np.uint8]:
     """Mask of the class: uint8 [H,W], 1 the class, 0 not, 255 ignored.
 
@@ -47,6 +49,7 @@ def load_labels(
         photo: file name of the photo, to find it in a JSON of several photos.
         white_is_object: in an index picture, 255 marks the class, too. In a picture of only 0 and 255 it always does.
         most_pixels: largest photo, in pixels, that a JSON may describe.
+        check: called between the steps of drawing a JSON; it may raise to end the work.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -56,8 +59,8 @@ def load_labels(
         file = "the JSON" if isinstance(source, bytes) else fspath(source)
         text = source if isinstance(source, bytes) else _bytes_of(Path(source))
         try:
-            return _drawn(read_annotations(text, photo, most_pixels), name, label)
-        except ValueError as error:
+            return _drawn(read_annotations(text, photo, most_pixels), name, label, check)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"Label file {file}: {error}") from error
     if isinstance(source, np.ndarray) and source.ndim == 3 and source.dtype == np.uint8 and source.shape[2] in (3, 4):
         source = Image.fromarray(source)
@@ -81,7 +84,7 @@ def _bytes_of(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _drawn(annotated: Annotated, name: str, label: Label | None) -> NDArray[np.uint8]:
+def _drawn(annotated: Annotated, name: str, label: Label | None, check: Check) -> NDArray[np.uint8]:
     shapes = _matching(annotated, name if label is None else label)
     if not shapes:
         numbers = {
@@ -95,7 +98,8 @@ def _drawn(annotated: Annotated, name: str, label: Label | None) -> NDArray[np.u
         )
     mask = np.zeros((annotated.height, annotated.width), np.uint8)
     for shape in sorted(shapes, key=lambda each: not each.ignored):  # ignored shapes first: objects cover them
-        mask[np.asarray(shape.draw(), bool)] = IGNORE if shape.ignored else 1
+        check()
+        mask[np.asarray(shape.draw(check), bool)] = IGNORE if shape.ignored else 1
     return mask
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from rifenet.formats.brush_rle import decode_brush
 from rifenet.formats.polygons import corners_of, fill_polygon
-from rifenet.formats.run_lengths import decode_runs
+from rifenet.formats.run_lengths import Check, decode_runs, unchecked
 
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # prefix that Label Studio adds to uploaded files
 
@@ -33,8 +33,8 @@ class Shape(NamedTuple):
     label: str
     number: int | None
     ignored: bool
-    draw: Callable[[], NDArray[Any]]
-    """Returns a mask [H,W], not 0 inside. Raises ValueError for a broken shape."""
+    draw: Callable[[Check], NDArray[Any]]
+    """Returns a mask [H,W], not 0 inside. Calls its argument between steps. Raises ValueError for a broken shape."""
 
 
 class Annotated(NamedTuple):
@@ -119,26 +119,27 @@ def _coco(content: dict[str, Any], photo: str, most_pixels: int) -> Annotated:
         if row.get("image_id") != image.get("id"):
             continue
         category = row.get("category_id")
-        if category not in names:
+        if type(category) is not int or category not in names:
             raise ValueError(f"Expected one of the file's categories, but an annotation has category_id {category!r}.")
         draw = _coco_drawer(row.get("segmentation"), height, width)
         shapes.append(Shape(names[category], category, bool(row.get("iscrowd")), draw))
     return Annotated(height, width, shapes, {name: number for number, name in names.items()})
 
 
-def _coco_drawer(segmentation: Any, height: int, width: int) -> Callable[[], NDArray[Any]]:
-    def draw() -> NDArray[Any]:
+def _coco_drawer(segmentation: Any, height: int, width: int) -> Callable[[Check], NDArray[Any]]:
+    def draw(check: Check) -> NDArray[Any]:
         if isinstance(segmentation, dict):
             if segmentation.get("size") != [height, width]:
                 raise ValueError(
                     f"Expected run lengths of the size [{height}, {width}] (height, width) of the photo, but got"
                     f" {str(segmentation.get('size'))[:40]}."
                 )
-            return decode_runs(segmentation.get("counts") or [], height, width)
+            return decode_runs(segmentation.get("counts") or [], height, width, check)
         if not isinstance(segmentation, list) or not segmentation:
             raise ValueError(f"Expected a segmentation (polygons or run lengths), but got {str(segmentation)[:80]}.")
         mask = np.zeros((height, width), bool)
         for polygon in segmentation:
+            check()
             mask |= fill_polygon(corners_of(polygon, height, width), height, width)
         return mask
 
@@ -154,15 +155,17 @@ def _labelme(content: dict[str, Any], most_pixels: int) -> Annotated:
     return Annotated(height, width, shapes, {shape.label: None for shape in shapes})
 
 
-def _labelme_drawer(row: dict[str, Any], height: int, width: int) -> Callable[[], NDArray[Any]]:
+def _labelme_drawer(row: dict[str, Any], height: int, width: int) -> Callable[[Check], NDArray[Any]]:
     kind, points = row.get("shape_type") or "polygon", row.get("points")
 
-    def draw() -> NDArray[Any]:
+    def draw(check: Check) -> NDArray[Any]:
         if kind == "polygon":
             return fill_polygon(corners_of(points, height, width), height, width)
         try:
             (left, top), (right, bottom) = np.array(points, np.float64).tolist()
-        except (TypeError, ValueError):
+            if not np.isfinite([left, top, right, bottom]).all():
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"Expected two points of a {kind}, but got {str(points)[:80]}.") from None
         if kind == "mask":
             return _pasted(row.get("mask"), (round(left), round(top)), height, width)
@@ -211,8 +214,10 @@ def _label_studio(tasks: list[dict[str, Any]], photo: str, most_pixels: int) -> 
         raise ValueError(
             f"Expected an annotation with brush or polygon labels of {_base(names[0])}, but there is none."
         )
-    sizes = {(row.get("original_height"), row["original_width"]) for row in regions}
-    height, width = _size(*max(sizes, key=str), most_pixels) if len(sizes) == 1 else _size(None, None, 0)
+    height, width = (regions[0].get(key) for key in ("original_height", "original_width"))
+    if any((row.get("original_height"), row["original_width"]) != (height, width) for row in regions):
+        raise ValueError("Expected regions of one photo, but their heights and widths differ. Export the task again.")
+    height, width = _size(height, width, most_pixels)
     shapes = [
         Shape(label, None, False, partial(draw_region, row["value"], height, width))
         for row in regions
@@ -229,14 +234,14 @@ def _names(value: Any) -> list[str]:
     return [str(name) for name in lists[0]] if lists else []
 
 
-def draw_region(value: dict[str, Any], height: int, width: int) -> NDArray[Any]:
+def draw_region(value: dict[str, Any], height: int, width: int, check: Check = unchecked) -> NDArray[Any]:
     """Mask [height, width] of a Label Studio region, not 0 inside.
 
-    `value` has a brush stroke's `rle`, or a polygon's `points` in percent of width and height. Raises ValueError for
-    other kinds of regions and for damaged ones.
+    `value` has a brush stroke's `rle`, or a polygon's `points` in percent of width and height. Calls `check` between
+    steps; it may raise. Raises ValueError for other kinds of regions and for damaged ones.
     """
     if "rle" in value:
-        return decode_brush(value["rle"] or [], height, width)
+        return decode_brush(value["rle"] or [], height, width, check)
     if "points" in value:
         percent = corners_of(value["points"], 100, 100)
         return fill_polygon(percent * (width / 100, height / 100), height, width)

@@ -32,7 +32,7 @@ def corners_of(numbers: Any, height: int, width: int) -> Corners:
     """
     try:
         points = np.array(numbers, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         points = np.empty(0)
     if points.ndim == 1 and len(points) % 2 == 0:
         points = points.reshape(-1, 2)
@@ -64,7 +64,12 @@ def fill_polygon(corners: Corners, height: int, width: int) -> NDArray[np.bool_]
             f"Expected a polygon whose edges cross at most {_MOST_CROSSINGS:,} rows of pixels, summed over the edges,"
             f" but got {crossings:,}. Save the mask as PNG."
         )
-    toggles = np.zeros((height, width + 1), np.uint8)
+    filled = np.zeros((height, width), bool)
+    if not crossings:
+        return filled
+    top, bottom = int(first[rows_of > 0].min()), int(last[rows_of > 0].max())
+    left, right = np.clip((np.floor(x.min()), np.ceil(x.max())), 0, width).astype(int).tolist()
+    toggles = np.zeros((bottom - top, right - left + 1), np.uint8)  # of the box around the polygon
     # A limited number of edges at a time, so that their crossings fit into memory.
     at_a_time = max(_CROSSINGS // max(height, 1), 1)
     for start in range(0, len(x), at_a_time):
@@ -73,10 +78,11 @@ def fill_polygon(corners: Corners, height: int, width: int) -> NDArray[np.bool_]
         row = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
         slope = (ahead_x - x)[edge] / (ahead_y - y)[edge]
         crossing = x[edge] + (row + 0.5 - y[edge]) * slope
-        column = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)
-        np.add.at(toggles, (row, column), np.uint8(1))  # may wrap at 256: only odd or even matters
-    inside: NDArray[np.bool_] = np.bitwise_xor.accumulate(toggles & 1, axis=1)[:, :width].astype(bool)
-    return inside
+        column = np.clip(np.ceil(crossing - 0.5), left, right).astype(np.int64)
+        # A count may wrap at 256: only odd or even matters.
+        np.add.at(toggles, (row - top, column - left), np.uint8(1))
+    filled[top:bottom, left:right] = np.bitwise_xor.accumulate(toggles & 1, axis=1)[:, : right - left]
+    return filled
 
 
 def trace_polygons(mask: NDArray[Any], *, tolerance: float = 0.0, holes: bool = True) -> list[Corners]:

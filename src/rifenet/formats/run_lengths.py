@@ -7,16 +7,25 @@ on, the number is the difference to the run two places before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+_CHARACTERS = 2**16  # read between two checks
 
-def decode_runs(counts: str | Sequence[int], height: int, width: int) -> NDArray[np.uint8]:
+Check = Callable[[], object]
+"""Is called between the steps of long work, and raises to end it."""
+
+
+def unchecked() -> None:
+    """Lets any work go on."""
+
+
+def decode_runs(counts: str | Sequence[int], height: int, width: int, check: Check = unchecked) -> NDArray[np.uint8]:
     """The mask [height, width], 0 and 1. Raises ValueError for runs that do not add up to height x width."""
-    runs: Any = unpack_runs(counts) if isinstance(counts, str) else counts
+    runs: Any = unpack_runs(counts, check) if isinstance(counts, str) else counts
     whole = isinstance(runs, list | tuple) and all(type(run) is int and run >= 0 for run in runs)
     if not whole or sum(runs) != height * width:
         raise ValueError(f"Expected run lengths that add up to {height} x {width} pixels, but they do not.")
@@ -46,11 +55,13 @@ def pack_runs(runs: Sequence[int]) -> str:
     return "".join(text)
 
 
-def unpack_runs(text: str) -> list[int]:
+def unpack_runs(text: str, check: Check = unchecked) -> list[int]:
     """Run lengths from COCO's text. Raises ValueError for invalid characters and for a text that ends too early."""
     runs: list[int] = []
     number = shift = 0
-    for character in text:
+    for place, character in enumerate(text):
+        if not place % _CHARACTERS:
+            check()
         code = ord(character) - 48
         if not 0 <= code < 64 or shift > 60:
             raise ValueError("Expected run lengths as COCO writes them, but they hold something else.")

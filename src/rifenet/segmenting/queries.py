@@ -58,9 +58,16 @@ def _segment_batch(
         return
     images, valid, placements = zip(*(resize_and_pad(image, engine.size) for _, image in batch), strict=True)
     features = engine.encode_query(np.stack(images), np.stack(valid))
-    found = np.stack([margins(engine, features, known.context) for known in classes], axis=1)  # [B,C,S,S]
+    side = engine.size
+    found = [np.empty((len(classes), side, side), np.float32) for _ in batch]  # [C,S,S] of each photo
+    for number, known in enumerate(classes):  # one class of all photos at a time, each kept once
+        for maps, own in zip(found, margins(engine, features, known.context), strict=True):
+            maps[number] = own
+    del features
     names = tuple(known.name for known in classes)
-    for (source, image), own, real, placement in zip(batch, found, valid, placements, strict=True):
+    found.reverse()
+    for (source, image), real, placement in zip(batch, valid, placements, strict=True):
+        own = found.pop()  # so that a photo's maps go with its result
         sure = (
             confidence(maps[real], engine.calibration, known.shift) for known, maps in zip(classes, own, strict=True)
         )

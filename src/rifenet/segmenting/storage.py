@@ -181,4 +181,7 @@ def try_out(classes: Sequence[LearnedClass], engine: Engine, path: str) -> None:
         except Exception as error:  # libraries raise many kinds over names, shapes and types
             raise ValueError(f"Expected classes that {engine.name} can use, but {path} fails: {error}") from error
         if not works:
-            raise ValueError(f"Expected finite logits for {known.name!r}, but {path} gives others. Learn it again.")
+            raise ValueError(
+                f"Expected numbers for {known.name!r} that give finite logits, but those of {path} do not. Learn it"
+                " again."
+            )

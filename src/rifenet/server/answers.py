@@ -1,4 +1,4 @@
-"""The shapes of the API's answers, which `/openapi.json` and `/docs` describe."""
+"""Types of the API's answers. `/openapi.json` and `/docs` describe them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class ClassAnswer(BaseModel):
 
     id: int = Field(description="Its number in masks.")
     name: str
-    shots: int = Field(description="Annotated photos it was learned from.")
-    revision: str = Field(description="Changes whenever what it was learned from does.")
+    shots: int = Field(description="Annotated photos that teach it.")
+    revision: str = Field(description="Changes with the photos that teach it.")
     colour: str = Field(description="Its colour in PNG masks, #rrggbb.")
 
 
@@ -45,8 +45,8 @@ class FoundAnswer(BaseModel):
 
     id: int
     name: str
-    present: bool = Field(description="Whether it is judged to be in the photo; if not, it is left out of the mask.")
-    confidence: float = Field(description="How likely it is in the photo, 0 to 1.")
+    present: bool = Field(description="Whether the photo shows the class; if not, it gets no pixel of the mask.")
+    confidence: float = Field(description="How likely the photo shows it, 0 to 1.")
     pixels: int = Field(description="Its pixels in the mask.")
 
 
@@ -62,7 +62,7 @@ class PhotoAnswer(BaseModel):
 
 
 class SegmentAnswer(BaseModel):
-    """Segmented photos, in the order in which they came."""
+    """Segmented photos, in the order of the request."""
 
     results: list[PhotoAnswer]
 
@@ -75,9 +75,11 @@ class RequestPhoto(BaseModel):
 
 
 class AdoptedAnswer(RequestPhoto):
-    """A photo that a class was learned from, with the mask found in it."""
+    """A photo that a class learned from, with the mask that the model found in it."""
 
-    confidence: float = Field(description="How likely the class is in it, where no other takes the pixels, 0 to 1.")
+    confidence: float = Field(
+        description="How likely the photo shows the class, where no other class takes its pixels; 0 to 1."
+    )
 
 
 class AdaptedAnswer(BaseModel):
@@ -99,7 +101,7 @@ class ShotAnswer(BaseModel):
     class_name: str
     number: int = Field(description="Its place among the class's photos in the order of learning, from 1.")
     iou: float = Field(description="IoU of its mask with what the class's other photos find; 0 to 1.")
-    gain: float | None = Field(description="Rise of the others' IoU without it, null where that was not tried.")
+    gain: float | None = Field(description="Rise of the others' IoU without it; null where the server did not try.")
     verdict: str = Field(description="good, hurts, inverted, doubtful or alone.")
     warns: bool = Field(description="Whether somebody should look at its mask.")
     reason: str
@@ -137,7 +139,7 @@ class HealthAnswer(BaseModel):
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The refusals of a route, for its description; the first five may meet any request."""
+    """The refusals of a route, for its description. Any request may get the first five."""
     meaning = {
         400: "The body is not what its headers say.",
         401: "The server asks for a token.",
@@ -210,7 +212,7 @@ def advice_answer(advice: Advice, names: Sequence[str]) -> AdviceAnswer:
 
 
 def wants_png(accept: str, format: str | None) -> bool:
-    """Whether the answer is to be a PNG: as the form's field says, else where Accept names PNG before JSON.
+    """Whether to answer with a PNG: the form's field decides; without it, Accept does, if it names PNG before JSON.
 
     Raises Problem: 422 for another format.
     """

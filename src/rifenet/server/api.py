@@ -14,12 +14,14 @@ from starlette.concurrency import run_in_threadpool
 
 from rifenet import __version__
 from rifenet.advice import advise
+from rifenet.formats.run_lengths import Check
 from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.server import answers
+from rifenet.server.clients import PROJECT_COOKIE
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project
-from rifenet.server.service import PROJECT_COOKIE, Service
+from rifenet.server.service import Service
 from rifenet.server.uploads import check_files, class_name, composed, file_name, read_mask, read_photo
 
 router = APIRouter(prefix="/api")
@@ -97,8 +99,8 @@ async def learn(
             check = service.worker.check
             asked = {"name": name, "label": label or None, "white_is_object": white_is_object}
 
-            def read(mask: UploadFile, index: int) -> NDArray[np.uint8]:
-                return read_mask(mask, index, asked, file_name(images[index - 1], index), service.limits)
+            def read(mask: UploadFile, index: int, check: Check) -> NDArray[np.uint8]:
+                return read_mask(mask, index, asked, file_name(images[index - 1], index), service.limits, check)
 
             photos, labels = _Pictures(images, read_photo, check), _Pictures(masks, read, check)
             project.segmenter.learn(name, photos, labels, replace=replace, white_is_object=white_is_object)
@@ -169,16 +171,16 @@ async def adapt(
     count: Annotated[int, Form(description="How many of them a class adopts at most.", ge=1, le=20)] = COUNT,
     x_project: ProjectName = None,
 ) -> answers.AdaptAnswer:
-    """Learns the project's classes also from those of these photos in which they are found most surely.
+    """Adds the photos with the most confident results as extra examples of the project's classes.
 
-    A class keeps that until it gets or loses a shot; each call begins from the annotated photos.
+    A class keeps them until it gets or loses a shot. Each call begins from the annotated photos.
     """
     project = _taught(service, request, x_project)
     await run_in_threadpool(check_files, images, service.limits, "photo")
     photos = _Pictures(images, read_photo, service.worker.check)
 
     def work() -> answers.AdaptAnswer:
-        trial = copy.copy(project.segmenter)  # what a request teaches that nobody waits for any more is not kept
+        trial = copy.copy(project.segmenter)  # kept only if somebody still waits
         adopted = trial.adapt(photos, count=count)
         service.worker.check()
         project.segmenter = trial
@@ -197,7 +199,7 @@ async def advice(
     suggest: Annotated[int, Form(description="How many of them to name at most.", ge=1, le=100)] = 5,
     x_project: ProjectName = None,
 ) -> answers.AdviceAnswer:
-    """Says which annotated photo of the project hurts, and which of these photos to annotate next."""
+    """Says which annotated photo makes the results worse, and which of these photos to annotate next."""
     project, uploads = _taught(service, request, x_project), images or []
     await run_in_threadpool(check_files, uploads, service.limits, "photo")
     photos = _Pictures(uploads, read_photo, service.worker.check)
@@ -210,13 +212,13 @@ async def advice(
 
 
 class _Pictures(Sequence[NDArray[np.uint8]]):
-    """Uploads that are decoded when asked for, so that one decoded picture is in memory at a time.
+    """Decodes each upload when it is read, so that memory holds one decoded picture at a time.
 
-    `check` is called before each, and raises where nobody waits for it any more.
+    Calls `check` before and while it decodes; `check` raises where nobody waits any more.
     """
 
     def __init__(
-        self, uploads: list[UploadFile], read: Callable[[UploadFile, int], NDArray[np.uint8]], check: Callable[[], None]
+        self, uploads: list[UploadFile], read: Callable[[UploadFile, int, Check], NDArray[np.uint8]], check: Check
     ) -> None:
         self._uploads, self._read, self._check = uploads, read, check
 
@@ -228,7 +230,7 @@ class _Pictures(Sequence[NDArray[np.uint8]]):
 
     def __getitem__(self, index: Any) -> Any:
         self._check()
-        return self._read(self._uploads[index], index + 1)
+        return self._read(self._uploads[index], index + 1, self._check)
 
 
 def _taught(service: Service, request: Request, x_project: str | None) -> Project:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from rifenet import __version__
 from rifenet.engines import Engine
 from rifenet.server.api import router as api
-from rifenet.server.guard import LOOPBACK, Guard
+from rifenet.server.clients import LOOPBACK
+from rifenet.server.connections import log_no_files_rarely
+from rifenet.server.guard import Guard
 from rifenet.server.label_studio.learning import Labeling
 from rifenet.server.label_studio.link import Link
 from rifenet.server.label_studio.routes import router as labeling
 from rifenet.server.limits import Limits
+from rifenet.server.problem import Problem
 from rifenet.server.reference import reference_page
 from rifenet.server.service import Service
 from rifenet.server.worker import Stopped
@@ -56,8 +63,14 @@ def create_app(
         docs_url=None,  # FastAPI's own pages load scripts from another host
         redoc_url=None,
         lifespan=_lifespan,
-        exception_handlers={RequestValidationError: _invalid, Stopped: _gone, Exception: _failed},
+        exception_handlers={
+            HTTPException: _refused,
+            RequestValidationError: _invalid,
+            Stopped: _gone,
+            Exception: _failed,
+        },
     )
+    app.state.parsing = asyncio.Lock()
     app.state.service = Service(engine, limits)
     app.state.labeling = Labeling(app.state.service, label_studio or Link())
     app.include_router(api)
@@ -83,8 +96,18 @@ async def docs(request: Request) -> HTMLResponse:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    log_no_files_rarely(asyncio.get_running_loop())
     yield
     await run_in_threadpool(app.state.service.worker.close)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """The application's refusals as they are, but 503 where it could not keep an upload, which FastAPI calls a 400."""
+    assert isinstance(error, HTTPException)
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE, errno.ENOSPC):
+        error = Problem(503, f"The server cannot keep the upload now: {cause.strerror}. Try again later.")
+    return await http_exception_handler(request, error)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

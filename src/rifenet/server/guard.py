@@ -1,4 +1,4 @@
-"""What stands before the application: who may ask, how many at a time, how much they send, every answer's headers."""
+"""Checks each request before the application: host, origin, token, number, size, time. Sets every answer's headers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import time
+from collections import Counter
 from collections.abc import Sequence
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,12 +17,12 @@ from starlette.requests import Request, cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rifenet.server.clients import client_of
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN_COOKIE = "rifenet_token"
-OPEN_PATHS = ("/api/health",)  # answered without the token and in a crowd, for health checks
+OPEN_PATHS = ("/api/health",)  # need no token and no room, for health checks
 _MAX_FORM = 4096  # bytes of the form that asks for the token
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
@@ -49,8 +50,8 @@ _WRONG = '<p role="alert">That is not the token. The person who started the serv
 class Guard:
     """ASGI middleware. Refuses foreign hosts, other sites' pages, missing tokens, crowds, and large or slow bodies.
 
-    The crowd is counted here, in requests: uvicorn's own limit counts open connections, idle ones of browsers among
-    them, and refuses without a sentence and without a Retry-After.
+    It counts requests. uvicorn's own limit counts open connections, also idle ones of browsers, and refuses without
+    a sentence and without a Retry-After.
     """
 
     def __init__(self, app: ASGIApp, *, limits: Limits, token: str | None, hosts: Sequence[str] | None) -> None:
@@ -58,7 +59,7 @@ class Guard:
         self.app, self.limits, self.token = app, limits, token
         # A Host header has an IPv6 address in brackets.
         self.hosts = None if hosts is None else [f"[{host}]" if ":" in host else host for host in hosts]
-        self._inside = 0  # requests that the application has now
+        self._inside: list[_Body] = []  # of the requests that the application has now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -74,20 +75,22 @@ class Guard:
                 if self.token is not None:
                     early = await self._ask_for_token(self.token, scope, receive)
                 if early is None:
-                    self._check_room()
+                    self._make_room(client_of(scope))
         except Problem as problem:
             early = JSONResponse({"detail": problem.detail}, problem.status_code, problem.headers)
         if early is not None:
             await early(scope, receive, answer)
             return
-        self._inside += 1
+        body = _Body(receive, self.limits, client_of(scope))
+        self._inside.append(body)
         try:
-            await self.app(scope, _Body(receive, self.limits), answer)
+            await self.app(scope, body, answer)
         finally:
-            self._inside -= 1
+            if body in self._inside:
+                self._inside.remove(body)
 
     async def _check_host(self, scope: Scope, receive: Receive) -> None:
-        """Raises Problem: 403 where Starlette's middleware would refuse the Host header, and says which one to use."""
+        """Raises Problem: 403 where Starlette's middleware would refuse the Host header; it says which name to use."""
         if self.hosts is None:
             return
         known = False
@@ -97,7 +100,7 @@ class Guard:
             known = True
 
         async def drop(message: Message) -> None:
-            """Its own answer is two words that do not say what would be right."""
+            """Starlette's own answer does not say which name would be right."""
 
         await TrustedHostMiddleware(pass_on, self.hosts, www_redirect=False)(scope, receive, drop)
         if not known:
@@ -115,15 +118,24 @@ class Guard:
         if not length.isdecimal() or len(length) > 15 or int(length) > self.limits.request_mb * 10**6:
             raise _too_large(self.limits)
 
-    def _check_room(self) -> None:
-        """Raises Problem: 503 where the application has as many requests as it may."""
-        if self._inside >= self.limits.requests:
-            raise Problem(
-                503, f"The server has {self.limits.requests} requests at a time, and all are under way. Try again soon."
-            )
+    def _make_room(self, client: str) -> None:
+        """Where the application has as many requests as it may, ends the newest upload of who has the most.
+
+        Raises Problem: 503 where `client` would then have as many, or that client has no unfinished upload.
+        """
+        if len(self._inside) < self.limits.requests:
+            return
+        sentence = f"The server has {self.limits.requests} requests at a time, and all are under way. Try again soon."
+        counted = Counter(body.client for body in self._inside)
+        heaviest, most = counted.most_common(1)[0]
+        uploads = [body for body in self._inside if body.client == heaviest and not body.complete]
+        if most <= counted[client] + 1 or not uploads:
+            raise Problem(503, sentence)
+        uploads[-1].refuse(Problem(503, sentence))
+        self._inside.remove(uploads[-1])
 
     async def _ask_for_token(self, token: str, scope: Scope, receive: Receive) -> Response | None:
-        """An answer in place of the application's, None for who has the token. Raises Problem: 401, 408 or 413."""
+        """The answer to a client without the token, None for one that has it. Raises Problem: 401, 408 or 413."""
         headers, secret = Headers(scope=scope), _cookie_of(token)
         if scope["path"] == "/" and scope["method"] == "POST":
             if not _same(await self._token_of_form(scope, receive), token):
@@ -147,7 +159,7 @@ class Guard:
 
     async def _token_of_form(self, scope: Scope, receive: Receive) -> str:
         body = b""
-        async for part in Request(scope, _Body(receive, self.limits)).stream():
+        async for part in Request(scope, _Body(receive, self.limits, "")).stream():
             body += part
             if len(body) > _MAX_FORM:
                 raise Problem(413, f"Expected a token of at most {_MAX_FORM} bytes, but the form is larger.")
@@ -155,31 +167,44 @@ class Guard:
 
 
 class _Body:
-    """A request's body, with its end in sight: raises Problem (413, 408) within the application that reads it."""
+    """A request's body with bounds. Raises Problem (413, 408, 503) in the application while it reads."""
 
-    def __init__(self, receive: Receive, limits: Limits) -> None:
+    def __init__(self, receive: Receive, limits: Limits, client: str) -> None:
+        self.client, self.complete = client, False
         self._receive, self._limits = receive, limits
-        self._left, self._deadline, self._complete = limits.request_mb * 10**6, time.monotonic() + limits.seconds, False
+        self._left, self._deadline = limits.request_mb * 10**6, time.monotonic() + limits.seconds
+        self._timeout: asyncio.Timeout | None = None
+        self._refusal: Problem | None = None
+
+    def refuse(self, problem: Problem) -> None:
+        """Ends the upload with this problem, also where the application waits for a part of it."""
+        self._refusal = problem
+        if self._timeout is not None:
+            self._timeout.reschedule(0)
 
     async def __call__(self) -> Message:
-        if self._complete:
+        if self.complete:
             return await self._receive()  # waits for the client to go
+        if self._refusal is not None:
+            raise self._refusal
         try:
-            async with asyncio.timeout(max(0, self._deadline - time.monotonic())):
+            async with asyncio.timeout(max(0, self._deadline - time.monotonic())) as self._timeout:
                 message = await self._receive()
         except TimeoutError:
-            raise Problem(
+            raise self._refusal or Problem(
                 408, f"Expected the whole request within {self._limits.seconds} seconds, but it took longer. Send less."
             ) from None
+        finally:
+            self._timeout = None
         self._left -= len(message.get("body", b""))
-        self._complete = not message.get("more_body", False)
+        self.complete = not message.get("more_body", False)
         if self._left < 0:
             raise _too_large(self._limits)
         return message
 
 
 def _is_open(path: str) -> bool:
-    """Whether a path is answered without the token: health, and the page's files, which the form for it needs."""
+    """Whether a path needs no token: health, and the page's files, which the form for the token shows."""
     return path in OPEN_PATHS or path.startswith("/static/")
 
 
@@ -215,10 +240,13 @@ def _too_large(limits: Limits) -> Problem:
 
 def _token_of(authorization: str) -> str:
     """The token of `Bearer TOKEN`, or of `Basic`, where it is the password and the user may have any name."""
-    if not authorization.startswith("Basic "):
-        return authorization.removeprefix("Bearer ")
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return given.strip()
+    if scheme.lower() != "basic":
+        return ""
     try:
-        return base64.b64decode(authorization.removeprefix("Basic "), validate=True).decode().partition(":")[2]
+        return base64.b64decode(given, validate=True).decode().partition(":")[2]
     except ValueError:
         return ""
 

@@ -19,12 +19,12 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Listed(NamedTuple):
-    """A learned class for whoever asks; its place in the list gives its number in masks."""
+    """A learned class as answers show it. Its place in the list, from 1, is its number in masks."""
 
     name: str
     shots: int
     revision: str
-    """Changes whenever what it was learned from does: its shots, or the photos that it adopts."""
+    """Changes with its shots and with the photos that it adopts."""
 
 
 @dataclass(eq=False)
@@ -34,25 +34,30 @@ class Project:
     id: str
     segmenter: Segmenter
     used: float
-    """When it was last asked for, on the projects' clock."""
+    """Time of the last request for it, on the projects' clock."""
     listed: tuple[Listed, ...] = ()
-    """The classes as they were after the last job: replaced as a whole, so that any thread may read it."""
+    """The classes after the last change. Each change replaces the tuple, so that any thread may read it."""
+    memory: int = 0
+    """Bytes that they took then."""
 
     def changed(self, name: str) -> None:
         """Brings `listed` up to date after class `name` was learned or forgotten, within a job."""
         known = {each.name: each.revision for each in self.listed}
         known[name] = secrets.token_hex(6)
         self.listed = tuple(Listed(each, shots, known[each]) for each, shots in self.segmenter.shots.items())
+        self.memory = self.segmenter.memory()
 
 
 class Projects:
     """All projects over one engine, in memory only: a client keeps its photos and can teach them again.
 
-    Requests look for projects while the model's thread makes them, hence the lock.
+    The lock is for requests, which look for projects while the model's thread makes them.
     """
 
     def __init__(self, engine: Engine, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self.engine, self.limits, self._clock = engine, limits, clock
+        self.beside = 0
+        """Bytes that annotations take, which share the projects' memory."""
         self._projects: dict[str, Project] = {}
         self._lock = threading.RLock()
 
@@ -69,7 +74,7 @@ class Projects:
             return project
 
     def open(self, id: str | None) -> Project:
-        """The project called `id`, made where missing; without a name, a new one with a name that nobody can guess.
+        """The project called `id`, made where it is missing. None makes one with a name that nobody can guess.
 
         Raises Problem: 503 where there are too many.
         """
@@ -94,14 +99,17 @@ class Projects:
                 del self._projects[project.id]
 
     def memory(self) -> int:
-        """Bytes that the learned classes of all projects take; called within a job, when no class changes."""
+        """Bytes that the learned classes of all projects and the annotations take."""
         with self._lock:
-            return sum(project.segmenter.memory() for project in self._projects.values())
+            return self.beside + sum(project.memory for project in self._projects.values())
 
     def check_memory(self, shots: int) -> None:
         """Raises Problem: 503 where `shots` more annotated photos would not fit, with as much again for their class."""
-        needed = shots * self.engine.size**2 * (3 * 4 + 1 + 1) * 2
-        if self.memory() + needed > self.limits.memory_mb * 1e6:
+        self.check_bytes(shots * self.engine.size**2 * (3 * 4 + 1 + 1) * 2)
+
+    def check_bytes(self, more: int) -> None:
+        """Raises Problem: 503 where so many bytes more would not fit."""
+        if self.memory() + more > self.limits.memory_mb * 1e6:
             raise Problem(
                 503,
                 f"The learned classes of all projects take {self.memory() / 1e6:.0f} MB, and the server keeps at most"

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from rifenet.engines import Engine
+from rifenet.server.allocator import give_back_memory
 from rifenet.server.app import create_app
-from rifenet.server.guard import LOOPBACK
+from rifenet.server.clients import LOOPBACK
+from rifenet.server.connections import Connection, open_files
 from rifenet.server.label_studio.link import Link
 from rifenet.server.limits import Limits
 
 MIN_TOKEN = 12
-_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # no addresses to open, but these are
+_BACKLOG = 64  # connections that wait to be accepted
+_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # addresses to open in their place
 
 
 def check_exposure(host: str, token: str | None, names: Sequence[str] = ()) -> None:
     """Raises ValueError where other machines could use the server without a token, or with one that can be guessed.
 
-    And for a name that is a pattern, which could stand for hosts that are not meant.
+    Also raises it for a name that is a pattern, because that could match other hosts.
     """
-    if token is not None and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable()):
+    if token is not None and not re.fullmatch(rf"[!-~]{{{MIN_TOKEN},}}", token):
         raise ValueError(
-            f"Expected a token of at least {MIN_TOKEN} printable ASCII characters. Make one with: python -c"
-            ' "import secrets; print(secrets.token_urlsafe())"'
+            f"Expected a token of at least {MIN_TOKEN} printable ASCII characters without blanks. Make one with:"
+            ' python -c "import secrets; print(secrets.token_urlsafe())"'
         )
     if patterns := [name for name in names if "*" in name]:
         raise ValueError(f"Expected a host name, but got --name {patterns[0]}. Give --name once for each name.")
@@ -66,30 +74,52 @@ def serve(
         OSError: the address is not of this machine, or its port is taken.
     """
     check_exposure(host, token, names)
+    give_back_memory()
     hosts = (*LOOPBACK, *names) if host in LOOPBACK or names else None
+    limits = _possible(limits or Limits(), open_files())
     app = create_app(engine, limits=limits, token=token, hosts=hosts, label_studio=label_studio)
     with _listen(host, port) as listener:
         here = _EVERYWHERE.get(host, host)
         address = f"[{here}]" if ":" in here else here
         ready(f"http://{address}:{listener.getsockname()[1]}/")
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            timeout_keep_alive=10,
-            timeout_graceful_shutdown=3,
-        )
+        config = uvicorn_config(app, limits)
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:
+    """How uvicorn runs the application: behind bounded connections, with no log line that a client can cause."""
+    protocol: Any = partial(Connection, limits=limits)
+    return uvicorn.Config(
+        app,
+        http=protocol,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        backlog=_BACKLOG,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=3,
+    )
+
+
+def _possible(limits: Limits, files: int) -> Limits:
+    """Connections take at most half of the files that may be open, and requests leave some of those to `/api/health`.
+
+    The other half is for uploads, of which large ones are files, and for what waits to be accepted.
+    """
+    connections = min(limits.connections, max(files // 2, 4))
+    return replace(limits, connections=connections, requests=min(limits.requests, connections * 3 // 4))
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
         raise OSError(
             f"Expected to listen on {host}, port {port}, but cannot: {why}. Choose another --port."
         ) from error
+    # asyncio sets this itself, but not on what `create_server` makes; else each kept-alive answer waits 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

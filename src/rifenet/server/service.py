@@ -1,4 +1,4 @@
-"""What the routes share: the model's thread, the projects, and how work gets from a request to the thread and back."""
+"""What the routes share: the projects, and the way of work from a request to the model's thread and back."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from rifenet.engines import Engine
+from rifenet.server.clients import PROJECT_COOKIE, client_of
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project, Projects, checked_id
 from rifenet.server.worker import Watched, Worker
 
-PROJECT_COOKIE = "rifenet_project"
 Answer = TypeVar("Answer")
 
 
 class Service:
-    """One model and its clients. Whatever decodes pictures, uses the model or changes a project is a job (`run`)."""
+    """One model and its clients. Work that decodes pictures, uses the model or changes a project goes through `run`."""
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.engine, self.limits = engine, limits
@@ -36,7 +36,7 @@ class Service:
         Raises Problem: 422 for what `work` refuses with a ValueError, 503 where there is no time, place or memory.
         """
         try:
-            return await self.worker.run(work, self.limits.seconds, _gone(request))
+            return await self.worker.run(work, self.limits.seconds, _gone(request), client_of(request.scope))
         except ValueError as error:
             raise Problem(422, str(error)) from error
         except (MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Uploaded files and names: bounded, judged by their content and not by what they claim, then decoded."""
+"""Checks uploaded files and names, then decodes the files. Content decides what a file is, not its name or type."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from PIL import Image
 
 from rifenet.formats.label_files import load_labels
 from rifenet.formats.pictures import load_image, lossy_kind
+from rifenet.formats.run_lengths import Check, unchecked
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_NAME = 60
+_PART = 2**12  # bytes that are decoded between two checks; a JPEG can hold hundreds of scans in 64 KiB
 
 
 def composed(text: str) -> str:
@@ -28,7 +30,7 @@ def composed(text: str) -> str:
 
 
 def class_name(text: str) -> str:
-    """A class's name: 1 to 60 printable characters that no path, header or page can stumble over.
+    """A class's name: 1 to 60 printable characters that are safe in paths, headers and pages.
 
     Raises Problem: 422.
     """
@@ -77,7 +79,7 @@ def _check_file(upload: UploadFile, name: str, limits: Limits, lossless: bool) -
             f"Expected files of at most {limits.file_mb} MB, but {name} has {upload.size / 1e6:.1f}. Make it smaller.",
         )
     if lossless and is_json(upload):
-        return  # its photo's size is checked when it is read
+        return  # `read_mask` checks the size that it gives
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the pixels are counted below
@@ -101,33 +103,49 @@ def _too_many_pixels(name: str, limits: Limits) -> Problem:
     )
 
 
-def read_photo(upload: UploadFile, index: int) -> NDArray[np.uint8]:
-    """RGB photo [H,W,3], upright. Raises Problem: 422 for one that cannot be decoded."""
+def read_photo(upload: UploadFile, index: int, check: Check = unchecked) -> NDArray[np.uint8]:
+    """RGB photo [H,W,3], upright; `check` is called while it is decoded. Raises Problem: 422 where it cannot be."""
     try:
-        return load_image(_opened(upload))
+        return load_image(_opened(upload, check))
     except ValueError as error:
         raise Problem(422, f"photo {file_name(upload, index)}: {error}") from error
 
 
 def read_mask(
-    upload: UploadFile, index: int, labels: Mapping[str, Any], photo: str, limits: Limits
+    upload: UploadFile, index: int, labels: Mapping[str, Any], photo: str, limits: Limits, check: Check = unchecked
 ) -> NDArray[np.uint8]:
     """Where a mask or label file marks the class, [H,W]: 1 the class, 0 not, 255 ignored.
 
-    `labels`: further arguments of `load_labels`; `photo`: the name of its photo. Raises Problem: 422 for one that
-    cannot be read, or has no such label.
+    `labels`: further arguments of `load_labels`; `photo`: the name of its photo; `check` is called between steps.
+    Raises Problem: 422 for one that cannot be read, or has no such label.
     """
     most = limits.megapixels * 10**6
     try:
         if is_json(upload):
-            return load_labels(upload.file.read(), **labels, photo=photo, most_pixels=most)
-        return load_labels(_opened(upload), **labels)
+            return load_labels(upload.file.read(), **labels, photo=photo, most_pixels=most, check=check)
+        return load_labels(_opened(upload, check), **labels)
     except ValueError as error:
         raise Problem(422, f"mask {file_name(upload, index)}: {error}") from error
 
 
-def _opened(upload: UploadFile) -> Image.Image:
+class _Checked:
+    """A file that calls `check` before it gives a part: Pillow decodes part by part, and so ends when nobody waits."""
+
+    def __init__(self, file: Any, check: Check) -> None:
+        self._file, self._check = file, check
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> Any:
+        self._check()
+        return self._file.read(size)
+
+
+def _opened(upload: UploadFile, check: Check) -> Image.Image:
     upload.file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(upload.file, formats=FORMATS)
+        picture = Image.open(_Checked(upload.file, check), formats=FORMATS)
+    picture.decodermaxblock = _PART
+    return picture

@@ -1,4 +1,7 @@
-"""One thread that uses the model, a bounded queue before it, and jobs that stop when nobody waits for them."""
+"""One thread that uses the model, and a bounded queue before it that all clients share fairly.
+
+Clients take turns, however many jobs each has in the queue. A job stops when nobody waits for it any more.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,12 @@ class Stopped(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """Work on its way."""
+    """Work that waits or runs."""
 
     work: Callable[[], Any]
     deadline: float
     """On `time.monotonic`."""
+    client: str
     done: Future[Any] = field(default_factory=Future)
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -46,7 +50,7 @@ class Worker:
 
     def __init__(self, queue_size: int) -> None:
         self._size = queue_size
-        self._jobs: deque[Job] = deque()
+        self._jobs: dict[str, deque[Job]] = {}  # of each client that waits, in the order of their turns
         self._changed = threading.Condition()  # guards the two around it
         self._closing = False
         self._current: Job | None = None
@@ -55,8 +59,8 @@ class Worker:
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue, without the one that runs and those that nobody waits for any more."""
-        return len(self._jobs)
+        """Jobs in the queue. The running job does not count."""
+        return sum(len(jobs) for jobs in list(self._jobs.values()))
 
     @property
     def busy(self) -> bool:
@@ -68,19 +72,22 @@ class Worker:
         if self._current is not None and threading.current_thread() is self._thread:
             self._current.check()
 
-    async def run(self, work: Callable[[], Answer], seconds: float, gone: Callable[[], Awaitable[object]]) -> Answer:
+    async def run(
+        self, work: Callable[[], Answer], seconds: float, gone: Callable[[], Awaitable[object]], client: str = ""
+    ) -> Answer:
         """The answer of `work`, or its exception.
 
         Args:
             work: runs in the worker's thread.
             seconds: how long to wait for the answer, time in the queue included.
             gone: ends when the client has gone.
+            client: who asks; see `clients`.
 
         Raises:
             Problem: 503 where the queue is full or the time is over.
             Stopped: the client has gone.
         """
-        job = Job(work, time.monotonic() + seconds)
+        job = Job(work, time.monotonic() + seconds, client)
         self._put(job)
         answer, leaving = asyncio.wrap_future(job.done), asyncio.ensure_future(gone())
         try:
@@ -109,8 +116,10 @@ class Worker:
             self._closing = True
             if current := self._current:
                 current.stopped.set()
-            while self._jobs:
-                self._jobs.popleft().done.cancel()
+            for jobs in self._jobs.values():
+                for job in jobs:
+                    job.done.cancel()
+            self._jobs.clear()
             self._changed.notify()
         self._thread.join(timeout)
 
@@ -118,17 +127,39 @@ class Worker:
         with self._changed:
             if self._closing:
                 raise Problem(503, "The server is stopping. Send this to the next one.")
-            if len(self._jobs) >= self._size:
-                raise Problem(
-                    503, f"The server is busy: {self._size} requests wait. Try again soon.", {"Retry-After": "2"}
-                )
-            self._jobs.append(job)
+            if self.waiting >= self._size:
+                self._make_room(job.client)
+            self._jobs.setdefault(job.client, deque()).append(job)
             self._changed.notify()
+
+    def _make_room(self, client: str) -> None:
+        """Takes the newest job from the client that has the most, where that is more than `client` would have.
+
+        Raises Problem: 503 where it is not.
+        """
+        busy = Problem(503, f"The server is busy: {self._size} requests wait. Try again soon.", {"Retry-After": "2"})
+        most = max(self._jobs.values(), key=len)
+        if len(most) <= len(self._jobs.get(client, ())) + 1:
+            raise busy
+        refused = most.pop().done
+        if refused.set_running_or_notify_cancel():
+            refused.set_exception(busy)
 
     def _drop(self, job: Job) -> None:
         """Makes room where the job still waits."""
-        with self._changed, contextlib.suppress(ValueError):
-            self._jobs.remove(job)
+        with self._changed, contextlib.suppress(KeyError, ValueError):
+            self._jobs[job.client].remove(job)
+            if not self._jobs[job.client]:
+                del self._jobs[job.client]
+
+    def _next(self) -> Job:
+        """The oldest job of the client whose turn it is; its next turn comes after those of all others."""
+        client = next(iter(self._jobs))
+        jobs = self._jobs.pop(client)
+        job = jobs.popleft()
+        if jobs:
+            self._jobs[client] = jobs
+        return job
 
     def _work(self) -> None:
         while True:
@@ -136,7 +167,7 @@ class Worker:
                 self._changed.wait_for(lambda: self._jobs or self._closing)
                 if not self._jobs:
                     return
-                job = self._jobs.popleft()
+                job = self._next()
                 self._current = job
             self._run(job)
             del job  # else the last job's pictures stay until the next one comes
@@ -170,7 +201,7 @@ class Watched:
         """Learns a class."""
         self._check()
         context = self._engine.encode_support(images, masks, valid)
-        self._check()  # what nobody waits for is not learned
+        self._check()  # a class that nobody waits for is not kept
         return context
 
     def encode_query(self, images: NDArray[np.float32], valid: NDArray[np.bool_]) -> Any:

@@ -1,6 +1,6 @@
-"""What is known of one labeling project: its config and annotations, and which of them teach each class.
+"""A book: the config and the annotations of one labeling project, and which of them teach each class.
 
-A book is small and kept apart from learned classes, which may be dropped when idle and are then learned from it again.
+It outlives the learned classes. The server drops idle ones, and learns them from the book again.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,6 +23,7 @@ from rifenet.server.label_studio.regions import LabelingConfig, Region, regions_
 
 _NAME = re.compile(r"\d{1,12}\.\d{1,12}")
 _MAX_ANNOTATIONS = 500  # of a project; the oldest are forgotten
+_OVERHEAD = 1000  # bytes of an annotation's objects and numbers
 
 
 class TaskIn(BaseModel):
@@ -47,17 +49,29 @@ class Annotation(NamedTuple):
     task: int
     photo: str
     """Where the photo is, as the task says it."""
-    regions: dict[str, list[Region]]
+    regions: dict[str, bytes]
+    """Of each label it marks, packed: as objects they would take ten times as much memory."""
     digest: str
     changed: str
     """When, as Label Studio writes it."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes."""
+        return len(self.photo) + sum(len(regions) for regions in self.regions.values()) + _OVERHEAD
 
 
 class Shot(NamedTuple):
     """What a class is learned from: one annotation of a task."""
 
     annotation: Annotation
-    regions: list[Region]
+    label: str
+
+    @property
+    def regions(self) -> list[Region]:
+        """Its regions, unpacked each time."""
+        kept = json.loads(zlib.decompress(self.annotation.regions[self.label]))
+        return [Region.model_validate(region) for region in kept]
 
 
 @dataclass(eq=False)
@@ -72,9 +86,9 @@ class Book:
     learned: dict[str, str] = field(default_factory=dict)
     """Digest of the shots that each class was last learned from."""
     known: bool = False
-    """Whether its annotations were asked for since the server started."""
+    """Whether the server has asked Label Studio for its annotations."""
     events: int = 0
-    """Counts what was noted and forgotten."""
+    """Number of changes so far."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -82,19 +96,17 @@ class Book:
         """Label Studio's number of the project."""
         return int(self.name.partition(".")[0])
 
-    def note(self, task: TaskIn, annotation: AnnotationIn) -> None:
-        """Takes an annotation, or what has become of one. One that marks nothing is forgotten."""
-        assert self.config is not None
+    @property
+    def memory(self) -> int:
+        """Bytes that its annotations take."""
+        return sum(annotation.memory for annotation in self.annotations.values())
+
+    def note(self, id: int, annotation: Annotation | None) -> None:
+        """Takes what has become of an annotation: None where it is gone, or marks nothing."""
         self.events += 1
-        self.annotations.pop(annotation.id, None)
-        photo = task.data.get(self.config.photo_key)
-        regions = {} if annotation.was_cancelled else regions_of(annotation.result, self.config)
-        if regions and isinstance(photo, str):
-            text = json.dumps([photo, annotation.result], sort_keys=True)
-            digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-            self.annotations[annotation.id] = Annotation(
-                annotation.id, task.id, photo, regions, digest, annotation.updated_at
-            )
+        self.annotations.pop(id, None)
+        if annotation is not None:
+            self.annotations[id] = annotation
         if len(self.annotations) > _MAX_ANNOTATIONS:
             del self.annotations[min(self.annotations.values(), key=lambda each: (each.changed, each.id)).id]
 
@@ -109,10 +121,10 @@ class Book:
         """The shots of each class: one for a task, its newest annotation that marks the class; the newest 20 tasks."""
         found: dict[str, dict[int, Shot]] = {label: {} for label in self.config.labels} if self.config else {}
         for annotation in sorted(self.annotations.values(), key=lambda each: (each.changed, each.id)):
-            for label, regions in annotation.regions.items():
+            for label in annotation.regions:
                 if label in found:
                     found[label].pop(annotation.task, None)  # so that the newest come last
-                    found[label][annotation.task] = Shot(annotation, regions)
+                    found[label][annotation.task] = Shot(annotation, label)
         return {label: list(shots.values())[-MAX_SHOTS:] for label, shots in found.items() if shots}
 
     def version(self, engine: Engine) -> str:
@@ -124,6 +136,23 @@ class Book:
         return f"{engine.name}-{engine.hash[:8]}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:10]}"
 
 
+def packed(task: TaskIn, annotation: AnnotationIn, config: LabelingConfig) -> Annotation | None:
+    """An annotation as a book keeps it; None for one that marks nothing. May take seconds: not for the event loop."""
+    photo = task.data.get(config.photo_key)
+    marked = {} if annotation.was_cancelled else regions_of(annotation.result, config)
+    if not marked or not isinstance(photo, str):
+        return None
+    regions = {label: _compressed(each) for label, each in marked.items()}
+    digest = hashlib.sha256(photo.encode("utf-8", "replace"))
+    for label, each in sorted(regions.items()):
+        digest.update(label.encode("utf-8", "replace") + each)
+    return Annotation(annotation.id, task.id, photo, regions, digest.hexdigest(), annotation.updated_at)
+
+
+def _compressed(regions: list[Region]) -> bytes:
+    return zlib.compress(json.dumps([region.model_dump() for region in regions], sort_keys=True).encode(), 1)
+
+
 def digest_of(shots: list[Shot]) -> str:
     """Changes with the annotations that a class is learned from."""
     text = " ".join(f"{shot.annotation.id}:{shot.annotation.digest}" for shot in shots)
@@ -131,7 +160,7 @@ def digest_of(shots: list[Shot]) -> str:
 
 
 def book_name(project: Any) -> str:
-    """What a project is called: `NUMBER.SECONDS`, as Label Studio says it, or made of a webhook's project.
+    """The name `NUMBER.SECONDS` of a project: Label Studio sends it, or a webhook's project gives both parts.
 
     Raises ValueError for anything else.
     """

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from rifenet.server.label_studio.book import AnnotationIn, Book, Shot, TaskIn, digest_of
+from rifenet.formats.run_lengths import Check
+from rifenet.server.label_studio.book import Annotation, AnnotationIn, Book, Shot, TaskIn, digest_of, packed
 from rifenet.server.label_studio.link import Link
 from rifenet.server.label_studio.regions import LabelingConfig, mask_of, prediction_of
 from rifenet.server.problem import Problem
@@ -23,11 +24,11 @@ from rifenet.server.uploads import check_files, read_photo
 
 log = logging.getLogger(__name__)
 
-Photos = dict[str, UploadFile | str]  # by where they are; a sentence for one that cannot be had
+Photos = dict[str, UploadFile | str]  # place -> photo, or a sentence that says why there is none
 
 
 class Labeling:
-    """All labeling projects of a server. Their classes lie in the server's projects, under names no client can give."""
+    """All labeling projects. The server's projects hold their classes, under names that no client can give."""
 
     def __init__(self, service: Service, link: Link) -> None:
         self.service, self.link = service, link
@@ -40,13 +41,14 @@ class Labeling:
             if self.link.url is None:
                 raise Problem(503, "The server keeps no more labeling projects. Start it with a larger --projects.")
             del self._books[next(iter(self._books))]  # the one not used for longest; it can be asked for again
+            self.count()
         book = self._books[name] = self._books.pop(name) if name in self._books else Book(name)
         if book.config != config:
             book.config, book.known = config, False  # annotations that meant nothing before may mean something now
         return book
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Goes on when the request has its answer; what fails is logged, and met again by the next prediction."""
+        """Runs work after the request has its answer. A failure is logged; the next prediction meets it again."""
         task = asyncio.ensure_future(work)
         self._running.add(task)
         task.add_done_callback(self._ended)
@@ -65,14 +67,26 @@ class Labeling:
                 )
             if self.link.url is not None:
                 book.annotations.clear()
-            for task in tasks:
-                known = TaskIn.model_validate(task)
-                for annotation in task.get("annotations") or []:
-                    book.note(known, AnnotationIn.model_validate(annotation))
+            assert book.config is not None
+            for annotation in await run_in_threadpool(_annotations, tasks, book.config):
+                self.note(book, annotation.id, annotation)
             book.known = True
 
+    def note(self, book: Book, id: int, annotation: Annotation | None) -> None:
+        """Takes what has become of an annotation. Raises Problem: 503 where the server has no memory for it."""
+        before = book.annotations.get(id)
+        more = (annotation.memory if annotation else 0) - (before.memory if before else 0)
+        if more > 0:
+            self.service.projects.check_bytes(more)
+        book.note(id, annotation)
+        self.count()
+
+    def count(self) -> None:
+        """Tells the projects what the books take of the memory that both share."""
+        self.service.projects.beside = sum(book.memory for book in self._books.values())
+
     async def read_and_learn(self, book: Book, again: bool) -> None:
-        """Learns what changed, nobody waiting for it; `again` asks Label Studio for all annotations first."""
+        """Learns what changed, while no client waits. With `again`, asks Label Studio for all annotations first."""
         await self.read(book, again)
         await self.learn(book, None)
 
@@ -111,7 +125,7 @@ class Labeling:
 
         def one(place: str) -> list[dict[str, Any]]:
             try:
-                result = project.segmenter.segment(_read(photos, place))
+                result = project.segmenter.segment(_read(photos, place, self.service.worker.check))
             except (ValueError, Problem) as error:
                 photos[place] = str(getattr(error, "detail", error))
                 log.warning("Label Studio project %s: no prediction: %s", book.name, photos[place])
@@ -150,13 +164,14 @@ class Labeling:
     def _learned(
         self, book: Book, shots: dict[str, list[Shot]], due: dict[str, list[Shot]], photos: Photos
     ) -> Project | None:
-        """Within a job: forgets what has no shots any more, then learns what is due. Raises Problem: 503."""
+        """Within a job: forgets classes without shots, then learns those whose shots changed. Raises Problem: 503."""
         project = self.service.projects.open(_project(book))
         try:
             for label in set(book.learned) - set(shots):
                 del book.learned[label]
             for label in set(project.segmenter.classes) - set(shots):
                 project.segmenter.forget(label)
+                project.changed(label)
             for label, each in due.items():
                 self._learn_class(book, project, label, each, photos)
                 book.learned[label] = digest_of(each)
@@ -168,10 +183,11 @@ class Labeling:
         self.service.projects.check_memory(len(shots))
 
         def photo_of(shot: Shot) -> NDArray[np.uint8]:
-            return _read(photos, shot.annotation.photo)
+            return _read(photos, shot.annotation.photo, self.service.worker.check)
 
         def mask_of_shot(shot: Shot) -> NDArray[np.uint8]:
-            return mask_of(shot.regions, *photo_of(shot).shape[:2])
+            height, width = photo_of(shot).shape[:2]
+            return mask_of(shot.regions, height, width, self.service.worker.check)
 
         usable = []
         for shot in shots:
@@ -189,6 +205,7 @@ class Labeling:
             project.segmenter.learn(label, _Lazy(usable, photo_of), _Lazy(usable, mask_of_shot), replace=True)
         elif label in project.segmenter.classes:
             project.segmenter.forget(label)
+        project.changed(label)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
@@ -197,7 +214,7 @@ class Labeling:
 
 
 class _Lazy(Sequence[NDArray[np.uint8]]):
-    """Pictures of shots, made when asked for, so that one photo is in memory at a time."""
+    """Makes the picture of a shot when it is read, so that memory holds one photo at a time."""
 
     def __init__(self, shots: list[Shot], make: Callable[[Shot], NDArray[np.uint8]]) -> None:
         self._shots, self._make = shots, make
@@ -213,7 +230,7 @@ class _Lazy(Sequence[NDArray[np.uint8]]):
 
 
 class _Nobody(Request):
-    """In place of a request, for work that nobody waits for: it never goes away."""
+    """A request whose client never leaves, for work in the background."""
 
     def __init__(self) -> None:
         super().__init__({"type": "http", "headers": []}, _never)
@@ -223,15 +240,26 @@ async def _never() -> Any:
     await asyncio.get_running_loop().create_future()
 
 
+def _annotations(tasks: list[Any], config: LabelingConfig) -> list[Annotation]:
+    """What tasks, as Label Studio exports them, mark."""
+    found = []
+    for task in tasks:
+        known = TaskIn.model_validate(task)
+        for annotation in task.get("annotations") or []:
+            if (kept := packed(known, AnnotationIn.model_validate(annotation), config)) is not None:
+                found.append(kept)
+    return found
+
+
 def _project(book: Book) -> str:
     return f"labeling:{book.name}"  # a colon is in no client's name
 
 
-def _read(photos: Photos, place: str) -> NDArray[np.uint8]:
+def _read(photos: Photos, place: str, check: Check) -> NDArray[np.uint8]:
     photo = photos[place]
     if isinstance(photo, str):
         raise ValueError(photo)
-    return read_photo(photo, 1)
+    return read_photo(photo, 1, check)
 
 
 def _close(photos: Photos) -> None:

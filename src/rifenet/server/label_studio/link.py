@@ -1,25 +1,28 @@
-"""Where a labeling task's photo comes from: the one Label Studio that the server was told of, a folder, or the task."""
+"""Fetches photos of labeling tasks: from the one Label Studio of `--label-studio-url`, a folder, or the task itself."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import re
+import socket
+import threading
 import time
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, quote, unquote, urljoin, urlsplit
-from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
 _SOCKET_SECONDS = 10
 _IN_MEMORY = 2**20  # bytes of a photo that are not worth a file
 _CHUNK = 2**16
-_PHOTO_PATHS = ("/data/", "/tasks/", "/storage-data/")  # where Label Studio keeps photos, below its own address
+_PHOTO_PATHS = ("/data/", "/tasks/", "/storage-data/")  # below its address
 
 
 class _NoRedirect(HTTPRedirectHandler):
@@ -32,9 +35,61 @@ class _NoRedirect(HTTPRedirectHandler):
 _DIRECT = (ProxyHandler({}), _NoRedirect)  # tokens and photos pass through no proxy that the environment names
 
 
+class _Opener:
+    """Opens addresses until the seconds are over; then it cuts the connections, whatever they wait for.
+
+    A timeout of a socket begins anew with every byte, so that a host which sends one now and then would never meet it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._deadline = seconds, time.monotonic() + seconds
+        self._sockets: list[socket.socket] = []
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+        self._timer.start()
+
+    @property
+    def late(self) -> bool:
+        """Whether the seconds are over."""
+        return time.monotonic() >= self._deadline
+
+    def open(self, request: Request) -> Any:
+        """The answer, to be closed by the caller."""
+        opened = self._sockets
+
+        class Connection(HTTPConnection):
+            def connect(self) -> None:
+                super().connect()
+                opened.append(self.sock)
+
+        class SecureConnection(HTTPSConnection, Connection):
+            def connect(self) -> None:
+                super().connect()
+                opened.append(self.sock)  # in place of the one within it
+
+        class Plain(HTTPHandler):
+            def http_open(self, asked: Request) -> Any:
+                return self.do_open(Connection, asked)
+
+        class Secure(HTTPSHandler):
+            def https_open(self, asked: Request) -> Any:
+                return self.do_open(SecureConnection, asked)
+
+        return build_opener(*_DIRECT, Plain, Secure).open(request, timeout=min(_SOCKET_SECONDS, self._seconds))
+
+    def close(self) -> None:
+        """No connection needs to be cut any more."""
+        self._timer.cancel()
+
+    def _cut(self) -> None:
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
 @dataclass(frozen=True)
 class Link:
-    """The Label Studio and the folder that photos may come from; nothing else is ever asked."""
+    """The Label Studio and the folder that photos may come from. The server asks no other place."""
 
     url: str | None = None
     """Its address, e.g. http://localhost:8080; None asks none."""
@@ -132,20 +187,15 @@ class Link:
         return path.open("rb")
 
     def _fetch(self, address: str, token: str | None, file: IO[bytes], max_bytes: int, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        wait = min(_SOCKET_SECONDS, seconds)
+        opener = _Opener(seconds)
         try:
-            request = Request(address, headers=self._authorization(self.token or token, wait))
-            with build_opener(*_DIRECT).open(request, timeout=wait) as answer:
+            request = Request(address, headers=self._authorization(self.token or token, opener))
+            with opener.open(request) as answer:
                 taken = 0
                 while part := answer.read(_CHUNK):
                     taken += len(part)
                     if taken > max_bytes:
                         raise _too_large(max_bytes)
-                    if time.monotonic() > deadline:
-                        raise ValueError(
-                            f"Expected Label Studio's answer within {seconds:g} seconds, but it took longer."
-                        )
                     file.write(part)
         except HTTPError as error:
             hint = " Set --label-studio-token." if error.code in (401, 403) else ""
@@ -153,10 +203,15 @@ class Link:
                 f"Expected an answer of Label Studio at {address}, but it said {error.code}.{hint}"
             ) from error
         except (OSError, HTTPException) as error:
-            raise ValueError(f"Expected Label Studio at {self.url}, but it does not answer: {error}.") from error
+            if not opener.late:
+                raise ValueError(f"Expected Label Studio at {self.url}, but it does not answer: {error}.") from error
+        finally:
+            opener.close()
+        if opener.late:
+            raise ValueError(f"Expected Label Studio's answer within {seconds:g} seconds, but it took longer.")
 
-    def _authorization(self, token: str | None, seconds: float) -> dict[str, str]:
-        """A personal access token (three parts with dots) is first changed for one that lives a few minutes."""
+    def _authorization(self, token: str | None, opener: _Opener) -> dict[str, str]:
+        """Headers with the token. A personal access token (three parts with dots) first fetches a short one."""
         if not token:
             return {}
         if not re.fullmatch(r"[\x21-\x7e]+", token):
@@ -168,7 +223,7 @@ class Link:
             json.dumps({"refresh": token}).encode(),
             {"Content-Type": "application/json"},
         )
-        with build_opener(*_DIRECT).open(request, timeout=seconds) as answer:
+        with opener.open(request) as answer:
             try:
                 return {"Authorization": f"Bearer {json.loads(answer.read(_CHUNK))['access']}"}
             except (ValueError, KeyError, TypeError) as error:

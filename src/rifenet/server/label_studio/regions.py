@@ -1,4 +1,4 @@
-"""Label Studio's words: what a labeling config asks for, an annotation's regions as masks, and masks as regions.
+"""Label Studio's formats: reads labeling configs, turns an annotation's regions into masks, and masks into regions.
 
 H W the photo's own size · corners of polygons are in percent of width and height
 """
@@ -12,11 +12,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from rifenet.formats.brush_rle import encode_brush
 from rifenet.formats.label_json import draw_region
 from rifenet.formats.polygons import Corners, flattened, signed_area, trace_polygons
+from rifenet.formats.run_lengths import Check, unchecked
 from rifenet.segmenting.result import Result
 
 _KINDS = {"BrushLabels": "brushlabels", "PolygonLabels": "polygonlabels"}
@@ -35,7 +36,7 @@ class Control(NamedTuple):
 
 
 class LabelingConfig(NamedTuple):
-    """What of a labeling config matters here."""
+    """The parts of a labeling config that the server uses."""
 
     photo_key: str
     """The key of a task's data that says where its photo is."""
@@ -62,18 +63,9 @@ class Region(BaseModel):
     image_rotation: float = 0
     value: dict[str, Any]
 
-    @field_validator("value")
-    @classmethod
-    def _packed(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """With run lengths as bytes, an eighth of a list's memory; what are none is refused when they are read."""
-        rle = value.get("rle")
-        if isinstance(rle, list) and all(isinstance(each, int) and 0 <= each < 256 for each in rle):
-            return {**value, "rle": bytes(rle)}
-        return value
-
 
 def read_config(text: str) -> LabelingConfig:
-    """What a labeling config asks for. Raises ValueError for one without an Image and brush or polygon labels."""
+    """Reads a labeling config. Raises ValueError for one without an Image and brush or polygon labels."""
     if len(text) > _MAX_CONFIG or "<!" in text.replace("<!--", ""):
         raise ValueError("Expected a labeling config of at most 100000 characters, without a document type.")
     try:
@@ -99,7 +91,7 @@ def read_config(text: str) -> LabelingConfig:
 
 
 def regions_of(result: Any, config: LabelingConfig) -> dict[str, list[Region]]:
-    """The brush strokes and polygons of an annotation's result, by their labels; anything else is left out."""
+    """The brush strokes and polygons of an annotation's result, by their labels. Other kinds of entries are skipped."""
     found: dict[str, list[Region]] = {}
     kinds = {control.name: control for control in config.controls}
     for entry in result if isinstance(result, list) else []:
@@ -117,8 +109,8 @@ def regions_of(result: Any, config: LabelingConfig) -> dict[str, list[Region]]:
     return found
 
 
-def mask_of(regions: Iterable[Region], height: int, width: int) -> NDArray[np.uint8]:
-    """What regions cover of a photo of this size: [H,W], 0 and 1.
+def mask_of(regions: Iterable[Region], height: int, width: int, check: Check = unchecked) -> NDArray[np.uint8]:
+    """The mask of regions on a photo of this size: [H,W], 0 and 1; `check` is called between steps.
 
     Raises ValueError for regions of a photo of another size, of a turned photo, and for damaged ones.
     """
@@ -131,12 +123,13 @@ def mask_of(regions: Iterable[Region], height: int, width: int) -> NDArray[np.ui
             )
         if region.image_rotation % 360:
             raise ValueError("Expected an annotation of the photo as it is, but it was turned. Turn it back.")
-        mask[draw_region(region.value, height, width) != 0] = 1
+        check()
+        mask[draw_region(region.value, height, width, check) != 0] = 1
     return mask
 
 
 def prediction_of(result: Result, config: LabelingConfig) -> tuple[list[dict[str, Any]], float]:
-    """Regions for what was found in a photo, and the prediction's score: the least confidence among them, else 0."""
+    """Regions for the classes in a result, and the prediction's score: their least confidence, 0 without regions."""
     height, width = result.mask.shape
     regions, score = [], 1.0
     for number, label in enumerate(result.classes, 1):

@@ -1,7 +1,7 @@
 """A machine learning back-end for Label Studio: `/labeling` is the address to connect.
 
-Annotations are noted as Label Studio sends them, and learned at once in the background; a prediction first learns what
-is still to be learned. After a restart they are asked of Label Studio again.
+The server notes annotations as Label Studio sends them, and learns them at once in the background. A prediction first
+learns what is still to be learned. After a restart the server asks Label Studio for the annotations again.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from starlette.concurrency import run_in_threadpool
 
 from rifenet.server import answers
-from rifenet.server.label_studio.book import AnnotationIn, Book, TaskIn, book_name
+from rifenet.server.json_bodies import JsonRoute
+from rifenet.server.label_studio.book import Annotation, AnnotationIn, Book, TaskIn, book_name, packed
 from rifenet.server.label_studio.learning import Labeling
 from rifenet.server.label_studio.regions import read_config
 from rifenet.server.problem import Problem
 
-router = APIRouter(prefix="/labeling")
+router = APIRouter(prefix="/labeling", route_class=JsonRoute)
 
 _SETUP_SECONDS = 2  # Label Studio waits 3
 _ANNOTATIONS, _TASKS = TypeAdapter(list[AnnotationIn]), TypeAdapter(list[TaskIn])
@@ -43,7 +45,7 @@ class SetupIn(BaseModel):
 class PredictIn(BaseModel):
     """What Label Studio sends for predictions."""
 
-    tasks: list[TaskIn]
+    tasks: list[TaskIn] = Field(max_length=10_000)
     project: str
     label_config: str
 
@@ -117,7 +119,7 @@ async def webhook(given: WebhookIn, labeling: Shared) -> VersionAnswer:
         raise Problem(422, "Expected an event with its project, but it has none. Let the webhook send its payload.")
     book = _open(labeling, given.project, given.project.get("label_config"))
     try:
-        _note(book, given)
+        await _note(labeling, book, given)
     except ValidationError as error:
         raise Problem(
             422, f"Expected an event as Label Studio sends it, but {error.error_count()} fields are not."
@@ -126,21 +128,26 @@ async def webhook(given: WebhookIn, labeling: Shared) -> VersionAnswer:
     return VersionAnswer(model_version=book.version(labeling.service.engine))
 
 
-def _note(book: Book, given: WebhookIn) -> None:
-    """Raises ValidationError for an event without its fields."""
-    action = given.action
+async def _note(labeling: Labeling, book: Book, given: WebhookIn) -> None:
+    """Raises ValidationError for an event without its fields, Problem: 503 where there is no memory for it."""
+    action, config = given.action, book.config
+    assert config is not None
     if action in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED"):
-        annotations, tasks = (
-            _ANNOTATIONS.validate_python(_list(given.annotation)),
-            _TASKS.validate_python(_list(given.task)),
-        )
-        for annotation, task in zip(annotations, tasks, strict=False):
-            book.note(task, annotation)
+
+        def read() -> list[tuple[int, Annotation | None]]:
+            annotations = _ANNOTATIONS.validate_python(_list(given.annotation))
+            tasks = _TASKS.validate_python(_list(given.task))
+            pairs = zip(annotations, tasks, strict=False)
+            return [(annotation.id, packed(task, annotation, config)) for annotation, task in pairs]
+
+        for id, annotation in await run_in_threadpool(read):
+            labeling.note(book, id, annotation)
     elif action in ("ANNOTATION_DELETED", "ANNOTATIONS_DELETED"):
         gone = _ANNOTATIONS.validate_python(_list(given.annotations or given.annotation))
         book.forget(annotations=[each.id for each in gone])
     elif action == "TASKS_DELETED":
         book.forget(tasks=[each.id for each in _TASKS.validate_python(_list(given.tasks))])
+    labeling.count()
 
 
 def _list(value: Any) -> list[Any]:

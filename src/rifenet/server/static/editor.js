@@ -4,7 +4,7 @@ import { clip, cut, join, paste, polygon, stroke, tint, whole } from "./labels.j
 import { drawCorners, drawCursor } from "./marks.js";
 
 const MAX_STEPS = 60;
-const MARGIN = 12; // px on screen that the keyboard's cursor stays off the edge
+const MARGIN = 12; // px on screen between the keyboard's cursor and the edge
 const CLOSE = 12; // px on screen within which a click closes a polygon
 
 export class Editor {

@@ -1,4 +1,4 @@
-// Learning and segmenting: the server is taught what the examples say now, then gets the queries one by one.
+// Learning and segmenting: teaches the server the examples as they are now, then sends the queries one by one.
 
 import { ask, formOf } from "./api.js";
 import { fromBase64 } from "./dom.js";
@@ -9,7 +9,7 @@ import { classOf, isByHand, keep, keepFacts, learnKey, nameOf, photosOf, project
 export const ASKED = 12; // photos in one request: more would take a slow machine longer than an answer may
 const WORK = 60; // photos times classes in such a request
 
-/** Why the project cannot be learned yet, as a sentence and the class it is about; null where it can. */
+/** A sentence that says why the project cannot be learned yet, and the class that it concerns; null where it can. */
 export function whatIsMissing() {
   const painted = project.classes.filter((each) => shotsOf(each.id).length);
   const names = project.classes.map(nameOf);
@@ -22,8 +22,8 @@ export function whatIsMissing() {
 }
 
 /**
- * What is to be learned, as it is now: people go on painting and naming while the server works, and a result must say what it
- * was made from. { key, classes: [{ entry, id, name, key, shots: [{ photo, labels }] }] }
+ * A copy of what is to be learned. People go on painting and naming while the server works, and a result must say which
+ * examples it was made from. { key, classes: [{ entry, id, name, key, shots: [{ photo, labels }] }] }
  */
 export function lesson() {
   const copies = new Map(); // one of each photo, whatever the number of its classes
@@ -57,7 +57,7 @@ export async function teach({ classes: wanted }, signal) {
 }
 
 /**
- * As `teach`, and where the lesson says so has queries teach the classes, too. Which do is settled once for the examples as they
+ * Does as `teach`. Where the lesson says so, some queries become extra examples. They are chosen once for the examples as they
  * are, so that a query that comes later is segmented like the others.
  */
 export async function teachAll(wanted, signal) {
@@ -96,8 +96,8 @@ async function isExample({ blob }) {
 }
 
 /**
- * Segments one query by the lesson, and keeps the result: true, or false where the photo was worked on meanwhile, which stays
- * as it is. `busy` says whether it is being worked on now. Throws refusals and cancels.
+ * Segments one query by the lesson, and keeps the result: true. False where somebody worked on the photo meanwhile; it then
+ * stays as it is. `busy` says whether somebody works on it now. Throws refusals and cancels.
  */
 export async function segment(photo, { key, classes }, busy, signal) {
   const { version, role } = photo;

@@ -1,4 +1,4 @@
-// PNG pictures of one byte a pixel: read and written here, because a canvas would turn numbers into colours.
+// Reads and writes PNG pictures of one byte a pixel. A canvas would turn the numbers into colours.
 
 import { crc32 } from "./zip.js";
 

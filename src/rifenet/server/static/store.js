@@ -10,7 +10,7 @@ const opened = new Promise((resolve, reject) => {
   request.onerror = () => reject(request.error);
 });
 
-const WAIT = 1000; // ms for a page that is just being left to let go
+const WAIT = 1000; // ms in which a page that is just closing releases the lock
 
 /** Takes the store for this tab: whether no other tab has it, which would overwrite what this one writes, and be overwritten. */
 export function claim() {

@@ -1,0 +1,113 @@
+"""Clients that connect and say nothing, or do not listen: they are closed, and the others are answered at once."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+from colour_engine import ColourEngine
+
+from rifenet.server.app import create_app
+from rifenet.server.limits import Limits
+
+from .conftest import colour_program, running
+
+FILES = 200  # that the server may have open
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[socket.socket]:
+    place = urlsplit(address)
+    with socket.create_connection((place.hostname, place.port), timeout=20) as client:
+        yield client
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on open files to set.")
+def test_more_silent_clients_than_files_leave_the_others_answered() -> None:
+    with colour_program(open_files=FILES) as (address, process), contextlib.ExitStack() as stack:
+        for _ in range(FILES + 60):
+            stack.enter_context(connected(address)).send(b"G")
+        for _ in range(5):
+            begun = time.monotonic()
+            assert httpx2.get(f"{address}/api/health", timeout=10).status_code == 200
+            assert time.monotonic() - begun < 3
+            time.sleep(0.2)
+        process.terminate()
+        assert process.stderr is not None
+        assert len(process.stderr.read()) < 1000
+
+
+def test_the_connection_that_was_idle_for_longest_makes_room() -> None:
+    app = create_app(ColourEngine(), limits=Limits(connections=3))
+    with running(app) as address, connected(address) as first, connected(address) as second:
+        for client in (first, second):
+            client.sendall(b"GET /api/he")
+            time.sleep(0.1)
+        with httpx2.Client(base_url=address) as third, httpx2.Client(base_url=address) as fourth:
+            assert third.get("/api/health").status_code == 200
+            assert fourth.get("/api/health").status_code == 200
+            assert _end(first) == b""
+            second.sendall(b"alth HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            assert _end(second).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("trickle", [False, True])
+def test_a_head_that_never_ends_is_given_up(trickle: bool) -> None:
+    with running(create_app(ColourEngine(), limits=Limits(seconds=1))) as address, connected(address) as client:
+        begun = time.monotonic()
+        client.sendall(b"GET /api/health HTTP/1.1\r\nX-Long: ")
+        with contextlib.suppress(ConnectionError):
+            while trickle and time.monotonic() - begun < 5:
+                client.sendall(b"x")
+                time.sleep(0.05)
+        assert _end(client) == b""
+        assert time.monotonic() - begun < 4
+
+
+def test_a_kept_connection_has_its_own_time_for_each_head() -> None:
+    with running(create_app(ColourEngine(), limits=Limits(seconds=2))) as address, connected(address) as client:
+        for _ in range(3):
+            client.sendall(b"GET /api/health HTTP/1.1\r\n")
+            time.sleep(1)
+            client.sendall(b"Host: 127.0.0.1\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b"}}"):
+                answer += client.recv(2**16)
+            assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_a_client_that_does_not_read_is_given_up() -> None:
+    app = create_app(ColourEngine(), limits=Limits(seconds=1))
+    asked = 2000
+    with running(app) as address, connected(address) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * asked)
+        time.sleep(4)
+        assert _end(client).count(b"HTTP/1.1 200") < asked
+
+
+def test_a_kept_connection_answers_without_delay() -> None:
+    """Where the system waits for more to send, each answer takes 40 ms longer."""
+    with colour_program() as (address, _), httpx2.Client(base_url=address) as client:
+        took = []
+        for _ in range(15):
+            begun = time.perf_counter()
+            assert client.get("/api/health").status_code == 200
+            took.append(time.perf_counter() - begun)
+        assert statistics.median(took) < 0.03, took
+
+
+def _end(client: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    parts = []
+    with contextlib.suppress(ConnectionError):
+        while part := client.recv(2**16):
+            parts.append(part)
+    return b"".join(parts)
