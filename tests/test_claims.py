@@ -82,25 +82,31 @@ def test_limits_of_learning_and_adapting() -> None:
     assert f"up to {SAMPLE} of them a third time" in page("photos.md")
     asked = (ROOT / "src/rifenet/server/static/jobs.js").read_text(encoding="utf-8")
     assert "ASKED = 12;" in asked
-    assert "up to twelve of them teach first" in page("photos.md")
+    assert "WORK = 60;" in asked
+    assert "looks at up to twelve of them first (fewer with more than five classes)" in page("photos.md")
     assert f"at most {'half' if TOLERANCE == 0.5 else TOLERANCE} a pixel off" in page("formats.md")
-    assert f"A polygon may have {MOST_CORNERS:,} corners" in page("formats.md")
+    assert f"A polygon may have at most {MOST_CORNERS:,} corners" in page("formats.md")
 
 
 def test_limits_of_the_server() -> None:
     rows = dict(re.findall(r"\| `--([a-z-]+)` \| (\d+) \|", page("server.md")))
     assert rows == {name.replace("_", "-"): str(value) for name, value in dataclasses.asdict(Limits()).items()}
     assert f"at-least-{MIN_TOKEN}-characters" in page("server.md")
+    assert f"| (fixed) | {MAX_SHOTS} | shots of a class |" in page("server.md")
+    assert f"no more than {MAX_CLASSES} fit into a mask" in page("server.md")
+    assert f"take {Limits().classes} a project" in page("faq.md")
+    for name in ("photos.md", "faq.md"):
+        assert f"[{Limits().file_mb} MB and {Limits().megapixels} megapixels](server.md#limits)" in page(name)
 
 
 def test_verdicts_of_the_advice() -> None:
     text = page("advice.md")
     assert f"has an IoU above {advice.INVERSE} and" in text
-    assert f"median {advice.AGREE} or more" in text
+    assert f"the median fit of the others is {advice.AGREE} or more" in text
     assert advice.FIT == 0.25
-    assert "less than a quarter as well" in text
+    assert "the shot's fit is less than a quarter of it" in text
     assert f"With more than {WORDS[advice.TEACHERS + 1]} shots, {WORDS[advice.TEACHERS]} others" in text
-    assert f"remove the {WORDS[advice.SUSPECTS]} shots that fit worst" in text
+    assert f"For the {WORDS[advice.SUSPECTS]} shots that fit worst, the program tries" in text
 
 
 def test_what_an_export_is() -> None:

@@ -58,7 +58,7 @@ def test_labels(folder: Path) -> None:
 def test_commands(folder: Path) -> None:
     for _, text in BLOCKS[1:3]:
         assert main(shlex.split(text.replace("\\\n", " "))[1:]) == 0
-    with Image.open(folder / "masks" / "c_mask.png") as picture:
+    with Image.open(folder / "from_coco" / "c_mask.png") as picture:
         assert set(np.unique(np.asarray(picture))) == {0, 1, 2}
     written = {path.name for path in (folder / "all").iterdir()}
     named = set(re.findall(r"`(?:NAME|coco|index)[\w.]*`", PAGE))
