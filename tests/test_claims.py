@@ -167,9 +167,10 @@ def test_what_advice_was_measured_to_do() -> None:
     text = " ".join(page("advice.md").split())
     shots = json.loads((ROOT / "docs/results/advice/shots.json").read_text(encoding="utf-8"))["summary"]
     wrong = [shots[kind] for kind in ("inverted", "other object", "shifted")]
-    named = sum(kind["named"] * kind["draws"] for kind in wrong) / sum(kind["draws"] for kind in wrong)
-    assert f"warns about {100 * named:.0f} % of the wrong masks" in text
-    assert f"by mistake, about {100 * shots['none']['shots_warned']:.0f} % of the right ones" in text
+    named, drawn = sum(round(kind["named"] * kind["draws"]) for kind in wrong), sum(kind["draws"] for kind in wrong)
+    assert f"warned about {named} of {drawn} wrong masks" in text
+    right = 5 * shots["none"]["draws"]
+    assert f"by mistake, about {round(right * shots['none']['shots_warned'])} of {right} right ones" in text
     following = json.loads((ROOT / "docs/results/advice/next.json").read_text(encoding="utf-8"))["summary"]
     for count in ("2 shots", "3 shots"):
         row = following[count]
