@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -160,3 +161,20 @@ def test_users_pages_send_nobody_to_an_index_that_has_no_release() -> None:
     for path in USERS_PAGES:
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"pip install '?rifenet", text), path.name
+
+
+def test_what_advice_was_measured_to_do() -> None:
+    text = " ".join(page("advice.md").split())
+    shots = json.loads((ROOT / "docs/results/advice/shots.json").read_text(encoding="utf-8"))["summary"]
+    wrong = [shots[kind] for kind in ("inverted", "other object", "shifted")]
+    named, drawn = sum(round(kind["named"] * kind["draws"]) for kind in wrong), sum(kind["draws"] for kind in wrong)
+    assert f"warned about {named} of {drawn} wrong masks" in text
+    right = 5 * shots["none"]["draws"]
+    assert f"by mistake, about {round(right * shots['none']['shots_warned'])} of {right} right ones" in text
+    following = json.loads((ROOT / "docs/results/advice/next.json").read_text(encoding="utf-8"))["summary"]
+    for count in ("2 shots", "3 shots"):
+        row = following[count]
+        low, high = row["interval"]
+        assert f"{row['advice']} where a random one gives {row['random']}" in text.replace(" mIoU", "")
+        assert f"{row['difference']:+}, " in text or f"difference {row['difference']:+}" in text
+        assert f"{low} to {high}" in text

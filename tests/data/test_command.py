@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from rendered import make_coco, save_mask
+from tiny_disk import tiny_disk
 
 from rifenet.cli.data import main
 from rifenet.drawing import visualize
@@ -192,3 +193,16 @@ def test_odd_file_names_are_counted_or_named(kind: list[str], custom_root: Path,
     done = subprocess.run(program, capture_output=True, text=True, check=False, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "n" * 300 in done.stdout
+
+
+def test_a_sheet_that_does_not_fit_on_the_disk_is_named(custom_root: Path, tmp_path: Path) -> None:
+    words = ["show", "--dataset", "custom", "--root", str(custom_root), "--episodes", "2", "--out"]
+    with tiny_disk(tmp_path / "disk", kilobytes=16) as disk:
+        if not disk.mounted:
+            pytest.skip("This system mounts no small disk.")
+        with pytest.raises(OSError, match="No space left") as full:
+            main([*words, str(disk.folder / "sheet.png")])
+        assert full.value.filename == str(disk.folder / "sheet.png")
+        assert list(disk.folder.iterdir()) == []
+    with pytest.raises(ValueError, match=r"Expected a picture such as episodes\.png for --out, but got sheet\.xyz"):
+        main([*words, "sheet.xyz"])

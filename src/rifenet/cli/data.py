@@ -140,14 +140,20 @@ def _index(index: ImageIndex, options: argparse.Namespace) -> int:
 
 
 def _show(index: ImageIndex, options: argparse.Namespace) -> int:
+    from PIL import Image
+
     from rifenet.config import DataConfig
     from rifenet.data import episodes as data
     from rifenet.drawing.visualize import contact_sheet
+    from rifenet.files import write_atomically
 
     if options.train and options.protocol != "pfenet":
         raise ValueError(f"Expected no protocol with --train, but got {options.protocol}. Leave one of the two out.")
     if options.episodes < 1:
         raise ValueError(f"Expected at least 1 episode, but got {options.episodes}.")
+    kind = Image.registered_extensions().get(options.out.suffix.lower())
+    if kind is None:
+        raise ValueError(f"Expected a picture such as episodes.png for --out, but got {options.out}.")
     novel, base = index.novel_classes(options.fold), index.base_classes(options.fold)
     size = options.size or PROTOCOLS[options.protocol].image_size or DataConfig.image_size
     config = DataConfig(fold=options.fold, shots=options.shots, image_size=size, min_area=options.min_area)
@@ -171,8 +177,8 @@ def _show(index: ImageIndex, options: argparse.Namespace) -> int:
             )
         loaded = data.EvaluationEpisodes(index, listed, size, squashed=options.protocol == "hsnet")
     strips = [_strip(loaded[i], index) for i in range(len(loaded))]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(strips).save(options.out)
+    sheet = contact_sheet(strips)
+    write_atomically(options.out, lambda file: sheet.save(file, kind))
     print(f"Wrote {options.out}: {len(strips)} episodes, query first.")
     return 0
 
