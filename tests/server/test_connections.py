@@ -85,12 +85,14 @@ def test_a_kept_connection_has_its_own_time_for_each_head() -> None:
 
 def test_a_client_that_does_not_read_is_given_up() -> None:
     app = create_app(ColourEngine(), limits=Limits(seconds=1))
-    asked = 2000
     with running(app) as address, connected(address) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * asked)
-        time.sleep(4)
-        assert _end(client).count(b"HTTP/1.1 200") < asked
+        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 2000)
+        # Not read to the end: what the system has buffered for so small a window takes minutes.
+        with pytest.raises(ConnectionError):
+            for _ in range(40):
+                time.sleep(0.2)
+                client.send(b"x")
 
 
 def test_a_kept_connection_answers_without_delay() -> None:
