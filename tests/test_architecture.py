@@ -82,7 +82,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "export": ("export.*",),
     "export.*": (*PRODUCT, "examples.*", "export.*"),
     "evaluation": ("evaluation.*",),
-    "evaluation.*": ("config", *DATA, *SEGMENTING, *MODELS, "evaluation.*"),
+    "evaluation.*": ("config", *DATA, *SEGMENTING, *MODELS, "models.files.checkpoint", "evaluation.*"),
     "server": ("server.*",),
     "server.*": (*PRODUCT, "advice", "advice.*", "server.*"),
     "training": ("training.*",),
@@ -147,6 +147,7 @@ EXTRAS = {
     "scipy": (),
     "huggingface_hub": (),
     "tensorboard": (),
+    "wandb": (),
 }  # extra -> modules that may import it at module level; all others only inside the function that uses it
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from rifenet.config.checks import expect, one_of
 from rifenet.config.options import about
@@ -11,6 +12,7 @@ from rifenet.config.protocols import PROTOCOLS
 DATASETS = ("pascal", "coco", "fss1000", "custom")
 FOLDS = ("interleaved", "contiguous")
 PSEUDO_LABELS = ("weak_to_strong", "mutual")
+Value = TypeVar("Value", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +105,11 @@ class TrainConfig:
     out: str = field(default="runs/rifenet", metadata=about(free=True))
     """Run folder; the same command resumes the run that it finds there."""
     steps: int = 1000
-    """Optimiser steps."""
-    batch_size: int = 4
-    """Episodes in a step, over all ranks together."""
+    """Optimiser steps; 0: as many as train.epochs makes."""
+    epochs: int = 0
+    """Read with train.steps 0 only: passes over the training images, each of images // batch_size steps."""
+    batch_size: int | tuple[int, ...] = 4
+    """Episodes in a step, over all ranks together; a list has one value for each fold."""
     seed: int = 0
     """Seed of episodes, views, initial weights and dropout."""
     start: str = ""
@@ -113,8 +117,8 @@ class TrainConfig:
     hf:owner/name; its weights must fit the model section. Empty: random weights."""
     optimizer: str = "paper"
     """paper (SGD, with AdamW for the transformer) or adamw (one AdamW with warm-up and cosine decay)."""
-    lr: float = 0.075
-    """Learning rate of SGD (paper) or of AdamW (adamw)."""
+    lr: float | tuple[float, ...] = 0.075
+    """Learning rate of SGD (paper) or of AdamW (adamw); a list has one value for each fold."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 1e-4
@@ -173,11 +177,11 @@ class TrainConfig:
     minutes. On a CPU, this needs a C++ compiler."""
     tensorboard: bool = field(default=False, metadata=about(free=True))
     """Also write TensorBoard curves; needs the extra tensorboard."""
+    wandb: bool = field(default=False, metadata=about(free=True))
+    """Also send the curves to Weights & Biases; needs the extra wandb, and an account or WANDB_MODE=offline."""
 
     def __post_init__(self) -> None:
         for name in (
-            "steps",
-            "batch_size",
             "log_every",
             "validate_every",
             "validate_episodes",
@@ -185,10 +189,16 @@ class TrainConfig:
             "devices",
         ):
             expect(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
-        for name in ("unlabeled", "beta", "w_aux", "warmup", "threads", "seed", "weight_decay"):
+        for name in ("steps", "epochs", "unlabeled", "beta", "w_aux", "warmup", "threads", "seed", "weight_decay"):
             expect(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
-        for name in ("lr", "transformer_lr", "clip"):
+        for name in ("transformer_lr", "clip"):
             expect(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "above 0")
+        for size in _listed(self.batch_size):
+            expect(size >= 1, "train.batch_size", self.batch_size, "at least 1")
+        for rate in _listed(self.lr):
+            expect(rate > 0, "train.lr", self.lr, "above 0")
+        if not (self.steps or self.epochs):
+            raise ValueError("Expected train.steps or train.epochs, but both are 0. Set one of them.")
         one_of("train.optimizer", self.optimizer, ("paper", "adamw"))
         if self.warmup and self.optimizer == "paper":
             raise ValueError(
@@ -203,6 +213,25 @@ class TrainConfig:
         expect(0 <= self.confidence < 1, "train.confidence", self.confidence, "in [0,1)")
         one_of("train.device", self.device, ("auto", "cpu", "cuda", "mps"))
         one_of("train.precision", self.precision, ("auto", "32-true", "bf16-mixed"))
+
+
+def _listed(values: Value | tuple[Value, ...]) -> tuple[Value, ...]:
+    return values if isinstance(values, tuple) else (values,)
+
+
+def of_fold(name: str, values: Value | tuple[Value, ...], fold: int) -> Value:
+    """The value of `fold`, of an option that has one value for all folds or a list with one for each.
+
+    Raises ValueError where the list has none for the fold.
+    """
+    if not isinstance(values, tuple):
+        return values
+    if fold >= len(values):
+        raise ValueError(
+            f"Expected {name} to have a value for each fold up to data.fold {fold}, but got {len(values)}: "
+            f"{', '.join(map(str, values))}. Add the missing ones, or give a single value."
+        )
+    return values[fold]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,8 +120,9 @@ def run_config(config: Config, fold: int, seed: int) -> Config:
 
     So rows that mean the same (`train.beta: 0`, `train.unlabeled: 0`) share one run.
     """
-    config = effective(config)
     data, train = dataclasses.replace(config.data, fold=fold), dataclasses.replace(config.train, seed=seed)
+    config = effective(dataclasses.replace(config, data=data, train=train))
+    data, train = config.data, config.train
     if not data.cache_dir and (data.seed == seed or not data.holdout):
         # Without a cache, data.seed only draws the held-out slice. With null, train.seed draws it.
         data = dataclasses.replace(data, seed=None)

@@ -12,6 +12,7 @@ Decisions:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -68,8 +69,9 @@ PFENET = ScoringRules()
 
 
 def extended(one: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Repeats the last row and column of one squashed episode up to `extended_side`; new mask pixels are ignored."""
-    extra = extended_side(one["query_images"].shape[-1]) - one["query_images"].shape[-1]
+    """Repeats the last row and column of squashed arrays up to `extended_side`; new mask pixels are ignored."""
+    side = next(iter(one.values())).shape[-1]
+    extra = extended_side(side) - side
     edges = (0, extra, 0, extra)
     result = {}
     for key, value in one.items():
@@ -84,6 +86,11 @@ def extended(one: dict[str, Tensor]) -> dict[str, Tensor]:
 def extended_side(size: int) -> int:
     """Side of the network's input for a squashed picture of `size` px: the next multiple of 32, plus 1."""
     return size + (1 - size) % _GRID
+
+
+def device_of(model: Model) -> torch.device:
+    """The model's device; the CPU for a model without parameters and buffers."""
+    return next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 def mask_threshold(model: Model) -> float:
