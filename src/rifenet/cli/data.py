@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, noted_warnings, print_json
+from rifenet.cli.options import add_list_file
 from rifenet.config import DATASETS, FOLDS, PROTOCOLS
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from rifenet.data.index import ImageIndex
 
+SHOWN = 10
+"""Files left out that `rifenet data index` prints."""
 _EXAMPLES = """examples:
   rifenet data index --dataset custom --root my_photos
   rifenet data show --dataset pascal --root VOCdevkit/VOC2012 --fold 1 --shots 2 --out episodes.png
@@ -25,7 +28,9 @@ def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     from rifenet.data.sources import open_dataset
 
-    index = open_dataset(options.dataset, options.root, list_file=options.list, part=options.part, folds=options.folds)
+    index = open_dataset(
+        options.dataset, options.root, list_file=options.list_file, part=options.part, folds=options.folds
+    )
     return _index(index, options) if options.action == "index" else _show(index, options)
 
 
@@ -33,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--dataset", choices=DATASETS, required=True, help="layout of the dataset")
     shared.add_argument("--root", required=True, help="folder of the dataset")
-    shared.add_argument("--list", default="", metavar="FILE", help="image names to use instead of the dataset's list")
+    add_list_file(shared, "image names to use instead of the dataset's list")
     shared.add_argument("--part", choices=("train", "val"), default="train", help="list to read (default: train)")
     shared.add_argument("--folds", choices=FOLDS, default=FOLDS[0], help="coco: how folds divide the classes")
     shared.add_argument(
@@ -46,6 +51,12 @@ def _parser() -> argparse.ArgumentParser:
         "index", parents=[shared], help="count images, classes and pairs; name each unreadable file", **texts
     )
     scan.add_argument("--json", action="store_true", help="print JSON")
+    scan.add_argument(
+        "--bad-files",
+        type=Path,
+        metavar="FILE",
+        help=f"write all files left out to FILE (default: to the cache, where there are more than {SHOWN})",
+    )
     show = actions.add_parser(
         "show", parents=[shared], help="draw a sheet of episodes as the network sees them", **texts
     )
@@ -114,6 +125,9 @@ def _index(index: ImageIndex, options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from rifenet.data.cache import cache_folder
+    from rifenet.files import write_text
+
     console = Console(highlight=False, markup=False)
     console.print(
         f"{found['root']} ({found['list']}): {found['images']:,} images,"
@@ -133,9 +147,15 @@ def _index(index: ImageIndex, options: argparse.Namespace) -> int:
     console.print(
         f"A pair is an image and a class in it. The first number counts pairs with {enough}, the second all pairs."
     )
-    console.print(f"{len(found['bad_files']):,} files left out" + (":" if found["bad_files"] else "."))
-    for row in found["bad_files"]:
-        console.print(f"  {row['file']}: {row['reason']}", soft_wrap=True)
+    lines = [f"{row['file']}: {row['reason']}" for row in found["bad_files"]]
+    console.print(f"{len(lines):,} files left out" + (":" if lines else "."))
+    for line in lines[:SHOWN]:
+        console.print(f"  {line}", soft_wrap=True)
+    if options.bad_files is not None or len(lines) > SHOWN:
+        path = options.bad_files or cache_folder() / f"left-out-{index.hash[:12]}.txt"
+        write_text(path, "".join(f"{line}\n" for line in lines))
+        more = f"  and {len(lines) - SHOWN:,} more. " if len(lines) > SHOWN else ""
+        console.print(f"{more}All {len(lines):,} are listed in {path}", soft_wrap=True)
     return 0
 
 

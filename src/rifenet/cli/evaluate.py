@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import noted_warnings, print_json
-from rifenet.cli.options import TRAINED
+from rifenet.cli.options import TRAINED, add_list_file
 from rifenet.config import (
     BACKBONES,
     DATASETS,
@@ -115,11 +115,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--backbone", choices=BACKBONES, help="backbone of --model prototype")
     add("--weights", default="", metavar="FILE", help="the backbone's ImageNet weights, if no package brings them")
     add("--baseline", action="store_true", help="also score the training-free prototype with the model's own backbone")
-    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=f"options to change: {', '.join(TEST_OPTIONS)}")
+    for option in TEST_OPTIONS:
+        add(f"--model.{option}", metavar="VALUE", help="changes this option of a trained model, as in a config")
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="older form of --model.NAME VALUE")
     add("--name", default="", help="name of the model in tables (default: its own)")
     add("--dataset", choices=DATASETS, required=True, help="layout of the dataset")
     add("--root", required=True, metavar="DIR", help="folder of the dataset")
-    add("--list-file", default="", metavar="FILE", help="image names to use instead of the dataset's test list")
+    add_list_file(parser, "image names to use instead of the dataset's test list")
     add("--fold", type=int, default=data.fold, help="fold whose novel classes are scored (default: %(default)s)")
     add("--folds", choices=FOLDS, default=data.folds, help="coco: how folds divide the classes (default: %(default)s)")
     add("--shots", type=int, metavar="K", help=f"support images in an episode (default: {data.shots})")
@@ -148,12 +150,20 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--json", action="store_true", help="print the results as JSON")
     add("--out", type=Path, default=Path("result.json"), metavar="FILE", help="result file (default: %(default)s)")
     options = parser.parse_args(argv)
+    given = {option: getattr(options, f"model.{option}") for option in TEST_OPTIONS}
+    options.set += [f"{option}={value}" for option, value in given.items() if value is not None]
+    _check_together(parser, options)
+    return options
+
+
+def _check_together(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Ends with a usage error where options contradict each other."""
     if (options.model == "prototype") != (options.backbone is not None):
         parser.error("give --backbone with --model prototype, and only with it")
     if options.model == "prototype" and options.baseline:
         parser.error("--baseline is for a trained model; --model prototype is the baseline itself")
     if options.model == "prototype" and options.set:
-        parser.error("--set is for a trained model; the prototype has no such options")
+        parser.error("--model.NAME and --set are for a trained model; the prototype has no such options")
     if options.protocol == "hsnet" and (options.min_area is not None or options.unlabeled):
         parser.error("--min-area and --unlabeled belong to --protocol pfenet; hsnet has neither")
     if options.protocol != "hsnet" and (options.original_size or options.vote):
@@ -163,7 +173,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     own = (options.shots, options.episodes, options.seeds, options.unlabeled)
     if options.episodes_from and own != (None, None, None, 0):
         parser.error("--episodes-from sets shots, episodes, seeds and unlabeled itself; leave those options out")
-    return options
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -258,6 +258,8 @@ def _value(name: str, value: Any, current: Any) -> Any:
         return type(current)(current * float(found[1]))
     if type(current) is float and type(value) is int:
         return float(value)
+    if isinstance(current, list) and type(value) in (int, float):
+        return value  # one value for all folds in place of a list; where a list is needed, building the config says so
     wanted = int if current is None else type(current)  # options that may be null hold numbers
     if type(value) is not wanted and not (value is current is None):
         raise ValueError(f"Expected {name} to be of type {wanted.__name__}, but got {value!r}.")

@@ -184,6 +184,11 @@ def read_result(path: str | Path) -> dict[str, Any]:
         result = parse_json(path.read_bytes(), path)
     except ValueError as error:
         raise ValueError(f"Expected {path} to be a result file. {error}") from error
+    if isinstance(result, dict) and "episodes" in result and "episode_counts" not in result:
+        raise ValueError(
+            f"Expected {path} to be a result file, but it is a list of episodes, which holds no scores. Score a model "
+            f"on it: rifenet evaluate --episodes-from {path} --out result.json."
+        )
     found = result.get("format") if isinstance(result, dict) else None
     if found != FORMAT or "episode_counts" not in result:
         raise ValueError(
