@@ -142,6 +142,7 @@ def _cell(source: NumberedResult | None, figure: str) -> str:
         return _DASH
     score = source.result["scores"][figure]
     mark = "†" * bool(source.result["novel_classes_seen"]) + "‡" * bool(source.result["absent_classes"])
+    mark += "§" * bool(source.result.get("skipped"))
     return f"{plus_minus(score['mean'], score['std'])}{mark} [{source.number}]"
 
 
@@ -175,6 +176,8 @@ def _notes(members: Iterable[NumberedResult]) -> list[str]:
         result = source.result
         if result["novel_classes_seen"]:
             notes.append(f"- † [{source.number}]: the model was trained on {', '.join(result['novel_classes_seen'])}.")
+        if skipped := result.get("skipped"):
+            notes.append(f"- § [{source.number}]: {len(skipped)} episodes were skipped: an image could not be read.")
         if result["absent_classes"]:
             outcome = "counted as 0" if result["protocol"]["absent_as_zero"] else "left out of the mean"
             notes.append(f"- ‡ [{source.number}]: no episode of {', '.join(result['absent_classes'])}, {outcome}.")
