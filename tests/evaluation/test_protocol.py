@@ -276,7 +276,7 @@ def test_model_trained_on_a_novel_class_is_named(index: ImageIndex) -> None:
 
 
 def test_model_trained_on_a_novel_class_by_another_name_is_named(tmp_path: Path) -> None:
-    """A model of couch, tv, potted plant, dining table and motorcycle has seen five classes of VOC under other names."""
+    """A model of couch, tv, potted plant, dining table and motorcycle has seen five of VOC under other names."""
     novel = ("sofa", "tvmonitor", "pottedplant", "diningtable", "motorbike", "sheep")
     scenes = {
         f"{name}{i}": Scene(((number, 4 * i, 4, True),)) for number, name in enumerate(novel, 1) for i in range(2)
