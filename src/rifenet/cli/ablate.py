@@ -80,7 +80,7 @@ def train_and_score(config: Config) -> dict[str, Any]:
     index = open_dataset(
         data.dataset, data.root, list_file=data.list_file, part="val", folds=data.folds, progress=False
     )
-    config = settled(config)
+    config = settled(config, index)
     device = choose_device(config.train.device)
     journal = Journal(partial_path(Path(config.train.out) / RESULT_FILE))
     with noted_warnings(True), episode_bar(config, None) as progress:

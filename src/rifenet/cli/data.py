@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,7 @@ def summary(index: ImageIndex, min_area: int) -> dict[str, Any]:
                 "novel_pairs_of_any_area": len(index.pairs(novel)),
                 "base_pairs": sum(len(images[class_id]) for class_id in index.base_classes(fold)),
                 "base_pairs_of_any_area": len(index.pairs(index.base_classes(fold))),
-                "images_without_novel": len(index.without_classes(novel)),
+                "images_without_novel": len(index.without_classes(index.held_back(fold))),
             }
             for fold, novel in enumerate(index.folds)
         ],
@@ -124,9 +125,6 @@ def _index(index: ImageIndex, options: argparse.Namespace) -> int:
         return 0
     from rich.console import Console
     from rich.table import Table
-
-    from rifenet.data.cache import cache_folder
-    from rifenet.files import write_text
 
     console = Console(highlight=False, markup=False)
     console.print(
@@ -147,16 +145,24 @@ def _index(index: ImageIndex, options: argparse.Namespace) -> int:
     console.print(
         f"A pair is an image and a class in it. The first number counts pairs with {enough}, the second all pairs."
     )
-    lines = [f"{row['file']}: {row['reason']}" for row in found["bad_files"]]
-    console.print(f"{len(lines):,} files left out" + (":" if lines else "."))
-    for line in lines[:SHOWN]:
-        console.print(f"  {line}", soft_wrap=True)
-    if options.bad_files is not None or len(lines) > SHOWN:
-        path = options.bad_files or cache_folder() / f"left-out-{index.hash[:12]}.txt"
-        write_text(path, "".join(f"{line}\n" for line in lines))
-        more = f"  and {len(lines) - SHOWN:,} more. " if len(lines) > SHOWN else ""
-        console.print(f"{more}All {len(lines):,} are listed in {path}", soft_wrap=True)
+    _print_left_out(index, options.bad_files, lambda line: console.print(line, soft_wrap=True))
     return 0
+
+
+def _print_left_out(index: ImageIndex, file: Path | None, say: Callable[[str], None]) -> None:
+    """Says which files are left out: the first few, and all of them in a file where that is asked for or needed."""
+    from rifenet.data.cache import cache_folder
+    from rifenet.files import write_text
+
+    lines = [f"{name}: {reason}" for name, reason in index.bad_files]
+    say(f"{len(lines):,} files left out" + (":" if lines else "."))
+    for line in lines[:SHOWN]:
+        say(f"  {line}")
+    if file is not None or len(lines) > SHOWN:
+        path = file or cache_folder() / f"left-out-{index.hash[:12]}.txt"
+        write_text(path, "".join(f"{line}\n" for line in lines))
+        rest = f"  and {len(lines) - SHOWN:,} more. " if len(lines) > SHOWN else "  "
+        say(f"{rest}All {len(lines):,} are listed in {path}")
 
 
 def _show(index: ImageIndex, options: argparse.Namespace) -> int:
@@ -179,7 +185,11 @@ def _show(index: ImageIndex, options: argparse.Namespace) -> int:
     config = DataConfig(fold=options.fold, shots=options.shots, image_size=size, min_area=options.min_area)
     if options.train:
         pool = data.EpisodePool(
-            index.without_classes(novel), base, shots=options.shots, unlabeled=2, min_area=options.min_area
+            index.without_classes(index.held_back(options.fold)),
+            base,
+            shots=options.shots,
+            unlabeled=2,
+            min_area=options.min_area,
         )
         for name, reason in pool.left_out:
             note(f"warning: {name} is left out: {reason}.")

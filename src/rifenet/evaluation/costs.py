@@ -51,19 +51,17 @@ def costs(config: ModelConfig, size: int, unlabeled: int = 0) -> dict[str, Cost]
 
     `unlabeled` is U, the number of unlabeled photos of a training episode.
     """
-    model = build_model(dataclasses.replace(config, pretrained=False, weights="")).eval().to("meta")
-    image, mask = (
-        torch.empty(1, 3, size, size, device="meta"),
-        torch.empty(1, size, size, dtype=torch.uint8, device="meta"),
-    )
-    shot = image[None], mask[None]
-    with torch.no_grad():
-        context = model.encode_support(*shot)
+    # Parts of the network switch autocast off. There is none on the meta device, and asking for it is an error.
+    with mock.patch.object(torch, "autocast", return_value=nullcontext()), torch.no_grad():
+        model = build_model(dataclasses.replace(config, pretrained=False, weights="")).eval().to("meta")
+        image = torch.empty(1, 3, size, size, device="meta")
+        mask = torch.empty(1, size, size, dtype=torch.uint8, device="meta")
+        shot, context = (image[None], mask[None]), model.encode_support(image[None], mask[None])
         learn = _counted(model, lambda: model.encode_support(*shot))
         query = _counted(model, lambda: model.decode(model.encode_query(image), context))  # type: ignore[arg-type]
-        step = (
-            _counted(model, lambda: _episode(model, shot, image, mask, unlabeled)) if isinstance(model, RiFeNet) else {}
-        )
+        step = {}
+        if isinstance(model, RiFeNet):
+            step = _counted(model, lambda: _episode(model, shot, image, mask, unlabeled))
     found = {}
     for part in (*PARTS, MATCHING):
         names = PARTS.get(part, ())
@@ -96,13 +94,15 @@ class _Call(nn.Module):
 
 def _counted(model: nn.Module, call: Callable[[], Any]) -> dict[str, int]:
     """Multiply-adds of `call` by part."""
-    root = _Call(model, call)
-    # Parts of the network switch autocast off. There is none on the meta device, and asking for it is an error.
-    with (
-        mock.patch.object(torch, "autocast", return_value=nullcontext()),
-        FlopCounterMode(display=False) as counter,
-    ):
-        root()
+    with FlopCounterMode(display=False) as counter:
+        _Call(model, call)()
     flops = {name: sum(each.values()) // 2 for name, each in counter.get_flop_counts().items()}
-    found = {part: sum(flops.get(f"_Call.model.{name}", 0) for name in names) for part, names in PARTS.items()}
+    found = {part: sum(_within(flops, name) for name in names) for part, names in PARTS.items()}
     return {**found, MATCHING: flops.get("_Call", 0) - sum(found.values())}
+
+
+def _within(flops: dict[str, int], name: str) -> int:
+    """The count of a module; of one whose methods were called in place of itself, the sum of its modules' counts."""
+    own = f"_Call.model.{name}"
+    inner = (count for other, count in flops.items() if other.startswith(f"{own}.") and other.count(".") == 3)
+    return flops.get(own) or sum(inner)

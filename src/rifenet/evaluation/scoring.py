@@ -35,7 +35,6 @@ from rifenet.evaluation.prediction import (
     Model,
     ScoringRules,
     device_of,
-    extended,
     majority,
     mask_threshold,
     predicted_mask,
@@ -235,9 +234,8 @@ class _Query:
     def features(self, episode: Episode, loaded: dict[str, Any]) -> Any:
         """The features of the episode's query, whose arrays are `loaded`."""
         if episode.query != self._image:
-            one = {name: loaded[name] for name in ("query_images", "query_valid")}
-            one = extended(one) if self._run.rules.squashed else one
             device = device_of(self._run.model)
-            self._features = self._run.model.encode_query(*(value.to(device) for value in one.values()))
+            photo = (loaded[f"query_{part}"].to(device) for part in ("images", "valid"))
+            self._features = self._run.model.encode_query(*photo)
             self._image = episode.query
         return self._features

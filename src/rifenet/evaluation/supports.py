@@ -20,7 +20,7 @@ from torch import Tensor
 from rifenet.data.episodes import load_support
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode
-from rifenet.evaluation.prediction import Model, ScoringRules, device_of, extended
+from rifenet.evaluation.prediction import Model, ScoringRules, device_of
 from rifenet.models.structures import joined
 
 PARTS = ("images", "masks", "valid")
@@ -108,8 +108,6 @@ class Supports:
                     for image in episode.supports[chosen]
                 ]
             found = {name: torch.from_numpy(np.concatenate([one[name] for one in alone]))[None] for name in alone[0]}
-        if self.rules.squashed:
-            found = extended(found)
         return [found[f"support_{part}"].to(device_of(self.model)) for part in PARTS]
 
     def photos(self, unlabeled: Sequence[Tensor], episode: Episode) -> Iterator[Any]:
