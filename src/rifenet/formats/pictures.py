@@ -69,12 +69,12 @@ def load_mask(source: Source) -> NDArray[np.uint8]:
     Booleans give 0 and 1. Raises FileNotFoundError, or ValueError for a coloured, lossy or unreadable mask.
     """
     if not isinstance(source, str | PathLike | Image.Image):
-        return _array_to_mask(array_of(source, "mask"), "the given mask")
+        return index_of(array_of(source, "mask"), "the given mask")
     picture, name = read_picture(source, "mask")
     if kind := lossy_kind(picture):
         raise ValueError(f"Expected a lossless mask, but {name} is {kind}, which may change labels. Save it as PNG.")
     if picture.mode in ("1", "L", "P", "F") or picture.mode.startswith("I"):
-        return _array_to_mask(np.asarray(picture), name)
+        return index_of(np.asarray(picture), name)
     colours = np.asarray(picture.convert("RGBA"))
     if (colours[..., 3] < 255).any() or (colours[..., :3] != colours[..., :1]).any():
         raise ValueError(
@@ -168,7 +168,8 @@ def _shows_through(picture: Image.Image, name: str) -> bool:
     return is_transparency(sum(counts[1:255]) / total, counts[0] < total, name, by_format)
 
 
-def _array_to_mask(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+def index_of(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """An array [H,W], [H,W,1] or [1,H,W] of whole numbers from 0 to 255 as uint8 [H,W]. Raises ValueError."""
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array[:, :, 0] if array.shape[2] == 1 else array[0]
     if array.ndim != 2 or 0 in array.shape:
