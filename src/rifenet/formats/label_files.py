@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from rifenet import IGNORE
 from rifenet.formats.bands import array_of, channels_last
 from rifenet.formats.label_json import Annotated, Shape, composed, read_annotations
 from rifenet.formats.mask_values import listed, object_of, say_what_is_odd
-from rifenet.formats.picture_files import turned_array
+from rifenet.formats.picture_files import Frame, turned_array
 from rifenet.formats.pictures import Source, index_of, lossy_kind, read_picture
 from rifenet.formats.remarks import remark
 from rifenet.formats.run_lengths import Check, unchecked
@@ -32,16 +32,6 @@ Label = str | int
 MOST_PIXELS = 2**28
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _GREYS = 16  # different greys from which on a palette is that of a grey picture
-
-
-class Frame(NamedTuple):
-    """What the labels of a photo have to fit."""
-
-    height: int
-    """Of the upright photo, in pixels."""
-    width: int
-    orientation: int = 1
-    """By its EXIF entry, 1 to 8."""
 
 
 def load_labels(

@@ -70,9 +70,9 @@ def object_of(index: NDArray[np.uint8], file: str, *, white_is_object: bool, gre
             f"It holds several numbers, {listed(between)}, and nobody chose one. All of them together were taken for"
             f" the class. To choose: label={between[0]} in Python, --label 'CLASS={between[0]}' on the command line.",
         )
-    if between and not white_is_object:
+    if not white_is_object and (between or not found.counts[0]):  # 255 beside 0 alone is white
         mask[index == IGNORE] = IGNORE
-        if found.counts[IGNORE] > _MOSTLY * found.counts[between].sum():
+        if between and found.counts[IGNORE] > _MOSTLY * found.counts[between].sum():
             remark(
                 file,
                 f"Nearly all that it marks is 255, which is ignored; {listed(between)} was taken for the class. If"

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,27 @@ _COPY_OR_CLIPPING = 0b101  # a smaller copy of another page, or its transparency
 _DEEP = re.compile(r"(RGB[AaX]?;16)([BLN])")
 _DARK = 64  # upper bytes below this leave bits of a camera in the lower ones
 _unlimited = threading.Lock()
+
+
+class Frame(NamedTuple):
+    """The size and the turn of a photo, which its labels have to fit."""
+
+    height: int
+    """Of the upright photo, in pixels."""
+    width: int
+    orientation: int = 1
+    """By its EXIF entry, 1 to 8; 1 is upright."""
+
+
+def frame_of(picture: Image.Image, name: str) -> Frame:
+    """The frame of a picture whose pixels have not been read; `name`: what to call it in messages."""
+    orientation = orientation_of(picture, name)
+    swapped = orientation >= 5 and picture.format != "TIFF"  # whose upright size Pillow gives
+    return (
+        Frame(picture.width, picture.height, orientation)
+        if swapped
+        else Frame(picture.height, picture.width, orientation)
+    )
 
 
 def open_picture(file: str | PathLike[str] | IO[bytes], formats: Sequence[str] | None = None) -> Image.Image:
