@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,14 @@ _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _GREYS = 16  # different greys from which on a palette is that of a grey picture
 
 
+class Marked(NamedTuple):
+    """What `load_labels` returned, to be taken as it is."""
+
+    pixels: NDArray[np.uint8]
+
+
 def load_labels(
-    source: Source | bytes,
+    source: Source | bytes | Marked,
     name: str,
     *,
     label: Label | None = None,
@@ -48,7 +54,7 @@ def load_labels(
     """Mask of the class: uint8 [H,W], 1 the class, 0 not, 255 ignored.
 
     Args:
-        source: a picture (path, PIL image or array), or a JSON (path, or its bytes).
+        source: a picture (path, PIL image or array), a JSON (path, or its bytes), or what is marked already.
         name: the class. Without `label`, it is the label to read in a JSON; capitals do not matter.
         label: name, number or #rrggbb of the label to read.
         photo: path or file name of the photo, to find it in a JSON of several photos.
@@ -61,6 +67,8 @@ def load_labels(
         FileNotFoundError: there is no such file.
         ValueError: the file cannot be read or lacks the label; the message lists the labels that it has.
     """
+    if isinstance(source, Marked):
+        return source.pixels
     if isinstance(source, bytes) or (isinstance(source, str | PathLike) and is_json(source)):
         file = "the JSON" if isinstance(source, bytes) else f"label file {fspath(source)}"
         text = source if isinstance(source, bytes) else _bytes_of(Path(source))
@@ -198,7 +206,8 @@ def _of_palette(picture: Image.Image, label: Label | None, file: str, white_is_o
     """Mask of the class from a picture with a palette: its numbers, unless it is a picture of many greys."""
     index = np.asarray(picture)
     palette = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    held = [place for place in np.flatnonzero(np.bincount(index.ravel(), minlength=256)) if place < len(palette)]
+    counts = np.bincount(index.ravel(), minlength=256)
+    held = [place for place in np.flatnonzero(counts).tolist() if place < len(palette)]
     greys = (palette[held] == palette[held][:, :1]).all()
     if label is None and greys and len(held) > _GREYS and index.max() < len(palette):
         return _chosen(palette[index][..., 0], None, file, white_is_object)
@@ -229,8 +238,7 @@ def _from_colours(
     opaque = colours[..., 3] > 127
     grey = (colours[..., :3] == colours[..., :1]).all()
     if label is None and not opaque.all():
-        inside = np.unique(colours[opaque][:, :3], axis=0) if grey else []
-        if len(inside) == 2:
+        if grey and len(np.unique(colours[opaque][:, 0])) == 2:
             remark(file, "It has two greys and transparency, and what is opaque was taken for the object.")
         return opaque.astype(np.uint8)
     if grey and not (isinstance(label, str) and _COLOUR.fullmatch(label)):

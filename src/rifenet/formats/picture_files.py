@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from typing import IO, Any, NamedTuple
@@ -58,24 +58,25 @@ def frame_of(picture: Image.Image, name: str) -> Frame:
     )
 
 
-def open_picture(file: str | PathLike[str] | IO[bytes], formats: Sequence[str] | None = None) -> Image.Image:
-    """Opens a picture without reading its pixels, up to `MOST_PIXELS` of them. Raises as Pillow does, or ValueError."""
+def open_picture(file: str | PathLike[str] | IO[bytes], formats: tuple[str, ...] | None = None) -> Image.Image:
+    """Opens a picture of any size without reading its pixels. Raises as Pillow does."""
     try:
         picture = Image.open(file, formats=formats)
     except Image.DecompressionBombError:
         with _no_limit():
             picture = Image.open(file, formats=formats)
-    if picture.width * picture.height > MOST_PIXELS:
-        size = f"{picture.width} x {picture.height}"
-        picture.close()
-        raise ValueError(f"it has {size} pixels, more than {MOST_PIXELS:,}. Cut it into parts, or scale it down")
     return picture
 
 
 def load_pixels(picture: Image.Image) -> None:
-    """Reads the pixels of an opened picture, also of a large one."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and picture.width * picture.height > limit:
+    """Reads the pixels of an opened picture, at most `MOST_PIXELS`. Raises ValueError for more."""
+    limit, pixels = Image.MAX_IMAGE_PIXELS, picture.width * picture.height
+    if pixels > MOST_PIXELS:
+        raise ValueError(
+            f"it has {picture.width} x {picture.height} pixels, more than {MOST_PIXELS:,}. Cut it into parts, or scale"
+            " it down"
+        )
+    if limit is not None and pixels > limit:
         with _no_limit():
             picture.load()
     else:
@@ -170,7 +171,7 @@ def second_reader(picture: Image.Image) -> Callable[[], Image.Image] | None:
     tiles = getattr(picture, "tile", None)
     if picture.format not in ("PNG", "TIFF") or not tiles or not _DEEP.fullmatch(_raw_mode(tiles[0])):
         return None
-    formats, file = [picture.format], getattr(picture, "filename", "") or getattr(picture, "fp", None)
+    formats, file = (picture.format,), getattr(picture, "filename", "") or getattr(picture, "fp", None)
     if not file:
         return None
     return lambda: open_picture(file, formats)

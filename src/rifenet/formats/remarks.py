@@ -62,6 +62,14 @@ def together() -> Iterator[None]:
             remark(_named(files), sentence)
 
 
+@contextmanager
+def collected() -> Iterator[list[str]]:
+    """A list that gets the remarks of this thread, each once, as a sentence that begins with what it is about."""
+    found: list[str] = []
+    with heard(lambda about, sentence: found.append(f"{about}: {sentence}")):
+        yield found
+
+
 def _named(files: list[str]) -> str:
     more = len(files) - _MOST_NAMED
     return ", ".join(files[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rifenet.engines import Engine
-from rifenet.formats.label_files import Label
+from rifenet.formats.label_files import Label, Marked
 from rifenet.formats.pictures import Source
 from rifenet.formats.remarks import together
 from rifenet.segmenting.adaptation import adapted
@@ -82,7 +82,7 @@ class Segmenter:
         self,
         name: str,
         images: Sequence[Source],
-        masks: Sequence[Source],
+        masks: Sequence[Source | Marked],
         *,
         replace: bool = False,
         white_is_object: bool = False,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rifenet.data.transforms import resize_and_pad, resize_mask
-from rifenet.formats.label_files import Label, load_labels
+from rifenet.formats.label_files import Label, Marked, load_labels
 from rifenet.formats.picture_files import Frame
 from rifenet.formats.pictures import Source, load_photo
 from rifenet.formats.remarks import remark
@@ -59,17 +59,24 @@ class PseudoShot(NamedTuple):
 
 
 def prepare_shot(
-    name: str, image: Source, mask: Source, size: int, *, label: Label | None = None, white_is_object: bool = False
+    name: str,
+    image: Source,
+    mask: Source | Marked,
+    size: int,
+    *,
+    label: Label | None = None,
+    white_is_object: bool = False,
 ) -> Shots:
     """One annotated photo of class `name` (K = 1), for a network of side `size`; `label` as in `load_labels`.
 
     Raises FileNotFoundError, or ValueError for an unusable photo or label file or for two that do not fit each other.
     """
-    path = os.path.abspath(image) if isinstance(image, str | os.PathLike) else ""
-    shot = f"a shot of {name!r} ({os.fspath(image) if path else 'a picture in memory'})"
+    path = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
+    shot = f"a shot of {name!r} ({path or 'a picture in memory'})"
     photo, orientation = load_photo(image)
-    frame = Frame(*photo.shape[:2], orientation)
-    labels = load_labels(mask, name, label=label, photo=path, frame=frame, white_is_object=white_is_object)
+    frame = Frame(photo.shape[0], photo.shape[1], orientation)
+    photo_path = os.path.abspath(path) if path else ""
+    labels = load_labels(mask, name, label=label, photo=photo_path, frame=frame, white_is_object=white_is_object)
     if photo.shape[:2] != labels.shape:
         turned = " Its EXIF entry turns the photo; the mask is that of neither." if orientation >= 5 else ""
         raise ValueError(
