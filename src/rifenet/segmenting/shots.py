@@ -5,7 +5,7 @@ K shots of a class · S side of the square network input
 
 from __future__ import annotations
 
-from os import PathLike, fspath
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +14,11 @@ from PIL import Image
 
 from rifenet.data.transforms import resize_and_pad, resize_mask
 from rifenet.drawing.visualize import overlay
-from rifenet.formats.label_files import Label, load_labels
-from rifenet.formats.pictures import Source, load_image
+from rifenet.formats.label_files import Label, Marked, load_labels
+from rifenet.formats.picture_files import Frame
+from rifenet.formats.pictures import Source, load_photo
+from rifenet.formats.remarks import remark
+from rifenet.segmenting.closer import window_around
 
 
 class Shots(NamedTuple):
@@ -68,25 +71,41 @@ class PseudoShot(NamedTuple):
 
 
 def prepare_shot(
-    name: str, image: Source, mask: Source, size: int, *, label: Label | None = None, white_is_object: bool = False
+    name: str,
+    image: Source,
+    mask: Source | Marked,
+    size: int,
+    *,
+    label: Label | None = None,
+    white_is_object: bool = False,
 ) -> Shots:
     """One annotated photo of class `name` (K = 1), for a network of side `size`; `label` as in `load_labels`.
 
     Raises FileNotFoundError, or ValueError for an unusable photo or label file or for two that do not fit each other.
     """
-    path = fspath(image) if isinstance(image, str | PathLike) else ""
+    path = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
     shot = f"a shot of {name!r} ({path or 'a picture in memory'})"
-    photo = load_image(image)
-    labels = load_labels(mask, name, label=label, photo=path, white_is_object=white_is_object)
+    photo, orientation = load_photo(image)
+    frame = Frame(photo.shape[0], photo.shape[1], orientation)
+    photo_path = os.path.abspath(path) if path else ""
+    labels = load_labels(mask, name, label=label, photo=photo_path, frame=frame, white_is_object=white_is_object)
     if photo.shape[:2] != labels.shape:
+        turned = " Its EXIF entry turns the photo; the mask is that of neither." if orientation >= 5 else ""
         raise ValueError(
             f"Expected a mask as large as its photo, {photo.shape[1]} x {photo.shape[0]} as shown upright, but that of"
-            f" {shot} is {labels.shape[1]} x {labels.shape[0]} (width x height)."
+            f" {shot} is {labels.shape[1]} x {labels.shape[0]} (width x height).{turned}"
         )
     if not (labels == 1).any():
         white = (
             " Its 255 means ignore; where white should mark the object, use white_is_object." if labels.any() else ""
         )
         raise ValueError(f"Expected the mask of {shot} to mark at least one pixel, but it marks none.{white}")
+    if (window := window_around(labels, size)) is not None:
+        photo, labels = photo[window], labels[window]
+        remark(
+            shot,
+            f"The object is too small for the network in a photo of {frame.width} x {frame.height}, so the class learns"
+            f" it from {photo.shape[1]} x {photo.shape[0]} px around it. It finds such objects in parts of that size.",
+        )
     pixels, valid, placement = resize_and_pad(photo, size)
     return Shots(pixels[None], resize_mask(labels, placement)[None], valid[None])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -18,6 +18,8 @@ from rifenet.segmenting.result import Result
 from rifenet.segmenting.shots import PseudoShot
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project
+
+Warnings = Annotated[list[str], Field(description="What could have meant something else, and what it was taken for.")]
 
 
 class ProblemAnswer(BaseModel):
@@ -41,6 +43,12 @@ class ClassesAnswer(BaseModel):
 
     project: str | None = Field(description="The project's name, null where it has no class yet.")
     classes: list[ClassAnswer]
+
+
+class LearnedAnswer(ClassesAnswer):
+    """The classes of a project after one of them was learned."""
+
+    warnings: Warnings = []
 
 
 class InstanceAnswer(BaseModel):
@@ -83,6 +91,7 @@ class SegmentAnswer(BaseModel):
     """Segmented photos, in the order of the request."""
 
     results: list[PhotoAnswer]
+    warnings: Warnings = []
 
 
 class RequestPhoto(BaseModel):
@@ -111,6 +120,7 @@ class AdaptAnswer(BaseModel):
     """What each class of the project adopted, in the order of their numbers."""
 
     classes: list[AdaptedAnswer]
+    warnings: Warnings = []
 
 
 class ShotAnswer(BaseModel):
@@ -141,6 +151,7 @@ class AdviceAnswer(BaseModel):
 
     shots: list[ShotAnswer]
     next: list[NextAnswer]
+    warnings: Warnings = []
 
 
 class HealthAnswer(BaseModel):
@@ -235,7 +246,9 @@ def check_outlines(outlines: str | None) -> str | None:
     return outlines or None
 
 
-def adapt_answer(adopted: Mapping[str, Sequence[PseudoShot]], names: Sequence[str]) -> AdaptAnswer:
+def adapt_answer(
+    adopted: Mapping[str, Sequence[PseudoShot]], names: Sequence[str], warnings: Sequence[str] = ()
+) -> AdaptAnswer:
     """Class -> its adopted photos as JSON holds them; `names` are those of the request's photos."""
     return AdaptAnswer(
         classes=[
@@ -247,16 +260,18 @@ def adapt_answer(adopted: Mapping[str, Sequence[PseudoShot]], names: Sequence[st
                 ],
             )
             for class_name, shots in adopted.items()
-        ]
+        ],
+        warnings=list(warnings),
     )
 
 
-def advice_answer(advice: Advice, names: Sequence[str]) -> AdviceAnswer:
+def advice_answer(advice: Advice, names: Sequence[str], warnings: Sequence[str] = ()) -> AdviceAnswer:
     """Advice as JSON holds it; `names` are those of the request's photos."""
     told = advice.to_dict()
     return AdviceAnswer(
         shots=[ShotAnswer(**shot) for shot in told["shots"]],
         next=[NextAnswer(**photo, name=names[photo["number"] - 1]) for photo in told["next"]],
+        warnings=list(warnings),
     )
 
 
