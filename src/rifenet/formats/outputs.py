@@ -22,7 +22,7 @@ from rifenet.drawing import visualize
 from rifenet.files import write_atomically
 from rifenet.formats.object_files import TOLERANCE, Found, csv_of, cvat_of, geojson_of, regions, yolo_of
 from rifenet.formats.polygons import flattened, trace_polygons
-from rifenet.formats.run_lengths import encode_runs, pack_runs
+from rifenet.formats.run_lengths import encode_part, pack_runs
 
 FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "csv", "geojson", "yolo", "cvat")
 DEFAULT = ("index", "overlay")
@@ -155,19 +155,14 @@ def coco_of(result: Segmented, image_id: int = 1, *, objects: bool = False) -> d
     height, width = result.mask.shape
     annotations: list[dict[str, Any]] = []
     for each in regions(result, objects):
-        left, top, across, down = each.box
-        whole = np.zeros((height, across), bool)
-        whole[top : top + down] = each.part
-        counts = encode_runs(whole)
-        counts[0] += left * height  # runs go down the columns, so what lies beside the box is one run more
-        after = (width - left - across) * height
-        counts = [*counts[:-1], counts[-1] + after] if len(counts) % 2 else [*counts, after] if after else counts
+        left, top, *_ = each.box
+        runs = encode_part(each.part, left, top, height, width)
         annotations.append(
             {
                 "id": len(annotations) + 1,
                 "image_id": image_id,
                 "category_id": each.class_id,
-                "segmentation": {"size": [height, width], "counts": pack_runs(counts)},
+                "segmentation": {"size": [height, width], "counts": pack_runs(runs)},
                 "area": int(np.count_nonzero(each.part)),
                 "bbox": list(each.box),
                 "iscrowd": 0,

@@ -1,10 +1,11 @@
-"""Objects of a class: its mask taken apart where objects touch, by the shape of the shots' objects.
+"""Objects of a class: its mask taken apart where objects touch, by the score map and the shape of the shots' objects.
 
 A connected part that is as compact and at most about as large as the shots' objects is one object. Any other part is
-cut where its distance to the background has a neck, by a watershed. Pieces grow together again while their union is as
-compact as the shots' objects, or a piece is too small to be one of them. Only compact objects, such as cells, fruit or
-screws, can be told apart by shape: of a class whose own objects are not compact, such as people, each connected part is
-one object. `python -m benchmarks.instances` measures it; its settings were chosen on COCO and on rendered pictures.
+cut by a watershed along the valleys of its margins (`segmenting.margins`), or, of a mask alone, where its distance to
+the background has a neck. Pieces grow together again while their union is as compact as the shots' objects, or a piece
+is too small to be one of them. Only compact objects, such as cells, fruit or screws, can be told apart by shape: of a
+class whose own objects are not compact, such as people, each connected part is one object.
+`python -m benchmarks.instances` measures it; its settings were chosen on COCO and on rendered pictures.
 
 Compactness here is solidity: the share of an object's convex hull that the object fills, in (0,1].
 
@@ -27,7 +28,8 @@ from rifenet.formats.polygons import signed_area, trace_polygons
 EXTRA = "rifenet[instances]"
 COMPACT = 0.85  # touching objects are told apart if three quarters of the shots' objects are at least this compact
 MOST_COMPACT = 0.95  # that a part must be at most to stay whole; the edges of masks are never quite smooth
-NECK = 0.95  # a neck's width, as a share of the narrower of the two pieces' widths, at most
+VALLEY = 0.95  # height of a valley, as a share of the lower of the two peaks beside it, at most
+FLOOR = 0.02  # heights below it count as equal
 LARGER = 1.5  # times the larger ones of the shots' objects: a part of this area is more than one object
 PIECE = 0.5  # of the area of the smaller ones of the shots' objects: a cut makes no piece below it
 SPECK = 0.15  # of the same area: what is smaller is no object, and a hole below it is no hole
@@ -132,7 +134,10 @@ class _Prior(NamedTuple):
 
 
 def instances(
-    inside: NDArray[np.bool_], scores: NDArray[np.float32], shapes: Sequence[ObjectShape]
+    inside: NDArray[np.bool_],
+    scores: NDArray[np.float32],
+    shapes: Sequence[ObjectShape],
+    margins: NDArray[np.float32] | None = None,
 ) -> tuple[Instance, ...]:
     """Objects in a class's mask `inside` [H,W], the largest first.
 
@@ -140,12 +145,13 @@ def instances(
         inside: the class's pixels.
         scores: its scores [H,W] in [0,1].
         shapes: of the shots' objects (`shapes_of`); empty keeps each connected part as one object.
+        margins: its margins [H,W], by which touching objects are told apart; None does it by the mask alone.
 
     Raises:
         rifenet.config.MissingExtra: a ValueError; scikit-image is not installed.
     """
     found = []
-    for (top, left), part in _parts(inside, _Prior.of(shapes, max(inside.shape))):
+    for (top, left), part in _parts(inside, margins, _Prior.of(shapes, max(inside.shape))):
         rows, columns = np.nonzero(part)
         height, width = part.shape
         centre = (float(left + columns.mean() + 0.5), float(top + rows.mean() + 0.5))
@@ -183,7 +189,9 @@ def holes(inside: NDArray[np.bool_], shapes: Sequence[ObjectShape]) -> NDArray[n
     return small[outside]
 
 
-def _parts(inside: NDArray[np.bool_], prior: _Prior) -> Iterator[tuple[tuple[int, int], NDArray[np.bool_]]]:
+def _parts(
+    inside: NDArray[np.bool_], margins: NDArray[np.float32] | None, prior: _Prior
+) -> Iterator[tuple[tuple[int, int], NDArray[np.bool_]]]:
     """Top left corner and pixels [h,w] of each object."""
     with needs(EXTRA):
         from skimage.measure import label, regionprops
@@ -191,11 +199,14 @@ def _parts(inside: NDArray[np.bool_], prior: _Prior) -> Iterator[tuple[tuple[int
         if region.area < SPECK * prior.small:
             continue
         top, left = region.bbox[:2]
-        for (down, right), piece in _pieces(region.image, prior):
+        own = None if margins is None else margins[region.slice]
+        for (down, right), piece in _pieces(region.image, own, prior):
             yield (int(top + down), int(left + right)), piece
 
 
-def _pieces(part: NDArray[np.bool_], prior: _Prior) -> Iterator[tuple[tuple[int, int], NDArray[np.bool_]]]:
+def _pieces(
+    part: NDArray[np.bool_], margins: NDArray[np.float32] | None, prior: _Prior
+) -> Iterator[tuple[tuple[int, int], NDArray[np.bool_]]]:
     """A connected part [h,w] as objects, each with its place in the part."""
     step = -(-max(part.shape) // SIDE)
     small = part[::step, ::step]
@@ -207,14 +218,14 @@ def _pieces(part: NDArray[np.bool_], prior: _Prior) -> Iterator[tuple[tuple[int,
         return
     from skimage.measure import regionprops
 
-    labels = _cut(small, own)
+    labels = _cut(small, None if margins is None else margins[::step, ::step], own)
     if step > 1:
         labels = _enlarged(labels, part, step)
     for piece in regionprops(labels):
         yield piece.bbox[:2], piece.image
 
 
-def _cut(part: NDArray[np.bool_], prior: _Prior) -> NDArray[np.integer[Any]]:
+def _cut(part: NDArray[np.bool_], margins: NDArray[np.float32] | None, prior: _Prior) -> NDArray[np.integer[Any]]:
     """Labels of the objects in a connected part [h,w]: 0 outside, each object a number of its own."""
     from scipy.ndimage import distance_transform_edt, gaussian_filter
     from skimage.measure import label
@@ -222,10 +233,12 @@ def _cut(part: NDArray[np.bool_], prior: _Prior) -> NDArray[np.integer[Any]]:
     from skimage.segmentation import watershed
 
     inside = np.pad(part, 1)  # what lies at the part's box, or the photo's edge, ends there
-    width = gaussian_filter(distance_transform_edt(inside), 0.5) * inside
-    # A peak of the logarithm that stands out by -log(NECK) is a place that is wider than the necks around it.
-    peaks = h_maxima(np.where(inside, np.log(np.maximum(width, 0.5)), -9.0), -math.log(NECK)).astype(bool)
-    labels = watershed(-width, label(peaks & inside, connectivity=2), mask=inside)[1:-1, 1:-1]
+    heights = distance_transform_edt(inside) if margins is None else np.pad(margins, 1) * inside
+    heights = gaussian_filter(heights, 0.5) * inside
+    # A peak of the logarithm that stands out by -log(VALLEY) is one that a low enough valley parts from higher ones.
+    logarithms = np.where(inside, np.log(np.maximum(heights, FLOOR)), 2 * math.log(FLOOR))
+    peaks = h_maxima(logarithms, -math.log(VALLEY)).astype(bool) & inside
+    labels = watershed(-heights, label(peaks, connectivity=2), mask=inside)[1:-1, 1:-1]
     return _grown_together(labels, prior)
 
 

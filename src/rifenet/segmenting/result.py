@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -187,15 +187,19 @@ class Result:
         if name not in self.classes:
             raise ValueError(f"Expected a class of the result ({', '.join(self.classes)}), but got {name!r}.")
         if name not in self._objects:
-            inside = self.mask == self.classes.index(name) + 1
-            known = self.shapes.get(name, ())
+            index, known = self.classes.index(name), self.shapes.get(name, ())
+            inside = self.mask == index + 1
             if not known:
                 warnings.warn(
                     f"{name!r} came from a file of an earlier version, which does not tell what its objects look like,"
                     " so objects that touch count as one. Learn it from its photos, and save it again.",
                     stacklevel=2,
                 )
-            self._objects[name] = list(instances(inside, self.scores[name], known)) if inside.any() else []
+            self._objects[name] = []
+            if inside.any():
+                # Margins before they follow the photo's edges: those have a valley at every edge within an object.
+                coarse = replace(self, refine=False)._map(index)
+                self._objects[name] += instances(inside, self.scores[name], known, coarse)
         return list(self._objects[name])
 
     @cached_property
