@@ -77,6 +77,6 @@ def train_and_score(config: Config) -> dict[str, Any]:
     index = open_dataset(
         data.dataset, data.root, list_file=data.list_file, part="val", folds=data.folds, progress=False
     )
-    config = settled(config)
+    config = settled(config, index)
     with noted_warnings(True), episode_bar(config, None) as progress:
         return evaluate(model.to(choose_device(config.train.device)), index, config, progress=progress)

@@ -98,7 +98,7 @@ def summary(index: ImageIndex, min_area: int) -> dict[str, Any]:
                 "novel_pairs_of_any_area": len(index.pairs(novel)),
                 "base_pairs": sum(len(images[class_id]) for class_id in index.base_classes(fold)),
                 "base_pairs_of_any_area": len(index.pairs(index.base_classes(fold))),
-                "images_without_novel": len(index.without_classes(novel)),
+                "images_without_novel": len(index.without_classes(index.held_back(fold))),
             }
             for fold, novel in enumerate(index.folds)
         ],
@@ -159,7 +159,11 @@ def _show(index: ImageIndex, options: argparse.Namespace) -> int:
     config = DataConfig(fold=options.fold, shots=options.shots, image_size=size, min_area=options.min_area)
     if options.train:
         pool = data.EpisodePool(
-            index.without_classes(novel), base, shots=options.shots, unlabeled=2, min_area=options.min_area
+            index.without_classes(index.held_back(options.fold)),
+            base,
+            shots=options.shots,
+            unlabeled=2,
+            min_area=options.min_area,
         )
         for name, reason in pool.left_out:
             note(f"warning: {name} is left out: {reason}.")

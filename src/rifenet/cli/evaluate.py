@@ -15,11 +15,13 @@ from rifenet.config import (
     BACKBONES,
     DATASETS,
     FOLDS,
+    NAMED_EPISODES,
     PROTOCOLS,
     TEST_OPTIONS,
     Config,
     DataConfig,
     EvalConfig,
+    named_episodes,
     needs,
     with_test_options,
 )
@@ -34,6 +36,10 @@ _EXAMPLE = """examples:
   rifenet evaluate --model runs/fold2 --dataset pascal --root VOC2012 --fold 2 --protocol hsnet --shots 5 --vote
   rifenet evaluate --model prototype --backbone efficientnet_lite2 --dataset custom --root photos --out prototype.json
   torchrun --nproc-per-node 4 -m rifenet evaluate --model runs/fold2 --dataset pascal --root VOC2012 --fold 2"""
+
+
+_EPISODES = f"""episodes for each seed, or by name: {" or ".join(NAMED_EPISODES)} (default: 1000; pfenet on COCO: 5000;
+FSS-1000: each query once)"""
 
 
 @needs("rifenet[train]")
@@ -67,7 +73,7 @@ def main(argv: list[str]) -> int:
         progress=watched,
     )
     listed = read_episodes(options.episodes_from, index) if options.episodes_from else None
-    config = settled(_config(options, getattr(model, "metadata", {}).get("image_size")), listed)
+    config = settled(_config(options, getattr(model, "metadata", {}).get("image_size")), index, listed)
     if options.save_episodes and leads:
         runs_of_episodes = listed.runs if listed else drawn_episodes(index, config)
         write_episodes(options.save_episodes, index, config, runs_of_episodes)
@@ -114,9 +120,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--folds", choices=FOLDS, default=data.folds, help="coco: how folds divide the classes (default: %(default)s)")
     add("--shots", type=int, metavar="K", help=f"support images in an episode (default: {data.shots})")
     add("--protocol", choices=tuple(PROTOCOLS), default=rules.protocol, help="rules of scoring (default: %(default)s)")
-    add("--episodes", type=int, metavar="N", help="episodes for each seed (default: 1000; pfenet on COCO: 5000)")
+    add("--episodes", type=_episodes, metavar="N", help=_EPISODES)
+    add("--partial", action="store_true", help="accept an N that leaves out classes; the title of the table says so")
     add("--seeds", type=_seeds, metavar="0,1,...", help="each seed draws N episodes (default: 0,1,2,3,4; hsnet: 0)")
     add("--min-area", type=int, metavar="PX", help=f"smallest area of a class that counts (default: {data.min_area})")
+    add("--class-area", action="store_true", help="pfenet: also a query's own class must have that area")
     add("--original-size", action="store_true", help="hsnet: score masks at the photo's size, not the network's")
     add("--vote", action="store_true", help="hsnet, K > 1: segment with each shot alone, and let the shots vote")
     add("--unlabeled", type=int, default=0, metavar="U", help="also learn the class from U photos without masks")
@@ -132,14 +140,20 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--json", action="store_true", help="print the results as JSON")
     add("--out", type=Path, default=Path("result.json"), metavar="FILE", help="result file (default: %(default)s)")
     options = parser.parse_args(argv)
+    _check(parser, options)
+    return options
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Ends the program where options contradict each other."""
     if (options.model == "prototype") != (options.backbone is not None):
         parser.error("give --backbone with --model prototype, and only with it")
     if options.model == "prototype" and options.baseline:
         parser.error("--baseline is for a trained model; --model prototype is the baseline itself")
     if options.model == "prototype" and options.set:
         parser.error("--set is for a trained model; the prototype has no such options")
-    if options.protocol == "hsnet" and (options.min_area is not None or options.unlabeled):
-        parser.error("--min-area and --unlabeled belong to --protocol pfenet; hsnet has neither")
+    if options.protocol == "hsnet" and (options.min_area is not None or options.unlabeled or options.class_area):
+        parser.error("--min-area, --class-area and --unlabeled belong to --protocol pfenet; hsnet has none of them")
     if options.protocol != "hsnet" and (options.original_size or options.vote):
         parser.error("--original-size and --vote belong to --protocol hsnet")
     if options.presence and options.unlabeled:
@@ -147,7 +161,16 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     own = (options.shots, options.episodes, options.seeds, options.unlabeled)
     if options.episodes_from and own != (None, None, None, 0):
         parser.error("--episodes-from sets shots, episodes, seeds and unlabeled itself; leave those options out")
-    return options
+
+
+def _episodes(text: str) -> int | str:
+    if text in NAMED_EPISODES:
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        known = ", ".join(NAMED_EPISODES)
+        raise argparse.ArgumentTypeError(f"expected a whole number or one of {known}, but got {text!r}") from error
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -170,9 +193,14 @@ def _config(options: argparse.Namespace, model_size: int | None) -> Config:
         image_size=model_size or default.image_size,
         min_area=default.min_area if options.min_area is None else options.min_area,
     )
+    episodes = options.episodes
+    if isinstance(episodes, str):
+        episodes = named_episodes(episodes, options.dataset)
     rules = EvalConfig(
         protocol=options.protocol,
-        episodes=options.episodes,
+        episodes=episodes,
+        partial=options.partial,
+        class_area=options.class_area,
         seeds=options.seeds or (),
         image_size=options.image_size,
         original_size=options.original_size,

@@ -15,7 +15,7 @@ from rifenet.config.extras import MissingExtra, needs
 from rifenet.config.model import TEST_OPTIONS, ModelConfig, with_test_options
 from rifenet.config.network import BACKBONES, GUIDES, NetworkConfig
 from rifenet.config.options import About, about_option, behaviour, free_options
-from rifenet.config.protocols import PROTOCOLS, default_episodes
+from rifenet.config.protocols import NAMED_EPISODES, PROTOCOLS, default_episodes, named_episodes
 from rifenet.config.reading import checked, shown
 from rifenet.config.recipe import DATASETS, FOLDS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig
 
@@ -25,6 +25,7 @@ __all__ = [
     "FOLDS",
     "FREE",
     "GUIDES",
+    "NAMED_EPISODES",
     "PROTOCOLS",
     "PSEUDO_LABELS",
     "SECTIONS",
@@ -43,6 +44,7 @@ __all__ = [
     "effective",
     "from_dict",
     "load_config",
+    "named_episodes",
     "needs",
     "resolved",
     "save_config",
@@ -85,7 +87,8 @@ def effective(config: Config) -> Config:
 def resolved(config: Config) -> Config:
     """The configuration that evaluation uses: `config` with the protocol's defaults for what `eval` leaves open.
 
-    `data` also takes the protocol's image size and area filter. Training reads `data` unchanged instead.
+    `data` also takes the protocol's image size and area filter. Training reads `data` unchanged instead. N stays open
+    where it is the number of queries, which only the dataset tells.
     """
     data, rules = config.data, config.eval
     own = PROTOCOLS[rules.protocol]

@@ -212,7 +212,12 @@ class EvalConfig:
     protocol: str = "pfenet"
     """pfenet (as in the paper) or hsnet (photos stretched to a square, no area filter, scored at network size)."""
     episodes: int | None = None
-    """N: exact number of episodes; null: 1000, or 5000 for pfenet on coco."""
+    """N: exact number of episodes; null: 1000, 5000 for pfenet on coco, or on fss1000 each query once."""
+    partial: bool = field(default=False, metadata=about(free=True))
+    """Score even where N is too small for a query of each class; the title of the table then says so."""
+    class_area: bool = False
+    """pfenet only: a query's own class must cover data.min_area. Off, the published rule: some class of the fold must,
+    and the query's class may be of any size. Supports always need it."""
     seeds: tuple[int, ...] = ()
     """Each seed is one run of N episodes; empty: 0 to 4 (pfenet) or 0 (hsnet)."""
     image_size: int | None = None
@@ -239,6 +244,11 @@ class EvalConfig:
                     f"Expected eval.{name} only with eval.protocol hsnet, but the protocol is {self.protocol}. "
                     "Leave it out, or choose hsnet."
                 )
+        if self.class_area and self.protocol != "pfenet":
+            raise ValueError(
+                f"Expected eval.class_area only with eval.protocol pfenet, but the protocol is {self.protocol}. "
+                "Leave it out, or choose pfenet."
+            )
         expect(self.unlabeled >= 0, "eval.unlabeled", self.unlabeled, "0 or more")
         if self.unlabeled and self.protocol != "pfenet":
             raise ValueError(

@@ -136,9 +136,10 @@ def fit_calibration(statistics: NDArray[np.float64], present: NDArray[np.bool_])
 def judged_presence(model: Any, index: ImageIndex, config: Config, count: int) -> dict[str, Any]:
     """Measures how reliable the model's confidence is, for a result file: scores, and `bins` for a reliability diagram.
 
-    It draws `count` episodes of the novel classes by the protocol `pfenet` with the first seed, and scores each with
-    its query and with a negative. `hard` holds the scores with hard negatives instead (`hard_statistics`). The model's
-    own calibration is used as it is. A model without one, such as `prototype`, gives `{"pairs": 0}`.
+    It draws `count` episodes of the novel classes by the protocol `pfenet` with `class_area` and the first seed, and
+    scores each with its query and with a negative. `hard` holds the scores with hard negatives instead
+    (`hard_statistics`). The model's own calibration is used as it is. A model without one, such as `prototype`, gives
+    `{"pairs": 0}`.
     """
     calibration = getattr(model, "metadata", {}).get("calibration")
     if calibration is None:
@@ -153,6 +154,7 @@ def judged_presence(model: Any, index: ImageIndex, config: Config, count: int) -
             seed=seed,
             episodes=count,
             min_area=data.min_area,
+            class_area=True,
         )
     statistics, present = presence_pairs(model.eval(), index, episodes, data.image_size, seed)
     sure = calibrated(statistics, calibration)

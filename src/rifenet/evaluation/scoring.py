@@ -33,7 +33,6 @@ from rifenet.evaluation.prediction import (
     PFENET,
     Model,
     ScoringRules,
-    extended,
     majority,
     mask_threshold,
     predicted_mask,
@@ -178,7 +177,7 @@ def _score(
     for batch in batches:
         for item, placement in enumerate(batch["placement"]):
             one = {key: value[item : item + 1] for key, value in batch.items() if isinstance(value, Tensor)}
-            one = {key: value.to(device) for key, value in (extended(one) if rules.squashed else one).items()}
+            one = {key: value.to(device) for key, value in one.items()}
             episode = episodes[done]
             if episode.query != encoded:
                 features, encoded = model.encode_query(one["query_images"], one["query_valid"]), episode.query

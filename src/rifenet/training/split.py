@@ -32,8 +32,8 @@ class Split:
 def base_split(config: Config, index: ImageIndex) -> Split:
     """Splits a dataset for training on the base classes of `config.data.fold` (method.md 12, rows 9 and 11)."""
     data = config.data
-    novel, base = index.novel_classes(data.fold), index.base_classes(data.fold)
-    images = index.without_classes(novel) if data.exclude_novel else index
+    held_back, base = index.held_back(data.fold), index.base_classes(data.fold)
+    images = index.without_classes(held_back) if data.exclude_novel else index
     training, heldout = split_holdout(images, data.holdout, _data_seed(config))
     pool = EpisodePool(
         training,
@@ -53,16 +53,21 @@ def base_split(config: Config, index: ImageIndex) -> Split:
         drawn = EpisodePool(heldout, base, shots=shots, min_area=data.min_area, sampling="root")
         heldout_classes = drawn.classes
         episodes = [drawn.episode(config.train.seed, number) for number in range(config.train.validate_episodes)]
-    return Split(pool, heldout, episodes, heldout_classes, _notes(pool, len(heldout), heldout_classes))
+    other_names = held_back[len(index.novel_classes(data.fold)) :]
+    return Split(pool, heldout, episodes, heldout_classes, _notes(pool, len(heldout), heldout_classes, other_names))
 
 
-def _notes(pool: EpisodePool, heldout: int, heldout_classes: tuple[int, ...]) -> list[str]:
+def _notes(
+    pool: EpisodePool, heldout: int, heldout_classes: tuple[int, ...], other_names: tuple[int, ...]
+) -> list[str]:
     def names(classes: Sequence[int]) -> str:
         return ", ".join(pool.index.class_name(class_id) for class_id in classes)
 
     notes = [f"training on {len(pool.index)} images of the base classes {names(pool.classes)}"]
     if heldout:
         notes.append(f"selecting the checkpoint on {heldout} more images, of {names(heldout_classes)}")
+    if other_names:
+        notes.append(f"not trained on, because their things may be of a novel class: {names(other_names)}")
     if pool.left_out:
         notes.append("left out: " + "; ".join(f"{name} ({reason})" for name, reason in pool.left_out))
     if pool.unlabeled and pool.borrowing:
