@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words.add_argument("--voc", required=True, help="voc-mini, or another VOC folder")
     words.add_argument("--list-file", required=True, help="its photos")
     words.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3])
+    words.add_argument("--protocols", nargs="+", choices=("pfenet", "hsnet"), default=["pfenet", "hsnet"])
     words.add_argument("--images", type=int, default=24, help="photos of a class")
     words.add_argument("--backbone", default="efficientnet_lite0", help="of the training-free prototype")
     words.add_argument("--stride", type=int, default=8, help="of the prototype's features")
@@ -104,7 +105,7 @@ def once_each(model: Any) -> None:
     kept: dict[bytes, Any] = {}
 
     def remembered(plain: Any, picture: torch.Tensor) -> Any:
-        key = hashlib.blake2b(picture.numpy()).digest()
+        key = hashlib.blake2b(picture.numpy().tobytes()).digest()
         if key not in kept:
             kept[key] = plain(picture)
         return kept[key]
@@ -129,11 +130,13 @@ def seen_of(model: Any, index: ImageIndex, fold: int) -> dict[str, tuple[str, ..
 def measure_fold(model: Any, index: ImageIndex, fold: int, options: argparse.Namespace) -> list[Values]:
     """Counts of every query under every rule, with its weight."""
     size, shots = size_of(model), (1,) if options.model else (1, 5)
-    plans = [("pfenet", 1, size, ("", "floor8"))]
+    plans: list[tuple[str, int, int, tuple[str, ...]]] = [("pfenet", 1, size, ("", "floor8"))]
     plans += [("hsnet", count, side, ("",)) for side in SIDES[1:] for count in shots]
     plans += [("hsnet", count, SQUARE, ("", "floor", "vote", "repeat")[: 4 if count > 1 else 2]) for count in shots]
     rows: list[Values] = []
     for rule, count, side, variants in sorted(plans, key=lambda plan: plan[2]):
+        if rule not in options.protocols:
+            continue
         if rows and rows[-1]["side"] != side:
             model.forget()
         for variant in variants:
@@ -217,7 +220,7 @@ def padded_counts(model: Any, index: ImageIndex, episode: Episode, size: int, va
 
     def arrays(image: int) -> tuple[Any, ...]:
         photo, mask = load_pair(index, image)
-        placement = place(*photo.shape[:2], size)
+        placement = place(photo.shape[0], photo.shape[1], size)
         if variant == "floor8":
             height, width = (side // 8 * 8 for side in (placement.scaled_height, placement.scaled_width))
             small = replace(placement, scaled_height=height, scaled_width=width)
@@ -296,15 +299,16 @@ def unpack(text: str) -> NDArray[np.int64]:
 def figures(record: Values) -> Values:
     """Scores and paired differences in points: [difference, low, high]."""
     tables = {rule: unpack(text) for rule, text in record["episodes"].items()}
-    base = tables["pfenet"]
-    weight, large, shown = base[:, 4] / 1000, base[:, 2], base[:, 3]
-    found: Values = {
-        "pfenet": score(base, weight),
-        "small queries": [int((large == 0).sum()), round(float(weight.sum()))],
-        "area": compared((base, weight), (base, weight * large)),
-        "order": compared((base, weight / shown), (base, weight)),
-    }
-    found["floor8"] = compared((tables["pfenet floor8"], weight), (base, weight))
+    found: Values = {}
+    if (base := tables.get("pfenet")) is not None:
+        weight, large, shown = base[:, 4] / 1000, base[:, 2], base[:, 3]
+        found = {
+            "pfenet": score(base, weight),
+            "small queries": [int((large == 0).sum()), round(float(weight.sum()))],
+            "area": compared((base, weight), (base, weight * large)),
+            "order": compared((base, weight / shown), (base, weight)),
+            "floor8": compared((tables["pfenet floor8"], weight), (base, weight)),
+        }
     for shots in (1, 5):
         own = tables.get(f"hsnet {shots} {SQUARE}")
         if own is None:
