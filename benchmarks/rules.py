@@ -11,7 +11,8 @@ training-free prototype is, with 1 and 5.
 
 - area: the published rule (any class shown in an image with a class of 2,048 px) minus `class_area`
 - order: a class drawn at random in each image minus all pairs; what the draw gives on average
-- hsnet: inputs of 400 px, and of these with the last row and column repeated up to 401 and 417 px
+- hsnet: inputs of 400 px, and of these with the last row and column repeated up to 401 and 417 px; at 401 px also read
+  where the features of EfficientNet-Lite really look
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from rifenet.models.files.hub import load_model
 MIN_AREA = 2048
 SQUARE = 400
 SIDES = (400, 401, 417)  # of the network's input under `hsnet`
+LEAN = 8  # pixels up and left of their grid points that EfficientNet-Lite's features look (feature_centres.py)
 SAMPLES = 2000
 
 Pair = tuple[int, int]
@@ -131,7 +133,9 @@ def measure_fold(model: Any, index: ImageIndex, fold: int, options: argparse.Nam
     """Counts of every query under every rule, with its weight."""
     size, shots = size_of(model), (1,) if options.model else (1, 5)
     plans: list[tuple[str, int, int, tuple[str, ...]]] = [("pfenet", 1, size, ("", "floor8"))]
-    plans += [("hsnet", count, side, ("",)) for side in SIDES[1:] for count in shots]
+    plans += [
+        ("hsnet", count, side, ("", "shifted")[: 2 if side == 401 else 1]) for side in SIDES[1:] for count in shots
+    ]
     plans += [("hsnet", count, SQUARE, ("", "floor", "vote", "repeat")[: 4 if count > 1 else 2]) for count in shots]
     rows: list[Values] = []
     for rule, count, side, variants in sorted(plans, key=lambda plan: plan[2]):
@@ -245,6 +249,7 @@ def squashed_counts(model: Any, index: ImageIndex, episode: Episode, side: int, 
     """Counts [2,2] under `hsnet`, at 400 px, with an input of `side` px.
 
     `floor`: masks are shrunk by the pixel at or before each position, as in published code. `vote`: each shot alone.
+    `shifted`: what a feature says is read `LEAN` px further up and left, in supports and query.
     """
 
     def arrays(image: int) -> list[Any]:
@@ -263,8 +268,12 @@ def squashed_counts(model: Any, index: ImageIndex, episode: Episode, side: int, 
         ]
 
     query, supports = arrays(episode.query), [arrays(image) for image in episode.supports]
+    lean = LEAN if variant == "shifted" else 0
+    for support in supports:
+        support[1] = np.pad(support[1], ((lean, 0), (lean, 0)), constant_values=IGNORE)[:side, :side]
     logits = scored(model, query, [[support] for support in supports] if variant == "vote" else [supports])
-    masks = [(margins(one, side, mask_threshold(model))[:SQUARE, :SQUARE] > 0).astype(np.uint8) for one in logits]
+    scores = [np.pad(margins(one, side, mask_threshold(model)), (0, lean), mode="edge")[lean:, lean:] for one in logits]
+    masks = [(one[:SQUARE, :SQUARE] > 0).astype(np.uint8) for one in scores]
     return intersection_union(majority(masks), query[1][:SQUARE, :SQUARE])
 
 
@@ -318,6 +327,9 @@ def figures(record: Values) -> Values:
         for side in SIDES[1:]:
             other = tables[f"hsnet {shots} {side}"]
             found[f"hsnet {shots}, 400 - {side}"] = compared((own, ones), (other, ones))
+        shifted = tables.get(f"hsnet {shots} 401 shifted")
+        if shifted is not None:
+            found[f"hsnet {shots}, 401 shifted - 401"] = compared((shifted, ones), (tables[f"hsnet {shots} 401"], ones))
         for variant in ("floor", "vote", "repeat"):
             changed = tables.get(f"hsnet {shots} {SQUARE} {variant}")
             if changed is not None:
