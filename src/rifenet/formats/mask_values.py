@@ -114,11 +114,13 @@ def _of_greys(index: NDArray[np.uint8], found: _Greys, file: str) -> NDArray[np.
 
 
 def _may_be_grey(index: NDArray[np.uint8], found: _Greys) -> bool:
-    """Whether one to three numbers beside 255 may be grey levels: there is more white, and they are not small."""
+    """Whether one to three numbers may be grey levels: they are not small, and form edges or lie in much more white."""
     between = found.between
-    if found.counts[IGNORE] <= found.counts[between].sum() or between[-1] not in _GREY:
+    if between[-1] not in _GREY:
         return False
-    return between[0] in _GREY or _is_gradual(index, found)
+    if len(between) > 1 and _is_gradual(index, found):
+        return True
+    return between[0] in _GREY and bool(found.counts[IGNORE] > found.counts[between].sum())
 
 
 def _is_gradual(index: NDArray[np.uint8], found: _Greys) -> bool:
