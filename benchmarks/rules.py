@@ -22,7 +22,7 @@ import hashlib
 import random
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from rifenet import IGNORE
 from rifenet.data.class_names import seen_classes
 from rifenet.data.episodes import load_pair
 from rifenet.data.index import ImageIndex
-from rifenet.data.sampling import Episode, evaluation_episodes, query_pairs, usable_classes
+from rifenet.data.sampling import Episode, evaluation_episodes, queries, usable_classes
 from rifenet.data.sources import open_dataset
 from rifenet.data.transforms import MEAN, place, resize_and_pad, resize_mask, resized, restore, squash, to_float
 from rifenet.evaluation.prediction import majority, margins, mask_threshold
@@ -155,7 +155,7 @@ def measure_rule(
     usable, _ = usable_classes(index, novel, 5, least)
     taken, weights = share(index, novel, usable, rule, count)
     few = index.with_records(index.records[image] for image in taken)
-    pairs = query_pairs(few, novel, usable, least, rule == "hsnet")
+    pairs = queries(few, novel, shots, MIN_AREA, rule)
     length = len(pairs)
     episodes = evaluation_episodes(few, novel, shots=shots, seed=0, episodes=length, min_area=least, protocol=rule)
     in_image = Counter(query for query, _ in pairs)
@@ -184,18 +184,16 @@ def measure_rule(
 
 
 def share(
-    index: ImageIndex, novel: Sequence[int], usable: dict[int, list[int]], rule: str, count: int
+    index: ImageIndex, novel: Sequence[int], usable: Mapping[int, list[int]], rule: str, count: int
 ) -> tuple[list[int], dict[int, float]]:
     """Record indices to score, in list order, and how many pairs of the list a large pair of each class stands for."""
-    least = MIN_AREA if rule == "pfenet" else 1
     chosen: set[int] = set()
     for images in usable.values():
         places = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)
         chosen |= {images[place] for place in places}
     if rule == "pfenet":
-        large = set(query_pairs(index, novel, usable, least, True))
-        chosen |= {image for image, class_id in query_pairs(index, novel, usable, least, False)
-                   if (image, class_id) not in large}  # fmt: skip
+        by_class, published = (queries(index, novel, 5, MIN_AREA, class_area=narrow) for narrow in (True, False))
+        chosen |= {image for image, _ in set(published) - set(by_class)}
     weights = {class_id: len(images) / len(chosen & set(images)) for class_id, images in usable.items()}
     return sorted(chosen), weights
 
@@ -317,9 +315,9 @@ def figures(record: Values) -> Values:
             other = tables[f"hsnet {shots} {side}"]
             found[f"hsnet {shots}, 400 - {side}"] = compared((own, ones), (other, ones))
         for variant in ("floor", "vote", "repeat"):
-            other = tables.get(f"hsnet {shots} {SQUARE} {variant}")
-            if other is not None:
-                found[f"hsnet {shots}, {variant}"] = compared((other, ones), (own, ones))
+            changed = tables.get(f"hsnet {shots} {SQUARE} {variant}")
+            if changed is not None:
+                found[f"hsnet {shots}, {variant}"] = compared((changed, ones), (own, ones))
     return found
 
 

@@ -23,12 +23,13 @@ def progress_bar(*, auto_refresh: bool = True) -> Progress:
     Without `auto_refresh` no thread redraws the bar: it moves only when it is advanced.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    from rifenet.drawing.progress import columns
+
     console = Console(stderr=True)
     hidden = not console.is_terminal
-    return Progress(*columns, console=console, transient=True, disable=hidden, auto_refresh=auto_refresh)
+    return Progress(*columns(), console=console, transient=True, disable=hidden, auto_refresh=auto_refresh)
 
 
 def progress(items: Iterable[Item], total: int, label: str, *, auto_refresh: bool = True) -> Iterator[Item]:

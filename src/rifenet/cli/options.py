@@ -31,6 +31,13 @@ def add_threads(parser: argparse.ArgumentParser, library: str = "the library") -
     parser.add_argument("--threads", type=int, help=f"CPU threads (default: {library}'s choice)")
 
 
+def add_list_file(parser: argparse.ArgumentParser, text: str) -> None:
+    """`--list-file`, with the help `text`; the name in a config and an older name mean the same."""
+    parser.add_argument(
+        "--list-file", "--data.list_file", "--list", dest="list_file", default="", metavar="FILE", help=text
+    )
+
+
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """`--model`, `--device` and `--threads`, which open an engine."""
     add_model(parser)

@@ -18,6 +18,8 @@ from rifenet.cli.console import note
 
 MANIFEST = "manifest.json"
 LONGEST_NAME = 255  # bytes of a file name on all common disks
+TOGETHER = ("coco", "csv", "cvat")
+"""Formats whose files of single photos are put together into one."""
 CLASSES = "classes.safetensors"
 """The learned classes of a run with `--adapt`; a resumed run loads them."""
 
@@ -117,11 +119,24 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 def write_together(out: Path, records: list[dict[str, Any]], formats: list[str]) -> None:
     """Writes the files that cover all photos, if `formats` asks for them."""
-    from rifenet.formats.outputs import merge_coco, write_page
+    if not records:
+        return
+    from rifenet.files import write_text
+    from rifenet.formats.contact_page import write_page
+    from rifenet.formats.object_files import merge_csv, merge_cvat, yolo_names
+    from rifenet.formats.outputs import merge_coco
 
-    if records and "coco" in formats:
-        merge_coco(out / "coco.json", (out / record["files"]["coco"] for record in records))
-    if records and "html" in formats:
+    classes = [entry["name"] for entry in records[0]["classes"]]
+    single = {each: [out / record["files"][each] for record in records] for each in formats if each in TOGETHER}
+    if "coco" in single:
+        merge_coco(out / "coco.json", single["coco"])
+    if "csv" in single:
+        merge_csv(out / "table.csv", single["csv"])
+    if "cvat" in single:
+        merge_cvat(out / "annotations.xml", single["cvat"], classes)
+    if "yolo" in formats:
+        write_text(out / "data.yaml", yolo_names(classes))
+    if "html" in formats:
         write_page(out / "index.html", records, title=f"{len(records)} photos segmented")
 
 

@@ -16,6 +16,7 @@ from rifenet import __version__
 from rifenet.config import Config, to_dict
 from rifenet.data.index import ImageIndex
 from rifenet.evaluation.result_file import names_hash
+from rifenet.models.files.checkpoint import backbone_hash
 
 
 def model_record(model: Any, image_size: int, name: str = "") -> dict[str, Any]:
@@ -32,6 +33,7 @@ def model_record(model: Any, image_size: int, name: str = "") -> dict[str, Any]:
         "backbone": backbone,
         "checkpoint_hash": getattr(model, "hash", None),
         "weights_hash": getattr(model, "weights_hash", None),
+        "backbone_hash": backbone_hash(model) if hasattr(model, "backbone") else None,
         "image_size": image_size,
         "metadata": metadata,
     }

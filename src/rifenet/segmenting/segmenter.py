@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rifenet.drawing import notebook
 from rifenet.engines import Engine
 from rifenet.formats.label_files import Label, Marked
 from rifenet.formats.pictures import Source
@@ -58,6 +59,20 @@ class Segmenter:
         from rifenet.engines.load import load_engine
 
         return cls(load_engine("default" if model is None else model, device, threads))
+
+    def __repr__(self) -> str:
+        counted = (f"{name} ({shots} {'shot' if shots == 1 else 'shots'})" for name, shots in self.shots.items())
+        known = ", ".join(counted) or "no class yet"
+        return f"<Segmenter of the model {self.engine.name}: {known}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the shots with their masks, and a row for each class."""
+        drawn = [each for n, known in enumerate(self.learned, 1) if known.inputs for each in known.inputs.overlays(n)]
+        rows = [
+            (number, known.name, str(known.shots), "" if known.inputs else "from a file, which holds no photos")
+            for number, known in enumerate(self.learned, 1)
+        ]
+        return notebook.card(repr(self), drawn, ("class", "shots", ""), rows)
 
     @property
     def classes(self) -> list[str]:
@@ -181,13 +196,19 @@ class Segmenter:
         return {each.name: each.adopted for each in known}
 
     def segment(
-        self, query: Source, *, keep_absent: bool = False, tiles: bool | str = "auto", refine: bool = False
+        self,
+        query: Source,
+        *,
+        keep_absent: bool = False,
+        tiles: bool | str = "auto",
+        refine: bool = False,
+        clean: bool = False,
     ) -> Result:
         """Segments one photo: a path, a PIL image or an [H,W,3] array; options as in `segment_many`.
 
         Raises FileNotFoundError for a missing photo, ValueError for an unreadable one or if no class is learned.
         """
-        return next(self.segment_many([query], keep_absent=keep_absent, tiles=tiles, refine=refine))
+        return next(self.segment_many([query], keep_absent=keep_absent, tiles=tiles, refine=refine, clean=clean))
 
     def segment_many(
         self,
@@ -197,6 +218,7 @@ class Segmenter:
         keep_absent: bool = False,
         tiles: bool | str = "auto",
         refine: bool = False,
+        clean: bool = False,
         on_error: Callable[[Source, Exception], None] | None = None,
         on_progress: Callable[[int, int | None], None] | None = None,
     ) -> Iterator[Result]:
@@ -210,6 +232,8 @@ class Segmenter:
                 "auto" for photos whose longer side is at least three times the network's. Tiles take several times as
                 long.
             refine: make the masks follow the photos' edges (`rifenet.segmenting.refine`).
+            clean: fill small holes of the masks and remove specks, both judged by the size of the objects in the shots
+                (`rifenet.segmenting.instances`); the mask then needs scikit-image (`rifenet[instances]`).
             on_error: called with a photo that cannot be read and the error, before the next photos. None raises the
                 error, after the results of the photos before it.
             on_progress: called before each result with the number of results so far and the total, None if unknown.
@@ -224,7 +248,7 @@ class Segmenter:
         check_several(queries, "segment_many({})")
         if tiles not in (True, False, "auto"):
             raise ValueError(f"Expected tiles to be True, False or 'auto', but got {tiles!r}.")
-        options = Options(keep_absent, tiles, refine)
+        options = Options(keep_absent, tiles, refine, clean)
         results = segment_lazily(self.engine, list(self._classes.values()), queries, batch_size, options, on_error)
         return results if on_progress is None else counted(results, total_of(queries), on_progress)
 

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from rifenet.data.transforms import resize_and_pad, resize_mask
+from rifenet.drawing.visualize import overlay
 from rifenet.formats.label_files import Label, Marked, load_labels
 from rifenet.formats.picture_files import Frame
 from rifenet.formats.pictures import Source, load_photo
@@ -45,6 +47,16 @@ class Shots(NamedTuple):
             np.concatenate([self.masks[:index], shot.masks, self.masks[index + 1 :]]),
             np.concatenate([self.valid[:index], shot.valid, self.valid[index + 1 :]]),
         )
+
+    def overlays(self, class_id: int) -> list[Image.Image]:
+        """Each photo as the network sees it, without padding, with its mask in the colour of a class."""
+        drawn = []
+        for image, mask, valid in zip(*self, strict=True):
+            height, width = (int(valid.any(axis).sum()) for axis in (1, 0))
+            photo = (255 * image[:, :height, :width].transpose(1, 2, 0)).round().astype(np.uint8)
+            own = mask[:height, :width]
+            drawn.append(overlay(photo, np.where(own == 1, np.uint8(class_id), own)))
+        return drawn
 
 
 class PseudoShot(NamedTuple):

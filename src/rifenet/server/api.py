@@ -151,11 +151,15 @@ async def segment(
     images: Photos,
     keep_absent: Annotated[bool, Form(description="Keep classes in the mask that are judged absent.")] = False,
     format: Annotated[str | None, Form(description="json or png (of one photo); without it, as Accept says.")] = None,
+    outlines: Annotated[
+        str | None, Form(description="polygons or rle (COCO's): the pixels of each object, too.")
+    ] = None,
     x_project: ProjectName = None,
 ) -> Any:
     """Segments photos by all classes of the project at once: JSON, or the mask of one photo as a PNG."""
     project = _taught(service, request, x_project)
     png = answers.wants_png(request.headers.get("accept", ""), format)
+    outlines = answers.check_outlines(outlines)
     if png and len(images) != 1:
         raise Problem(422, f"Expected one photo for a PNG, but got {len(images)}. Send them one by one, or take json.")
     await run_in_threadpool(check_files, images, service.limits, "photo")
@@ -167,7 +171,9 @@ async def segment(
             if png:
                 return answers.mask_png(next(results))
             named = enumerate(zip(results, images, strict=True), 1)
-            found = [answers.photo_answer(result, file_name(upload, index)) for index, (result, upload) in named]
+            found = [
+                answers.photo_answer(result, file_name(upload, index), outlines) for index, (result, upload) in named
+            ]
         return answers.SegmentAnswer(results=found, warnings=warnings)
 
     answer = await service.run(request, work)

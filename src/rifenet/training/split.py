@@ -79,7 +79,7 @@ def training_episodes(
     config: Config, split: Split, model: RiFeNet, fabric: lightning_fabric.Fabric
 ) -> Dataset[dict[str, Any]]:
     """All training episodes of the run, from images or, with `data.cache_dir`, from cached frozen features."""
-    total = config.train.steps * config.train.batch_size
+    total = config.train.steps * episodes_a_step(config)
     if not config.data.cache_dir:
         return TrainingEpisodes(split.pool, config.data, seed=config.train.seed, episodes=total)
     strong = config.train.unlabeled > 0 or config.data.cache_strong
@@ -90,6 +90,21 @@ def training_episodes(
     return CachedEpisodes(split.pool, cache, config.train.seed, total, config.data.own_views)
 
 
+def episodes_a_step(config: Config) -> int:
+    """The batch size of an effective config, over all ranks together."""
+    size = config.train.batch_size
+    assert not isinstance(size, tuple), "`config.effective` takes the value of the fold"
+    return size
+
+
+def with_steps(config: Config, images: int) -> Config:
+    """An effective config whose `train.steps` is set: for a config with epochs over that many training images."""
+    if config.train.steps:
+        return config
+    steps = config.train.epochs * max(images // episodes_a_step(config), 1)
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
+
+
 def _data_seed(config: Config) -> int:
     return config.train.seed if config.data.seed is None else config.data.seed
 
@@ -98,7 +113,8 @@ def step_batches(
     dataset: Dataset[dict[str, Any]], config: Config, fabric: lightning_fabric.Fabric, start: int, stop: int
 ) -> DataLoader[dict[str, Any]]:
     """Batches of this rank for steps start..stop-1; item j is episode step * batch_size + rank * share + j."""
-    total, share = config.train.batch_size, config.train.batch_size // fabric.world_size
+    total = episodes_a_step(config)
+    share = total // fabric.world_size
     first = fabric.global_rank * share
     batches = [list(range(step * total + first, step * total + first + share)) for step in range(start, stop)]
     return DataLoader(
