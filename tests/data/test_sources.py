@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -184,6 +185,29 @@ def test_custom(tmp_path: Path) -> None:
     assert len(index) == 6 + 2
     assert names(index) == sorted(names(index))
     assert index.dataset == "custom"
+
+
+def test_accents_written_in_two_ways_are_one_name(tmp_path: Path) -> None:
+    """File systems and programs compose é (NFC) or write e and an accent (NFD)."""
+    root = make_custom(tmp_path / "masks", per_class=1, mixed=0)
+    (root / "images" / "photo 000.png").rename(root / "images" / "Cafe\u0301.png")
+    (root / "masks" / "photo 000.png").rename(root / "masks" / "Caf\u00e9.png")
+    index = open_dataset("custom", root, progress=False)
+    assert index.bad_files == ()
+    assert "Caf\u00e9" in [record.name for record in index.records]
+    json_root = tmp_path / "json"
+    (json_root / "images").mkdir(parents=True)
+    (root / "images" / "Cafe\u0301.png").rename(json_root / "images" / "Cafe\u0301.png")
+    shape = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 50, 0, 50, 50, 0, 50]]}
+    content = {
+        "images": [{"id": 1, "file_name": "Caf\u00e9.png", "height": 128, "width": 160}],
+        "categories": [{"id": number, "name": f"thing {number}"} for number in range(1, 5)],
+        "annotations": [shape],
+    }
+    (json_root / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+    index = open_dataset("custom", json_root, progress=False)
+    assert index.bad_files == ()
+    assert [record.image_path.is_file() for record in index.records] == [True]
 
 
 def test_custom_folds(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from rifenet.data.coco import annotated_entries, open_annotations
 from rifenet.data.folds import Folds, contiguous_folds
 from rifenet.data.image_lists import list_path, read_list
 from rifenet.data.index import Entry, ImageIndex, build_index
+from rifenet.formats.label_json import composed
 from rifenet.formats.pictures import PHOTO_SUFFIXES
 
 
@@ -32,11 +33,12 @@ def _open_masks(root: Path, list_file: str, progress: bool) -> ImageIndex:
     bad = []
     for path in sorted((root / "images").iterdir()):
         if path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith("."):
-            if path.stem in images:
-                bad.append((path.name, f"Expected one image of each name, but {images[path.stem].name} has the same."))
-            images.setdefault(path.stem, path)
-    masks = {path.stem: path for path in sorted((root / "masks").iterdir()) if path.suffix.lower() == ".png"}
-    names = read_list(list_path(root, list_file)) if list_file else list(images)
+            name = composed(path.stem)
+            if name in images:
+                bad.append((path.name, f"Expected one image of each name, but {images[name].name} has the same."))
+            images.setdefault(name, path)
+    masks = {composed(path.stem): path for path in sorted((root / "masks").iterdir()) if path.suffix.lower() == ".png"}
+    names = [composed(name) for name in read_list(list_path(root, list_file))] if list_file else list(images)
     if not list_file:
         bad += [
             (masks[name].name, "Expected an image of the same name in images/, but there is none.")
@@ -69,11 +71,15 @@ def _open_annotated(root: Path, list_file: str, progress: bool) -> ImageIndex:
     annotations = open_annotations(path, progress=progress)
     entries, bad = annotated_entries([annotations], root, list_file)
     if not list_file:
-        listed = {Path(name).name for name in (*(picture.file_name for picture in annotations.pictures), *dict(bad))}
+        listed = {
+            composed(Path(name).name) for name in (*(picture.file_name for picture in annotations.pictures), *dict(bad))
+        }
         bad += [
             (image.name, f"Expected the picture in {path.name}, but it is not there.")
             for image in sorted((root / "images").iterdir())
-            if image.suffix.lower() in PHOTO_SUFFIXES and image.name not in listed and not image.name.startswith(".")
+            if image.suffix.lower() in PHOTO_SUFFIXES
+            and composed(image.name) not in listed
+            and not image.name.startswith(".")
         ]
     return build_index(
         entries,
