@@ -195,7 +195,7 @@ def absent_query(index: ImageIndex, class_id: int, seed: int, i: int) -> int:
     """
     without: dict[int, list[int]] = {}
     for position, record in enumerate(index.records):
-        if class_id not in record.areas:
+        if record.shows(class_id) is False:
             for other in record.areas:
                 without.setdefault(other, []).append(position)
     if not without:
