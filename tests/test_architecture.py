@@ -25,7 +25,7 @@ MOST_ROOMS = 21  # packages and modules at the package's root
 MOST_FLOORS = 10  # rooms in the longest chain of imports
 
 LIGHT = (
-    *("config", "data", "data.folds", "data.transforms"),
+    *("config", "data", "data.class_names", "data.folds", "data.transforms"),
     *("drawing", "drawing.*", "examples", "examples.*", "formats", "formats.*"),
 )  # none of these loads torch
 FORMATS = ("formats", "formats.*")
