@@ -4,11 +4,12 @@
         --sets coseg icoseg clothes nuclei magnetic-tile --out union
 
 It holds the photos of all sets, except the program's example photos. Each photo has one index mask. A class is one
-class, whatever a set calls it (`SAME`). Crops around single objects (`NAME~0`, `NAME~1`) add pictures with larger
-objects; `--made` adds classes of strokes, spots and regions (`made_classes.py`). A set marks its own classes only, so
-`unmarked.yaml` names the classes that its photos may show without a mark. Fold 0 of `folds.yaml` names the classes that
-the bundled model never sees, so that it can be scored on them. These are the demo's classes and every fifth other class
-of COCO, except person and cat.
+class, whatever a set calls it (`rifenet.data.class_names`). Crops around single objects (`NAME~0`, `NAME~1`) add
+pictures with larger objects; `--made` adds classes of strokes, spots and regions (`made_classes.py`). A set marks its
+own classes only, so `unmarked.yaml` names the classes that its photos may show without a mark. Fold 0 of `folds.yaml`
+names the classes that the bundled model never sees, so that it can be scored on them. These are the demo's classes and
+every fifth other class of COCO, except person and cat. Photos of what is nearly one of these, as a panda is a bear, are
+left out.
 """
 
 from __future__ import annotations
@@ -28,25 +29,9 @@ from PIL import Image
 from scipy import ndimage
 
 from rifenet import IGNORE
+from rifenet.data.class_names import canonical, related
 
-SAME = {
-    "aeroplane": "airplane",
-    "brown bear": "bear",
-    "diningtable": "dining table",
-    "motorbike": "motorcycle",
-    "pottedplant": "potted plant",
-    "sofa": "couch",
-    "sports car": "car",
-    "tvmonitor": "tv",
-}
-"""COCO's names of classes that other sets call otherwise."""
-
-PERSONS = (
-    *("athlete", "gymnast", "kendo", "liverpool player", "monk", "red sox player", "red-shirt soccer player"),
-    *("skater", "speed skater", "white-shirt soccer player"),
-)
-"""Classes of iCoseg that are kinds of persons: a person elsewhere may be one, too."""
-
+EVERYDAY = {"coco", "voc", "coseg", "icoseg", "clothes"}
 EVERY = {"clothes": 2}  # every second photo: with all of them, a quarter of the episodes would be of clothes
 ENLARGED = 480  # pixels of the shorter side of sets in the custom layout, as of most photos of COCO
 MADE = {"strokes": (20, 7), "spots": (20, 7), "region": (30, 5)}  # classes of each kind, pictures of each class
@@ -121,36 +106,40 @@ def enlarged(picture: Image.Image, mask: Image.Image) -> tuple[Image.Image, NDAr
     return picture.resize(size, Image.Resampling.BICUBIC), np.asarray(mask.resize(size, Image.Resampling.NEAREST))
 
 
-def set_photos(root: Path, classes: list[str]) -> Iterator[tuple[str, Image.Image, NDArray[np.uint8]]]:
-    """(name, picture, mask) of a set in the custom layout, enlarged; adds its classes to `classes`."""
-    own = [SAME.get(name, name) for name in (root / "classes.txt").read_text().split("\n") if name]
+def set_photos(
+    root: Path, classes: list[str], unseen: Sequence[str]
+) -> Iterator[tuple[str, Image.Image, NDArray[np.uint8]]]:
+    """(name, picture, mask) of a set in the custom layout, enlarged; adds its classes to `classes`.
+
+    Leaves out photos of a class that `unseen` does not name, but which is a kind of one of these or overlaps it.
+    """
+    own = [canonical(name) for name in (root / "classes.txt").read_text().split("\n") if name]
     classes += [name for name in own if name not in classes]
     numbers = np.arange(256, dtype=np.uint8)
     numbers[1 : len(own) + 1] = [classes.index(name) + 1 for name in own]
+    near = [name for name in own if name not in unseen and any(related(name, other) for other in unseen)]
+    left_out = [classes.index(name) + 1 for name in near]
     for path in sorted((root / "images").iterdir())[:: EVERY.get(root.name, 1)]:
         picture, mask = enlarged(Image.open(path).convert("RGB"), Image.open(root / "masks" / f"{path.stem}.png"))
-        yield f"{root.name}_{path.stem}", picture, numbers[mask]
+        if not np.isin(numbers[mask], left_out).any():
+            yield f"{root.name}_{path.stem}", picture, numbers[mask]
 
 
 def may_show_unmarked(own: dict[str, set[str]], classes: Sequence[str]) -> dict[str, list[str]]:
     """Classes that photos of a set may show without a mark, by the start of the photos' names.
 
     A photo of `coseg` marks one class of several, so nothing is known of all others. Elsewhere, classes of other sets
-    of everyday photos are unknown: there are shoes and hair in COCO, persons and chairs in `clothes`. Photos of the
-    other sets, of cells and tiles, show nothing else.
+    of everyday photos are unknown: there are shoes and hair in COCO, persons and chairs in `clothes`. So is one of two
+    classes of a set that overlap, as a mask marks each pixel once. Other sets, of cells and tiles, show nothing else.
     """
-    real = {name for name in classes if not name.startswith("made ")}
-    everyday = set().union(*(own.get(name, set()) for name in ("coco", "voc", "coseg", "icoseg", "clothes")))
-    unknown = {f"{name}_": everyday - own[name] for name in ("coco", "voc", "icoseg", "clothes") if name in own}
-    for name in ("coco", "voc", "icoseg", "clothes"):
-        if name in own:
-            unknown[f"{name}_"] |= set(PERSONS) & everyday
-    if "coseg" in own:
-        unknown["coseg_"] = everyday
-    unknown["made_"] = real
+    everyday = set().union(*(own.get(name, ()) for name in EVERYDAY))
+    unknown = {"made_": {name for name in classes if not name.startswith("made ")}}
+    for name in EVERYDAY & own.keys():
+        twofold = {one for one in own[name] if any(one != other and related(one, other) for other in own[name])}
+        unknown[f"{name}_"] = everyday if name == "coseg" else everyday - own[name] | twofold
     # Any photo may show a patch of what is a region's class elsewhere.
     unknown[""] = {name for name in classes if name.startswith("made region")}
-    return {start: sorted(names, key=classes.index) for start, names in unknown.items()}
+    return {start: sorted(unknown[start], key=classes.index) for start in sorted(unknown)}
 
 
 def made_pictures(
@@ -172,6 +161,58 @@ def made_pictures(
         number += bool(cuts)
 
 
+class Union:
+    """The folder that is written: `classes` grows with the sets, `own` names the classes that each set marks."""
+
+    def __init__(self, folder: Path, classes: list[str], unseen: Sequence[str]) -> None:
+        self.folder, self.classes, self.unseen = folder, classes, unseen
+        self.own = {"coco": set(classes), "voc": set(VOC_IN_COCO)}
+        self.grounds: list[tuple[NDArray[np.uint8], NDArray[np.bool_]]] = []
+        self.rng = random.Random(0)
+        for part in ("images", "masks"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+
+    def save(self, name: str, picture: Image.Image, mask: NDArray[np.uint8]) -> None:
+        """Writes one picture and its mask."""
+        picture.save(self.folder / "images" / f"{name}.jpg", quality=95)
+        Image.fromarray(mask).save(self.folder / "masks" / f"{name}.png")
+
+    def add_scenes(self, photos: Iterator[Photo]) -> None:
+        """Adds photos and crops around their objects. Photos without a class never seen serve as grounds."""
+        seen: Counter[int] = Counter()
+        never = [self.classes.index(name) + 1 for name in self.unseen]
+        for name, path, mask in photos:
+            picture = Image.open(path).convert("RGB")
+            self.save(name, picture, mask)
+            for number, (left, top, right, bottom) in enumerate(crops(mask, self.rng, seen)):
+                self.save(f"{name}~{number}", picture.crop((left, top, right, bottom)), mask[top:bottom, left:right])
+            if not np.isin(mask, never).any():
+                self.grounds.append((np.asarray(picture), mask == 0))
+
+    def add_set(self, root: Path) -> None:
+        """Adds a set in the custom layout."""
+        shown: set[int] = set()
+        for name, picture, mask in set_photos(root, self.classes, self.unseen):
+            self.save(name, picture, mask)
+            shown.update(np.unique(mask).tolist())
+        self.own[root.name] = {self.classes[value - 1] for value in shown - {0, IGNORE}}
+
+    def add_made(self) -> None:
+        """Adds the made classes."""
+        for class_name, name, pixels, inside in made_pictures(self.grounds, np.random.default_rng(0)):
+            self.classes += [class_name] if class_name not in self.classes else []
+            labels = (inside * (self.classes.index(class_name) + 1)).astype(np.uint8)
+            self.save(name, *enlarged(Image.fromarray(pixels), Image.fromarray(labels)))
+
+    def finish(self) -> None:
+        """Writes classes.txt, folds.yaml and, where sets differ in what they mark, unmarked.yaml."""
+        (self.folder / "classes.txt").write_text("\n".join(self.classes) + "\n")
+        (self.folder / "folds.yaml").write_text(json.dumps({0: self.unseen}).replace('"0"', "0") + "\n")
+        if len(self.classes) > len(self.own["coco"]):
+            unmarked = may_show_unmarked(self.own, self.classes)
+            (self.folder / "unmarked.yaml").write_text(json.dumps(unmarked, indent=1) + "\n")
+
+
 def main() -> None:
     """Writes images/, masks/, classes.txt, folds.yaml and unmarked.yaml."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -188,41 +229,14 @@ def main() -> None:
     unseen = sorted(
         {*examples["classes"], *(name for name in others[4::5] if name not in ("person", "cat"))}, key=classes.index
     )
-    for folder in ("images", "masks"):
-        (options.out / folder).mkdir(parents=True, exist_ok=True)
-    rng = random.Random(0)
-
-    def save(name: str, picture: Image.Image, mask: NDArray[np.uint8]) -> None:
-        picture.save(options.out / "images" / f"{name}.jpg", quality=95)
-        Image.fromarray(mask).save(options.out / "masks" / f"{name}.png")
-
-    own = {"coco": set(classes), "voc": set(VOC_IN_COCO)}
-    never = [classes.index(name) + 1 for name in unseen]
-    grounds = []
-    for source in (photos, voc_photos(options.voc, options.voc_list, classes)):
-        seen: Counter[int] = Counter()
-        for name, path, mask in source:
-            picture = Image.open(path).convert("RGB")
-            save(name, picture, mask)
-            for number, (left, top, right, bottom) in enumerate(crops(mask, rng, seen)):
-                save(f"{name}~{number}", picture.crop((left, top, right, bottom)), mask[top:bottom, left:right])
-            if not np.isin(mask, never).any():
-                grounds.append((np.asarray(picture), mask == 0))
+    union = Union(options.out, classes, unseen)
+    union.add_scenes(photos)
+    union.add_scenes(voc_photos(options.voc, options.voc_list, classes))
     for root in options.sets:
-        shown: set[int] = set()
-        for name, picture, mask in set_photos(root, classes):
-            save(name, picture, mask)
-            shown.update(np.unique(mask).tolist())
-        own[root.name] = {classes[value - 1] for value in shown - {0, IGNORE}}
+        union.add_set(root)
     if options.made:
-        for class_name, name, pixels, inside in made_pictures(grounds, np.random.default_rng(0)):
-            classes += [class_name] if class_name not in classes else []
-            labels = (inside * (classes.index(class_name) + 1)).astype(np.uint8)
-            save(name, *enlarged(Image.fromarray(pixels), Image.fromarray(labels)))
-    (options.out / "classes.txt").write_text("\n".join(classes) + "\n")
-    (options.out / "folds.yaml").write_text(json.dumps({0: unseen}).replace('"0"', "0") + "\n")
-    if options.sets or options.made:
-        (options.out / "unmarked.yaml").write_text(json.dumps(may_show_unmarked(own, classes), indent=1) + "\n")
+        union.add_made()
+    union.finish()
     print(f"{len(list((options.out / 'images').iterdir()))} pictures; never seen in fold 0: {', '.join(unseen)}")
 
 

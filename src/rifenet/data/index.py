@@ -70,12 +70,12 @@ class ImageRecord:
     def binary(self, labels: NDArray[np.uint8], class_id: int) -> NDArray[np.uint8]:
         """Mask of one class from (a view of) the index mask: 1 on the class, 0 off it, 255 where that is not known.
 
-        It is not known on ignored pixels and, where the image may show the class unmarked, off all marked classes.
+        It is known nowhere where the image may show the class unmarked: what is marked as another class may be a part
+        of it, or a whole of which it is a part.
         """
-        mask = binary_mask(labels, self.value(class_id))
         if self.shows(class_id) is None:
-            mask[labels == 0] = IGNORE
-        return mask
+            return np.full(labels.shape, IGNORE, np.uint8)
+        return binary_mask(labels, self.value(class_id))
 
     def value(self, class_id: int) -> int:
         """Mask value of `class_id`; -1, which matches no pixel, for a class outside the palette."""

@@ -1,10 +1,11 @@
 """Cache of frozen backbone features on disk: the backbone runs once for each view instead of at each step.
 
 Each image has V views: the plain one, its mirror image, then weak views (method.md 11), then with `data.worlds` one
-view in each world. With the unlabeled branch on, each view has a strong partner.
+view in each world. With the unlabeled branch on, each view has a strong partner, and no mask decides how a view is
+cropped, since any image may serve as an unlabeled one.
 
-The folder's name is a hash of everything that its content depends on, so a cache is
-never stale. The folder is filled image by image, so a killed build continues where it stopped.
+The folder's name is a hash of everything that its content depends on, so a cache is never stale. The folder is filled
+image by image, so a killed build continues where it stopped.
 
 Arrays: features float16 [images, V, 1 or 2, L] (the outputs of the backbone's `stages`, flattened and joined) and
 labels uint8 [images, V, S, S].
@@ -111,7 +112,7 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
                 rotate=self.data.rotate,
                 blur=self.data.blur,
                 flip=self.data.flip,
-                keep=map(record.value, record.areas),
+                keep=() if self.strong else map(record.value, record.areas),
             )
         partners = [pixels, strong_view(pixels, rng, valid)] if self.strong else [pixels]
         return np.stack([to_float(partner) for partner in partners]), np.where(valid, labels, PADDING).astype(np.uint8)
@@ -156,6 +157,8 @@ class FeatureCache:
             "views": [data.cache_views, strong, seed, data.image_size],
             "augmentation": [data.scale_min, data.scale_max, data.rotate, data.blur, data.flip],
         }
+        if strong:
+            content["cropped"] = "without masks"
         if data.worlds:
             content["worlds"] = WORLDS
         if torch.is_autocast_enabled(device.type):
@@ -190,9 +193,10 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
     """Training episodes from a cache.
 
     Item i has the keys of `TrainingEpisodes`, with `PackedFeatures` in place of images. (seed, i) draws a view of each
-    image. In a share `data.worlds` of the episodes, all images are shown in one world. In a share `data.own_views` of
-    the others, the K supports come from as few images as possible: all everyday views of the first support image in
-    random order, then those of the second, and so on.
+    image; queries and supports only have views that show their class (`_showing`). In a share `data.worlds` of the
+    episodes, all images are shown in one world. In a share `data.own_views` of the others, the K supports come from as
+    few images as possible: all everyday views of the first support image in random order, then those of the second,
+    and so on.
     """
 
     def __init__(self, pool: EpisodePool, cache: FeatureCache, seed: int, length: int, data: DataConfig) -> None:
@@ -208,17 +212,23 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
         images = (episode.query, *episode.supports, *episode.unlabeled)
         everyday = self.data.cache_views
         drawn = view_rng(self.seed, number, 1).integers(everyday, size=len(images))
-        views = [(image, int(view)) for image, view in zip(images, drawn, strict=True)]
-        supports, unlabeled = views[1 : 1 + len(episode.supports)], views[1 + len(episode.supports) :]
+        labeled = 1 + len(episode.supports)
+        showing = [self._showing(image, episode.class_id) for image in images[:labeled]]
+        showing += [range(everyday)] * len(episode.unlabeled)
+        views = [
+            (image, good[view % len(good)]) for image, view, good in zip(images, drawn.tolist(), showing, strict=True)
+        ]
+        supports, unlabeled = views[1:labeled], views[labeled:]
         rng = view_rng(self.seed, number, 2)
         if rng.random() < self.data.own_views:
-            own = [(image, int(view)) for image in episode.supports for view in rng.permutation(everyday)]
-            supports = own[: len(supports)]
+            good = dict(zip(episode.supports, showing[1:labeled], strict=True))
+            own = [(image, int(view)) for image in episode.supports for view in rng.permutation(good[image])]
+            supports = (own * len(supports))[: len(supports)]
         rng = view_rng(self.seed, number, 3)
         if rng.random() < self.data.worlds:
             world = everyday + int(rng.integers(len(WORLDS)))
             views = [(image, world) for image in images]
-            supports, unlabeled = views[1 : 1 + len(supports)], views[1 + len(supports) :]
+            supports = views[1:labeled]
         shown = [views[0], *supports]
         masks, valid = zip(*(self._mask(view, episode.class_id) for view in shown), strict=True)
         item = {
@@ -237,6 +247,19 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
             item["unlabeled_strong"] = self._packed(unlabeled, 1)
             item["unlabeled_valid"] = np.stack([self.cache.labels[view] != PADDING for view in unlabeled])
         return item
+
+    def _showing(self, image: int, class_id: int) -> Sequence[int]:
+        """The everyday views of an image that keep at least half of what the first, uncropped one shows of a class.
+
+        All of them, unless masks did not decide how views are cropped; views of `data.scale_min` below 0.7 may then
+        count as cropped, since half of the size is a quarter of the area.
+        """
+        everyday = self.data.cache_views
+        if self.cache.features.shape[2] == 1:
+            return range(everyday)
+        value = self.pool.index.records[image].value(class_id)
+        areas = np.count_nonzero(self.cache.labels[image, :everyday] == value, axis=(1, 2))
+        return [int(view) for view in np.flatnonzero(2 * areas >= areas[0])]
 
     def _packed(self, views: Sequence[tuple[int, int]], kind: int) -> PackedFeatures:
         """Features of the plain (0) or strong (1) partner of each view."""

@@ -79,6 +79,12 @@ def training_episodes(
     if not config.data.cache_dir:
         return TrainingEpisodes(split.pool, config.data, seed=config.train.seed, episodes=total)
     strong = config.train.unlabeled > 0 or config.data.cache_strong
+    if strong and config.data.worlds:
+        raise ValueError(
+            f"Expected data.worlds to be 0 with the unlabeled branch, but got {config.data.worlds}: masks decide how "
+            "views in other worlds are cropped. Set train.unlabeled to 0 and data.cache_strong to false, or data.worlds"
+            " to 0."
+        )
     with fabric.rank_zero_first(), fabric.autocast():  # in the precision that the backbone has without a cache
         cache = FeatureCache.build(
             model, split.pool.index, config.data, strong=strong, seed=_data_seed(config), device=fabric.device
