@@ -215,8 +215,8 @@ def build_index(
         else:
             height, width, counts = scan
             areas = {int(label): area for label, area in counts.items()}
-            name, image, mask, *kind = entry
-            records.append(ImageRecord(name, image, mask, height, width, areas, *kind))
+            files, kind = entry[:3], (entry.palette, entry.bright, entry.unmarked)
+            records.append(ImageRecord(*files, height, width, areas, *kind))
     if not records:
         reason = f"none of {len(bad)} could be used. The first, {bad[0][0]}: {bad[0][1]}" if bad else "there are none."
         raise ValueError(f"Expected images with masks in {root}, but {reason}")
