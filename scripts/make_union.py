@@ -8,8 +8,8 @@ class, whatever a set calls it (`rifenet.data.class_names`). Crops around single
 pictures with larger objects; `--made` adds classes of strokes, spots and regions (`made_classes.py`). A set marks its
 own classes only, so `unmarked.yaml` names the classes that its photos may show without a mark. Fold 0 of `folds.yaml`
 names the classes that the bundled model never sees, so that it can be scored on them. These are the demo's classes and
-every fifth other class of COCO, except person and cat. Photos of what is nearly one of these, as a panda is a bear, are
-left out.
+every fifth other class of COCO, except person and cat. Training also leaves out photos of what is nearly one of them,
+as a panda is a bear (`ImageIndex.held_back`).
 """
 
 from __future__ import annotations
@@ -29,17 +29,14 @@ from PIL import Image
 from scipy import ndimage
 
 from rifenet import IGNORE
-from rifenet.data.class_names import canonical, related
+from rifenet.data.class_names import canonical, related, same_class
+from rifenet.data.folds import VOC_CLASSES
 
 EVERYDAY = {"coco", "voc", "coseg", "icoseg", "clothes"}
 EVERY = {"clothes": 2}  # every second photo: with all of them, a quarter of the episodes would be of clothes
 ENLARGED = 480  # pixels of the shorter side of sets in the custom layout, as of most photos of COCO
 MADE = {"strokes": (20, 7), "spots": (20, 7), "region": (30, 5)}  # classes of each kind, pictures of each class
 
-VOC_IN_COCO = (
-    *("airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog"),
-    *("horse", "motorcycle", "person", "potted plant", "sheep", "couch", "train", "tv"),
-)
 LEAST_CROP = 2_500  # pixels of the object
 CROPS_OF_A_CLASS = 60  # from each source
 
@@ -66,10 +63,15 @@ def coco_photos(root: Path, left_out: set[int]) -> tuple[list[str], Iterator[Pho
     return [parts["train"].cats[number]["name"] for number in numbers], photos()
 
 
+def same_classes(name: str, classes: list[str]) -> list[int]:
+    """Numbers, from 1, of the classes that mean the same as `name`: one class is one class in all sets."""
+    return [number for number, other in enumerate(classes, start=1) if same_class(name, other)]
+
+
 def voc_photos(root: Path, list_name: str, classes: list[str]) -> Iterator[Photo]:
     """(name, file, mask) of each photo of the list, with classes numbered as in COCO."""
     numbers = np.arange(256, dtype=np.uint8)
-    numbers[1:21] = [classes.index(name) + 1 for name in VOC_IN_COCO]
+    numbers[1:21] = [same_classes(name, classes)[0] for name in VOC_CLASSES]
     for name in (root / "ImageSets" / "Segmentation" / f"{list_name}.txt").read_text().split():
         mask = np.asarray(Image.open(root / "SegmentationClassAug" / f"{name}.png"))
         yield f"voc_{name}", root / "JPEGImages" / f"{name}.jpg", numbers[mask]
@@ -106,23 +108,15 @@ def enlarged(picture: Image.Image, mask: Image.Image) -> tuple[Image.Image, NDAr
     return picture.resize(size, Image.Resampling.BICUBIC), np.asarray(mask.resize(size, Image.Resampling.NEAREST))
 
 
-def set_photos(
-    root: Path, classes: list[str], unseen: Sequence[str]
-) -> Iterator[tuple[str, Image.Image, NDArray[np.uint8]]]:
-    """(name, picture, mask) of a set in the custom layout, enlarged; adds its classes to `classes`.
-
-    Leaves out photos of a class that `unseen` does not name, but which is a kind of one of these or overlaps it.
-    """
+def set_photos(root: Path, classes: list[str]) -> Iterator[tuple[str, Image.Image, NDArray[np.uint8]]]:
+    """(name, picture, mask) of a set in the custom layout, enlarged; adds its classes to `classes`."""
     own = [canonical(name) for name in (root / "classes.txt").read_text().split("\n") if name]
     classes += [name for name in own if name not in classes]
     numbers = np.arange(256, dtype=np.uint8)
     numbers[1 : len(own) + 1] = [classes.index(name) + 1 for name in own]
-    near = [name for name in own if name not in unseen and any(related(name, other) for other in unseen)]
-    left_out = [classes.index(name) + 1 for name in near]
     for path in sorted((root / "images").iterdir())[:: EVERY.get(root.name, 1)]:
         picture, mask = enlarged(Image.open(path).convert("RGB"), Image.open(root / "masks" / f"{path.stem}.png"))
-        if not np.isin(numbers[mask], left_out).any():
-            yield f"{root.name}_{path.stem}", picture, numbers[mask]
+        yield f"{root.name}_{path.stem}", picture, numbers[mask]
 
 
 def may_show_unmarked(own: dict[str, set[str]], classes: Sequence[str]) -> dict[str, list[str]]:
@@ -166,7 +160,10 @@ class Union:
 
     def __init__(self, folder: Path, classes: list[str], unseen: Sequence[str]) -> None:
         self.folder, self.classes, self.unseen = folder, classes, unseen
-        self.own = {"coco": set(classes), "voc": set(VOC_IN_COCO)}
+        self.own = {
+            "coco": set(classes),
+            "voc": {name for name in classes if any(same_class(name, other) for other in VOC_CLASSES)},
+        }
         self.grounds: list[tuple[NDArray[np.uint8], NDArray[np.bool_]]] = []
         self.rng = random.Random(0)
         for part in ("images", "masks"):
@@ -192,7 +189,7 @@ class Union:
     def add_set(self, root: Path) -> None:
         """Adds a set in the custom layout."""
         shown: set[int] = set()
-        for name, picture, mask in set_photos(root, self.classes, self.unseen):
+        for name, picture, mask in set_photos(root, self.classes):
             self.save(name, picture, mask)
             shown.update(np.unique(mask).tolist())
         self.own[root.name] = {self.classes[value - 1] for value in shown - {0, IGNORE}}
@@ -225,10 +222,9 @@ def main() -> None:
     options = parser.parse_args()
     examples = json.loads((files("rifenet") / "examples" / "examples.json").read_text())
     classes, photos = coco_photos(options.coco, {photo["coco_id"] for photo in examples["photos"]})
-    others = [name for name in classes if name not in examples["classes"]]
-    unseen = sorted(
-        {*examples["classes"], *(name for name in others[4::5] if name not in ("person", "cat"))}, key=classes.index
-    )
+    shown = [classes[number - 1] for name in examples["classes"] for number in same_classes(name, classes)]
+    others = [name for name in classes if name not in shown]
+    unseen = sorted({*shown, *(name for name in others[4::5] if name not in ("person", "cat"))}, key=classes.index)
     union = Union(options.out, classes, unseen)
     union.add_scenes(photos)
     union.add_scenes(voc_photos(options.voc, options.voc_list, classes))
