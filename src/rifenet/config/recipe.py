@@ -37,8 +37,8 @@ class DataConfig:
     min_area: int = 2048
     """Least area of a class, in pixels of the stored mask, for an image to count as showing it."""
     skip_classes: tuple[str, ...] = ()
-    """Beyond the paper, training only: names of base classes that no episode is of. Their photos stay in the index, so runs with and
-    without a set of its own classes share one cache."""
+    """Beyond the paper, training only: names of base classes that no episode is of. Their photos stay in the index, so
+    runs with and without a set of its own classes share one cache."""
     exclude_novel: bool = True
     """Training only: leave out every image that shows a novel class."""
     unlabeled_source: str = field(default="class", metadata=about(read_with=("train.unlabeled",)))
@@ -76,8 +76,8 @@ class DataConfig:
     """Beyond the paper: cache strong versions even without the unlabeled branch, so that runs with and without it share
     one cache."""
     worlds: float = 0.0
-    """Beyond the paper: share of training episodes whose images are all shown in one world other than everyday photos: grey, inverted, or
-    turned by any angle (docs/training.md). Needs data.cache_dir, which then holds three more views of each image."""
+    """Beyond the paper: share of training episodes whose images are all shown in one world other than everyday photos:
+    grey, inverted, or turned by any angle. Needs data.cache_dir, which then holds three more views of each image."""
     own_views: float = 0.0
     """Beyond the paper: share of training episodes whose supports are several cached views of the same photo, as with
     model.support_views; the other episodes use one view of each of K photos. Needs data.cache_dir."""
