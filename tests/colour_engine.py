@@ -31,6 +31,9 @@ class ColourEngine:
         self.encoded_queries.append(len(images))
         return images
 
+    def inner(self, features: Any) -> list[dict[str, NDArray[Any]]]:
+        return [{} for _ in features]
+
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
         if context["colour"].shape != (1, 3):
             raise ValueError(f"colour is {context['colour'].shape}, not (1, 3)")

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rifenet import Segmenter, load_model
-from rifenet.data.transforms import resize_and_pad
+from rifenet.data.transforms import enlarged, resize_and_pad
 from rifenet.engines import CARD, Engine, is_export
 from rifenet.engines.load import load_engine
-from rifenet.engines.onnx import OnnxEngine, upsample
+from rifenet.engines.onnx import OnnxEngine
 from rifenet.engines.torch import TorchEngine
 from rifenet.examples.samples import load_examples
 from rifenet.export.check import learning_inputs
@@ -121,7 +121,7 @@ def test_graphs_take_any_size_and_batch(
 def test_upsampling_is_that_of_torch(size: tuple[int, int], to: int) -> None:
     logits = np.random.default_rng(0).normal(size=(2, 2, *size)).astype(np.float32)
     expected = aligned_resize(torch.from_numpy(logits), (to, to)).numpy()
-    np.testing.assert_allclose(upsample(logits, to), expected, atol=1e-5)
+    np.testing.assert_allclose(enlarged(logits, (to, to)), expected, atol=1e-5)
 
 
 def test_learned_classes_go_both_ways(engines: tuple[TorchEngine, OnnxEngine], tmp_path: Path) -> None:

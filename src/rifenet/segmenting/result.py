@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -27,9 +27,8 @@ from rifenet.files import write_bytes
 from rifenet.formats.outputs import DEFAULT, encoded
 from rifenet.metrics import log_odds
 from rifenet.segmenting.margins import probabilities
-from rifenet.segmenting.refine import refined_rows
+from rifenet.segmenting.refine import refined_margins, strips_of
 
-_NEARLY_1 = np.float32(1 - 1e-6)
 PRESENT = 0.5  # least confidence of a class that is judged present
 
 
@@ -38,7 +37,7 @@ class Options(NamedTuple):
 
     keep_absent: bool
     tiles: bool | str
-    refine: bool
+    refine: bool | str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,8 +65,10 @@ class Result:
     """Score above which a pixel is in a class's mask, in (0,1)."""
     placement: Placement
     """Where the photo lies in `margins`."""
-    refine: bool = False
-    """Whether full-size maps follow the photo's edges."""
+    refine: tuple[bool, ...] = ()
+    """Whether each class's full-size map follows the photo's edges; empty: none does."""
+    quality: dict[str, float] = field(default_factory=dict)
+    """Expected IoU of each class's mask with the true one, in [0,1], if the photo shows the class."""
 
     def __repr__(self) -> str:
         seen = ", ".join(name for name, present in self.present.items() if present) or "no class"
@@ -140,12 +141,16 @@ class Result:
         """The map of a class in parts, with the place of each, which is the same for all classes."""
         height, width = self.placement.scaled_height, self.placement.scaled_width
         own = self.margins[index][:height, :width]
-        if not self.refine:
+        if not any(self.refine):
             for columns, part in restored_columns(own, self.placement):
                 yield np.s_[:, columns], part
-            return
-        for rows, signed in refined_rows(self.image, np.tanh(own / 2)):
-            yield np.s_[rows, :], 2 * np.arctanh(signed.clip(-_NEARLY_1, _NEARLY_1))
+        elif self.refine[index]:
+            for rows, part in refined_margins(self.image, own):
+                yield np.s_[rows, :], part
+        else:  # in the strips of the refined classes
+            whole = np.concatenate([part for _, part in restored_columns(own, self.placement)], 1)
+            for rows in strips_of(*whole.shape):
+                yield np.s_[rows, :], whole[rows]
 
     def overlay(self) -> Image.Image:
         """The photo with the mask tinted and outlined on it."""
