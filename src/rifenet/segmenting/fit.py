@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rifenet.segmenting.pixels import PixelClassifier
 
 
@@ -25,8 +28,15 @@ class Fit:
     """Mean IoU of the choice on the class's own annotated photos, each kept aside in turn, in [0,1]."""
     notes: tuple[str, ...] = ()
     """What was tried and what it gave, in words."""
+    shots: int = 1
+    """Number of annotated photos that it was chosen on."""
+    share: float = 0.0
+    """Median share of those photos that the class covers, in [0,1]."""
     pixels: PixelClassifier | None = field(default=None, repr=False, compare=False)
     """The pixel classifier; None where it does not count."""
+    look: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+    """Unit-length mean of the network's high features over the shots' background and over the class, [2,D]; None if the
+    network gives none."""
 
     def __str__(self) -> str:
         words = [
@@ -39,10 +49,18 @@ class Fit:
         return ", ".join(words)
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the pixel classifier, ready for JSON."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "pixels"}
+        """All but the arrays, ready for JSON."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("pixels", "look")}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays, by name."""
+        own = {} if self.pixels is None else self.pixels._asdict()
+        return own if self.look is None else {**own, "look": self.look}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], pixels: PixelClassifier | None) -> Fit:
-        """The fit of `to_dict`'s values and its pixel classifier."""
-        return cls(**{**values, "notes": tuple(values["notes"])}, pixels=pixels)
+    def restored(cls, values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Fit:
+        """The fit of `to_dict` and `arrays`. Raises TypeError or KeyError for other names."""
+        own = dict(arrays)
+        look = own.pop("look", None)
+        pixels = PixelClassifier(**own) if own else None
+        return cls(**{**values, "notes": tuple(values["notes"])}, pixels=pixels, look=look)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rifenet import IGNORE
 from rifenet.data.transforms import Placement, enlarged, resize_and_pad, resize_mask, restore
 from rifenet.engines import Context, Engine
 from rifenet.metrics import class_iou, intersection_union, log_odds, sigmoid
@@ -32,8 +33,10 @@ from rifenet.segmenting.tiles import with_tiles
 
 HELD_OUT = 3
 """Most shots that are queries in turn."""
-BLENDS = (0.25, 0.5)
+BLENDS = (0.25, 0.5, 1.0)
 """Weights of the pixel classifier to try."""
+LOST = 0.35
+"""With one shot, the pixel classifier is tried only where the network has less than this IoU on the shot's copies."""
 OFFSETS = (-1.0, -0.5, 0.5, 1.0)
 """Thresholds to try, as log-odds above the model's."""
 SMALL = 60.0
@@ -136,7 +139,8 @@ def fit_class(engine: Engine, inputs: Shots, context: Context) -> Fit:
     trials = list(_trials(engine, inputs, photos, sums, context))
     small = float(np.median([width_of(photo.mask) for photo in photos])) <= SMALL
     best, value, notes = Choice(), _mean(trials, Choice()), []
-    for stage in _stages(len(photos) > 1, small, sums[0] is not None):
+    classifies = sums[0] is not None and (len(photos) > 1 or value < LOST)
+    for stage in _stages(len(photos) > 1, small, classifies):
         tried = [replace(best, **option) for option in stage.options]
         values = [_mean(trials, each) for each in tried]
         index = int(np.argmax(values))
@@ -153,7 +157,10 @@ def fit_class(engine: Engine, inputs: Shots, context: Context) -> Fit:
         blend=best.blend,
         quality=value,
         notes=tuple(notes),
+        shots=len(photos),
+        share=float(np.median([_share(photo.mask) for photo in photos])),
         pixels=_classifier(sums) if best.blend else None,
+        look=_look(sums, trials[0].seen) if sums[0] is not None else None,
     )
 
 
@@ -215,6 +222,18 @@ def _closer(photo: Photo) -> list[Photo]:
     ]
     part = np.s_[starts[0] : starts[0] + sides[0], starts[1] : starts[1] + sides[1]]
     return [Photo(np.ascontiguousarray(photo.image[part]), np.ascontiguousarray(photo.mask[part]))]
+
+
+def _share(mask: NDArray[np.uint8]) -> float:
+    return np.count_nonzero(mask == 1) / max(np.count_nonzero(mask != IGNORE), 1)
+
+
+def _look(sums: Sequence[Sums | None], seen: Seen) -> NDArray[np.float32]:
+    """Unit-length means of the high features over background and class, [2,D]."""
+    described = seen.described[0]
+    assert described is not None
+    means = total([each for each in sums if each is not None]).means[:, : len(described.high)]
+    return np.asarray(means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12), np.float32)
 
 
 def _classifier(sums: Sequence[Sums | None]) -> PixelClassifier | None:

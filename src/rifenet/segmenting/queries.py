@@ -17,6 +17,7 @@ from rifenet.engines import Engine
 from rifenet.formats.pictures import Source, load_image
 from rifenet.metrics import calibrated, presence_statistic, sigmoid
 from rifenet.segmenting.margins import Seen
+from rifenet.segmenting.quality import signs_of
 from rifenet.segmenting.result import Options, Result
 from rifenet.segmenting.storage import LearnedClass
 from rifenet.segmenting.tiles import is_large, with_tiles
@@ -63,9 +64,14 @@ def _segment_batch(
     for number, known in enumerate(classes):  # one class of all photos at a time, each kept once
         for maps, own in zip(found, seen.margins(known.context, known.fit), strict=True):
             maps[number] = own
+    high = [
+        _real_part(maps["high"], placement) if "high" in maps else None
+        for maps, placement in zip(engine.inner(seen.features), placements, strict=True)
+    ]
     del seen
     names = tuple(known.name for known in classes)
     found.reverse()
+    high.reverse()
     for (source, image), real, placement in zip(batch, valid, placements, strict=True):
         own = found.pop()  # so that a photo's maps go with its result
         sure = (
@@ -92,7 +98,27 @@ def _segment_batch(
             fits = [known.fit for known in classes]
             own, placement = with_tiles(engine, image, tiled, own, placement, fits)
             result = replace(result, margins=own, placement=placement)
-        yield result
+        yield replace(result, signs=_signs(classes, result, high.pop()))
+
+
+def _signs(
+    classes: Sequence[LearnedClass], result: Result, high: NDArray[np.float32] | None
+) -> dict[str, dict[str, float]]:
+    """Signs of each class's mask; `high` are the photo's high features, [D,h,w]."""
+    height, width = result.placement.scaled_height, result.placement.scaled_width
+    return {
+        known.name: signs_of(own[:height, :width], known.fit, high)
+        for known, own in zip(classes, result.margins, strict=True)
+    }
+
+
+def _real_part(high: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
+    """High features [D,h,w] without the padding of the network's input, on a whole number of positions."""
+    rows, columns = (
+        max(1, round(length * side / placement.size))
+        for length, side in zip((placement.scaled_height, placement.scaled_width), high.shape[1:], strict=True)
+    )
+    return high[:, :rows, :columns]
 
 
 def _tiles(known: LearnedClass, options: Options, placement: Placement) -> bool:

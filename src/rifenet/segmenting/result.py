@@ -27,6 +27,7 @@ from rifenet.files import write_bytes
 from rifenet.formats.outputs import DEFAULT, encoded
 from rifenet.metrics import log_odds
 from rifenet.segmenting.margins import probabilities
+from rifenet.segmenting.quality import expected_iou
 from rifenet.segmenting.refine import refined_margins, strips_of
 
 PRESENT = 0.5  # least confidence of a class that is judged present
@@ -67,12 +68,17 @@ class Result:
     """Where the photo lies in `margins`."""
     refine: tuple[bool, ...] = ()
     """Whether each class's full-size map follows the photo's edges; empty: none does."""
-    quality: dict[str, float] = field(default_factory=dict)
-    """Expected IoU of each class's mask with the true one, in [0,1], if the photo shows the class."""
+    signs: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of each class, the signs that `quality` is taken from (`segmenting.quality`)."""
 
     def __repr__(self) -> str:
         seen = ", ".join(name for name, present in self.present.items() if present) or "no class"
         return f"<Result {self.source or 'of a picture in memory'}: {seen}>"
+
+    @cached_property
+    def quality(self) -> dict[str, float]:
+        """Expected IoU of each class's own mask with the true one, in [0,1], if the photo shows the class."""
+        return {name: expected_iou(signs) for name, signs in self.signs.items()}
 
     @cached_property
     def present(self) -> dict[str, bool]:
@@ -172,6 +178,7 @@ class Result:
                     "name": name,
                     "present": self.present[name],
                     "confidence": round(self.confidence[name], 4),
+                    **({"quality": round(self.quality[name], 4)} if name in self.quality else {}),
                     "pixels": pixels[class_id],
                 }
                 for class_id, name in enumerate(self.classes, 1)

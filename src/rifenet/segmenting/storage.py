@@ -23,7 +23,6 @@ from safetensors.numpy import save
 from rifenet.engines import Context, Engine
 from rifenet.files import parse_json, write_bytes
 from rifenet.segmenting.fit import Fit
-from rifenet.segmenting.pixels import PixelClassifier
 from rifenet.segmenting.shots import PseudoShot, Shots
 
 FORMAT = "rifenet-classes"
@@ -52,7 +51,9 @@ class LearnedClass:
 
     def memory(self) -> int:
         """Bytes of its arrays."""
-        return sum(array.nbytes for array in (*self.context.values(), *(self.inputs or ()), *_pixels(self).values()))
+        return sum(
+            array.nbytes for array in (*self.context.values(), *(self.inputs or ()), *_fit_arrays(self).values())
+        )
 
     def annotated(self) -> Shots:
         """Its annotated shots. Raises ValueError for a class from a file."""
@@ -69,7 +70,7 @@ def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) ->
     tensors = {
         f"{index}.{field}": np.ascontiguousarray(array)
         for index, known in enumerate(classes)
-        for field, array in (known.context | _pixels(known)).items()
+        for field, array in (known.context | _fit_arrays(known)).items()
     }
     shifts = [known.shift for known in classes]
     fits = [None if known.fit is None else known.fit.to_dict() for known in classes]
@@ -120,7 +121,9 @@ def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
             f"Expected {path} to be as it was saved, but its content has changed. Learn the classes again."
         )
     return [
-        LearnedClass(name, shots, _context_of(index, tensors), shift=float(shift), fit=_fit_of(index, tensors, fit))
+        LearnedClass(
+            name, shots, _context_of(index, tensors), shift=float(shift), fit=_fit_of(path, index, tensors, fit)
+        )
         for index, (name, shots, shift, fit) in enumerate(
             zip(header["classes"], header["shots"], shifts, fits or [None] * len(shifts), strict=True)
         )
@@ -179,19 +182,22 @@ def _context_of(index: int, tensors: Mapping[str, NDArray[Any]]) -> Context:
     return {name: array for name, array in own.items() if array.size}
 
 
-def _pixels(known: LearnedClass) -> Context:
-    """The arrays of the class's pixel classifier, by their names in a file; empty without one."""
-    if known.fit is None or known.fit.pixels is None:
-        return {}
-    return {f"{FIT}{name}": array for name, array in known.fit.pixels._asdict().items()}
+def _fit_arrays(known: LearnedClass) -> Context:
+    """The arrays of the class's fit, by their names in a file."""
+    return {} if known.fit is None else {f"{FIT}{name}": array for name, array in known.fit.arrays().items()}
 
 
-def _fit_of(index: int, tensors: Mapping[str, NDArray[Any]], values: Mapping[str, Any] | None) -> Fit | None:
+def _fit_of(path: Path, index: int, tensors: Mapping[str, NDArray[Any]], values: Any) -> Fit | None:
     if values is None:
         return None
     prefix = f"{index}.{FIT}"
     arrays = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
-    return Fit.from_dict(values, PixelClassifier(**arrays) if arrays else None)
+    try:
+        return Fit.restored(values, arrays)
+    except (TypeError, KeyError) as error:
+        raise ValueError(
+            f"Expected a fit as save_classes writes it, but {path} has another ({error}). Learn the classes again."
+        ) from error
 
 
 def _checksum(tensors: Mapping[str, NDArray[Any]], shifts: Sequence[float], fits: Any) -> str:
