@@ -33,7 +33,7 @@ from rifenet.segmenting.tiles import with_tiles
 
 HELD_OUT = 3
 """Most shots that are queries in turn."""
-BLENDS = (0.25, 0.5, 1.0)
+BLENDS = (0.25, 0.5)
 """Weights of the pixel classifier to try."""
 LOST = 0.35
 """With one shot, the pixel classifier is tried only where the network has less than this IoU on the shot's copies."""

@@ -28,6 +28,8 @@ Inner = Mapping[str, NDArray[Any]]
 MOST = 1500  # pixels of each label that a shot teaches; more do not change the result
 RIDGE = 0.3  # in units of the variance of a feature
 RADII = (2, 5, 12)  # of the surroundings that a pixel's colour is compared with, in positions of the grid
+BOUND = 4.0
+"""Largest score in size: a pixel unlike any of the shots must not overrule the network."""
 _LEAST = 1e-4
 
 
@@ -64,13 +66,13 @@ class PixelClassifier(NamedTuple):
     """[1]."""
 
     def scores(self, seen: Described) -> NDArray[np.float32]:
-        """Log-odds [f,g] of the class at equal areas."""
+        """Log-odds [f,g] of the class at equal areas, within `BOUND`."""
         count = len(seen.high)
         # Enlarging is linear, so the weighted sum is enlarged and not each channel.
         coarse = np.tensordot(self.weights[:count], seen.high, 1)
         fine = np.tensordot(self.weights[count:], seen.fine, 1)
         scores: NDArray[np.float32] = enlarged(coarse, seen.fine.shape[1:]) + fine + self.bias
-        return scores
+        return scores.clip(-BOUND, BOUND)
 
 
 def describe(inner: Inner, pixels: NDArray[np.float32]) -> Described | None:
