@@ -12,7 +12,8 @@ The queries are the same for every number of shots and every way. Ways to segmen
 
 A draw's IoU is in percent, over the pixels of all its queries together. `shown` keeps a class that is judged absent,
 `judged` counts its mask as empty. A set's figure is the mean over its draws, with a 95% bootstrap interval over draws.
-Times are those of the processor, on one thread. With `--cache`, features of the backbone are kept in that folder in half precision, so that another run is faster.
+Times are those of the processor, with one thread. With `--cache`, features of the backbone are kept in that folder in
+half precision, so that another run is faster.
 """
 
 from __future__ import annotations

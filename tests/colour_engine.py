@@ -19,6 +19,7 @@ class ColourEngine:
     def __init__(self, size: int = 64, hash: str = "c0104e", calibration: dict[str, float] | None = None) -> None:
         self.name, self.size, self.hash, self.calibration = "colour", size, hash, calibration
         self.weights_hash, self.threshold = hash, 0.5
+        self.inner_names: tuple[str, ...] = ()
         self.encoded_queries: list[int] = []  # batch size of each call, to see laziness
 
     def encode_support(

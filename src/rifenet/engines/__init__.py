@@ -57,6 +57,11 @@ class Engine(Protocol):
         """`a` and `b` of `confidence = sigmoid(a * rifenet.metrics.presence_statistic + b)`, or None."""
         ...
 
+    @property
+    def inner_names(self) -> tuple[str, ...]:
+        """Names of the maps that `inner` gives, of `INNER`; empty for a network without them."""
+        ...
+
     def encode_support(
         self, images: NDArray[np.float32], masks: NDArray[np.uint8], valid: NDArray[np.bool_]
     ) -> Context:
@@ -76,8 +81,8 @@ class Engine(Protocol):
     def inner(self, features: Any) -> list[Mapping[str, NDArray[Any]]]:
         """Maps inside the network for each image of `features`, which a pixel classifier of a class reads.
 
-        `high` [D,h,w] has unit length at each position, `fine` [F,f,g] is as the backbone gives it. A network without
-        such maps leaves them out.
+        `high` [D,h,w] has unit length at each position, `fine` [F,f,g] is as the backbone gives it; those of
+        `inner_names`.
         """
         ...
 

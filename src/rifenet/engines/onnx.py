@@ -75,6 +75,7 @@ class OnnxEngine:
         self.calibration: Mapping[str, float] | None = card["calibration"]
         self.classes_trained_on: list[str] | None = card["classes_trained_on"]
         self._context, self._features = list(card["context"]), list(card["features"])
+        self.inner_names = tuple(name for name in INNER if name in self._features)
         self._support, self._query, self._decode = (
             _session(Path(folder), card["graphs"].get(name), name, threads) for name in GRAPHS
         )
@@ -96,7 +97,7 @@ class OnnxEngine:
 
     def inner(self, features: Any) -> list[Mapping[str, NDArray[Any]]]:
         """Maps inside the network; see `Engine`."""
-        return [{name: image[name][0] for name in INNER if name in image} for image in features]
+        return [{name: image[name][0] for name in self.inner_names} for image in features]
 
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
         """Segments one class; see `Engine`. Raises ValueError for a context that another model learned."""

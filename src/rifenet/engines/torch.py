@@ -45,6 +45,8 @@ class TorchEngine:
         model.backbone.accelerate()
         self.classes_trained_on: list[str] | None = metadata.get("classes_trained_on")
         self.threshold = model.config.mask_threshold
+        known = {each.name for each in dataclasses.fields(model.features_type)}
+        self.inner_names = tuple(name for name in INNER if name in known)
         self.calibration: Mapping[str, float] | None = metadata.get("calibration")
 
     @classmethod
@@ -84,7 +86,7 @@ class TorchEngine:
         """Maps inside the network; see `Engine`."""
         named = [part.named() for part in features]
         return [
-            {name: part[name][number].float().cpu().numpy() for name in INNER if name in part}
+            {name: part[name][number].float().cpu().numpy() for name in self.inner_names}
             for part in named
             for number in range(len(next(iter(part.values()))))
         ]

@@ -64,10 +64,7 @@ def _segment_batch(
     for number, known in enumerate(classes):  # one class of all photos at a time, each kept once
         for maps, own in zip(found, seen.margins(known.context, known.fit), strict=True):
             maps[number] = own
-    high = [
-        _real_part(maps["high"], placement) if "high" in maps else None
-        for maps, placement in zip(engine.inner(seen.features), placements, strict=True)
-    ]
+    high = _high(seen, placements)
     del seen
     names = tuple(known.name for known in classes)
     found.reverse()
@@ -110,6 +107,14 @@ def _signs(
         known.name: signs_of(own[:height, :width], known.fit, high)
         for known, own in zip(classes, result.margins, strict=True)
     }
+
+
+def _high(seen: Seen, placements: Sequence[Placement]) -> list[NDArray[np.float32] | None]:
+    """High features of each photo without padding, [D,h,w]; None if the network gives none."""
+    if "high" not in seen.engine.inner_names:
+        return [None] * len(placements)
+    inner = seen.engine.inner(seen.features)
+    return [_real_part(maps["high"], placement) for maps, placement in zip(inner, placements, strict=True)]
 
 
 def _real_part(high: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:

@@ -106,7 +106,8 @@ class Segmenter:
             white_is_object: 255 marks the class too. A mask that holds only 0 and 255 does not need this option.
             label: name, number or colour (#rrggbb) of the class in label files that hold several.
             fit: try on the shots themselves what works for the class (`rifenet.segmenting.fitting`); `fits` says what
-                was chosen. False keeps the network's own masks, and learning is quicker.
+                was chosen. False keeps the network's own masks, and learning is quicker. The training-free baseline is
+                never fitted.
 
         Raises:
             FileNotFoundError: a file is missing.
@@ -274,7 +275,8 @@ class Segmenter:
 
     def _keep(self, name: str, inputs: Shots, fit: bool) -> None:
         context = self.engine.encode_support(*inputs)
-        found = fit_class(self.engine, inputs, context) if fit else None
+        fits = fit and bool(self.engine.inner_names)
+        found = fit_class(self.engine, inputs, context) if fits else None
         self._classes[name] = LearnedClass(name, len(inputs.images), context, inputs, fit=found)
 
     def _check_room(self, new: Sequence[str]) -> None:
