@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "html")
 
+_CHOICES: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
+
 
 def main(argv: list[str]) -> int:
     """Names and skips photos that cannot be read. Raises ValueError if no photo was segmented."""
@@ -50,7 +52,11 @@ def main(argv: list[str]) -> int:
     labels = _labels(arguments.label, classes)
     for name, shots in supports.items():
         pair = zip(*shots, strict=True)
-        segmenter.learn(name, *pair, white_is_object=arguments.white_is_object, label=labels.get(name))
+        options: dict[str, Any] = {"label": labels.get(name), "fit": not arguments.no_fit}
+        segmenter.learn(name, *pair, white_is_object=arguments.white_is_object, **options)
+        if arguments.show_fit and name in segmenter.fits:
+            fit = segmenter.fits[name]
+            note("\n  ".join([f"{name}: {fit}", *fit.notes]))
     settings = {
         "model": model_record(segmenter.engine),
         "classes": {name: [[digest(path) for path in shot] for shot in shots] for name, shots in supports.items()},
@@ -59,6 +65,7 @@ def main(argv: list[str]) -> int:
         "labels": labels,
         "tiles": arguments.tiles,
         "refine": arguments.refine,
+        "fit": not arguments.no_fit,
         "formats": arguments.format,
     }
     if arguments.adapt is not None:
@@ -109,7 +116,8 @@ def _parser() -> argparse.ArgumentParser:
         "--tiles",
         choices=("auto", "yes", "no"),
         default="auto",
-        help="also segment photos in tiles, which finds small things; auto does so for large photos (default: auto)",
+        help="also segment photos in tiles, which finds small things; auto does so for large photos and for classes"
+        " whose fit says so (default: auto)",
     )
     parser.add_argument(
         "--adapt",
@@ -120,7 +128,18 @@ def _parser() -> argparse.ArgumentParser:
         help="look at all photos first, and add each class's N most confident results (default: 3) to its examples;"
         " takes two passes over the photos",
     )
-    parser.add_argument("--refine", action="store_true", help="make masks follow the photos' edges")
+    parser.add_argument(
+        "--refine",
+        choices=("auto", "yes", "no"),
+        nargs="?",
+        const="yes",
+        default="auto",
+        help="make masks follow the photos' edges; auto does so for classes whose fit says so (default: auto)",
+    )
+    parser.add_argument(
+        "--no-fit", action="store_true", help="do not fit the classes to their shots: quicker learning, the plain masks"
+    )
+    parser.add_argument("--show-fit", action="store_true", help="print what each class was fitted to, and why")
     parser.add_argument(
         "--keep-absent", action="store_true", help="keep a class in the mask even if it is judged absent"
     )
@@ -198,8 +217,8 @@ def _run(
         note(f"rifenet segment: skipped {photo}: {error}")
 
     options: dict[str, Any] = {
-        "tiles": {"auto": "auto", "yes": True, "no": False}[arguments.tiles],
-        "refine": arguments.refine,
+        "tiles": _CHOICES[arguments.tiles],
+        "refine": _CHOICES[arguments.refine],
     }
     results = segmenter.segment_many(todo, batch_size=1, keep_absent=arguments.keep_absent, **options, on_error=skip)
     formats = [each for each in arguments.format if each != "html"]

@@ -200,7 +200,7 @@ def _fit_of(path: Path, index: int, tensors: Mapping[str, NDArray[Any]], values:
         ) from error
 
 
-def _checksum(tensors: Mapping[str, NDArray[Any]], shifts: Sequence[float], fits: Any) -> str:
+def _checksum(tensors: Mapping[str, NDArray[Any]], shifts: Sequence[float], fits: Any = None) -> str:
     digest = hashlib.sha256(str(shifts).encode() if any(shifts) else b"")
     if fits is not None:
         digest.update(json.dumps(fits).encode())
