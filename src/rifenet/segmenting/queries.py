@@ -86,6 +86,8 @@ def _segment_batch(
             threshold=engine.threshold,
             placement=placement,
             refine=tuple(_refines(known, options) for known in classes),
+            clean=options.clean,
+            shapes={known.name: known.shapes for known in classes},
         )
         tiled = [
             known.context if _tiles(known, options, placement) and result.shown(known.name) else None

@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from safetensors.numpy import save
 from rifenet.engines import Context, Engine
 from rifenet.files import parse_json, write_bytes
 from rifenet.segmenting.fit import Fit
+from rifenet.segmenting.instances import ObjectShape, shapes_of
 from rifenet.segmenting.shots import PseudoShot, Shots
 
 FORMAT = "rifenet-classes"
@@ -48,6 +50,14 @@ class LearnedClass:
     """Added to the log-odds of its confidence; undoes the rise in confidence that adopted photos cause."""
     fit: Fit | None = None
     """What learning chose for it; None for the network's own masks."""
+
+    kept_shapes: tuple[ObjectShape, ...] = ()
+    """For a class from a file, the shapes that the file holds; those of earlier versions hold none."""
+
+    @cached_property
+    def shapes(self) -> tuple[ObjectShape, ...]:
+        """Shapes of the objects in its annotated shots."""
+        return self.kept_shapes if self.inputs is None else shapes_of(self.inputs.masks)
 
     def memory(self) -> int:
         """Bytes of its arrays."""
@@ -85,6 +95,7 @@ def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) ->
         "shots": [known.shots for known in classes],
         "shifts": shifts,
         **({"fits": fits} if fitted else {}),
+        "shapes": [known.shapes for known in classes],  # which readers of earlier versions leave alone
         "checksum": _checksum(tensors, shifts, fits if fitted else None),
     }
     write_bytes(path, save(tensors, {FORMAT: json.dumps(header)}))
@@ -120,14 +131,36 @@ def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
         raise ValueError(
             f"Expected {path} to be as it was saved, but its content has changed. Learn the classes again."
         )
+    kept = _shapes_in(header, path), fits or [None] * len(shifts)
+    rows = zip(header["classes"], header["shots"], shifts, *kept, strict=True)
     return [
         LearnedClass(
-            name, shots, _context_of(index, tensors), shift=float(shift), fit=_fit_of(path, index, tensors, fit)
+            name,
+            shots,
+            _context_of(index, tensors),
+            shift=float(shift),
+            fit=_fit_of(path, index, tensors, fit),
+            kept_shapes=shapes,
         )
-        for index, (name, shots, shift, fit) in enumerate(
-            zip(header["classes"], header["shots"], shifts, fits or [None] * len(shifts), strict=True)
-        )
+        for index, (name, shots, shift, shapes, fit) in enumerate(rows)
     ]
+
+
+def _shapes_in(header: Mapping[str, Any], path: Path) -> list[tuple[ObjectShape, ...]]:
+    """Shapes of each class's objects; none from a file of a version that did not keep them."""
+    count = len(header["classes"])
+    try:
+        shapes = [
+            tuple(ObjectShape(*map(float, shape)) for shape in kept) for kept in header.get("shapes", [()] * count)
+        ]
+    except (TypeError, ValueError):
+        shapes = []
+    if len(shapes) != count or not all(0 < number <= 1 for kept in shapes for shape in kept for number in shape):
+        raise ValueError(
+            f"Expected area and solidity in (0,1] of each class's objects, but {path} holds something else. Learn the"
+            " classes again."
+        )
+    return shapes
 
 
 def _check_model(path: Path, header: Mapping[str, Any], engine: Engine) -> None:
