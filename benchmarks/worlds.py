@@ -172,7 +172,7 @@ def quality(result: Result) -> Values:
 def fit(segmenter: Segmenter) -> Values:
     """What learning chose, in words, where it fits itself."""
     found = segmenter.fits.get(NAME)
-    return {} if found is None else {"fit": str(found)}
+    return {} if found is None else {"fit": str(found), "notes": found.notes}
 
 
 def summary(rows: Sequence[Values]) -> Values:

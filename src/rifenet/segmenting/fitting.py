@@ -37,7 +37,7 @@ BLENDS = (0.25, 0.5)
 """Weights of the pixel classifier to try."""
 LOST = 0.35
 """With one shot, the pixel classifier is tried only where the network has less than this IoU on the shot's copies."""
-OFFSETS = (-1.0, -0.5, 0.5, 1.0)
+OFFSETS = (-1.0, -0.5, 0.5, 1.0, 1.5, 2.0)
 """Thresholds to try, as log-odds above the model's."""
 SMALL = 60.0
 """Tiles are tried only for objects at most this wide, in pixels of the network's input."""
@@ -169,7 +169,7 @@ def _stages(several: bool, small: bool, classifies: bool) -> Iterator[Stage]:
     if classifies:
         yield Stage("pixel classifier", [{"blend": blend} for blend in BLENDS], 0.02)
     if small:
-        yield Stage("tiles", [{"tiles": True}], 0.02)
+        yield Stage("tiles", [{"tiles": True}], 0.02 if several else 0.04)
     yield Stage("edges", [{"refine": True}], 0.0)
     if several:
         yield Stage("threshold", [{"offset": offset} for offset in OFFSETS], 0.02)
