@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from rifenet.metrics import log_odds, presence_statistic, sigmoid
 from rifenet.segmenting.fit import Fit
 
-MAPS = ("certain", "inside", "statistic", "area")
+MAPS = ("certain", "inside", "stable", "statistic", "area")
 """Signs that need no fit."""
-FITTED = (*MAPS, "own", "one_shot", "alike", "apart", "size")
+FITTED = (*MAPS, "own", "one_shot", "alike", "apart", "contrast", "size")
 """Signs of a class with a fit."""
 _LEAST = 1e-4
 
@@ -40,11 +40,19 @@ def signs_of(
         high: high features of the photo, [D,h,w], on the grid of the same part of the photo, for a class with a fit.
 
     Returns:
-        `certain`: log-odds of the IoU that the scores would give if they were true probabilities; `inside`: log-odds of
-        the mean score in the mask; `statistic`: `metrics.presence_statistic`; `area`: logarithm of the mask's share of
-        the photo. With a fit also `own`: log-odds of `Fit.quality`; `one_shot`: 1 or 0; `alike`: cosine between what
-        the mask shows and the shots' objects; `apart`: that, minus the cosine to the shots' background; `size`: size of
-        the difference in `area` to the shots.
+        - `certain`: log-odds of the IoU that the scores would give if they were true probabilities;
+        - `inside`: log-odds of the mean score in the mask;
+        - `stable`: IoU of the masks at margins of 1 and of -1;
+        - `statistic`: `metrics.presence_statistic`;
+        - `area`: logarithm of the mask's share of the photo.
+
+        With a fit also:
+        - `own`: log-odds of `Fit.quality`;
+        - `one_shot`: 1 or 0;
+        - `alike`: cosine between what the mask shows and the shots' objects;
+        - `apart`: that, minus the cosine to the shots' background;
+        - `contrast`: how much larger the difference of both cosines is at the mask's positions than elsewhere;
+        - `size`: size of the difference in `area` to the shots.
     """
     scores = sigmoid(margins)
     own = margins > 0
@@ -55,17 +63,16 @@ def signs_of(
     signs = {
         "certain": _bounded_odds(mass / max(count + missed, _LEAST)),
         "inside": _bounded_odds(mass / count if count else 0.0),
+        "stable": np.count_nonzero(margins > 1) / max(np.count_nonzero(margins > -1), 1),
         "statistic": presence_statistic(scores),
         "area": area,
     }
     if fit is None:
         return signs
-    signs |= {"own": _bounded_odds(fit.quality), "one_shot": float(fit.shots == 1), "alike": 0.0, "apart": 0.0}
-    signs["size"] = abs(area - math.log(max(fit.share, _LEAST)))
+    signs |= {"own": _bounded_odds(fit.quality), "one_shot": float(fit.shots == 1)}
+    signs |= {"alike": 0.0, "apart": 0.0, "contrast": 0.0, "size": abs(area - math.log(max(fit.share, _LEAST)))}
     if high is not None and fit.look is not None:
-        shown = _shown(scores, high)
-        background, foreground = fit.look @ shown
-        signs |= {"alike": float(foreground), "apart": float(foreground - background)}
+        signs |= _resemblance(scores, high, fit.look)
     return signs
 
 
@@ -89,12 +96,18 @@ def _bounded_odds(share: float) -> float:
     return log_odds(min(max(share, 0.01), 0.99))
 
 
-def _shown(scores: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Unit-length mean [D] of the high features, weighted by the squared scores at the grid's positions."""
+def _resemblance(scores: NDArray[np.float32], high: NDArray[np.float32], look: NDArray[np.float32]) -> dict[str, float]:
+    """How the mask's positions compare with the shots: `alike`, `apart` and `contrast` of `signs_of`."""
     rows, columns = (
         ((np.arange(count) + 0.5) * side / count).astype(int)
         for count, side in zip(high.shape[1:], scores.shape, strict=True)
     )
-    weights = np.square(scores[np.ix_(rows, columns)], dtype=np.float64)
-    mean = np.tensordot(high, weights, 2)
-    return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12))
+    inside = np.square(scores[np.ix_(rows, columns)], dtype=np.float64)
+    mean = np.tensordot(high, inside, 2)
+    background, foreground = look @ (mean / max(float(np.linalg.norm(mean)), 1e-12))
+    nearness = np.tensordot(look[1] - look[0], high, 1)
+    outside = 1 - inside
+    contrast = (nearness * inside).sum() / max(inside.sum(), _LEAST) - (nearness * outside).sum() / max(
+        outside.sum(), _LEAST
+    )
+    return {"alike": float(foreground), "apart": float(foreground - background), "contrast": float(contrast)}
