@@ -17,7 +17,7 @@ from rifenet.evaluation.scoring import score_episodes
 from rifenet.files import write_text
 from rifenet.metrics import IoUMeter, auroc, calibrated, expected_calibration_error
 from rifenet.models import RiFeNet
-from rifenet.models.files.checkpoint import read_model, save_model
+from rifenet.models.files.checkpoint import backbone_file, read_model, save_model
 from rifenet.models.files.hub import MODEL_FILE
 from rifenet.training.logging import RunLog
 from rifenet.training.split import Split
@@ -72,6 +72,7 @@ def run_metadata(config: Config, split: Split, progress: dict[str, Any]) -> dict
         "novel_classes": [index.class_name(class_id) for class_id in index.novel_classes(config.data.fold)],
         "classes_hash": names_hash(index.class_names),
         "classes_trained_on": classes,
+        "backbone_file": backbone_file(config.model),
         **started,
         "step": progress["best_step"],
         "heldout_base_miou": progress["best_miou"],
