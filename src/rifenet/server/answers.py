@@ -139,8 +139,9 @@ class NextAnswer(RequestPhoto):
     """A photo to annotate."""
 
     rank: int = Field(description="From 1, best first.")
-    class_name: str = Field(description="The class in doubt.")
+    class_name: str = Field(description="The class whose mask is expected to be worst.")
     doubt: float = Field(description="0 sure, 1 undecided.")
+    expected: float = Field(description="Share of its mask that is right by the model's own scores, 0 to 1.")
     confidence: float = Field(description="How likely the class is in the photo, 0 to 1.")
     unlike: float = Field(description="Distance to the most similar annotated photo, 0 the same.")
     reason: str
