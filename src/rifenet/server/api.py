@@ -8,12 +8,12 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, File, Form, Header, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, Header, Request, Response, UploadFile
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
 from rifenet import __version__
-from rifenet.advice import advise
+from rifenet.advice import Watch, advise
 from rifenet.formats.run_lengths import Check
 from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.server import answers
@@ -21,7 +21,7 @@ from rifenet.server.clients import PROJECT_COOKIE
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project
-from rifenet.server.service import Service
+from rifenet.server.service import Service, Shared
 from rifenet.server.uploads import check_files, class_name, composed, file_name, read_mask, read_photo
 
 router = APIRouter(prefix="/api")
@@ -29,12 +29,6 @@ router = APIRouter(prefix="/api")
 _COOKIE_SECONDS = 30 * 86400
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
-Shared = Annotated[Service, Depends(_service)]
 ProjectName = Annotated[
     str | None,
     Header(
@@ -181,7 +175,10 @@ async def adapt(
 
     def work() -> answers.AdaptAnswer:
         trial = copy.copy(project.segmenter)  # kept only if somebody still waits
-        adopted = trial.adapt(photos, count=count)
+        try:
+            adopted = trial.adapt(project.counted(photos, len(images), "Looking for photos to learn from"), count=count)
+        finally:
+            project.progress = None
         service.worker.check()
         project.segmenter = trial
         for name in adopted:
@@ -205,10 +202,27 @@ async def advice(
     photos = _Pictures(uploads, read_photo, service.worker.check)
 
     def work() -> answers.AdviceAnswer:
-        found = advise(project.segmenter, None, photos, suggest=suggest)
+        try:
+            found = advise(project.segmenter, None, photos, suggest=suggest, watch=_counted(project))
+        finally:
+            project.progress = None
         return answers.advice_answer(found, [file_name(upload, index) for index, upload in enumerate(uploads, 1)])
 
     return await service.run(request, work)
+
+
+@router.get("/progress", responses=answers.problems(422, 503))
+async def progress(request: Request, service: Shared, x_project: ProjectName = None) -> answers.ProgressAnswer:
+    """How far the project's long request is: the photos to learn from (`/api/adapt`), or advice."""
+    project = service.project_of(request, x_project)[1]
+    now = project.progress if project else None
+    return answers.ProgressAnswer(phase="", done=0, total=0) if now is None else answers.ProgressAnswer(**now._asdict())
+
+
+def _counted(project: Project) -> Watch:
+    """Tells the project's progress of what `advise` does."""
+    phases = {"judging classes": "Checking the classes", "looking at photos": "Looking at the other photos"}
+    return lambda items, total, label: project.counted(items, total, phases[label])
 
 
 class _Pictures(Sequence[NDArray[np.uint8]]):

@@ -106,7 +106,7 @@ def _too_many_pixels(name: str, limits: Limits) -> Problem:
 def read_photo(upload: UploadFile, index: int, check: Check = unchecked) -> NDArray[np.uint8]:
     """RGB photo [H,W,3], upright; `check` is called while it is decoded. Raises Problem: 422 where it cannot be."""
     try:
-        return load_image(_opened(upload, check))
+        return load_image(open_picture(upload, check))
     except ValueError as error:
         raise Problem(422, f"photo {file_name(upload, index)}: {error}") from error
 
@@ -123,7 +123,7 @@ def read_mask(
     try:
         if is_json(upload):
             return load_labels(upload.file.read(), **labels, photo=photo, most_pixels=most, check=check)
-        return load_labels(_opened(upload, check), **labels)
+        return load_labels(open_picture(upload, check), **labels)
     except ValueError as error:
         raise Problem(422, f"mask {file_name(upload, index)}: {error}") from error
 
@@ -142,7 +142,8 @@ class _Checked:
         return self._file.read(size)
 
 
-def _opened(upload: UploadFile, check: Check) -> Image.Image:
+def open_picture(upload: UploadFile, check: Check = unchecked) -> Image.Image:
+    """An uploaded picture that `check_files` has let pass; `check` is called while it is decoded."""
     upload.file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -75,6 +75,23 @@ export function counts(labels) {
   return found;
 }
 
+/** Places in `data` of the connected region around a point whose values are all `fit` and equal; none where the point's is not. */
+export function region({ width, height, data }, [x, y], fit) {
+  const start = Math.floor(y) * width + Math.floor(x), value = data[start];
+  if (x < 0 || y < 0 || x >= width || y >= height || !fit(value)) return [];
+  const seen = new Set([start]), todo = [start];
+  while (todo.length) {
+    const at = todo.pop(), column = at % width;
+    const next = [column ? at - 1 : -1, column + 1 < width ? at + 1 : -1, at - width, at + width];
+    for (const place of next) {
+      if (place < 0 || place >= data.length || data[place] !== value || seen.has(place)) continue;
+      seen.add(place);
+      todo.push(place);
+    }
+  }
+  return [...seen];
+}
+
 /** Pixels of `box` out of labels, and back. */
 export function cut(labels, box) {
   const width = box[2] - box[0];

@@ -1,8 +1,8 @@
 // The sample project: a few of the example photos that ship with the program, two of each class annotated.
 
-import { resized, renamed } from "./labels.js";
+import { renamed } from "./labels.js";
 import { decodePng } from "./png.js";
-import { addClass, addPhoto, isPainted, nameOf, project, touch, workingSize } from "./project.js";
+import { addClass, giveLabels, isPainted, nameOf, project, readPhoto } from "./project.js";
 
 const CLASSES = ["bear", "pizza"];
 const QUERIES = 3; // of each class
@@ -22,9 +22,9 @@ export async function addSample() {
 }
 
 async function add(entry, role, names) {
-  const photo = await addPhoto(await (await fetch(`/examples/${entry.image}`)).blob(), entry.image.split("/").pop(), role);
-  if (!names) return;
-  const truth = await decodePng(new Uint8Array(await (await fetch(`/examples/${entry.mask}`)).arrayBuffer()));
-  photo.labels = { ...resized(renamed(truth, names), ...workingSize(photo)) };
-  await touch(photo);
+  const photo = await readPhoto(await (await fetch(`/examples/${entry.image}`)).blob(), entry.image.split("/").pop(), role);
+  if (names) giveLabels(photo, renamed(await decodePng(new Uint8Array(await (await fetch(maskOf(entry))).arrayBuffer())), names));
+  project.photos = [...project.photos, photo];
 }
+
+const maskOf = ({ mask }) => `/examples/${mask}`;
