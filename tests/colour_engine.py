@@ -31,6 +31,9 @@ class ColourEngine:
         self.encoded_queries.append(len(images))
         return images
 
+    def feature_maps(self, features: Any) -> dict[str, NDArray[np.float32]]:
+        return {"high": features[0], "fine": features[0]}
+
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
         if context["colour"].shape != (1, 3):
             raise ValueError(f"colour is {context['colour'].shape}, not (1, 3)")

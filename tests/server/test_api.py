@@ -143,7 +143,8 @@ def test_the_description_is_local_and_complete(client: TestClient) -> None:
     description = client.get("/openapi.json").json()
     labeling = {f"/labeling/{name}" for name in ("health", "setup", "predict", "webhook")}
     assert set(description["paths"]) - labeling == {
-        *("/api/health", "/api/classes", "/api/classes/{name}", "/api/segment", "/api/advice", "/api/adapt")
+        *("/api/health", "/api/classes", "/api/classes/{name}", "/api/segment", "/api/advice", "/api/adapt"),
+        "/api/complete",
     }
     assert labeling <= set(description["paths"])
     page = client.get("/docs").text

@@ -70,6 +70,13 @@ class Engine(Protocol):
         """Encodes images [B,3,S,S] (RGB in [0,1]) with valid [B,S,S], once for any number of classes."""
         ...
 
+    def feature_maps(self, features: Any) -> dict[str, NDArray[np.float32]]:
+        """What `features` hold of the first image: `high` [D,h,w] and, if the model has it, the larger `fine` [F,f,g].
+
+        Corners are aligned: the first feature lies on the first pixel, and the last on the last.
+        """
+        ...
+
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
         """Logits [B,2,S,S] (background, foreground) of one class in the images of `features`; no threshold applied."""
         ...
@@ -78,3 +85,9 @@ class Engine(Protocol):
 def is_export(model: str | Path) -> bool:
     """Whether `model` is a folder that `rifenet export` wrote."""
     return (Path(model) / CARD).is_file()
+
+
+def named_maps(features: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+    """`Engine.feature_maps` from an image's features by the names that the models give them."""
+    names = {"high": "high", "features": "high", "fine": "fine"}  # the baseline has `features` only
+    return {names[name]: features[name] for name in names if name in features and len(features[name])}

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rifenet.config import needs
-from rifenet.engines import CARD, Context
+from rifenet.engines import CARD, Context, named_maps
 from rifenet.files import parse_json
 
 FORMAT = 1
@@ -93,6 +93,10 @@ class OnnxEngine:
         """Encodes images; see `Engine`."""
         inputs = ({"images": images[i : i + 1], "image_valid": valid[i : i + 1]} for i in range(len(images)))
         return [dict(zip(self._features, _run(self._query, each), strict=True)) for each in inputs]
+
+    def feature_maps(self, features: Any) -> dict[str, NDArray[np.float32]]:
+        """Maps of the first image; see `Engine`."""
+        return named_maps({name: value[0] for name, value in features[0].items()})
 
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
         """Segments one class; see `Engine`. Raises ValueError for a context that another model learned."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rifenet.engines import Context
+from rifenet.engines import Context, named_maps
 from rifenet.engines.device import choose_device
 from rifenet.models import Prototype, RiFeNet, aligned_resize
 from rifenet.models.build import baseline_of
@@ -79,6 +79,10 @@ class TorchEngine:
             )
             for start in range(0, len(images), step)
         ]
+
+    def feature_maps(self, features: Any) -> dict[str, NDArray[np.float32]]:
+        """Maps of the first image; see `Engine`."""
+        return named_maps({name: value[0].float().cpu().numpy() for name, value in features[0].named().items()})
 
     @torch.inference_mode()
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:

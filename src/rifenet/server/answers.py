@@ -7,6 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from rifenet.advice import Advice
@@ -65,6 +67,16 @@ class SegmentAnswer(BaseModel):
     """Segmented photos, in the order of the request."""
 
     results: list[PhotoAnswer]
+
+
+class CompleteAnswer(BaseModel):
+    """A photo's strokes, completed to a mask."""
+
+    width: int
+    height: int
+    pixels: int = Field(description="Pixels of the object.")
+    mask: str = Field(description="PNG in base64: 1 the object, 0 the rest.")
+    warnings: list[str] = Field(description="What could have meant something else, and what was taken.")
 
 
 class RequestPhoto(BaseModel):
@@ -214,9 +226,23 @@ def classes_answer(project: Project | None) -> ClassesAnswer:
 
 def mask_png(result: Result) -> bytes:
     """The mask as a PNG with a palette."""
+    return index_png(result.mask)
+
+
+def index_png(mask: NDArray[np.uint8]) -> bytes:
+    """A mask [H,W] as a PNG with a palette."""
     buffer = io.BytesIO()
-    mask_image(result.mask).save(buffer, "PNG")
+    mask_image(mask).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def complete_answer(mask: NDArray[np.uint8], warnings: Sequence[str]) -> CompleteAnswer:
+    """A completed mask [H,W] as JSON holds it."""
+    height, width = mask.shape
+    png = base64.b64encode(index_png(mask)).decode()
+    return CompleteAnswer(
+        width=width, height=height, pixels=int(np.count_nonzero(mask)), mask=png, warnings=list(warnings)
+    )
 
 
 def photo_answer(result: Result, name: str) -> PhotoAnswer:

@@ -16,9 +16,11 @@ from rifenet import __version__
 from rifenet.advice import Watch, advise
 from rifenet.formats.run_lengths import Check
 from rifenet.segmenting.pseudo_labels import COUNT
+from rifenet.segmenting.segmenter import Segmenter
 from rifenet.server import answers
 from rifenet.server.clients import PROJECT_COOKIE
 from rifenet.server.limits import Limits
+from rifenet.server.marks import read_marks
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project
 from rifenet.server.service import Service, Shared
@@ -38,6 +40,13 @@ ProjectName = Annotated[
     ),
 ]
 Photos = Annotated[list[UploadFile], File(description="JPEG, PNG, WebP, BMP, GIF or TIFF.")]
+Marks = Annotated[
+    UploadFile | str | None,
+    Form(
+        description="A mask (a lossless picture, not 0 where marked), or the JSON of lines:"
+        ' [{"points": [[x, y], ...], "width": w}, ...] in pixels of the photo.'
+    ),
+]
 _PNG = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}, "description": "JSON or PNG."}
 
 
@@ -155,6 +164,41 @@ async def segment(
 
     answer = await service.run(request, work)
     return Response(answer, media_type="image/png") if isinstance(answer, bytes) else answer
+
+
+@router.post(
+    "/complete", responses={200: _PNG, **answers.problems(415, 422, 503)}, response_model=answers.CompleteAnswer
+)
+async def complete(
+    request: Request,
+    service: Shared,
+    image: Annotated[UploadFile, File(description="The photo.")],
+    object: Marks = None,
+    background: Marks = None,
+    start: Annotated[UploadFile | None, File(description="A mask to correct, of the photo's size.")] = None,
+    name: Annotated[str | None, Form(description="A learned class that the object is of.")] = None,
+    format: Annotated[str | None, Form(description="json or png; without it, as Accept says.")] = None,
+    x_project: ProjectName = None,
+) -> Any:
+    """Completes strokes on an object, beside it, or both, to its mask. The same photo again is answered faster."""
+    project = service.project_of(request, x_project)[1]
+    png = answers.wants_png(request.headers.get("accept", ""), format)
+    await run_in_threadpool(check_files, [image], service.limits, "photo")
+    drawn = [each for each in (object, background, start) if each is not None and not isinstance(each, str)]
+    await run_in_threadpool(check_files, drawn, service.limits, "mask")
+
+    def work() -> NDArray[np.uint8]:
+        photo = read_photo(image, 1, service.worker.check)
+        given = {"object": object, "background": background, "start": start}
+        size = photo.shape[0], photo.shape[1]
+        marks = {what: read_marks(each, what, size, service.worker.check) for what, each in given.items()}
+        segmenter = Segmenter(service.projects.engine, service.projects.views) if project is None else project.segmenter
+        return segmenter.complete(photo, **marks, name=composed(name) if name else None)
+
+    mask = await service.run(request, work)
+    if png:
+        return Response(answers.index_png(mask), media_type="image/png")
+    return answers.complete_answer(mask, [])
 
 
 @router.post("/adapt", responses=answers.problems(415, 422, 503))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from rifenet.engines import Engine
+from rifenet.segmenting.photo_views import PhotoViews
 from rifenet.segmenting.segmenter import Segmenter
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
@@ -77,6 +78,8 @@ class Projects:
 
     def __init__(self, engine: Engine, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self.engine, self.limits, self._clock = engine, limits, clock
+        self.views = PhotoViews()
+        """What the model saw of the photos that clients mark with strokes."""
         self.beside = 0
         """Bytes that annotations take, which share the projects' memory."""
         self._projects: dict[str, Project] = {}
@@ -109,7 +112,7 @@ class Projects:
                     " it with a larger --projects.",
                     {"Retry-After": "60"},
                 )
-            project = Project(id or secrets.token_urlsafe(16), Segmenter(self.engine), self._clock())
+            project = Project(id or secrets.token_urlsafe(16), Segmenter(self.engine, self.views), self._clock())
             self._projects[project.id] = project
             return project
 
@@ -120,9 +123,9 @@ class Projects:
                 del self._projects[project.id]
 
     def memory(self) -> int:
-        """Bytes that the learned classes of all projects and the annotations take."""
+        """Bytes that the learned classes of all projects, the annotations and the views take."""
         with self._lock:
-            return self.beside + sum(project.memory for project in self._projects.values())
+            return self.beside + self.views.memory() + sum(project.memory for project in self._projects.values())
 
     def check_memory(self, shots: int) -> None:
         """Raises Problem: 503 where `shots` more annotated photos would not fit, with as much again for their class."""

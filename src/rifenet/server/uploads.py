@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rifenet.formats.label_files import load_labels
-from rifenet.formats.pictures import load_image, lossy_kind
+from rifenet.formats.pictures import load_image, lossy_kind, read_picture
 from rifenet.formats.run_lengths import Check, unchecked
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
@@ -126,6 +126,21 @@ def read_mask(
         return load_labels(open_picture(upload, check), **labels)
     except ValueError as error:
         raise Problem(422, f"mask {file_name(upload, index)}: {error}") from error
+
+
+def read_marked(upload: UploadFile, check: Check = unchecked) -> NDArray[np.uint8]:
+    """Where a picture of strokes is marked, [H,W]: at least half opaque where it is transparent at all, else not black.
+
+    `check` is called while it is decoded. Raises Problem: 422 for one that cannot be read.
+    """
+    try:
+        picture, _ = read_picture(_opened(upload, check), "mask")
+        bands = np.asarray(picture.convert("RGBA"))
+    except ValueError as error:
+        raise Problem(422, f"mask {file_name(upload, 1)}: {error}") from error
+    opacity = bands[..., 3]
+    marked = opacity > 127 if (opacity < 255).any() else (bands[..., :3] > 0).any(2)
+    return np.asarray(marked, np.uint8)
 
 
 class _Checked:

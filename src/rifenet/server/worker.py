@@ -209,6 +209,10 @@ class Watched:
         self._check()
         return self._engine.encode_query(images, valid)
 
+    def feature_maps(self, features: Any) -> dict[str, NDArray[np.float32]]:
+        """Maps of the first image."""
+        return self._engine.feature_maps(features)
+
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
         """Segments one class."""
         self._check()
