@@ -22,7 +22,7 @@ from rifenet.formats.pictures import Source, load_mask
 from rifenet.metrics import sigmoid
 from rifenet.segmenting.grids import distance, logistic, reached, walk
 from rifenet.segmenting.margins import margins
-from rifenet.segmenting.photo_views import Box, View, PhotoViews, fingerprint, on_grid
+from rifenet.segmenting.photo_views import Box, PhotoViews, View, fingerprint, on_grid
 from rifenet.segmenting.refine import refined
 
 Mask = NDArray[np.bool_]

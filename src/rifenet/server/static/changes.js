@@ -49,8 +49,11 @@ function keepChanged(from, to) {
 
 const isOther = (a, b) => !a || a.data !== b.data || FACTS.some((name) => a.facts[name] !== b.facts[name]);
 
-/** A stroke or polygon on a photo: pixels of `box` before and after. `strokes` are those of the photo from now on. */
-export function paint(photo, box, before, after, strokes = photo.strokes) {
+/**
+ * A stroke or polygon on a photo: pixels of `box` before and after. `strokes` are those of the photo from now on; none after
+ * somebody has painted, so that the next one corrects what is there.
+ */
+export function paint(photo, box, before, after, strokes = []) {
   const facts = factsOf(photo);
   photo.strokes = strokes;
   model.touch(photo);
