@@ -134,7 +134,7 @@ def read_marked(upload: UploadFile, check: Check = unchecked) -> NDArray[np.uint
     `check` is called while it is decoded. Raises Problem: 422 for one that cannot be read.
     """
     try:
-        picture, _ = read_picture open_picture(upload, check), "mask")
+        picture, _ = read_picture(open_picture(upload, check), "mask")
         bands = np.asarray(picture.convert("RGBA"))
     except ValueError as error:
         raise Problem(422, f"mask {file_name(upload, 1)}: {error}") from error
