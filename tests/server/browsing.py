@@ -63,6 +63,7 @@ def open_page(browser: Browser, address: str) -> Iterator[Any]:
         context.on("request", lambda request: look(request.url))
         page = context.new_page()
         page.set_default_timeout(60_000)
+        page.on("dialog", lambda dialog: (errors.append(f"a native dialog: {dialog.message}"), dialog.dismiss()))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda line: errors.append(line.text) if "Content Security Policy" in line.text else None)
         page.goto(address)
@@ -78,6 +79,10 @@ def open_page(browser: Browser, address: str) -> Iterator[Any]:
 
 def ready(page: Page) -> None:
     page.wait_for_selector("html[data-ready]")
+
+
+def choose_brush(page: Page) -> None:
+    page.get_by_role("button", name="Brush", exact=True).click()
 
 
 def labels_of(page: Page, name: str) -> NDArray[np.uint8]:

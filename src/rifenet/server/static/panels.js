@@ -126,7 +126,7 @@ function ofExample(photo, act) {
   if (completing() === photo) return [element("span", { class: "soft working" }, "Finding the object…")];
   if (suggesting() === photo) return [element("span", { class: "soft working" }, "Looking for what you marked before…")];
   if (photo.suggested) return [
-    element("span", { class: "soft" }, "Found by your other examples. Correct it with strokes, or accept it: it teaches only then."),
+    element("span", { class: "soft" }, "Found by your other examples: correct it, or accept it."),
     element("span", { class: "push" }, button("clear", "Drop the suggestion", () => act.clearWork(photo), "Drop"), primary(button("confirm", "It is right (A)", () => act.confirmSuggestion(photo), "Accept"))),
   ];
   if (photo.negative) return [element("span", { class: "soft" }, "Shows none of the classes, and teaches that."), element("span", { class: "push" }, button("negative", "", () => act.setNegative(photo, false), "Mark it after all"))];
