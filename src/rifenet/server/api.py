@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, File, Form, Header, Request, Response, UploadFile
@@ -47,6 +47,8 @@ Marks = Annotated[
         ' [{"points": [[x, y], ...], "width": w}, ...] in pixels of the photo.'
     ),
 ]
+Choice = Literal["auto", "yes", "no"]
+_CHOSEN = {"yes": True, "no": False}
 _PNG = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}, "description": "JSON or PNG."}
 
 
@@ -142,6 +144,8 @@ async def segment(
     service: Shared,
     images: Photos,
     keep_absent: Annotated[bool, Form(description="Keep classes in the mask that are judged absent.")] = False,
+    tiles: Annotated[Choice, Form(description="Whether to segment in tiles, too, which finds small things.")] = "auto",
+    refine: Annotated[Choice, Form(description="Whether masks follow the photo's edges.")] = "auto",
     format: Annotated[str | None, Form(description="json or png (of one photo); without it, as Accept says.")] = None,
     x_project: ProjectName = None,
 ) -> Any:
@@ -152,9 +156,10 @@ async def segment(
         raise Problem(422, f"Expected one photo for a PNG, but got {len(images)}. Send them one by one, or take json.")
     await run_in_threadpool(check_files, images, service.limits, "photo")
     photos = _Pictures(images, read_photo, service.worker.check)
+    options: dict[str, Any] = {"tiles": _CHOSEN.get(tiles, "auto"), "refine": _CHOSEN.get(refine, False)}
 
     def work() -> bytes | answers.SegmentAnswer:
-        results = project.segmenter.segment_many(photos, batch_size=1, keep_absent=keep_absent)
+        results = project.segmenter.segment_many(photos, batch_size=1, keep_absent=keep_absent, **options)
         if png:
             return answers.mask_png(next(results))
         named = enumerate(zip(results, images, strict=True), 1)

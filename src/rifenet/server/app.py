@@ -21,13 +21,13 @@ from rifenet.engines import Engine
 from rifenet.server.api import router as api
 from rifenet.server.clients import LOOPBACK
 from rifenet.server.connections import log_no_files_rarely
+from rifenet.server.downloads import router as downloads
 from rifenet.server.guard import Guard
 from rifenet.server.label_imports import router as label_imports
 from rifenet.server.label_studio.learning import Labeling
 from rifenet.server.label_studio.link import Link
 from rifenet.server.label_studio.routes import router as labeling
 from rifenet.server.limits import Limits
-from rifenet.server.picture_files import router as picture_files
 from rifenet.server.problem import Problem
 from rifenet.server.reference import reference_page
 from rifenet.server.service import Service
@@ -75,7 +75,7 @@ def create_app(
     app.state.parsing = asyncio.Lock()
     app.state.service = Service(engine, limits)
     app.state.labeling = Labeling(app.state.service, label_studio or Link())
-    for router in (api, label_imports, picture_files, labeling, pages):
+    for router in (api, label_imports, downloads, labeling, pages):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=_STATIC))
     app.mount("/examples", StaticFiles(directory=str(_PACKAGE / "examples")))
