@@ -38,8 +38,8 @@ def photos(tmp_path: Path) -> list[str]:
     return [str(path) for path in paths]
 
 
-def painted(page: Page, photos: list[str], name: str = "red") -> None:
-    """A project with one class, painted on the left edge of one photo, and two queries."""
+def painted(page: Page, photos: list[str], name: str = "red", queries: int = 2) -> None:
+    """A project with one class, painted on the left edge of one photo, and the other photos as queries."""
     page.get_by_label("Name of class 1").fill(name)
     page.set_input_files("#pick-examples", photos[0])
     page.wait_for_selector("#example-list .thumb")
@@ -47,7 +47,7 @@ def painted(page: Page, photos: list[str], name: str = "red") -> None:
     page.locator("#size").fill("20")
     dab(page, 30, 150)
     page.set_input_files("#pick-queries", photos[1:])
-    expect(page.locator("#query-list .thumb")).to_have_count(2)
+    expect(page.locator("#query-list .thumb")).to_have_count(queries)
 
 
 def at(page: Page, x: float, y: float) -> tuple[float, float]:
