@@ -101,3 +101,24 @@ def segment(page: Page) -> None:
     page.evaluate(WATCH)  # a run may be over before anybody looks for its button
     page.click("#segment")
     page.wait_for_selector("#cancel[data-shown][hidden]", state="attached")
+
+
+def watch_forms(page: Page) -> None:
+    """From now on keeps the forms that the page sends; the browser does not show others what their files are."""
+    page.evaluate("""() => {
+      const { fetch } = window;
+      window.forms = [];
+      window.fetch = (path, options) => {
+        if (options?.body instanceof FormData) {
+          const told = [...options.body].map(([name, value]) => [name, value instanceof Blob ? value.name : value]);
+          window.forms.push([path, Object.fromEntries(told)]);
+        }
+        return fetch(path, options);
+      };
+    }""")
+
+
+def forms_of(page: Page, path: str) -> list[dict[str, str]]:
+    """Fields of the forms sent to a route; a file is its name."""
+    forms: list[list[Any]] = page.evaluate("window.forms")
+    return [fields for place, fields in forms if place == path]

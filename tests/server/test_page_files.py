@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from rifenet.cli.segment import FORMATS
 from rifenet.formats.brush_rle import encode_brush
 from rifenet.formats.label_files import load_labels
 
-from .browsing import labels_of, segment
+from .browsing import forms_of, labels_of, segment, watch_forms
 from .conftest import encoded, quarter, scene
 from .slow_page import address, let_go
 from .test_page_work import painted
@@ -222,21 +221,14 @@ def test_scale_and_edges_are_sent_and_make_results_out_of_date(open_page: Any, t
     for name in ("shot", "q1", "q2"):
         (tmp_path / f"{name}.png").write_bytes(encoded(scene(**SIZE)))
     painted(page, [str(tmp_path / f"{name}.png") for name in ("shot", "q1", "q2")])
-    sent: list[str] = []
-    page.on(
-        "request",
-        lambda request: (
-            sent.append((request.post_data_buffer or b"").decode(errors="ignore")) if "segment" in request.url else None
-        ),
-    )
+    watch_forms(page)
     segment(page)
     expect(page.locator("#segment")).to_have_text("Up to date")
-    assert all(re.search(rf'name="{name}"\s+auto\s', body) for body in sent for name in ("tiles", "refine"))
+    assert {(form["tiles"], form["refine"]) for form in forms_of(page, "/api/segment")} == {("auto", "auto")}
     page.locator("#options summary").click()
     page.get_by_label("Scale").select_option("yes")
     page.get_by_label("Edges").select_option("yes")
     expect(page.locator("#options summary")).to_contain_text("2 changed")
     expect(page.locator("#segment")).to_have_text("Segment 2 photos")
-    sent.clear()
     segment(page)
-    assert all(re.search(rf'name="{name}"\s+yes\s', body) for body in sent for name in ("tiles", "refine"))
+    assert [(form["tiles"], form["refine"]) for form in forms_of(page, "/api/segment")[2:]] == [("yes", "yes")] * 2

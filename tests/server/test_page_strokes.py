@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from .browsing import labels_of, ready, segment
+from .browsing import forms_of, labels_of, ready, segment, watch_forms
 from .conftest import encoded, scene
 from .slow_page import ENGINE, address, hold, let_go
 from .test_page_work import at, open_photo
@@ -98,16 +99,15 @@ def test_what_is_painted_by_hand_is_corrected_and_not_forgotten(page: Page) -> N
     page.mouse.click(*at(page, 200, 150))
     painted = labels_of(page, "one.png")
     assert painted[150, 200] == 1
-    sent: list[bytes] = []
-    page.on(
-        "request", lambda request: sent.append(request.post_data_buffer or b"") if "complete" in request.url else None
-    )
+    watch_forms(page)
     page.keyboard.press("s")
     stroke(page, (50, 60), (50, 240))
     stroke(page, (60, 60), (60, 240))
+    sent = forms_of(page, "/api/complete")
     assert len(sent) == 2
-    assert all(b'name="start"' in body for body in sent)
-    assert sent[1].count(b'"points"') == 2  # all strokes since then
+    assert all("start" in form for form in sent)
+    assert len(json.loads(sent[1]["object"])) == 2  # all strokes since then
+    assert labels_of(page, "one.png")[150, 200] == 1
     page.keyboard.press("Control+z")
     page.keyboard.press("Control+z")
     np.testing.assert_array_equal(labels_of(page, "one.png"), painted)

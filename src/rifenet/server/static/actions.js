@@ -18,16 +18,19 @@ const { project } = model;
 const PLURAL = { example: "examples", query: "queries" };
 const looks = new Map(); // id of a class -> its name and colour before somebody began to change them
 let gallery = false; // whether results are shown instead of the photo
+let isUsed = false; // whether somebody has used the stage since the run began
 let working = null; // the progress of what the server does for the page, or null
 let shows = 0;
 
 export const editor = new Editor(find("#canvas"), {
   painted(photo, box, before, after) {
+    isUsed = true;
     stopWork();
     changes.paint(photo, box, before, after);
     drawPainted(photo);
   },
   marked(photo, stroke) {
+    isUsed = true;
     stopSuggesting();
     mark(photo, stroke, act);
   },
@@ -95,6 +98,7 @@ export const act = {
   // Photos
 
   async open(photo) {
+    isUsed = true;
     showGallery(false);
     await show(photo);
     if (matchMedia("(max-width: 860px)").matches) find("#stage").scrollIntoView({ block: "start" });
@@ -161,14 +165,18 @@ export const act = {
 
   // What the server has done
 
+  began() {
+    isUsed = false;
+  },
   segmented(photo) {
     if (editor.photo === photo) editor.tintAll();
   },
   finished(number, failed) {
     const done = number - failed, doubtful = review.results().filter((photo) => !photo.accepted && review.isDoubtful(photo)).length;
     if (!done) return;
-    showGallery(true);
-    if (!failed) say(`${done} ${done === 1 ? "photo is" : "photos are"} segmented${doubtful ? `; the model doubts ${doubtful}, shown first` : ""}. Accept what is right, correct the rest.`);
+    const isFree = !isUsed && !editor.isWorkingOn(editor.photo);
+    if (isFree) showGallery(true);
+    if (!failed) say(`${done} ${done === 1 ? "photo is" : "photos are"} segmented${doubtful ? `; the model doubts ${doubtful}, shown first` : ""}. Accept what is right, correct the rest.`, false, isFree ? null : { text: "Show them", act: () => showGallery(true) });
   },
   completed(photo, strokes, { box, before, after }) {
     changes.complete(photo, box, before, after, strokes);

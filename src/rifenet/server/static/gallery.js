@@ -37,7 +37,7 @@ function card(photo, act) {
   const canvas = element("canvas", { width: known.width, height: known.height });
   paint(canvas, photo, known);
   const open = element(
-    "button", { class: "open", "aria-label": `Look at ${photo.name}: ${state.text}`, "data-focus": `card-${photo.id}`, onclick: () => act.open(photo) },
+    "button", { class: "open", "aria-label": `Look at ${photo.name}, ${state.text}`, "data-focus": `card-${photo.id}`, onclick: () => act.open(photo) },
     canvas, state.kind ? element("span", { class: `badge ${state.kind}` }, state.text) : null,
   );
   const accept = element(

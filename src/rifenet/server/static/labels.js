@@ -75,21 +75,39 @@ export function counts(labels) {
   return found;
 }
 
-/** Places in `data` of the connected region around a point whose values are all `fit` and equal; none where the point's is not. */
-export function region({ width, height, data }, [x, y], fit) {
-  const start = Math.floor(y) * width + Math.floor(x), value = data[start];
-  if (x < 0 || y < 0 || x >= width || y >= height || !fit(value)) return [];
-  const seen = new Set([start]), todo = [start];
+/**
+ * Connected regions around points: 1 where `inside` (of each pixel, not 0 within) can be reached from one of them without
+ * leaving it, else 0.
+ */
+export function reached({ width, height }, inside, points) {
+  const found = new Uint8Array(inside.length), todo = [];
+  const visit = (at) => {
+    if (!inside[at] || found[at]) return;
+    found[at] = 1;
+    todo.push(at);
+  };
+  for (const [x, y] of points) {
+    const column = Math.floor(x), row = Math.floor(y);
+    if (column >= 0 && row >= 0 && column < width && row < height) visit(row * width + column);
+  }
   while (todo.length) {
     const at = todo.pop(), column = at % width;
-    const next = [column ? at - 1 : -1, column + 1 < width ? at + 1 : -1, at - width, at + width];
-    for (const place of next) {
-      if (place < 0 || place >= data.length || data[place] !== value || seen.has(place)) continue;
-      seen.add(place);
-      todo.push(place);
-    }
+    if (column) visit(at - 1);
+    if (column + 1 < width) visit(at + 1);
+    if (at >= width) visit(at - width);
+    if (at + width < inside.length) visit(at + width);
   }
-  return [...seen];
+  return found;
+}
+
+/** Points along lines, no more than a pixel apart. */
+export function along(lines) {
+  return lines.flatMap(({ points }) =>
+    points.flatMap(([x, y], index) => {
+      const [fromX, fromY] = points[index - 1] ?? [x, y], steps = Math.max(1, Math.ceil(Math.hypot(x - fromX, y - fromY)));
+      return Array.from({ length: steps }, (_, step) => [x + ((fromX - x) * step) / steps, y + ((fromY - y) * step) / steps]);
+    }),
+  );
 }
 
 /** Pixels of `box` out of labels, and back. */

@@ -39,8 +39,9 @@ export function rating({ result }) {
 
 const sureness = ({ present, confidence, quality }) => (present && quality !== null && quality !== undefined ? quality : Math.abs(confidence - 0.5) * 2);
 
+/** Whether the model is not sure that a class is there, or of its mask. Confidences that are not calibrated only rank photos. */
 export const isDoubtful = ({ result }) =>
-  (result?.found ?? []).some((each) => classOf(each.id) && (Math.abs(each.confidence - 0.5) < SURE || (each.present && (each.quality ?? 1) < GOOD)));
+  (result?.found ?? []).some((each) => classOf(each.id) && ((result.calibrated && Math.abs(each.confidence - 0.5) < SURE) || (each.present && (each.quality ?? 1) < GOOD)));
 
 export const isCorrected = (photo) => !photo.result || photo.result.corrected;
 

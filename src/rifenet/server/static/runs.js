@@ -11,13 +11,14 @@ export const isRunning = () => abort !== null;
 export const cancel = () => abort?.abort();
 
 /**
- * Segments what waits. `act` has say(text, bad), missing(what), progressed(progress or null), drawThumb(photo), busyWith(photo),
+ * Segments what waits. `act` has say(text, bad), missing(what), began(), progressed(progress or null), drawThumb(photo), busyWith(photo),
  * segmented(photo) and finished(number, failed).
  */
 export async function run(act) {
   const missing = whatIsMissing();
   if (missing) return act.missing(missing);
   act.say("");
+  act.began();
   abort = new AbortController();
   const { signal } = abort, todo = model.toSegment();
   const progress = new Progress(() => act.progressed(isRunning() ? progress : null));

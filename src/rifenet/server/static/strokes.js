@@ -5,7 +5,7 @@
 
 import { ask, formOf } from "./api.js";
 import { fromBase64 } from "./dom.js";
-import { cut, region, renamed } from "./labels.js";
+import { along, cut, reached, renamed } from "./labels.js";
 import { decodePng, encodePng } from "./png.js";
 import { classOf, learnKey, nameOf, workingFile } from "./project.js";
 
@@ -66,15 +66,25 @@ async function completed(photo, id, strokes, signal) {
  * on this object crosses: somebody says there that they are wrong.
  */
 function merged(labels, mask, id, strokes) {
-  const free = new Set();
-  for (const { kind, points } of strokes) {
-    if (kind !== "object") continue;
-    for (const point of points) for (const place of region(labels, point, (value) => value && value !== id && value !== 255)) free.add(place);
-  }
+  const on = strokes.filter(({ kind }) => kind === "object"), others = labels.data.map((value) => Number(value && value !== id && value !== 255));
+  const free = reached(labels, others, along(on)), inside = corrected(labels, mask.data, strokes);
   return labels.data.map((value, place) => {
-    if (mask.data[place]) return !value || value === id || free.has(place) ? id : value;
+    if (inside[place]) return others[place] && !free[place] ? value : id;
     return value === id ? 0 : value;
   });
+}
+
+/**
+ * The mask as strokes on an earlier one (`base`) mean it: a stroke on the object adds a region that it runs through, one beside
+ * it takes such a region away, and the rest stays as it was. Without an earlier mask, the mask itself.
+ */
+function corrected(labels, mask, strokes) {
+  const { base } = strokes[0];
+  if (!base) return mask;
+  const lines = (kind) => along(strokes.filter((each) => each.kind === kind));
+  const added = reached(labels, mask.map((value, place) => value && !base[place]), lines("object"));
+  const taken = reached(labels, mask.map((value, place) => !value && base[place]), lines("background"));
+  return base.map((value, place) => (value && !taken[place]) || added[place]);
 }
 
 /** What to paint so that labels become those of `after`: { box, before, after }, the pixels of the box that holds all changes. */
