@@ -8,12 +8,14 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, File, Form, Header, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
 from rifenet import __version__
 from rifenet.advice import Watch, advise
+from rifenet.formats.label_files import Marked
+from rifenet.formats.remarks import collected
 from rifenet.formats.run_lengths import Check
 from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.segmenting.segmenter import Segmenter
@@ -23,7 +25,7 @@ from rifenet.server.limits import Limits
 from rifenet.server.marks import read_marks
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project
-from rifenet.server.service import Service, Shared
+from rifenet.server.service import ProjectName, Service, Shared
 from rifenet.server.uploads import check_files, class_name, composed, file_name, read_mask, read_photo
 
 router = APIRouter(prefix="/api")
@@ -31,14 +33,6 @@ router = APIRouter(prefix="/api")
 _COOKIE_SECONDS = 30 * 86400
 
 
-ProjectName = Annotated[
-    str | None,
-    Header(
-        alias="X-Project",
-        pattern="^[A-Za-z0-9_-]{1,64}$",
-        description="Name of the client's project; browsers have a cookie instead.",
-    ),
-]
 Photos = Annotated[list[UploadFile], File(description="JPEG, PNG, WebP, BMP, GIF or TIFF.")]
 Marks = Annotated[
     UploadFile | str | None,
@@ -88,7 +82,7 @@ async def learn(
     white_is_object: Annotated[bool, Form(description="255 marks the class too; else it is ignored.")] = False,
     label: Annotated[str | None, Form(description="Its name, number or #rrggbb in files of several labels.")] = None,
     x_project: ProjectName = None,
-) -> answers.ClassesAnswer:
+) -> answers.LearnedAnswer:
     """Learns a class from annotated photos, or adds shots to one."""
     called, name = service.project_of(request, x_project)[0], class_name(name)
     if len(images) != len(masks):
@@ -96,7 +90,7 @@ async def learn(
     await run_in_threadpool(check_files, images, service.limits, "photo")
     await run_in_threadpool(check_files, masks, service.limits, "mask")
 
-    def work() -> answers.ClassesAnswer:
+    def work() -> answers.LearnedAnswer:
         service.projects.check_memory(len(images))
         project = service.projects.open(called)
         try:
@@ -104,15 +98,16 @@ async def learn(
             check = service.worker.check
             asked = {"name": name, "label": label or None, "white_is_object": white_is_object}
 
-            def read(mask: UploadFile, index: int, check: Check) -> NDArray[np.uint8]:
-                return read_mask(mask, index, asked, file_name(images[index - 1], index), service.limits, check)
+            def read(mask: UploadFile, index: int, check: Check) -> Marked:
+                return Marked(read_mask(mask, index, asked, images[index - 1], service.limits, check))
 
             photos, labels = _Pictures(images, read_photo, check), _Pictures(masks, read, check)
-            project.segmenter.learn(name, photos, labels, replace=replace, white_is_object=white_is_object)
+            with collected() as warnings:
+                project.segmenter.learn(name, photos, labels, replace=replace)
             project.changed(name)
         finally:
             service.projects.drop_if_empty(project)
-        return answers.classes_answer(project)
+        return answers.LearnedAnswer(**answers.classes_answer(project).model_dump(), warnings=warnings)
 
     answer = await service.run(request, work)
     if x_project is None:
@@ -147,11 +142,15 @@ async def segment(
     tiles: Annotated[Choice, Form(description="Whether to segment in tiles, too, which finds small things.")] = "auto",
     refine: Annotated[Choice, Form(description="Whether masks follow the photo's edges.")] = "auto",
     format: Annotated[str | None, Form(description="json or png (of one photo); without it, as Accept says.")] = None,
+    outlines: Annotated[
+        str | None, Form(description="polygons or rle (COCO's): the pixels of each object, too.")
+    ] = None,
     x_project: ProjectName = None,
 ) -> Any:
     """Segments photos by all classes of the project at once: JSON, or the mask of one photo as a PNG."""
     project = _taught(service, request, x_project)
     png = answers.wants_png(request.headers.get("accept", ""), format)
+    outlines = answers.check_outlines(outlines)
     if png and len(images) != 1:
         raise Problem(422, f"Expected one photo for a PNG, but got {len(images)}. Send them one by one, or take json.")
     await run_in_threadpool(check_files, images, service.limits, "photo")
@@ -160,12 +159,14 @@ async def segment(
 
     def work() -> bytes | answers.SegmentAnswer:
         results = project.segmenter.segment_many(photos, batch_size=1, keep_absent=keep_absent, **options)
-        if png:
-            return answers.mask_png(next(results))
-        named = enumerate(zip(results, images, strict=True), 1)
-        return answers.SegmentAnswer(
-            results=[answers.photo_answer(result, file_name(upload, index)) for index, (result, upload) in named]
-        )
+        with collected() as warnings:
+            if png:
+                return answers.mask_png(next(results))
+            named = enumerate(zip(results, images, strict=True), 1)
+            found = [
+                answers.photo_answer(result, file_name(upload, index), outlines) for index, (result, upload) in named
+            ]
+        return answers.SegmentAnswer(results=found, warnings=warnings)
 
     answer = await service.run(request, work)
     return Response(answer, media_type="image/png") if isinstance(answer, bytes) else answer
@@ -224,15 +225,18 @@ async def adapt(
 
     def work() -> answers.AdaptAnswer:
         trial = copy.copy(project.segmenter)  # kept only if somebody still waits
+        counted = project.counted(photos, len(images), "Looking for photos to learn from")
         try:
-            adopted = trial.adapt(project.counted(photos, len(images), "Looking for photos to learn from"), count=count)
+            with collected() as warnings:
+                adopted = trial.adapt(counted, count=count)
         finally:
             project.progress = None
         service.worker.check()
         project.segmenter = trial
         for name in adopted:
             project.changed(name)
-        return answers.adapt_answer(adopted, [file_name(upload, index) for index, upload in enumerate(images, 1)])
+        names = [file_name(upload, index) for index, upload in enumerate(images, 1)]
+        return answers.adapt_answer(adopted, names, warnings)
 
     return await service.run(request, work)
 
@@ -252,10 +256,12 @@ async def advice(
 
     def work() -> answers.AdviceAnswer:
         try:
-            found = advise(project.segmenter, None, photos, suggest=suggest, watch=_counted(project))
+            with collected() as warnings:
+                found = advise(project.segmenter, None, photos, suggest=suggest, watch=_counted(project))
         finally:
             project.progress = None
-        return answers.advice_answer(found, [file_name(upload, index) for index, upload in enumerate(uploads, 1)])
+        names = [file_name(upload, index) for index, upload in enumerate(uploads, 1)]
+        return answers.advice_answer(found, names, warnings)
 
     return await service.run(request, work)
 
@@ -274,21 +280,19 @@ def _counted(project: Project) -> Watch:
     return lambda items, total, label: project.counted(items, total, phases[label])
 
 
-class _Pictures(Sequence[NDArray[np.uint8]]):
+class _Pictures(Sequence[Any]):
     """Decodes each upload when it is read, so that memory holds one decoded picture at a time.
 
     Calls `check` before and while it decodes; `check` raises where nobody waits any more.
     """
 
-    def __init__(
-        self, uploads: list[UploadFile], read: Callable[[UploadFile, int, Check], NDArray[np.uint8]], check: Check
-    ) -> None:
+    def __init__(self, uploads: list[UploadFile], read: Callable[[UploadFile, int, Check], Any], check: Check) -> None:
         self._uploads, self._read, self._check = uploads, read, check
 
     def __len__(self) -> int:
         return len(self._uploads)
 
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+    def __iter__(self) -> Iterator[Any]:
         return (self[index] for index in range(len(self._uploads)))
 
     def __getitem__(self, index: Any) -> Any:

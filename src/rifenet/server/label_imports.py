@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import warnings
 from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -14,11 +13,12 @@ from starlette.concurrency import run_in_threadpool
 from rifenet.drawing.visualize import mask_image
 from rifenet.formats.label_json import photos_of, read_annotations
 from rifenet.formats.label_sets import Labelled, annotated_among, labels_of_annotation, labels_of_picture
+from rifenet.formats.remarks import collected
 from rifenet.formats.run_lengths import Check
 from rifenet.server import answers
 from rifenet.server.problem import Problem
 from rifenet.server.service import Shared
-from rifenet.server.uploads import check_files, file_name, is_json, open_picture
+from rifenet.server.uploads import check_files, file_name, is_json, opened
 
 router = APIRouter(prefix="/api")
 
@@ -60,9 +60,8 @@ async def read_labels(
             raise Problem(
                 422, f"Expected one photo for a mask, but got {len(known)}. Send the photo that it belongs to."
             )
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always", UserWarning)
-            found = _fitting(labels_of_picture(open_picture(labels, service.worker.check)), known[0])
+        with collected() as told:
+            found = _fitting(labels_of_picture(opened(labels, service.worker.check)), known[0])
         return answers.LabelsAnswer(photos=[_answer(found, 1, told)], warnings=[])
 
     return await service.run(request, work)
@@ -76,9 +75,9 @@ def _from_json(labels: UploadFile, photos: list[_Photo], most_pixels: int, check
     for place in places:
         check()
         try:
-            with warnings.catch_warnings(record=True) as told:
-                warnings.simplefilter("always", UserWarning)
-                annotated = read_annotations(text, photos[place].name, most_pixels)
+            with collected() as told:
+                size = photos[place].height, photos[place].width
+                annotated = read_annotations(text, photos[place].name, most_pixels, size)
                 found = _fitting(labels_of_annotation(annotated, check), photos[place])
             if found.labels:
                 read.append(_answer(found, place + 1, told))
@@ -97,12 +96,12 @@ def _fitting(found: Labelled, photo: _Photo) -> Labelled:
     )
 
 
-def _answer(found: Labelled, number: int, told: list[warnings.WarningMessage]) -> answers.LabelledAnswer:
+def _answer(found: Labelled, number: int, told: list[str]) -> answers.LabelledAnswer:
     buffer = io.BytesIO()
     mask_image(found.mask).save(buffer, "PNG")
     return answers.LabelledAnswer(
         number=number,
         classes=[answers.LabelAnswer(id=each.number, name=each.name, colour=each.colour) for each in found.labels],
         mask=base64.b64encode(buffer.getvalue()).decode(),
-        warnings=[str(each.message) for each in told],
+        warnings=[*told],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
-from fastapi import Depends
+from fastapi import Depends, Header
 from starlette.requests import Request
 
 from rifenet.engines import Engine
@@ -56,6 +56,14 @@ def _service(request: Request) -> Service:
 
 Shared = Annotated[Service, Depends(_service)]
 """The application's service, as a parameter of a route."""
+ProjectName = Annotated[
+    str | None,
+    Header(
+        alias="X-Project",
+        pattern="^[A-Za-z0-9_-]{1,64}$",
+        description="Name of the client's project; browsers have a cookie instead.",
+    ),
+]
 
 
 def _is_out_of_memory(error: Exception) -> bool:

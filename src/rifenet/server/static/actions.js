@@ -271,9 +271,9 @@ export const refreshAll = () => refresh({ classes: true, photos: true });
 
 /** Boxes of counted objects, at the size of the labels; none once somebody has corrected the mask. */
 function boxesOf(photo) {
-  if (!photo?.result || photo.result.corrected) return [];
+  if (!project.options.instances || !photo?.result || photo.result.corrected) return [];
   const { found, scale = 1 } = photo.result;
-  return found.flatMap(({ objects }) => objects ?? []).map(({ box }) => box.map((value) => value * scale));
+  return found.flatMap(({ objects }) => objects ?? []).map(({ box: [x, y, width, height] }) => [x, y, x + width, y + height].map((value) => value * scale));
 }
 
 export function showGallery(shown) {

@@ -16,7 +16,7 @@ export async function archive(opacity, progress) {
   const numbers = Object.fromEntries(project.classes.map((each, index) => [each.id, index + 1]));
   const palette = Array.from({ length: 256 }, (_, value) => (value === 255 ? [255, 255, 255] : rgb(project.classes[value - 1]?.colour ?? "#000000")));
   const { formats } = project.options, others = formats.filter((each) => !OWN.includes(each));
-  const files = [], photos = [], taken = new Set(), problems = [], together = [];
+  const files = [], photos = [], taken = new Set(), problems = [], together = {};
   const wanted = [...results(), ...photosOf("example").filter((photo) => !photo.suggested && !(isBlank(photo) && !photo.negative))];
   progress.begin("Writing the zip", wanted.length);
   for (const photo of wanted) {
@@ -33,7 +33,7 @@ export async function archive(opacity, progress) {
         for (const { kind, name, content } of await written(photo, mask, about, stem, others)) {
           const folder = kind.split(":")[0], bytes = fromBase64(content);
           put(kind, `${folder}/${name}`, new Blob([bytes]));
-          if (folder === "coco") together.push(JSON.parse(new TextDecoder().decode(bytes)));
+          (together[folder] ??= []).push(new TextDecoder().decode(bytes));
         }
       } catch (error) {
         if (!error.status) throw error; // no server
@@ -44,7 +44,7 @@ export async function archive(opacity, progress) {
     progress.step();
   }
   const classes = project.classes.map((each, index) => ({ id: index + 1, name: nameOf(each), colour: each.colour }));
-  if (together.length) files.unshift(["coco.json", asJson(merged(together))]);
+  for (const [kind, join] of Object.entries(TOGETHER)) if (together[kind]) files.unshift(join(together[kind], classes));
   files.unshift(["results.json", asJson({ classes, photos })]);
   return { blob: await zip(files), problems };
 }
@@ -53,12 +53,26 @@ const asJson = (content) => new Blob([JSON.stringify(content, null, 1)]);
 
 async function written(photo, mask, { classes }, stem, formats) {
   const named = classes.map(({ id, name, confidence }) => ({ name: name || `class ${id}`, confidence: confidence ?? 1 }));
-  const form = [["image", photo.blob, photo.name], ["mask", mask, "mask.png"], ["classes", JSON.stringify(named)], ["formats", formats.join(",")], ["stem", stem]];
+  const form = [["image", photo.blob, photo.name], ["mask", mask, "mask.png"], ["classes", JSON.stringify(named)], ["formats", formats.join(",")], ["stem", stem], ["objects", String(project.options.instances)]];
   return (await ask("/api/files", { method: "POST", form: formOf(form) })).files;
 }
 
-/** One COCO file of those of single photos, whose categories are the same. */
-function merged(files) {
+/** For some formats, a file of all photos: its path and content, from the files of single photos. */
+const TOGETHER = {
+  coco: (texts) => ["coco.json", asJson(mergedCoco(texts.map((text) => JSON.parse(text))))],
+  csv: (texts) => ["table.csv", new Blob(texts.map((text, index) => (index ? text.slice(text.indexOf("\n") + 1) : text)))],
+  yolo: (texts, classes) => ["yolo/data.yaml", new Blob([`path: .\ntrain: images\nval: images\nnames: ${JSON.stringify(Object.fromEntries(classes.map(({ name }, index) => [index, name])))}\n`])],
+  cvat: (texts) => ["annotations.xml", new Blob([mergedCvat(texts)])],
+};
+
+function mergedCvat(texts) {
+  const [first, ...others] = texts.map((text) => new DOMParser().parseFromString(text, "text/xml"));
+  for (const each of others) first.documentElement.append(...each.querySelectorAll("image"));
+  first.querySelectorAll("image").forEach((image, index) => image.setAttribute("id", index));
+  return `<?xml version="1.0" encoding="utf-8"?>\n${new XMLSerializer().serializeToString(first.documentElement)}\n`;
+}
+
+function mergedCoco(files) {
   const images = files.map((each, index) => ({ ...each.images[0], id: index + 1 }));
   const annotations = files.flatMap((each, index) => each.annotations.map((row) => ({ ...row, image_id: index + 1 })));
   return { images, annotations: annotations.map((row, index) => ({ ...row, id: index + 1 })), categories: files[0].categories };

@@ -109,9 +109,8 @@ async function isExample({ blob }) {
  */
 export async function predict(photo, { key, options, classes }, signal) {
   const form = [["images", photo.blob, photo.name], ["tiles", options.tiles], ["refine", options.refine]];
-  if (options.instances) form.push(["instances", "true"]);
   if (options.keepAbsent) form.push(["keep_absent", "true"]);
-  const { results, warnings = [] } = await ask("/api/segment", { method: "POST", form: formOf(form), signal });
+  const { results } = await ask("/api/segment", { method: "POST", form: formOf(form), signal });
   const [answer] = results, bytes = fromBase64(answer.mask), mask = await decodePng(bytes);
   const idOf = (name) => {
     const taught = classes.find((each) => each.name === name);
@@ -119,15 +118,14 @@ export async function predict(photo, { key, options, classes }, signal) {
   };
   const ids = Object.fromEntries(answer.classes.map(({ id, name }) => [id, idOf(name)]));
   const labels = resized(renamed(mask, ids), ...workingSize(photo));
-  const found = answer.classes.filter(({ id }) => ids[id]).map((each) => factsOf(each, ids[each.id], answer));
-  const png = new Blob([bytes], { type: "image/png" }), told = [...warnings, ...(answer.warnings ?? [])];
-  return { labels, result: { key, ids, png, calibrated: answer.calibrated, found, warnings: told, corrected: false, scale: labels.width / answer.width } };
+  const found = answer.classes.filter(({ id }) => ids[id]).map((each) => factsOf(each, ids[each.id]));
+  const png = new Blob([bytes], { type: "image/png" });
+  return { labels, result: { key, ids, png, calibrated: answer.calibrated, found, corrected: false, scale: labels.width / answer.width } };
 }
 
-/** What an answer says of a class; `quality` and `objects` are null where the server does not tell. */
-function factsOf({ present, confidence, quality = null, instances = null }, id, answer) {
-  const objects = instances ?? answer.instances?.filter((each) => each.class_id === id) ?? null;
-  return { id, present, confidence, quality, objects };
+/** What an answer says of a class; `quality` is null where nobody knows, an object's box is [x, y, width, height]. */
+function factsOf({ present, confidence, quality = null, instances = [] }, id) {
+  return { id, present, confidence, quality, objects: instances.map(({ box, area, centroid, score }) => ({ box, area, centroid, score })) };
 }
 
 /**

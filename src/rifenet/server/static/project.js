@@ -156,10 +156,9 @@ export const resultKey = () => projectKey() + (project.adapt ? "\nadapted" : "")
 export const lessonKey = () => projectKey() + (project.adapt ? `\nadapted ${project.options.adopt}` : "");
 
 function optionsKey() {
-  const { tiles, refine, instances, keepAbsent, adopt } = project.options, own = [];
+  const { tiles, refine, keepAbsent, adopt } = project.options, own = [];
   if (tiles !== OPTIONS.tiles) own.push(`tiles ${tiles}`);
   if (refine !== OPTIONS.refine) own.push(`refine ${refine}`);
-  if (instances) own.push("instances");
   if (keepAbsent) own.push("absent");
   if (project.adapt && adopt !== OPTIONS.adopt) own.push(`adopt ${adopt}`);
   return own.map((each) => `\n${each}`).join("");

@@ -1,5 +1,6 @@
 // A run: learns the examples as they are, then segments the photos that wait, one by one.
 
+import { takeWarnings } from "./api.js";
 import { lesson, segment, teach, teachAll, whatIsMissing } from "./jobs.js";
 import { Progress } from "./progress.js";
 import * as model from "./project.js";
@@ -18,6 +19,7 @@ export async function run(act) {
   const missing = whatIsMissing();
   if (missing) return act.missing(missing);
   act.say("");
+  takeWarnings();
   act.began();
   abort = new AbortController();
   const { signal } = abort, todo = model.toSegment();
@@ -27,7 +29,7 @@ export async function run(act) {
   try {
     await teachAll(taught, signal, progress).catch(async (error) => {
       if (!taught.adapt || !error.status) throw error; // cancelled, or no server
-      refused = `The photos could not teach: ${error.message} They are segmented by the examples alone. `;
+      refused = `The photos could not teach: ${error.message} They are segmented by the examples alone.`;
       Object.assign(project, { adapt: false, adopted: null });
       taught = lesson();
       await teach(taught, signal, progress);
@@ -38,9 +40,10 @@ export async function run(act) {
       progress.step();
     }
     const failed = todo.filter((photo) => photo.status === "error").length;
-    if (failed || refused) act.say(refused + (failed ? `${failed} of ${todo.length} photos failed. Choose one to see why.` : ""), true);
     abort = null;
     act.finished(todo.length, failed);
+    const told = [refused, failed ? `${failed} of ${todo.length} photos failed. Choose one to see why.` : "", ...takeWarnings()];
+    if (told.some(Boolean)) act.say(told.filter(Boolean).join(" "), true);
   } catch (error) {
     if (error.name === "AbortError") act.say("Cancelled. What was segmented stays.");
     else act.say(error.message, true);
