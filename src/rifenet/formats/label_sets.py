@@ -25,7 +25,7 @@ MOST_LABELS = 60
 """A picture with more colours is no mask of classes."""
 
 
-class Label(NamedTuple):
+class FileLabel(NamedTuple):
     """A label of a file. `name` is None where the file has numbers only, and the colour where it has colours only."""
 
     number: int
@@ -37,7 +37,7 @@ class Label(NamedTuple):
 class Labelled(NamedTuple):
     """The labels of one photo: `mask` uint8 [H,W] holds their numbers, 0 the background and 255 what is ignored."""
 
-    labels: tuple[Label, ...]
+    labels: tuple[FileLabel, ...]
     mask: NDArray[np.uint8]
 
 
@@ -61,7 +61,7 @@ def labels_of_picture(picture: Image.Image) -> Labelled:
         )
     mask = np.searchsorted(np.array([0, *held], np.uint32), codes).astype(np.uint8)
     names = [f"#{code:06x}" for code in held]
-    return Labelled(tuple(Label(number, name, name) for number, name in enumerate(names, 1)), mask)
+    return Labelled(tuple(FileLabel(number, name, name) for number, name in enumerate(names, 1)), mask)
 
 
 def _of_index(picture: Image.Image) -> Labelled:
@@ -71,13 +71,14 @@ def _of_index(picture: Image.Image) -> Labelled:
         return _single(picture)
     mask = np.zeros((picture.height, picture.width), np.uint8)
     for value in values:
-        mask[load_labels(picture, str(value), label=value) == 1] = value
-    mask[load_labels(picture, "all") == IGNORE] = IGNORE
-    return Labelled(tuple(Label(value, None, _palette(picture, value)) for value in values), mask)
+        own = load_labels(picture, str(value), label=value)
+        mask[own == 1] = value
+    mask[own == IGNORE] = IGNORE
+    return Labelled(tuple(FileLabel(value, None, _palette(picture, value)) for value in values), mask)
 
 
 def _single(picture: Image.Image) -> Labelled:
-    return Labelled((Label(1, None, None),), load_labels(picture, "the class"))
+    return Labelled((FileLabel(1, None, None),), load_labels(picture, "the class"))
 
 
 def _palette(picture: Image.Image, value: int) -> str | None:
@@ -100,7 +101,7 @@ def labels_of_annotation(annotated: Annotated, check: Check = unchecked) -> Labe
     for shape in sorted(annotated.shapes, key=lambda each: not each.ignored):  # objects cover what is ignored
         check()
         mask[np.asarray(shape.draw(check), bool)] = IGNORE if shape.ignored else numbers[shape.label]
-    return Labelled(tuple(Label(number, name, None) for name, number in numbers.items()), mask)
+    return Labelled(tuple(FileLabel(number, name, None) for name, number in numbers.items()), mask)
 
 
 def annotated_among(photos: Sequence[str], annotated: Sequence[str], file: str) -> list[int]:

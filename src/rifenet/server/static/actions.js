@@ -2,12 +2,13 @@
 
 import { drawAdvice, dropAdvice } from "./advice.js";
 import * as changes from "./changes.js";
+import { classActs } from "./class_actions.js";
 import { find, say } from "./dom.js";
 import { Editor } from "./editor.js";
 import { drawGallery, focused } from "./gallery.js";
 import * as history from "./history.js";
 import { drawOptions } from "./options.js";
-import { colours, drawClasses, drawFacts, drawHint, drawPhotos, drawRun, drawThumb, drawWork, markChosen } from "./panels.js";
+import { colours, drawClasses, drawFacts, drawHint, drawPhotos, drawRun, drawThumb, drawWork } from "./panels.js";
 import * as model from "./project.js";
 import * as review from "./review.js";
 import { cancel, isRunning } from "./runs.js";
@@ -16,7 +17,6 @@ import { stopSuggesting, suggestFor } from "./suggest.js";
 
 const { project } = model;
 const PLURAL = { example: "examples", query: "queries" };
-const looks = new Map(); // id of a class -> its name and colour before somebody began to change them
 let gallery = false; // whether results are shown instead of the photo
 let isUsed = false; // whether somebody has used the stage since the run began
 let working = null; // the progress of what the server does for the page, or null
@@ -47,53 +47,7 @@ export const act = {
     refresh();
   },
 
-  // Classes
-
-  choose(id) {
-    project.chosen = editor.value = id;
-    markChosen();
-    model.keepFacts();
-    editor.draw();
-    drawHint(editor);
-  },
-  rename(id, name) {
-    begun(id).name = name;
-    find(`[data-class="${id}"]`).removeAttribute("aria-invalid");
-    model.keepFacts();
-    refresh({ photos: true });
-  },
-  recolour(id, colour) {
-    begun(id).colour = colour;
-    model.keepFacts();
-    refresh({ photos: true });
-  },
-  /** A name or a colour is as it shall be. */
-  looked(id) {
-    const entry = model.classOf(id);
-    if (looks.has(id) && entry) changes.lookedAt(entry, looks.get(id));
-    looks.delete(id);
-    refresh();
-  },
-  addClass() {
-    changes.addClass();
-    refresh({ classes: true });
-    find(".class.chosen input[type=text]")?.focus();
-  },
-  removeClass(id) {
-    const name = model.nameOf(model.classOf(id)) || "the class", isPainted = model.isPainted(id);
-    stopWork();
-    changes.removeClass(id);
-    refreshAll();
-    if (isPainted) offerUndo(`Deleted ${name} and what was painted of it.`);
-    find("#add-class").focus({ preventScroll: true });
-  },
-  /** Something is missing before the server can learn: says so, and shows where. */
-  missing({ text, about }) {
-    say(text, true);
-    const field = about && find(`[data-class="${about}"]`);
-    field?.setAttribute("aria-invalid", "true");
-    field?.focus();
-  },
+  ...classActs({ editor, refresh, refreshAll, stopWork, offerUndo, drawHint: () => drawHint(editor) }),
 
   // Photos
 
@@ -191,13 +145,6 @@ export const act = {
     editor.draw();
   },
 };
-
-/** A class whose name or colour somebody begins to change. */
-function begun(id) {
-  const entry = model.classOf(id);
-  if (!looks.has(id)) looks.set(id, { name: entry.name, colour: entry.colour });
-  return entry;
-}
 
 function goToNextExample() {
   const next = model.photosOf("example").find((each) => !each.negative && (each.suggested || model.isBlank(each)));
