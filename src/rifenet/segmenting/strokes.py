@@ -22,20 +22,21 @@ from rifenet.formats.pictures import Source, load_mask
 from rifenet.metrics import sigmoid
 from rifenet.segmenting.grids import distance, logistic, reached, walk
 from rifenet.segmenting.margins import margins
-from rifenet.segmenting.photo_views import Box, View, PhotoViews, fingerprint, on_grid
+from rifenet.segmenting.photo_views import Box, PhotoViews, View, fingerprint, on_grid
 from rifenet.segmenting.refine import refined
 
 Mask = NDArray[np.bool_]
 
 ZOOMS = 2  # further views, each of what the one before found
-MARGIN = 0.35  # around the object in a view, in its longer side
-LEAST_ZOOM = 0.8  # a next view is taken if its side is below this share of the last one's
+MARGIN, FIRST_MARGIN = 0.35, 0.75  # around the object in a view, in its longer side; around the strokes in the first
+LEAST_ZOOM = 0.8  # a next view is taken if its side is below this share of the last one's, or larger by as much
 TOUCHED = 0.02  # share of a cell that a stroke must cover to count there
 RIDGE, WEIGHT = 0.1, 1000.0
 FRAME = 3  # cells at the edge of a view that count as background until strokes say otherwise
 ROUNDS = 1  # times that the classifier learns again from what the walk found
 OWN_SHARE = 0.5  # weight of what the walk found, beside the strokes' 1
-BACKGROUND_SHARE = 0.6  # weight of the background's strokes; the frame has the rest
+BACKGROUND_SHARE = 0.6  # largest weight of the background's strokes; the frame has the rest
+BALANCE = 0.5  # the background's strokes have half of it where they are this large beside the object's
 NEARNESS, REACH, MOST_NEARNESS = 0.5, 0.8, 1.5
 SURE = 6.0  # largest log-odds of the classifier
 TRUST = 0.02  # weight of the classifier in the walk, where an even neighbour has 1
@@ -104,7 +105,7 @@ def complete(
         odds = _known_odds(engine, view, strokes, learned)
         found, seeds = solved(view, strokes, odds)
         box = _box_around(_kept(found, seeds), view, strokes)
-        if box.side >= LEAST_ZOOM * view.box.side:
+        if LEAST_ZOOM <= box.side / view.box.side <= 1 / LEAST_ZOOM:
             break
     return _at_full_size(image, view, found, seeds, strokes)
 
@@ -117,19 +118,21 @@ def _first_box(strokes: Strokes) -> Box:
     open_part = ~strokes.background
     if open_part.mean() < LEAST_ZOOM:  # a loose box
         return box_around(open_part, (height, width))
+    if strokes.object.any():
+        return box_around(strokes.object, (height, width), FIRST_MARGIN)
     return Box(0, 0, height, width)
 
 
-def box_around(mask: Mask, size: tuple[int, int]) -> Box:
+def box_around(mask: Mask, size: tuple[int, int], margin: float = MARGIN) -> Box:
     """A mask's box with the margin, within the photo, rounded so that small changes of the mask keep it."""
     bounds = []
     spans = [np.flatnonzero(mask.any(axis)) for axis in (1, 0)]
     side = max(int(span[-1] - span[0]) + 1 for span in spans)
-    margin, step = max(MARGIN * side, 8), max(8, side // 10)
+    around, step = max(margin * side, 8), max(8, side // 10)
     for span, most in zip(spans, size, strict=True):
         first, last = int(span[0]), int(span[-1]) + 1
-        low = max(0, round((first - margin) / step) * step)
-        bounds.append((low, min(most, max(last, round((last + margin) / step) * step))))
+        low = max(0, round((first - around) / step) * step)
+        bounds.append((low, min(most, max(last, round((last + around) / step) * step))))
     (top, bottom), (left, right) = bounds
     return Box(top, left, bottom, right)
 
@@ -194,7 +197,8 @@ def _lesson(
         frame = frame * (found < 0.5)
         targets = np.where(seeds | beside, targets, (found > 0.5) & (frame == 0)).astype(np.float32)
         weights = weights + _share(sure * (found > 0.5), OWN_SHARE) + _share(sure * (found <= 0.5), OWN_SHARE)
-    share = BACKGROUND_SHARE if beside.any() else 0.0
+    marked = float(beside.sum())
+    share = BACKGROUND_SHARE * marked / max(marked + BALANCE * float(seeds.sum()), 1e-6)
     weights = weights + _share(beside.astype(np.float32), share) + _share(frame, 1 - share)
     return targets, _share(weights, WEIGHT)
 
