@@ -66,22 +66,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     words.add_argument("--most", type=int, default=20, help="strokes on an object")
     options = words.parse_args(argv)
     segmenter = Segmenter.from_pretrained(options.model, "cpu", options.threads)
+    folders = dict(pair.split("=", 1) for pair in options.data)
+    sets = {name: drawn(name, Path(folder), options.objects, options.seed) for name, folder in folders.items()}
+    record: Values = {
+        "model": model_record(segmenter.engine),
+        "git_commit": git_commit(),
+        "seed": options.seed,
+        "most": options.most,
+        "threads": options.threads,
+    }
     objects: list[Values] = []
-    for pair in options.data:
-        name, folder = pair.split("=", 1)
-        for example in drawn(name, Path(folder), options.objects, options.seed):
+    for _ in range(options.objects):  # one of each set in turns, so that a stopped run has as many of each
+        for name, examples in sets.items():
+            if (example := next(examples, None)) is None:
+                continue
             objects.append({"set": name, **measured(segmenter, example, options.most)})
-            record = {
-                "model": model_record(segmenter.engine),
-                "git_commit": git_commit(),
-                "seed": options.seed,
-                "most": options.most,
-                "threads": options.threads,
-                "summary": summarised(objects, options.most),
-                "objects": objects,
-            }
+            record |= {"summary": summarised(objects, options.most), "objects": objects}
             write_record(options.out, record)
-            print(len(objects), name, json.dumps(objects[-1]), flush=True)
+            print(len(objects), json.dumps(objects[-1]), flush=True)
     print("\n".join(table(record)))
 
 

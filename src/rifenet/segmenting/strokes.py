@@ -36,12 +36,11 @@ RIDGE, WEIGHT = 0.01, 1000.0  # of the classifier: its penalty for each unit of 
 FRAME = 3  # cells at the edge of a view that count as background until strokes say otherwise
 ROUNDS = 1  # times that the classifier learns again from what the walk found
 OWN_SHARE = 0.5  # weight of what the walk found, beside the strokes' 1
-BACKGROUND_SHARE = 0.6  # largest weight of the background's strokes; the frame has the rest
-BALANCE = 0.5  # the background's strokes have half of it where they are this large beside the object's
+BACKGROUND_SHARE = 0.6  # weight of the background's strokes; the frame has the rest
 NEARNESS, REACH, MOST_NEARNESS = 0.5, 0.8, 0.75  # how the log-odds fall with the distance to the object's strokes
 NEAR_CELLS = 6  # distance over which a stroke overrules a mask to correct
 SURE = 6.0  # largest log-odds of the classifier
-TRUST = 0.02  # weight of the classifier in the walk, where an even neighbour has 1
+TRUST = 0.06  # weight of the classifier in the walk, where an even neighbour has 1
 RADIUS = 3  # cells of the guided filter
 
 
@@ -206,8 +205,7 @@ def _lesson(
         frame = frame * (found < 0.5)
         targets = np.where(seeds | beside, targets, (found > 0.5) & (frame == 0)).astype(np.float32)
         weights = weights + _share(sure * (found > 0.5), OWN_SHARE) + _share(sure * (found <= 0.5), OWN_SHARE)
-    marked = float(beside.sum())
-    share = BACKGROUND_SHARE * marked / max(marked + BALANCE * float(seeds.sum()), 1e-6)
+    share = BACKGROUND_SHARE if beside.any() else 0.0
     weights = weights + _share(beside.astype(np.float32), share) + _share(frame, 1 - share)
     return targets, _share(weights, WEIGHT)
 
