@@ -76,6 +76,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "engines.load": ("engines",),
     "segmenting": (),
     "segmenting.*": SEGMENTING,
+    "segmenting.instances": (*SEGMENTING, "config"),  # the extra that it needs
     # Programs over it.
     "advice": ("advice.*", "segmenting.*", *FORMATS),
     "advice.*": ("advice.*", *SEGMENTING),
@@ -145,6 +146,7 @@ EXTRAS = {
     "onnxruntime": ("export.*",),
     "pycocotools": (),
     "scipy": (),
+    "skimage": (),
     "huggingface_hub": (),
     "tensorboard": (),
     "wandb": (),

@@ -30,6 +30,7 @@ def test_two_classes_learned_and_found_where_they_are(client: TestClient) -> Non
     assert first.status_code == 200, first.text
     second = learn(client, "blue", "right").json()
     assert [(each["id"], each["name"], each["shots"]) for each in second["classes"]] == [(1, "red", 1), (2, "blue", 1)]
+    assert second.pop("warnings") == []
     assert client.get("/api/classes").json() == second
     (result,) = client.post("/api/segment", files=photo()).json()["results"]
     expected = quarter("left") + 2 * quarter("right")
@@ -91,6 +92,7 @@ def test_shots_are_added_or_replaced_and_each_change_has_a_revision(client: Test
 
 def test_a_refused_replacement_leaves_the_class_as_it_was(client: TestClient) -> None:
     before = learn(client).json()
+    assert before.pop("warnings") == []
     bad = [("images", ("a.png", encoded(scene()))), ("masks", ("a.png", encoded(np.zeros((48, 64), np.uint8))))]
     refused = client.post("/api/classes", data={"name": "red", "replace": "true"}, files=bad)
     assert refused.status_code == 422
@@ -143,7 +145,8 @@ def test_the_description_is_local_and_complete(client: TestClient) -> None:
     description = client.get("/openapi.json").json()
     labeling = {f"/labeling/{name}" for name in ("health", "setup", "predict", "webhook")}
     assert set(description["paths"]) - labeling == {
-        *("/api/health", "/api/classes", "/api/classes/{name}", "/api/segment", "/api/advice", "/api/adapt")
+        *("/api/health", "/api/classes", "/api/classes/{name}", "/api/segment", "/api/advice", "/api/adapt"),
+        *("/api/complete", "/api/labels", "/api/files", "/api/progress"),
     }
     assert labeling <= set(description["paths"])
     page = client.get("/docs").text
@@ -159,7 +162,7 @@ def test_the_description_is_local_and_complete(client: TestClient) -> None:
 
 def test_no_file_of_the_page_names_another_host(client: TestClient) -> None:
     static = files("rifenet") / "server" / "static"
-    names = sorted(each.name for each in static.iterdir())
+    names = sorted(each.name for each in static.iterdir() if each.is_file())
     assert {"index.html", "main.js", "page.css"} <= set(names)
     for name in names:
         assert client.get(f"/static/{name}").status_code == 200

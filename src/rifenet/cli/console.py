@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rifenet.formats.remarks import heard
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -48,6 +50,16 @@ def print_json(value: Any) -> None:
 def note(text: str) -> None:
     """Prints a line for the user on stderr; stdout is for results."""
     print(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def noted_remarks() -> Iterator[None]:
+    """Prints each remark on a file once, as one line; Pillow's own warning of large photos is none for users."""
+    from PIL.Image import DecompressionBombWarning
+
+    with warnings.catch_warnings(), heard(lambda about, sentence: note(f"warning: {about}: {sentence}")):
+        warnings.simplefilter("ignore", DecompressionBombWarning)
+        yield
 
 
 @contextlib.contextmanager

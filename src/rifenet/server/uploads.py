@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rifenet.formats.label_files import load_labels
-from rifenet.formats.pictures import load_image, lossy_kind
+from rifenet.formats.picture_files import Frame, open_picture
+from rifenet.formats.pictures import load_photo, lossy_kind, read_picture
+from rifenet.formats.remarks import heard, remark
 from rifenet.formats.run_lengths import Check, unchecked
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
@@ -56,6 +59,8 @@ def is_json(upload: UploadFile) -> bool:
     upload.file.seek(0)
     start = upload.file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
     upload.file.seek(0)
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16
+        start = start[2:].strip(b"\0")
     return start[:1] in (b"{", b"[")
 
 
@@ -84,9 +89,7 @@ def _check_file(upload: UploadFile, name: str, limits: Limits, lossless: bool) -
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the pixels are counted below
             upload.file.seek(0)
-            picture = Image.open(upload.file, formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise _too_many_pixels(name, limits) from None
+            picture = open_picture(upload.file, FORMATS)
     except Exception:  # Pillow's readers raise OSError, SyntaxError, struct.error and more on bad bytes
         raise Problem(
             415, f"Expected a picture ({', '.join(FORMATS)}), but {name} is something else, or damaged. Send another."
@@ -105,10 +108,14 @@ def _too_many_pixels(name: str, limits: Limits) -> Problem:
 
 def read_photo(upload: UploadFile, index: int, check: Check = unchecked) -> NDArray[np.uint8]:
     """RGB photo [H,W,3], upright; `check` is called while it is decoded. Raises Problem: 422 where it cannot be."""
-    try:
-        return load_image(_opened(upload, check))
-    except ValueError as error:
-        raise Problem(422, f"photo {file_name(upload, index)}: {error}") from error
+    return read_framed(upload, index, check)[0]
+
+
+def read_framed(upload: UploadFile, index: int, check: Check) -> tuple[NDArray[np.uint8], Frame]:
+    """As `read_photo`, and what the labels of the photo have to fit."""
+    with _about("photo", upload, index):
+        photo, orientation = load_photo(opened(upload, check))
+    return photo, Frame(photo.shape[0], photo.shape[1], orientation)
 
 
 def read_mask(
@@ -120,12 +127,33 @@ def read_mask(
     Raises Problem: 422 for one that cannot be read, or has no such label.
     """
     most = limits.megapixels * 10**6
-    try:
+    with _about("mask", upload, index):
         if is_json(upload):
             return load_labels(upload.file.read(), **labels, photo=photo, most_pixels=most, check=check)
-        return load_labels(_opened(upload, check), **labels)
+        return load_labels(opened(upload, check), **labels)
+
+
+@contextmanager
+def _about(what: str, upload: UploadFile, index: int) -> Iterator[None]:
+    """Names the upload in remarks, and in refusals, which become a Problem: 422."""
+    name = f"{what} {file_name(upload, index)}"
+    try:
+        with heard(lambda about, sentence: remark(name, sentence)):
+            yield
     except ValueError as error:
-        raise Problem(422, f"mask {file_name(upload, index)}: {error}") from error
+        raise Problem(422, f"{name}: {error}") from error
+
+
+def read_marked(upload: UploadFile, check: Check = unchecked) -> NDArray[np.uint8]:
+    """Where a picture of strokes is marked, [H,W]: at least half opaque where it is transparent at all, else not black.
+
+    `check` is called while it is decoded. Raises Problem: 422 for one that cannot be read.
+    """
+    with _about("mask", upload, 1):
+        bands = np.asarray(read_picture(opened(upload, check), "mask")[0].convert("RGBA"))
+    opacity = bands[..., 3]
+    marked = opacity > 127 if (opacity < 255).any() else (bands[..., :3] > 0).any(2)
+    return np.asarray(marked, np.uint8)
 
 
 class _Checked:
@@ -142,10 +170,11 @@ class _Checked:
         return self._file.read(size)
 
 
-def _opened(upload: UploadFile, check: Check) -> Image.Image:
+def opened(upload: UploadFile, check: Check = unchecked) -> Image.Image:
+    """An uploaded picture that `check_files` has let pass; `check` is called while it is decoded."""
     upload.file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        picture = Image.open(_Checked(upload.file, check), formats=FORMATS)
-    picture.decodermaxblock = _PART
+        picture = open_picture(_Checked(upload.file, check), FORMATS)
+    picture.decodermaxblock = _PART  # type: ignore[attr-defined]
     return picture
