@@ -39,9 +39,9 @@ class Tensors:
 
 
 def joined(parts: Sequence[SomeTensors]) -> SomeTensors:
-    """EncodedShots that were encoded one by one, put together on the axis K, as if they had been encoded together.
+    """Shots that were encoded one by one, put together on the axis K, as if they had been encoded together.
 
-    Each part holds V pictures of one shot. The first pictures of all shots come first, then their second ones, and so on.
+    Each part holds V pictures of one shot. The first pictures of all shots come first, then the second ones, and so on.
     """
     named = [part.named() for part in parts]
     whole = {name: torch.stack([each[name] for each in named], 2).flatten(1, 2) for name in named[0]}
