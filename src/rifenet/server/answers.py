@@ -7,10 +7,15 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from rifenet.advice import Advice
 from rifenet.drawing.visualize import class_colour, mask_image
+from rifenet.formats.object_files import TOLERANCE
+from rifenet.formats.polygons import flattened, trace_polygons
+from rifenet.formats.run_lengths import encode_part, pack_runs
 from rifenet.segmenting.result import Result
 from rifenet.segmenting.shots import PseudoShot
 from rifenet.server.problem import Problem
@@ -48,6 +53,19 @@ class LearnedAnswer(ClassesAnswer):
     warnings: Warnings = []
 
 
+class InstanceAnswer(BaseModel):
+    """An object of a class. Coordinates are in pixels from the photo's top left corner."""
+
+    box: tuple[int, int, int, int] = Field(description="x, y, width, height.")
+    area: int = Field(description="In pixels.")
+    centroid: tuple[float, float] = Field(description="x, y.")
+    score: float = Field(description="Mean score of the class on its pixels, 0 to 1.")
+    polygons: list[list[tuple[float, float]]] | None = Field(
+        None, description="With outlines=polygons: an outline for each of its parts, with holes joined to it."
+    )
+    rle: str | None = Field(None, description="With outlines=rle: COCO's run lengths as text, of the whole photo.")
+
+
 class FoundAnswer(BaseModel):
     """What one photo says about one class."""
 
@@ -56,6 +74,8 @@ class FoundAnswer(BaseModel):
     present: bool = Field(description="Whether the photo shows the class; if not, it gets no pixel of the mask.")
     confidence: float = Field(description="How likely the photo shows it, 0 to 1.")
     pixels: int = Field(description="Its pixels in the mask.")
+    count: int = Field(description="Its objects in the mask.")
+    instances: list[InstanceAnswer] = Field(description="Its objects, the largest first; touching ones apart.")
 
 
 class PhotoAnswer(BaseModel):
@@ -73,6 +93,16 @@ class SegmentAnswer(BaseModel):
     """Segmented photos, in the order of the request."""
 
     results: list[PhotoAnswer]
+    warnings: Warnings = []
+
+
+class CompleteAnswer(BaseModel):
+    """A photo's strokes, completed to a mask."""
+
+    width: int
+    height: int
+    pixels: int = Field(description="Pixels of the object.")
+    mask: str = Field(description="PNG in base64: 1 the object, 0 the rest.")
     warnings: Warnings = []
 
 
@@ -121,8 +151,9 @@ class NextAnswer(RequestPhoto):
     """A photo to annotate."""
 
     rank: int = Field(description="From 1, best first.")
-    class_name: str = Field(description="The class in doubt.")
+    class_name: str = Field(description="The class whose mask is expected to be worst.")
     doubt: float = Field(description="0 sure, 1 undecided.")
+    expected: float = Field(description="Share of its mask that is right by the model's own scores, 0 to 1.")
     confidence: float = Field(description="How likely the class is in the photo, 0 to 1.")
     unlike: float = Field(description="Distance to the most similar annotated photo, 0 the same.")
     reason: str
@@ -134,6 +165,52 @@ class AdviceAnswer(BaseModel):
     shots: list[ShotAnswer]
     next: list[NextAnswer]
     warnings: Warnings = []
+
+
+class ProgressAnswer(BaseModel):
+    """How far a long request is."""
+
+    phase: str = Field(description="What the server does; empty while it does nothing for the project.")
+    done: int
+    total: int = Field(description="0 where nobody knows.")
+
+
+class LabelAnswer(BaseModel):
+    """A label of a file."""
+
+    id: int = Field(description="Its number in the mask.")
+    name: str | None = Field(description="Its name; null where the file has numbers only.")
+    colour: str | None = Field(description="Its colour in the file, #rrggbb; null where it has none.")
+
+
+class LabelledAnswer(BaseModel):
+    """What a label file says of one photo."""
+
+    number: int = Field(description="The photo's place in the request, from 1.")
+    classes: list[LabelAnswer]
+    mask: str = Field(description="PNG in base64: one number a pixel, 0 the background, 255 ignored.")
+    warnings: list[str] = Field(description="What could have meant something else.")
+
+
+class LabelsAnswer(BaseModel):
+    """The photos that a label file annotates, of those in the request."""
+
+    photos: list[LabelledAnswer]
+    warnings: list[str] = Field(description="Photos whose annotation cannot be used, each with the reason.")
+
+
+class FileAnswer(BaseModel):
+    """A file of a result."""
+
+    kind: str = Field(description="What it is: binary:dog, coco, ...")
+    name: str
+    content: str = Field(description="In base64.")
+
+
+class FilesAnswer(BaseModel):
+    """A result as files for other programs."""
+
+    files: list[FileAnswer]
 
 
 class HealthAnswer(BaseModel):
@@ -179,22 +256,67 @@ def classes_answer(project: Project | None) -> ClassesAnswer:
 
 def mask_png(result: Result) -> bytes:
     """The mask as a PNG with a palette."""
+    return index_png(result.mask)
+
+
+def index_png(mask: NDArray[np.uint8]) -> bytes:
+    """A mask [H,W] as a PNG with a palette."""
     buffer = io.BytesIO()
-    mask_image(result.mask).save(buffer, "PNG")
+    mask_image(mask).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def photo_answer(result: Result, name: str) -> PhotoAnswer:
-    """One result as JSON holds it."""
-    facts = result.to_dict()
+def complete_answer(mask: NDArray[np.uint8], warnings: Sequence[str]) -> CompleteAnswer:
+    """A completed mask [H,W] as JSON holds it."""
+    height, width = mask.shape
+    png = base64.b64encode(index_png(mask)).decode()
+    return CompleteAnswer(
+        width=width, height=height, pixels=int(np.count_nonzero(mask)), mask=png, warnings=list(warnings)
+    )
+
+
+def photo_answer(result: Result, name: str, outlines: str | None = None) -> PhotoAnswer:
+    """One result as JSON holds it; `outlines` as in `check_outlines`."""
+    facts = result.to_dict(objects=True)
     return PhotoAnswer(
         name=name,
         width=facts["width"],
         height=facts["height"],
         calibrated=facts["calibrated"],
-        classes=[FoundAnswer(**entry) for entry in facts["classes"]],
+        classes=[
+            FoundAnswer(**entry, count=entry["objects"], instances=_instances(result, entry["name"], outlines))
+            for entry in facts["classes"]
+        ],
         mask=base64.b64encode(mask_png(result)).decode(),
     )
+
+
+def _instances(result: Result, name: str, outlines: str | None) -> list[InstanceAnswer]:
+    height, width = result.mask.shape
+    answers = []
+    for each in result.instances(name):
+        answer = InstanceAnswer(
+            box=each.box,
+            area=each.area,
+            centroid=(round(each.centroid[0], 2), round(each.centroid[1], 2)),
+            score=round(each.score, 4),
+        )
+        if outlines == "polygons":
+            shifted = (corners + each.box[:2] for corners in trace_polygons(each.part, tolerance=TOLERANCE))
+            answer.polygons = [[(x, y) for x, y in flattened(corners)] for corners in shifted]
+        elif outlines == "rle":
+            answer.rle = pack_runs(encode_part(each.part, *each.box[:2], height, width))
+        answers.append(answer)
+    return answers
+
+
+def check_outlines(outlines: str | None) -> str | None:
+    """How to tell the outlines of objects: polygons, rle or None. Raises Problem: 422 for anything else."""
+    if outlines and outlines not in ("polygons", "rle"):
+        raise Problem(
+            422, f"Expected outlines to be polygons or rle, but got {outlines[:20]!r}. Leave it out for none."
+        )
+    return outlines or None
 
 
 def adapt_answer(
