@@ -113,7 +113,7 @@ def sizes_table(records: dict[str, Values]) -> list[str]:
 
 
 def centres_table(centres: Sequence[Values]) -> list[str]:
-    """Where features look, from where their grid point stands: pixels down and right, with the standard error."""
+    """How far down and right of where they are read features look, in pixels, with the standard error."""
     rows = [row("backbone", "stride", "stage", "at 401 px", "at 400 px"), "|---|---|---|---|---|"]
     for record in centres:
         half = " of half width" if record["half_width"] else ""
