@@ -168,9 +168,9 @@ def test_an_n_that_leaves_out_classes_is_confirmed_and_stands_in_the_title(
 ) -> None:
     few = [*line, "--episodes", "2", "--out", str(tmp_path / "result.json")]
     assert main(few) == 1
-    assert "--partial" in capsys.readouterr().err
+    assert "--some-classes" in capsys.readouterr().err
     assert not (tmp_path / "result.json").exists()
-    assert main([*few, "--partial", "--class-area"]) == 0
+    assert main([*few, "--some-classes", "--class-area"]) == 0
     title = "custom dataset `scenes`, pfenet by class area, 1-shot, without 1 of 3 classes, fold 0"
     assert title in capsys.readouterr().out
 
