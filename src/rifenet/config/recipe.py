@@ -215,7 +215,7 @@ class TrainConfig:
         for rate in _listed(self.lr):
             expect(rate > 0, "train.lr", self.lr, "above 0")
         if not (self.steps or self.epochs):
-            raise ValueError("Expected train.steps or train.epochs, but both are 0. Set one of them.")
+            raise ValueError("Expected train.steps or train.epochs above 0, but got 0 for both. Set one of them.")
         one_of("train.optimizer", self.optimizer, ("paper", "adamw"))
         if self.warmup and self.optimizer == "paper":
             raise ValueError(
