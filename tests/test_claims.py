@@ -157,6 +157,15 @@ def test_what_the_recipes_say() -> None:
     )
 
 
+def test_no_view_of_the_ablations_was_cropped() -> None:
+    assert "all their runs have `data.cache_views: 2`" in page("lab/paper_ablations.md")
+    views = set()
+    for name in ("components", "guidance", "pseudo_labels"):
+        content = json.loads((ROOT / f"docs/results/ablation/{name}.json").read_text(encoding="utf-8"))
+        views |= {options["data.cache_views"] for row in content["rows"] for options in row["configs"].values()}
+    assert views == {2}
+
+
 def test_the_model_card_says_what_the_models_header_says(bundled: RiFeNet) -> None:
     text, known = page("model_card.md"), bundled.metadata["presence_on_classes_never_seen"]
     assert f"Masks take pixels from a probability of {bundled.config.mask_threshold} on" in text

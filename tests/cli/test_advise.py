@@ -74,7 +74,8 @@ def test_tables_for_people_and_files_on_demand(
     told = json.loads((out / "advice.json").read_text())
     page = (out / "advice.html").read_text(encoding="utf-8")
     assert page.count("<img") == 5 + len(told["next"])
-    assert "to check" in page
+    assert "look at these masks" in page
+    assert "the IoU says how far that mask agrees with the drawn one" in " ".join(page.split())  # it reads alone
     assert "http" not in page
 
 

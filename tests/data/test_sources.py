@@ -12,6 +12,7 @@ import pytest
 from rendered import CUSTOM_NAMES, VOC_IDS, make_custom, make_voc
 
 from rifenet.data.folds import PASCAL_FOLDS, VOC_CLASSES
+from rifenet.data.sampling import absent_query, sometimes_absent
 from rifenet.data.sources import open_dataset
 
 
@@ -247,4 +248,42 @@ def test_bad_class_lists(text: str, tmp_path: Path) -> None:
         open_dataset("custom", root, progress=False)
     (root / "classes.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"classes\.txt"):
+        open_dataset("custom", root, progress=False)
+
+
+def test_classes_that_photos_may_show_unmarked(tmp_path: Path) -> None:
+    root = make_custom(tmp_path, class_names=("disc", "block", "roof"), per_class=3, mixed=0)
+    complete = open_dataset("custom", root, progress=False)
+    (root / "unmarked.yaml").write_text(f"{complete.records[0].name}: [block]\n'': [roof]\n")
+    index = open_dataset("custom", root, progress=False)
+    assert index.hash != complete.hash
+    disc, block, roof = (index.class_id(name) for name in ("disc", "block", "roof"))
+    for position, (record, before) in enumerate(zip(index.records, complete.records, strict=True)):
+        assert before.unmarked == frozenset()
+        (own,) = record.areas
+        expected = {disc: own == disc, block: own == block, roof: own == roof}
+        assert {class_id: before.shows(class_id) for class_id in expected} == expected
+        for class_id in (roof, block) if position == 0 else (roof,):
+            expected[class_id] = True if own == class_id else None
+        assert {class_id: record.shows(class_id) for class_id in expected} == expected
+        labels = record.mask()
+        for class_id, shown in expected.items():
+            binary = np.array(
+                [[255 if v == 255 or shown is None else int(v == class_id) for v in row] for row in labels]
+            )
+            np.testing.assert_array_equal(record.binary(labels, class_id), binary)
+    drawn = {absent_query(index, block, 0, number) for number in range(60)}
+    assert drawn == {i for i, record in enumerate(index.records) if i > 0 and block not in record.areas}
+    with pytest.raises(ValueError, match="without roof, but every one shows it or may show it unmarked"):
+        absent_query(index, roof, 0, 0)
+    assert [sometimes_absent(index, class_id) for class_id in (disc, block, roof)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"), [("[disc]", "to look like"), ("a: disc", "to look like"), ("a: [gnu]", "but got gnu")]
+)
+def test_bad_lists_of_unmarked_classes(text: str, complaint: str, tmp_path: Path) -> None:
+    root = make_custom(tmp_path, per_class=1, mixed=0)
+    (root / "unmarked.yaml").write_text(text)
+    with pytest.raises(ValueError, match=complaint):
         open_dataset("custom", root, progress=False)

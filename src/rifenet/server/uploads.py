@@ -16,7 +16,7 @@ from PIL import Image
 
 from rifenet.formats.label_files import load_labels
 from rifenet.formats.picture_files import Frame, open_picture
-from rifenet.formats.pictures import load_photo, lossy_kind
+from rifenet.formats.pictures import load_photo, lossy_kind, read_picture
 from rifenet.formats.remarks import heard, remark
 from rifenet.formats.run_lengths import Check, unchecked
 from rifenet.server.limits import Limits
@@ -114,7 +114,7 @@ def read_photo(upload: UploadFile, index: int, check: Check = unchecked) -> NDAr
 def read_framed(upload: UploadFile, index: int, check: Check) -> tuple[NDArray[np.uint8], Frame]:
     """As `read_photo`, and what the labels of the photo have to fit."""
     with _about("photo", upload, index):
-        photo, orientation = load_photo(_opened(upload, check))
+        photo, orientation = load_photo(opened(upload, check))
     return photo, Frame(photo.shape[0], photo.shape[1], orientation)
 
 
@@ -130,7 +130,7 @@ def read_mask(
     with _about("mask", upload, index):
         if is_json(upload):
             return load_labels(upload.file.read(), **labels, photo=photo, most_pixels=most, check=check)
-        return load_labels(_opened(upload, check), **labels)
+        return load_labels(opened(upload, check), **labels)
 
 
 @contextmanager
@@ -142,6 +142,18 @@ def _about(what: str, upload: UploadFile, index: int) -> Iterator[None]:
             yield
     except ValueError as error:
         raise Problem(422, f"{name}: {error}") from error
+
+
+def read_marked(upload: UploadFile, check: Check = unchecked) -> NDArray[np.uint8]:
+    """Where a picture of strokes is marked, [H,W]: at least half opaque where it is transparent at all, else not black.
+
+    `check` is called while it is decoded. Raises Problem: 422 for one that cannot be read.
+    """
+    with _about("mask", upload, 1):
+        bands = np.asarray(read_picture(opened(upload, check), "mask")[0].convert("RGBA"))
+    opacity = bands[..., 3]
+    marked = opacity > 127 if (opacity < 255).any() else (bands[..., :3] > 0).any(2)
+    return np.asarray(marked, np.uint8)
 
 
 class _Checked:
@@ -158,7 +170,8 @@ class _Checked:
         return self._file.read(size)
 
 
-def _opened(upload: UploadFile, check: Check) -> Image.Image:
+def opened(upload: UploadFile, check: Check = unchecked) -> Image.Image:
+    """An uploaded picture that `check_files` has let pass; `check` is called while it is decoded."""
     upload.file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
