@@ -164,7 +164,7 @@ def test_graphs_take_any_size_and_batch(
 
 def test_it_shows_the_maps_that_torch_does(engines: tuple[TorchEngine, OnnxEngine]) -> None:
     images, _, valid = shots(1, engines[0].size)
-    first, second = (engine.feature_maps(engine.encode_query(images, valid)) for engine in engines)
+    first, second = (engine.inner(engine.encode_query(images, valid))[0] for engine in engines)
     assert first.keys() == second.keys() == {"high", "fine"}
     model = engines[0].model
     with torch.inference_mode():
