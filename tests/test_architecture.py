@@ -83,7 +83,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "export": ("export.*",),
     "export.*": (*PRODUCT, "examples.*", "export.*"),
     "evaluation": ("evaluation.*",),
-    "evaluation.*": ("config", *DATA, *SEGMENTING, *MODELS, "evaluation.*"),
+    "evaluation.*": ("config", *DATA, *SEGMENTING, *MODELS, "models.files.checkpoint", "evaluation.*"),
     "server": ("server.*",),
     "server.*": (*PRODUCT, "advice", "advice.*", "server.*"),
     "training": ("training.*",),
@@ -149,6 +149,7 @@ EXTRAS = {
     "skimage": (),
     "huggingface_hub": (),
     "tensorboard": (),
+    "wandb": (),
 }  # extra -> modules that may import it at module level; all others only inside the function that uses it
 
 

@@ -27,6 +27,7 @@ from rifenet.evaluation.protocol import evaluate, score_episodes
 from rifenet.evaluation.provenance import git_commit
 from rifenet.evaluation.result_file import names_hash, unpack_counts
 from rifenet.evaluation.settings import setting_title
+from rifenet.evaluation.supports import Cache
 from rifenet.formats.pictures import binary_mask
 from rifenet.models import build_model
 
@@ -222,7 +223,7 @@ def test_each_query_and_each_support_set_is_encoded_once(index: ImageIndex) -> N
 def test_context_cache_stays_within_its_limit_and_changes_nothing(
     index: ImageIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = scoring._Contexts(limit=100)
+    cache = Cache(limit=100)
     for key in range(4):
         cache.put(key, (torch.zeros(5), torch.zeros(5)))  # 40 bytes each
         cache.get(0)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rifenet.cli.console import note, print_json, progress
-from rifenet.cli.options import add_engine, add_photos, photos_of
+from rifenet.cli.console import note, noted_remarks, print_json, progress
+from rifenet.cli.options import add_engine, add_photos, labels_of, photos_of
+from rifenet.cli.supports import shots_of
 
 if TYPE_CHECKING:
     from rifenet.advice import Advice
@@ -19,8 +20,15 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """Prints the advice, writes it into `--out`, and returns 0, whatever the advice is."""
-    arguments = _parser().parse_args(argv)
-    annotated = {Path(path).resolve() for _, *pair in arguments.support for path in pair}
+    with noted_remarks():
+        return _advise(argv)
+
+
+def _advise(argv: list[str]) -> int:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    support = shots_of(parser, arguments.support)
+    annotated = {Path(path).resolve() for _, *pair in support for path in pair}
     out = Path(arguments.out) if arguments.out else None
     queries = photos_of(arguments.query, out, annotated) if arguments.query else []
 
@@ -28,22 +36,27 @@ def main(argv: list[str]) -> int:
     from rifenet.segmenting.segmenter import Segmenter
 
     shots: dict[str, list[tuple[Any, Any]]] = {}
-    for name, photo, mask in arguments.support:
+    for name, photo, mask in support:
         shots.setdefault(name, []).append((photo, mask))
     segmenter = Segmenter.from_pretrained(arguments.model, arguments.device, arguments.threads)
+    options: dict[str, Any] = {
+        "white_is_object": arguments.white_is_object,
+        "labels": labels_of(arguments.label, list(shots)),
+    }
     advice = advise(
         segmenter,
         shots,
         queries,
         suggest=arguments.suggest,
-        white_is_object=arguments.white_is_object,
+        **options,
         on_error=lambda photo, error: note(f"rifenet advise: skipped {photo}: {error}"),
         watch=progress,
     )
     if out is not None:
         for name, pairs in shots.items():
-            pair = zip(*pairs, strict=True)
-            segmenter.learn(name, *pair, white_is_object=arguments.white_is_object)
+            photos, masks = zip(*pairs, strict=True)
+            label = options["labels"].get(name)
+            segmenter.learn(name, photos, masks, label=label, white_is_object=arguments.white_is_object)
         _write(advice, segmenter, out)
     if arguments.json:
         print_json(advice.to_dict())

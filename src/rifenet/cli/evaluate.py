@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rifenet.cli.console import noted_warnings, print_json, progress_bar
-from rifenet.cli.options import TRAINED
+from rifenet.cli.console import noted_warnings, print_json
+from rifenet.cli.options import TRAINED, add_list_file
 from rifenet.config import (
     BACKBONES,
     DATASETS,
@@ -53,6 +53,7 @@ def main(argv: list[str]) -> int:
     from rifenet.data.sources import open_dataset
     from rifenet.engines.device import choose_device
     from rifenet.evaluation.lists import read_episodes, write_episodes
+    from rifenet.evaluation.partial import Journal, discard_partial, partial_path
     from rifenet.evaluation.presence import judged_presence
     from rifenet.evaluation.protocol import drawn_episodes, evaluate, settled
     from rifenet.evaluation.result_file import write_result
@@ -84,14 +85,23 @@ def main(argv: list[str]) -> int:
         expect_writable(*runs)
     printed: list[dict[str, Any]] = []
     for out, (scored, name) in runs.items():
+        journal = Journal(partial_path(out), skip=options.on_error == "skip")
         with noted_warnings(leads), episode_bar(config, fabric) as progress:
             result = evaluate(
-                scored.to(device), index, config, listed=listed, name=name, fabric=fabric, progress=progress
+                scored.to(device),
+                index,
+                config,
+                listed=listed,
+                name=name,
+                fabric=fabric,
+                progress=progress,
+                journal=journal,
             )
         if leads:
             if options.presence:
                 result["presence"] = judged_presence(scored, index, config, options.presence)
             write_result(result, out)
+            discard_partial(out)
             printed.append({"file": str(out), **{key: result[key] for key in result if key != "episode_counts"}})
     if leads:
         print_json(printed) if options.json else _print(printed)
@@ -111,11 +121,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--backbone", choices=BACKBONES, help="backbone of --model prototype")
     add("--weights", default="", metavar="FILE", help="the backbone's ImageNet weights, if no package brings them")
     add("--baseline", action="store_true", help="also score the training-free prototype with the model's own backbone")
-    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=f"options to change: {', '.join(TEST_OPTIONS)}")
+    for option in TEST_OPTIONS:
+        add(f"--model.{option}", metavar="VALUE", help="changes this option of a trained model, as in a config")
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="older form of --model.NAME VALUE")
     add("--name", default="", help="name of the model in tables (default: its own)")
     add("--dataset", choices=DATASETS, required=True, help="layout of the dataset")
     add("--root", required=True, metavar="DIR", help="folder of the dataset")
-    add("--list-file", default="", metavar="FILE", help="image names to use instead of the dataset's test list")
+    add_list_file(parser, "image names to use instead of the dataset's test list")
     add("--fold", type=int, default=data.fold, help="fold whose novel classes are scored (default: %(default)s)")
     add("--folds", choices=FOLDS, default=data.folds, help="coco: how folds divide the classes (default: %(default)s)")
     add("--shots", type=int, metavar="K", help=f"support images in an episode (default: {data.shots})")
@@ -136,10 +148,18 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--workers", type=int, default=rules.workers, help="loader processes; has no effect on scores")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
     add("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+    add(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="stop",
+        help="if an image cannot be read: stop, to go on later, or skip its episodes and name them (default: stop)",
+    )
     add("--presence", type=int, default=0, metavar="N", help="also check confidence, on N photos with and N without")
     add("--json", action="store_true", help="print the results as JSON")
     add("--out", type=Path, default=Path("result.json"), metavar="FILE", help="result file (default: %(default)s)")
     options = parser.parse_args(argv)
+    given = {option: getattr(options, f"model.{option}") for option in TEST_OPTIONS}
+    options.set += [f"{option}={value}" for option, value in given.items() if value is not None]
     _check(parser, options)
     return options
 
@@ -151,7 +171,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if options.model == "prototype" and options.baseline:
         parser.error("--baseline is for a trained model; --model prototype is the baseline itself")
     if options.model == "prototype" and options.set:
-        parser.error("--set is for a trained model; the prototype has no such options")
+        parser.error("--model.NAME and --set are for a trained model; the prototype has no such options")
     if options.protocol == "hsnet" and (options.min_area is not None or options.unlabeled or options.class_area):
         parser.error("--min-area, --class-area and --unlabeled belong to --protocol pfenet; hsnet has none of them")
     if options.protocol != "hsnet" and (options.original_size or options.vote):
@@ -250,19 +270,16 @@ def _fabric(device: str) -> Fabric | None:
 
 @contextlib.contextmanager
 def episode_bar(config: Config, fabric: Fabric | None) -> Iterator[Callable[[int], None] | None]:
-    """A progress bar over this rank's episodes; None if stderr is no terminal or this rank does not lead.
+    """Shows this rank's episodes, as a bar or as lines; None if this rank does not lead. `config` is settled."""
+    from rifenet.drawing.progress import TaskProgress
 
-    `config` is settled.
-    """
-    bar = progress_bar()
-    if bar.disable or (fabric is not None and not fabric.is_global_zero):
+    if fabric is not None and not fabric.is_global_zero:
         yield None
         return
     assert config.eval.episodes is not None
     ranks = 1 if fabric is None else fabric.world_size
-    with bar:
-        task = bar.add_task("Episodes", total=config.eval.episodes * len(config.eval.seeds) // ranks)
-        yield lambda done: bar.advance(task, done)
+    with TaskProgress("episode", config.eval.episodes * len(config.eval.seeds) // ranks) as progress:
+        yield progress.advance
 
 
 def _print(printed: list[dict[str, Any]]) -> None:
@@ -295,6 +312,8 @@ def _print(printed: list[dict[str, Any]]) -> None:
             f"{result['episodes_per_second']:.1f} a second" + (f", trained with exclude_novel {kept}" if kept else ""),
             soft_wrap=True,
         )
+        if result["skipped"]:
+            console.print(f"  {len(result['skipped']):,} of these episodes were skipped: an image could not be read.")
 
 
 def _range(counts: list[int]) -> str:

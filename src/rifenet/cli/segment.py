@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rifenet.cli.console import note, print_json, progress
-from rifenet.cli.options import add_engine, add_photos, photos_of
+from rifenet.cli.console import note, noted_remarks, print_json, progress
+from rifenet.cli.options import add_engine, add_photos, labels_of, photos_of
 from rifenet.cli.segmented import (
     CLASSES,
     begin,
@@ -22,6 +22,7 @@ from rifenet.cli.segmented import (
     write_manifest,
     write_together,
 )
+from rifenet.cli.supports import shots_of
 
 if TYPE_CHECKING:
     from rifenet.segmenting.segmenter import Segmenter
@@ -29,16 +30,25 @@ if TYPE_CHECKING:
 FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "csv", "geojson", "yolo", "cvat", "html")
 OBJECTS = ("csv",)  # formats that list objects, with or without --instances
 
+_CHOICES: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
+
 
 def main(argv: list[str]) -> int:
     """Names and skips photos that cannot be read. Raises ValueError if no photo was segmented."""
-    arguments = _parser().parse_args(argv)
-    out = Path(arguments.out)
-    masks = {Path(mask).resolve() for _, _, mask in arguments.support}
-    from rifenet.formats.outputs import longest_ending
+    with noted_remarks():
+        return _segment(argv)
 
-    classes = list(dict.fromkeys(name for name, _, _ in arguments.support))
-    queries = output_names(photos_of(arguments.query, out, masks), longest_ending(classes, arguments.format))
+
+def _segment(argv: list[str]) -> int:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    support = shots_of(parser, arguments.support)
+    out = Path(arguments.out)
+    masks = {Path(mask).resolve() for _, _, mask in support}
+    from rifenet.formats.outputs import endings
+
+    classes = list(dict.fromkeys(name for name, _, _ in support))
+    queries = output_names(photos_of(arguments.query, out, masks), endings(classes, arguments.format))
 
     from rifenet.segmenting.instances import compact, expect_extra
     from rifenet.segmenting.pseudo_labels import COUNT
@@ -49,12 +59,16 @@ def main(argv: list[str]) -> int:
         expect_extra()
     segmenter = Segmenter.from_pretrained(arguments.model, arguments.device, arguments.threads)
     supports: dict[str, list[tuple[str, str]]] = {}
-    for name, image, mask in arguments.support:
+    for name, image, mask in support:
         supports.setdefault(name, []).append((image, mask))
-    labels = _labels(arguments.label, classes)
+    labels = labels_of(arguments.label, classes)
     for name, shots in supports.items():
         pair = zip(*shots, strict=True)
-        segmenter.learn(name, *pair, white_is_object=arguments.white_is_object, label=labels.get(name))
+        options: dict[str, Any] = {"label": labels.get(name), "fit": not arguments.no_fit}
+        segmenter.learn(name, *pair, white_is_object=arguments.white_is_object, **options)
+        if arguments.show_fit and name in segmenter.fits:
+            fit = segmenter.fits[name]
+            note("\n  ".join([f"{name}: {fit}", *fit.notes]))
     together = [known.name for known in segmenter.learned if not compact(known.shapes)] if arguments.instances else []
     if together:
         note(
@@ -69,6 +83,7 @@ def main(argv: list[str]) -> int:
         "labels": labels,
         "tiles": arguments.tiles,
         "refine": arguments.refine,
+        "fit": not arguments.no_fit,
         "formats": arguments.format,
     }
     if arguments.clean:
@@ -100,14 +115,6 @@ def _parser() -> argparse.ArgumentParser:
         query_required=True,
     )
     parser.add_argument(
-        "--label",
-        action="append",
-        default=[],
-        metavar="CLASS=LABEL",
-        help="the class's label in its mask files: a name, a number or a colour (#rrggbb); in a JSON the default is the"
-        " class's own name",
-    )
-    parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder for the results; run the same command again to resume"
     )
     add_engine(parser)
@@ -123,7 +130,8 @@ def _parser() -> argparse.ArgumentParser:
         "--tiles",
         choices=("auto", "yes", "no"),
         default="auto",
-        help="also segment photos in tiles, which finds small things; auto does so for large photos (default: auto)",
+        help="also segment photos in tiles, which finds small things; auto does so for large photos and for classes"
+        " whose fit says so (default: auto)",
     )
     parser.add_argument(
         "--adapt",
@@ -134,7 +142,18 @@ def _parser() -> argparse.ArgumentParser:
         help="look at all photos first, and add each class's N most confident results (default: 3) to its examples;"
         " takes two passes over the photos",
     )
-    parser.add_argument("--refine", action="store_true", help="make masks follow the photos' edges")
+    parser.add_argument(
+        "--refine",
+        choices=("auto", "yes", "no"),
+        nargs="?",
+        const="yes",
+        default="auto",
+        help="make masks follow the photos' edges; auto does so for classes whose fit says so (default: auto)",
+    )
+    parser.add_argument(
+        "--no-fit", action="store_true", help="do not fit the classes to their shots: quicker learning, the plain masks"
+    )
+    parser.add_argument("--show-fit", action="store_true", help="print what each class was fitted to, and why")
     parser.add_argument(
         "--instances",
         action="store_true",
@@ -171,20 +190,6 @@ def _formats(text: str) -> list[str]:
     if "html" in chosen and "overlay" not in chosen:
         chosen.append("overlay")  # the page shows the overlays
     return list(dict.fromkeys(chosen))
-
-
-def _labels(words: list[str], classes: list[str]) -> dict[str, str]:
-    """Class -> its label in mask files. Raises ValueError for a word that begins with no class."""
-    labels: dict[str, str] = {}
-    for word in words:
-        fitting = [name for name in classes if word.startswith(f"{name}=") and len(word) > len(name) + 1]
-        if not fitting:
-            raise ValueError(
-                f"Expected --label CLASS=LABEL with a class of --support ({', '.join(classes)}), but got {word!r}."
-            )
-        name = max(fitting, key=len)
-        labels[name] = word[len(name) + 1 :]
-    return labels
 
 
 def _adapt(segmenter: Segmenter, photos: list[Path], count: int, out: Path, before: dict[str, Any]) -> dict[str, Any]:
@@ -227,8 +232,8 @@ def _run(
         note(f"rifenet segment: skipped {photo}: {error}")
 
     options: dict[str, Any] = {
-        "tiles": {"auto": "auto", "yes": True, "no": False}[arguments.tiles],
-        "refine": arguments.refine,
+        "tiles": _CHOICES[arguments.tiles],
+        "refine": _CHOICES[arguments.refine],
         "clean": arguments.clean,
     }
     results = segmenter.segment_many(todo, batch_size=1, keep_absent=arguments.keep_absent, **options, on_error=skip)

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,20 @@ CLASSES = "classes.safetensors"
 """The learned classes of a run with `--adapt`; a resumed run loads them."""
 
 
-def output_names(photos: list[Path], ending: int = 0) -> dict[Path, str]:
-    """A unique name for each photo's results, even on file systems that ignore case.
+def output_names(photos: list[Path], endings: Collection[str] = (".json",)) -> dict[Path, str]:
+    """A name for each photo's results, such that no two files have the same, even where case makes no difference.
 
-    A name that is not UTF-8, or too long with `ending` more bytes, is shortened and gets a digest.
+    `endings`: what is added to the name in the names of a photo's files. A name that is not UTF-8, or too long with the
+    longest of them, is shortened and gets a digest.
     """
     names: dict[Path, str] = {}
-    taken = {Path(MANIFEST).stem, "coco", "index"}
+    taken = {MANIFEST, "coco.json", "index.html"}
+    longest = max(len(ending.encode()) for ending in endings)
     for photo in photos:
-        choices = (_fitting(choice, LONGEST_NAME - ending) for choice in _choices(photo))
-        names[photo] = next(choice for choice in choices if choice.lower() not in taken)
-        taken.add(names[photo].lower())
+        choices = (_fitting(choice, LONGEST_NAME - longest) for choice in _choices(photo))
+        files = ((choice, {f"{choice}{ending}".casefold() for ending in endings}) for choice in choices)
+        names[photo], own = next((choice, own) for choice, own in files if not own & taken)
+        taken |= own
     return names
 
 

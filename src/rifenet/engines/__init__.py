@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 CARD = "rifenet.json"
 """Name of an export's card. A folder that holds this file is an export."""
 
+INNER = ("high", "fine")
+"""Names of the maps that `Engine.inner` gives."""
+
 Context = dict[str, NDArray[Any]]
 """A learned class as named arrays, which only engines of the same `hash` can use."""
 
@@ -54,6 +57,11 @@ class Engine(Protocol):
         """`a` and `b` of `confidence = sigmoid(a * rifenet.metrics.presence_statistic + b)`, or None."""
         ...
 
+    @property
+    def inner_names(self) -> tuple[str, ...]:
+        """Names of the maps that `inner` gives, of `INNER`; empty for a network without them."""
+        ...
+
     def encode_support(
         self, images: NDArray[np.float32], masks: NDArray[np.uint8], valid: NDArray[np.bool_]
     ) -> Context:
@@ -68,6 +76,14 @@ class Engine(Protocol):
 
     def encode_query(self, images: NDArray[np.float32], valid: NDArray[np.bool_]) -> Any:
         """Encodes images [B,3,S,S] (RGB in [0,1]) with valid [B,S,S], once for any number of classes."""
+        ...
+
+    def inner(self, features: Any) -> list[Mapping[str, NDArray[Any]]]:
+        """Maps inside the network for each image of `features`, which a pixel classifier of a class reads.
+
+        `high` [D,h,w] has unit length at each position, `fine` [F,f,g] is as the backbone gives it; those of
+        `inner_names`.
+        """
         ...
 
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:

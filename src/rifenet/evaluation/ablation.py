@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from rifenet.config import FREE, Config, load_config, resolved, to_dict
 from rifenet.evaluation.ablation_table import Finished, ablation_markdown, ablation_table, read_table
 from rifenet.evaluation.grid import Grid, PlannedRun, changed, identity, plan
+from rifenet.evaluation.partial import discard_partial
 from rifenet.evaluation.result_file import read_result, write_result
 from rifenet.evaluation.settings import by_class_area
 from rifenet.files import write_text
@@ -118,6 +119,7 @@ def _once(job: PlannedRun, run: Callable[[Config], dict[str, Any]]) -> dict[str,
     if result is None:
         result = run(job.config)
         write_result(result, job.folder / RESULT_FILE)
+        discard_partial(job.folder / RESULT_FILE)
     return result
 
 

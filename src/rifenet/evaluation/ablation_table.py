@@ -88,7 +88,7 @@ def ablation_markdown(table: dict[str, Any], path: str | Path, relative_to: str 
     """
     folds = table["folds"]
     mean = [f"mean of folds {', '.join(map(str, folds))}"] if len(folds) > 1 else []
-    heading = ["row", *(f"fold {fold}" for fold in folds), *mean]
+    heading = [table["title"], *(f"fold {fold}" for fold in folds), *mean]
     heading += [f"minus {table['baseline']}, paired 95%", "sign", "better in", "runs"]
     told = any(row["paper"] for row in table["rows"])
     rows = [[*_cells(row, table, bool(mean)), *([row["paper"] or _DASH] if told else [])] for row in table["rows"]]

@@ -11,6 +11,7 @@ Decisions:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -60,6 +61,11 @@ class ScoringRules(NamedTuple):
 
 
 PFENET = ScoringRules()
+
+
+def device_of(model: Model) -> torch.device:
+    """The model's device; the CPU for a model without parameters and buffers."""
+    return next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 def mask_threshold(model: Model) -> float:

@@ -22,8 +22,7 @@ from rifenet.data.episodes import load_episode
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, absent_query, evaluation_episodes
 from rifenet.data.transforms import resize_and_pad
-from rifenet.evaluation.prediction import Model, margins, mask_threshold
-from rifenet.evaluation.scoring import device_of
+from rifenet.evaluation.prediction import Model, device_of, margins, mask_threshold
 from rifenet.formats.pictures import load_image
 from rifenet.metrics import auroc, calibrated, expected_calibration_error, presence_statistic, sigmoid
 from rifenet.models.baseline import PrototypeFeatures

@@ -22,10 +22,11 @@ from rifenet.data.sampling import Episode, episodes_to_json, evaluation_episodes
 from rifenet.evaluation.deviations import deviations
 from rifenet.evaluation.leakage import classes_seen, exclude_novel_here, names_unchecked, seen_words
 from rifenet.evaluation.lists import EpisodeList
-from rifenet.evaluation.prediction import Model, ScoringRules
+from rifenet.evaluation.partial import Journal
+from rifenet.evaluation.prediction import Model, ScoringRules, device_of
 from rifenet.evaluation.provenance import config_record, dataset_record, environment, model_record, peak_memory
 from rifenet.evaluation.result_file import FORMAT, EpisodeCounts, figures, pack_counts
-from rifenet.evaluation.scoring import device_of, score_episodes
+from rifenet.evaluation.scoring import score_episodes
 from rifenet.evaluation.settings import by_class_area
 from rifenet.segmenting.pseudo_labels import COUNT
 
@@ -67,6 +68,7 @@ def evaluate(
     name: str = "",
     fabric: Fabric | None = None,
     progress: Callable[[int], None] | None = None,
+    journal: Journal | None = None,
 ) -> dict[str, Any]:
     """Scores `model` on the novel classes of `config.data.fold`, and returns the content of `result.json`.
 
@@ -82,6 +84,8 @@ def evaluate(
         name: the model's name in tables; empty: the model's own name.
         fabric: shares the work among its processes; None: this process does all of it.
         progress: called, from any thread, with the number of episodes done since its last call.
+        journal: keeps what is scored in a file, goes on from there, and decides about images that cannot be read; the
+            caller removes the file (`discard_partial`) once the result is written. None: nothing is kept.
 
     Raises:
         ValueError: an unknown fold, a repeated seed, no class with enough images, an N too small for every class
@@ -95,24 +99,33 @@ def evaluate(
     classes = {class_id: index.class_name(class_id) for class_id in index.novel_classes(data.fold)}
     runs = drawn_episodes(index, config) if listed is None else _novel_only(listed, classes, data.fold)
     episodes = [episode for run in runs for episode in run]
+    journal = Journal() if journal is None else journal
     device = device_of(model)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     if (backbone := getattr(model, "backbone", None)) is not None:
         backbone.accelerate()
-    started = time.perf_counter()
-    scored = score_episodes(
-        model,
-        index,
-        episodes,
-        data.image_size,
-        rules=_scoring_rules(config),
-        batch_size=rules.batch_size,
-        workers=rules.workers,
-        fabric=fabric,
-        progress=progress,
-    )
-    seconds = time.perf_counter() - started
+    machine = environment(device, fabric.world_size if fabric is not None else 1)
+    origin = {
+        "protocol": _record(index, config, listed),
+        "episodes_hash": episodes_hash(index, runs),
+        "model": model_record(model, data.image_size, name),
+    }
+    with journal.shared(_facts(origin, machine), fabric):
+        started = time.perf_counter()
+        scored = score_episodes(
+            model,
+            index,
+            episodes,
+            data.image_size,
+            rules=_scoring_rules(config),
+            batch_size=rules.batch_size,
+            workers=rules.workers,
+            fabric=fabric,
+            progress=progress,
+            journal=journal,
+        )
+        seconds = time.perf_counter() - started + journal.seconds
     shape = (len(runs), rules.episodes)
     counted = EpisodeCounts(
         np.array([episode.class_id for episode in episodes], dtype=np.int32).reshape(shape),
@@ -121,19 +134,20 @@ def evaluate(
     )
     result = {
         "format": FORMAT,
-        "protocol": _record(index, config, listed),
+        "protocol": origin["protocol"],
         "dataset": dataset_record(index),
         "fold": data.fold,
         "shots": data.shots,
         "seeds": list(rules.seeds),
         "episodes": rules.episodes,
-        "episodes_hash": episodes_hash(index, runs),
-        "model": model_record(model, data.image_size, name),
+        "episodes_hash": origin["episodes_hash"],
+        "skipped": _skipped(index, episodes, journal.skipped, config),
+        "model": origin["model"],
         **figures(counted, classes, rules.seeds, rules.absent_as_zero),
         "seconds": round(seconds, 3),
-        "episodes_per_second": round(len(episodes) / seconds, 3),
+        "episodes_per_second": round((len(episodes) - len(journal.skipped)) / seconds, 3),
         "peak_memory_mib": peak_memory(device),
-        "environment": environment(device, fabric.world_size if fabric is not None else 1),
+        "environment": machine,
         "config": config_record(model, config),
         "episode_counts": pack_counts(counted),
     }
@@ -227,6 +241,37 @@ def _drawn(index: ImageIndex, config: Config) -> tuple[tuple[Episode, ...], ...]
     return tuple(map(tuple, runs))
 
 
+_OF_THE_MACHINE = ("platform", "threads", "ranks")  # change no digit
+
+
+def _facts(origin: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same for an evaluation to go on where it stopped."""
+    model = origin["model"]
+    return {
+        "the list of episodes": origin["episodes_hash"],
+        **{f"the model's {name}": model[name] for name in ("checkpoint_hash", "backbone_hash", "image_size")},
+        **{f"the protocol's {name}": value for name, value in origin["protocol"].items()},
+        **{f"the program's {name}": value for name, value in machine.items() if name not in _OF_THE_MACHINE},
+    }
+
+
+def _skipped(
+    index: ImageIndex, episodes: Sequence[Episode], skipped: dict[int, str], config: Config
+) -> list[dict[str, Any]]:
+    """The episodes that could not be loaded, with the reason."""
+    assert config.eval.episodes is not None
+    return [
+        {
+            "seed": config.eval.seeds[position // config.eval.episodes],
+            "episode": position % config.eval.episodes,
+            "class": index.class_name(episodes[position].class_id),
+            "query": index.records[episodes[position].query].name,
+            "reason": reason,
+        }
+        for position, reason in sorted(skipped.items())
+    ]
+
+
 def _novel_only(listed: EpisodeList, classes: dict[int, str], fold: int) -> tuple[tuple[Episode, ...], ...]:
     if not {episode.class_id for run in listed.runs for episode in run} <= classes.keys():
         raise ValueError(
@@ -291,6 +336,14 @@ def episodes_hash(index: ImageIndex, runs: Sequence[Sequence[Episode]]) -> str:
 
 
 def _warn(result: dict[str, Any]) -> None:
+    if result["skipped"]:
+        reasons = list(dict.fromkeys(each["reason"] for each in result["skipped"]))
+        more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
+        warnings.warn(
+            f"{len(result['skipped'])} episodes are in no figure, because an image could not be read: "
+            f"{' '.join(reasons[:3])}{more}",
+            stacklevel=3,
+        )
     if result["absent_classes"]:
         outcome = "counted as 0" if result["protocol"]["absent_as_zero"] else "left out of the mean"
         warnings.warn(

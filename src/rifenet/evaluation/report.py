@@ -144,6 +144,7 @@ def _cell(source: NumberedResult | None, figure: str) -> str:
         return _DASH
     score = source.result["scores"][figure]
     mark = "†" * bool(classes_seen(source.result)) + "‡" * bool(source.result["absent_classes"])
+    mark += "§" * bool(source.result.get("skipped"))
     return f"{plus_minus(score['mean'], score['std'])}{mark} [{source.number}]"
 
 
@@ -183,6 +184,8 @@ def _notes(members: Iterable[NumberedResult]) -> list[str]:
             notes.append(f"- † [{source.number}]: the model was trained on {seen_words(seen)}.")
         if names := names_unchecked(result):
             notes.append(f"- [{source.number}]: unchecked, since no table of class names has them: {', '.join(names)}.")
+        if skipped := result.get("skipped"):
+            notes.append(f"- § [{source.number}]: {len(skipped)} episodes were skipped: an image could not be read.")
         if result["absent_classes"]:
             outcome = "counted as 0" if result["protocol"]["absent_as_zero"] else "left out of the mean"
             notes.append(f"- ‡ [{source.number}]: no episode of {', '.join(result['absent_classes'])}, {outcome}.")

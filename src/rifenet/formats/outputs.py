@@ -74,11 +74,12 @@ def encoded(result: Segmented, stem: str, formats: Sequence[str], folder: Path, 
     return files
 
 
-def longest_ending(classes: Sequence[str], formats: Sequence[str]) -> int:
-    """Bytes that `encoded` adds to a stem at most."""
+def endings(classes: Sequence[str], formats: Sequence[str]) -> list[str]:
+    """What `Result.save` adds to a stem in the names of its files, of all formats and of the record."""
     parts = _name_parts(classes).values() if "binary" in formats else ()
-    endings = ["_overlay.jpg", "_cutout.png", "_labelme.json", ".geojson", *(f"_{part}.png" for part in parts)]
-    return max(len(ending.encode()) for ending in endings)
+    json_files = (".json", "_coco.json", "_labelme.json", ".geojson")
+    fixed = (*json_files, "_mask.png", "_overlay.jpg", "_cutout.png", "_table.csv", ".txt", "_cvat.xml")
+    return [*fixed, *(f"_{part}.png" for part in parts)]
 
 
 def _index(result: Segmented, stem: str, folder: Path, objects: bool) -> Files:

@@ -70,27 +70,26 @@ class PseudoShot(NamedTuple):
     """First-pass confidence in [0,1] that it shows the class, on the pixels that no other class wins."""
 
 
-def prepare_shot(
-    name: str,
-    image: Source,
-    mask: Source | Marked,
-    size: int,
-    *,
-    label: Label | None = None,
-    white_is_object: bool = False,
-) -> Shots:
-    """One annotated photo of class `name` (K = 1), for a network of side `size`; `label` as in `load_labels`.
+def read_shot(
+    name: str, image: Source, mask: Source | Marked, *, label: Label | None = None, white_is_object: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """An annotated photo of class `name`: the photo, [H,W,3], and the mask, [H,W]: 1 the class, 0 not, 255 ignored.
 
     Raises FileNotFoundError, or ValueError for an unusable photo or label file or for two that do not fit each other.
     """
-    path = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
-    shot = f"a shot of {name!r} ({path or 'a picture in memory'})"
+    path, shot = _called(name, image)
     photo, orientation = load_photo(image)
     frame = Frame(photo.shape[0], photo.shape[1], orientation)
-    photo_path = os.path.abspath(path) if path else ""
-    labels = load_labels(mask, name, label=label, photo=photo_path, frame=frame, white_is_object=white_is_object)
+    labels = load_labels(
+        mask,
+        name,
+        label=label,
+        photo=os.path.abspath(path) if path else "",
+        frame=frame,
+        white_is_object=white_is_object,
+    )
     if photo.shape[:2] != labels.shape:
-        turned = " Its EXIF entry turns the photo; the mask is that of neither." if orientation >= 5 else ""
+        turned = " Its EXIF entry turns the photo; the mask fits it neither way." if orientation >= 5 else ""
         raise ValueError(
             f"Expected a mask as large as its photo, {photo.shape[1]} x {photo.shape[0]} as shown upright, but that of"
             f" {shot} is {labels.shape[1]} x {labels.shape[0]} (width x height).{turned}"
@@ -100,12 +99,36 @@ def prepare_shot(
             " Its 255 means ignore; where white should mark the object, use white_is_object." if labels.any() else ""
         )
         raise ValueError(f"Expected the mask of {shot} to mark at least one pixel, but it marks none.{white}")
+    return photo, labels
+
+
+def prepare_shot(
+    name: str,
+    image: Source,
+    mask: Source | Marked,
+    size: int,
+    *,
+    label: Label | None = None,
+    white_is_object: bool = False,
+) -> Shots:
+    """One annotated photo of class `name` (K = 1), for a network of side `size`; options and errors as in `read_shot`.
+
+    Where the object is too small for the network in the whole photo, the shot is a part of the photo around it.
+    """
+    photo, labels = read_shot(name, image, mask, label=label, white_is_object=white_is_object)
     if (window := window_around(labels, size)) is not None:
+        whole = f"{photo.shape[1]} x {photo.shape[0]}"
         photo, labels = photo[window], labels[window]
         remark(
-            shot,
-            f"The object is too small for the network in a photo of {frame.width} x {frame.height}, so the class learns"
-            f" it from {photo.shape[1]} x {photo.shape[0]} px around it. It finds such objects in parts of that size.",
+            _called(name, image)[1],
+            f"The object is too small for the network in a photo of {whole}, so the class learns it from"
+            f" {photo.shape[1]} x {photo.shape[0]} px around it. It finds such objects in parts of that size.",
         )
     pixels, valid, placement = resize_and_pad(photo, size)
     return Shots(pixels[None], resize_mask(labels, placement)[None], valid[None])
+
+
+def _called(name: str, image: Source) -> tuple[str, str]:
+    """The path of a photo, empty for one from memory, and what to call the shot in messages."""
+    path = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
+    return path, f"a shot of {name!r} ({path or 'a picture in memory'})"

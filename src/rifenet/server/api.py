@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Header, Request, Response, UploadFile
+from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
 from rifenet import __version__
 from rifenet.advice import advise
 from rifenet.formats.label_files import Marked
+from rifenet.formats.picture_files import Frame
 from rifenet.formats.remarks import collected
 from rifenet.formats.run_lengths import Check
 from rifenet.segmenting.pseudo_labels import COUNT
@@ -22,7 +25,7 @@ from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project
 from rifenet.server.service import Service
-from rifenet.server.uploads import check_files, class_name, composed, file_name, read_mask, read_photo
+from rifenet.server.uploads import check_files, class_name, composed, file_name, read_framed, read_mask, read_photo
 
 router = APIRouter(prefix="/api")
 
@@ -99,10 +102,17 @@ async def learn(
             check = service.worker.check
             asked = {"name": name, "label": label or None, "white_is_object": white_is_object}
 
-            def read(mask: UploadFile, index: int, check: Check) -> Marked:
-                return Marked(read_mask(mask, index, asked, images[index - 1], service.limits, check))
+            frames: dict[int, Frame] = {}  # of the photos; `learn` reads each photo before its mask
 
-            photos, labels = _Pictures(images, read_photo, check), _Pictures(masks, read, check)
+            def read(image: UploadFile, index: int, check: Check) -> NDArray[np.uint8]:
+                photo, frames[index] = read_framed(image, index, check)
+                return photo
+
+            def read_marked(mask: UploadFile, index: int, check: Check) -> Marked:
+                labels, photo = {**asked, "frame": frames[index]}, file_name(images[index - 1], index)
+                return Marked(read_mask(mask, index, labels, photo, service.limits, check))
+
+            photos, labels = _Pictures(images, read, check), _Pictures(masks, read_marked, check)
             with collected() as warnings:
                 project.segmenter.learn(name, photos, labels, replace=replace)
             project.changed(name)
