@@ -103,7 +103,7 @@ class CompleteAnswer(BaseModel):
     height: int
     pixels: int = Field(description="Pixels of the object.")
     mask: str = Field(description="PNG in base64: 1 the object, 0 the rest.")
-    warnings: list[str] = Field(description="What could have meant something else, and what was taken.")
+    warnings: Warnings = []
 
 
 class RequestPhoto(BaseModel):
@@ -151,8 +151,9 @@ class NextAnswer(RequestPhoto):
     """A photo to annotate."""
 
     rank: int = Field(description="From 1, best first.")
-    class_name: str = Field(description="The class in doubt.")
+    class_name: str = Field(description="The class whose mask is expected to be worst.")
     doubt: float = Field(description="0 sure, 1 undecided.")
+    expected: float = Field(description="Share of its mask that is right by the model's own scores, 0 to 1.")
     confidence: float = Field(description="How likely the class is in the photo, 0 to 1.")
     unlike: float = Field(description="Distance to the most similar annotated photo, 0 the same.")
     reason: str

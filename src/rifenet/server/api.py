@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from rifenet import __version__
 from rifenet.advice import Watch, advise
 from rifenet.formats.label_files import Marked
+from rifenet.formats.picture_files import Frame
 from rifenet.formats.remarks import collected
 from rifenet.formats.run_lengths import Check
 from rifenet.segmenting.pseudo_labels import COUNT
@@ -26,7 +27,7 @@ from rifenet.server.marks import read_marks
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project
 from rifenet.server.service import ProjectName, Service, Shared
-from rifenet.server.uploads import check_files, class_name, composed, file_name, read_mask, read_photo
+from rifenet.server.uploads import check_files, class_name, composed, file_name, read_framed, read_mask, read_photo
 
 router = APIRouter(prefix="/api")
 
@@ -98,10 +99,17 @@ async def learn(
             check = service.worker.check
             asked = {"name": name, "label": label or None, "white_is_object": white_is_object}
 
-            def read(mask: UploadFile, index: int, check: Check) -> Marked:
-                return Marked(read_mask(mask, index, asked, images[index - 1], service.limits, check))
+            frames: dict[int, Frame] = {}  # of the photos; `learn` reads each photo before its mask
 
-            photos, labels = _Pictures(images, read_photo, check), _Pictures(masks, read, check)
+            def read(image: UploadFile, index: int, check: Check) -> NDArray[np.uint8]:
+                photo, frames[index] = read_framed(image, index, check)
+                return photo
+
+            def read_marked(mask: UploadFile, index: int, check: Check) -> Marked:
+                labels, photo = {**asked, "frame": frames[index]}, file_name(images[index - 1], index)
+                return Marked(read_mask(mask, index, labels, photo, service.limits, check))
+
+            photos, labels = _Pictures(images, read, check), _Pictures(masks, read_marked, check)
             with collected() as warnings:
                 project.segmenter.learn(name, photos, labels, replace=replace)
             project.changed(name)
@@ -193,18 +201,19 @@ async def complete(
     drawn = [each for each in (object, background, start) if each is not None and not isinstance(each, str)]
     await run_in_threadpool(check_files, drawn, service.limits, "mask")
 
-    def work() -> NDArray[np.uint8]:
-        photo = read_photo(image, 1, service.worker.check)
-        given = {"object": object, "background": background, "start": start}
-        size = photo.shape[0], photo.shape[1]
-        marks = {what: read_marks(each, what, size, service.worker.check) for what, each in given.items()}
-        segmenter = Segmenter(service.projects.engine, service.projects.views) if project is None else project.segmenter
-        return segmenter.complete(photo, **marks, name=composed(name) if name else None)
+    def work() -> bytes | answers.CompleteAnswer:
+        with collected() as warnings:
+            photo = read_photo(image, 1, service.worker.check)
+            given = {"object": object, "background": background, "start": start}
+            size = photo.shape[0], photo.shape[1]
+            marks = {what: read_marks(each, what, size, service.worker.check) for what, each in given.items()}
+            bare = Segmenter(service.projects.engine, service.projects.views)
+            segmenter = bare if project is None else project.segmenter
+            mask = segmenter.complete(photo, **marks, name=composed(name) if name else None)
+        return answers.index_png(mask) if png else answers.complete_answer(mask, warnings)
 
-    mask = await service.run(request, work)
-    if png:
-        return Response(answers.index_png(mask), media_type="image/png")
-    return answers.complete_answer(mask, [])
+    answer = await service.run(request, work)
+    return Response(answer, media_type="image/png") if isinstance(answer, bytes) else answer
 
 
 @router.post("/adapt", responses=answers.problems(415, 422, 503))
