@@ -149,6 +149,7 @@ async def segment(
     keep_absent: Annotated[bool, Form(description="Keep classes in the mask that are judged absent.")] = False,
     tiles: Annotated[Choice, Form(description="Whether to segment in tiles, too, which finds small things.")] = "auto",
     refine: Annotated[Choice, Form(description="Whether masks follow the photo's edges.")] = "auto",
+    clean: Annotated[bool, Form(description="Fill small holes of the masks, and remove specks.")] = False,
     format: Annotated[str | None, Form(description="json or png (of one photo); without it, as Accept says.")] = None,
     outlines: Annotated[
         str | None, Form(description="polygons or rle (COCO's): the pixels of each object, too.")
@@ -163,7 +164,7 @@ async def segment(
         raise Problem(422, f"Expected one photo for a PNG, but got {len(images)}. Send them one by one, or take json.")
     await run_in_threadpool(check_files, images, service.limits, "photo")
     photos = _Pictures(images, read_photo, service.worker.check)
-    options: dict[str, Any] = {"tiles": _CHOSEN.get(tiles, "auto"), "refine": _CHOSEN.get(refine, False)}
+    options: dict[str, Any] = {"tiles": _CHOSEN.get(tiles, "auto"), "refine": _CHOSEN.get(refine, "auto"), "clean": clean}
 
     def work() -> bytes | answers.SegmentAnswer:
         results = project.segmenter.segment_many(photos, batch_size=1, keep_absent=keep_absent, **options)
