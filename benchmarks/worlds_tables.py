@@ -2,6 +2,8 @@
 
     quality=src/rifenet/segmenting/quality.json
     python -m benchmarks.worlds_tables docs/results/worlds/*.json --quality $quality --out docs/lab/worlds_tables.md
+
+Records of one setting may be spread over several files.
 """
 
 from __future__ import annotations
