@@ -33,7 +33,7 @@ class ColourEngine:
         return images
 
     def inner(self, features: Any) -> list[dict[str, NDArray[Any]]]:
-        return [{} for _ in features]
+        return [{"high": image, "fine": image} for image in features]
 
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
         if context["colour"].shape != (1, 3):

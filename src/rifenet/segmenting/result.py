@@ -25,6 +25,7 @@ from PIL import Image
 from rifenet.data.transforms import Placement, restored_columns
 from rifenet.drawing import notebook, visualize
 from rifenet.files import write_bytes
+from rifenet.formats.object_files import rows_of
 from rifenet.formats.outputs import DEFAULT, encoded
 from rifenet.metrics import log_odds
 from rifenet.segmenting.instances import Instance, ObjectShape, holes, instances, specks
@@ -225,22 +226,7 @@ class Result:
         of the object; `confidence` that the photo shows the class; `quality` of the class's mask. Raises as
         `instances` does.
         """
-        return [
-            {
-                "class": name,
-                "instance": number,
-                "area": each.area,
-                "share": each.area / self.mask.size,
-                "centroid_x": each.centroid[0],
-                "centroid_y": each.centroid[1],
-                **dict(zip(("x", "y", "width", "height"), each.box, strict=True)),
-                "score": each.score,
-                "confidence": self.confidence[name],
-                "quality": self.quality.get(name),
-            }
-            for name in self.classes
-            for number, each in enumerate(self.instances(name), 1)
-        ]
+        return rows_of(self, self.quality)
 
     def overlay(self, *, objects: bool = False) -> Image.Image:
         """The photo with the mask tinted and outlined on it.

@@ -16,17 +16,19 @@ from numpy.typing import NDArray
 from rifenet.drawing import notebook
 from rifenet.engines import Engine
 from rifenet.formats.label_files import Label, Marked
-from rifenet.formats.pictures import Source
+from rifenet.formats.pictures import Source, load_image
 from rifenet.formats.remarks import together
 from rifenet.segmenting.adaptation import adapted
 from rifenet.segmenting.fit import Fit
 from rifenet.segmenting.fitting import fit_class
 from rifenet.segmenting.given import check_pairs, check_several
+from rifenet.segmenting.photo_views import PhotoViews
 from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.segmenting.queries import confidence, counted, segment_lazily, total_of
 from rifenet.segmenting.result import Options, Result
 from rifenet.segmenting.shots import PseudoShot, Shots, prepare_background, prepare_shot
 from rifenet.segmenting.storage import LearnedClass, read_classes, save_classes, try_out
+from rifenet.segmenting.strokes import complete, read_strokes
 from rifenet.segmenting.trials import context_of
 
 MAX_SHOTS = 20
@@ -39,8 +41,10 @@ class Segmenter:
     If `learn`, `forget` or `load_classes` raises an error, the classes stay as they were.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, views: PhotoViews | None = None) -> None:
+        """`views` may be shared by segmenters of one engine, so that together they keep no more."""
         self.engine = engine
+        self.views = PhotoViews() if views is None else views
         self._classes: dict[str, LearnedClass] = {}
 
     @classmethod
@@ -98,7 +102,7 @@ class Segmenter:
         return tuple(self._classes.values())
 
     def memory(self) -> int:
-        """Bytes that the learned classes take, their photos included."""
+        """Bytes that the learned classes take, their photos included; `views` are not."""
         return sum(known.memory() for known in self._classes.values())
 
     def learn(
@@ -217,6 +221,37 @@ class Segmenter:
         known = adapted(self.engine, self.learned, photos, count, MAX_SHOTS, on_error, on_progress)
         self._classes = {each.name: each for each in known}
         return {each.name: each.adopted for each in known}
+
+    def complete(
+        self,
+        image: Source,
+        object: Source | None = None,
+        background: Source | None = None,
+        *,
+        start: Source | None = None,
+        name: str | None = None,
+    ) -> NDArray[np.uint8]:
+        """Completes a few strokes to the mask of an object, [H,W]: 1 the object, 0 the rest (`segmenting.strokes`).
+
+        Every marked pixel keeps its mark. Further strokes correct the mask; call it again with all of them. For the
+        last photos it keeps what the model saw, so that later calls on the same photo are faster.
+
+        Args:
+            image: the photo: a path, a PIL image or an [H,W,3] array.
+            object: strokes on the object, [H,W], non-zero where marked.
+            background: strokes beside it; all that is outside a loose box, for example.
+            start: a mask to correct, [H,W], non-zero on the object. Strokes go before it.
+            name: a learned class that the object is of, which then needs no strokes.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: a picture cannot be read or differs from the photo in size; nothing is marked; a pixel is marked
+                as both; all is background; the class is not learned.
+        """
+        photo = load_image(image)
+        strokes = read_strokes(photo.shape[:2], object, background, start, needed=name is None)
+        learned = None if name is None else self._known(name).context
+        return complete(self.engine, self.views, photo, strokes, learned)
 
     def segment(
         self,
