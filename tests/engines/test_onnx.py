@@ -162,6 +162,20 @@ def test_graphs_take_any_size_and_batch(
     np.testing.assert_allclose(logits, expected, atol=1e-3)
 
 
+def test_it_shows_the_maps_that_torch_does(engines: tuple[TorchEngine, OnnxEngine]) -> None:
+    images, _, valid = shots(1, engines[0].size)
+    first, second = (engine.inner(engine.encode_query(images, valid))[0] for engine in engines)
+    assert first.keys() == second.keys() == {"high", "fine"}
+    model = engines[0].model
+    with torch.inference_mode():
+        features = model.backbone(torch.from_numpy(images))
+    unit = torch.nn.functional.normalize(features.high[0], dim=0)
+    for found, expected in ((first["high"], unit), (first["fine"], features.fine[0])):
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)  # the engine's folded backbone rounds otherwise
+    for name, values in first.items():
+        np.testing.assert_allclose(second[name], values, atol=2e-4 * max(1, np.abs(values).max()))
+
+
 @pytest.mark.parametrize(("size", "to"), [((9, 9), 65), ((17, 12), 40), ((5, 5), 5)])
 def test_upsampling_is_that_of_torch(size: tuple[int, int], to: int) -> None:
     logits = np.random.default_rng(0).normal(size=(2, 2, *size)).astype(np.float32)

@@ -20,7 +20,7 @@ from rifenet.segmenting.grids import Edges, edges
 
 CELL = 4  # pixels of the network's input
 DEEP = 64  # components of the deep features
-FINE_SHARE, COLOUR_SHARE = 0.7, 0.7  # scale of the fine features and of the colours; that of the deep ones is 1
+FINE_SHARE, COLOUR_SHARE, PLACE_SHARE = 0.7, 0.7, 0.3  # scales of the other features; that of the deep ones is 1
 COLOUR_EDGES, DEEP_EDGES, FINE_EDGES, LEAST_EDGE = 0.5, 0.3, 0.5, 1e-3
 MOST_BYTES = 64 * 10**6
 
@@ -110,6 +110,7 @@ def view_of(engine: Engine, image: NDArray[np.uint8], box: Box) -> View:
         fine = _standard(_laid(maps["fine"], shape, placement))
         planes.append((FINE_EDGES, fine))
         parts.append(FINE_SHARE * fine)
+    parts.append(PLACE_SHARE * _places(shape))
     samples = np.concatenate([*parts, np.ones((1, *shape), np.float32)]).reshape(-1, shape[0] * shape[1]).T
     return View(box, shape, np.ascontiguousarray(samples, np.float32), edges(planes, LEAST_EDGE), features, placement)
 
@@ -142,6 +143,12 @@ def _laid(maps: NDArray[np.float32], shape: tuple[int, int], placement: Placemen
         first, second = maps.take(low, axis), maps.take(np.minimum(low + 1, last), axis)
         maps = first + (second - first) * share
     return maps
+
+
+def _places(shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Where the cells are, [5,h,w]: coordinates, their squares and product, so that a sum of them can be a blob."""
+    rows, columns = np.meshgrid(*(np.linspace(-1, 1, length) for length in shape), indexing="ij")
+    return np.stack([rows, columns, rows**2, columns**2, rows * columns]).astype(np.float32)
 
 
 def _standard(planes: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from PIL import Image
 from rifenet.data.transforms import restore
 from rifenet.engines import Context, Engine
 from rifenet.formats.pictures import Source, load_mask
+from rifenet.formats.remarks import remark
 from rifenet.metrics import sigmoid
 from rifenet.segmenting.grids import distance, logistic, reached, walk
 from rifenet.segmenting.margins import margins
@@ -28,17 +29,18 @@ from rifenet.segmenting.refine import refined
 Mask = NDArray[np.bool_]
 
 ZOOMS = 2  # further views, each of what the one before found
-MARGIN = 0.35  # around the object in a view, in its longer side
-LEAST_ZOOM = 0.8  # a next view is taken if its side is below this share of the last one's
+MARGIN, FIRST_MARGIN = 0.35, 0.75  # around the object in a view, in its longer side; around the strokes in the first
+LEAST_ZOOM = 0.8  # a next view is taken if its side is below this share of the last one's, or larger by as much
 TOUCHED = 0.02  # share of a cell that a stroke must cover to count there
-RIDGE, WEIGHT = 0.1, 1000.0
+RIDGE, WEIGHT = 0.01, 1000.0  # of the classifier: its penalty for each unit of its samples' total weight
 FRAME = 3  # cells at the edge of a view that count as background until strokes say otherwise
 ROUNDS = 1  # times that the classifier learns again from what the walk found
 OWN_SHARE = 0.5  # weight of what the walk found, beside the strokes' 1
 BACKGROUND_SHARE = 0.6  # weight of the background's strokes; the frame has the rest
-NEARNESS, REACH, MOST_NEARNESS = 0.5, 0.8, 1.5
+NEARNESS, REACH, MOST_NEARNESS = 0.5, 0.8, 0.75  # how the log-odds fall with the distance to the object's strokes
+NEAR_CELLS = 6  # distance over which a stroke overrules a mask to correct
 SURE = 6.0  # largest log-odds of the classifier
-TRUST = 0.02  # weight of the classifier in the walk, where an even neighbour has 1
+TRUST = 0.06  # weight of the classifier in the walk, where an even neighbour has 1
 RADIUS = 3  # cells of the guided filter
 
 
@@ -61,7 +63,7 @@ def read_strokes(
 ) -> Strokes:
     """The strokes for a photo of `size` (H, W), from masks that are non-zero where marked.
 
-    Pixels that are marked as both count as unmarked: where strokes cross, nobody can tell which one is meant.
+    Pixels that are marked as both count as unmarked, and a remark says so: nobody can tell which one is meant.
 
     Raises FileNotFoundError, or ValueError for a mask that cannot be read or differs from the photo in size; if nothing
     is marked, unless it is not `needed`; and if all is marked as background.
@@ -75,6 +77,8 @@ def read_strokes(
                 f" {mask.shape[0]} (width x height)."
             )
     both = marks["object"] & marks["background"]
+    if both.any():
+        remark("the strokes", f"{both.sum()} pixels are marked as object and as background. They count as unmarked.")
     marks["object"] &= ~both
     marks["background"] &= ~both
     if needed and not any(mask.any() for mask in marks.values()):
@@ -104,7 +108,7 @@ def complete(
         odds = _known_odds(engine, view, strokes, learned)
         found, seeds = solved(view, strokes, odds)
         box = _box_around(_kept(found, seeds), view, strokes)
-        if box.side >= LEAST_ZOOM * view.box.side:
+        if LEAST_ZOOM <= box.side / view.box.side <= 1 / LEAST_ZOOM:
             break
     return _at_full_size(image, view, found, seeds, strokes)
 
@@ -117,19 +121,21 @@ def _first_box(strokes: Strokes) -> Box:
     open_part = ~strokes.background
     if open_part.mean() < LEAST_ZOOM:  # a loose box
         return box_around(open_part, (height, width))
+    if strokes.object.any():
+        return box_around(strokes.object, (height, width), FIRST_MARGIN)
     return Box(0, 0, height, width)
 
 
-def box_around(mask: Mask, size: tuple[int, int]) -> Box:
+def box_around(mask: Mask, size: tuple[int, int], margin: float = MARGIN) -> Box:
     """A mask's box with the margin, within the photo, rounded so that small changes of the mask keep it."""
     bounds = []
     spans = [np.flatnonzero(mask.any(axis)) for axis in (1, 0)]
     side = max(int(span[-1] - span[0]) + 1 for span in spans)
-    margin, step = max(MARGIN * side, 8), max(8, side // 10)
+    around, step = max(margin * side, 8), max(8, side // 10)
     for span, most in zip(spans, size, strict=True):
         first, last = int(span[0]), int(span[-1]) + 1
-        low = max(0, round((first - margin) / step) * step)
-        bounds.append((low, min(most, max(last, round((last + margin) / step) * step))))
+        low = max(0, round((first - around) / step) * step)
+        bounds.append((low, min(most, max(last, round((last + around) / step) * step))))
     (top, bottom), (left, right) = bounds
     return Box(top, left, bottom, right)
 
@@ -158,29 +164,34 @@ def solved(view: View, strokes: Strokes, odds: NDArray[np.float32]) -> tuple[NDA
     """Probabilities [h,w] of the object in a view, and the cells [h,w] that are surely the object."""
     marked = on_grid(strokes.object, view, TOUCHED)
     beside = on_grid(strokes.background, view, TOUCHED) & ~marked
+    fixed = marked | beside
     known = strokes.start is not None or bool(odds.any())
     seeds = marked if marked.any() else _middle(beside, odds)
-    fixed = marked | beside
-    away = distance(seeds)
-    extent = _extent(seeds)
-    nearness: NDArray[np.float32] = -NEARNESS * (away / extent - REACH).clip(-MOST_NEARNESS, MOST_NEARNESS)
-    if known:
-        nearness = odds * (1 - np.exp(-distance(fixed) / np.float32(6))) if fixed.any() else odds
-    frame = _frame(view.shape) & ~fixed & ~seeds
-    doubt = (frame * (1 - np.exp(-away / (0.1 * extent)))).astype(np.float32)
-    found: NDArray[np.float32] | None = sigmoid(odds) if known else None
-    guess = np.full(view.shape, 0.5, np.float32)
+    away, extent = distance(seeds), _extent(seeds)
+    frame = (_frame(view.shape) & ~fixed & ~seeds) * (1 - np.exp(-away / (0.1 * extent)))
+    prior = _overruled(odds, fixed) if known else _nearness(away / extent)
+    found = sigmoid(odds) if known else None
+    trust = np.full(view.shape, TRUST, np.float32)
     fit = None
     for _ in range(ROUNDS + 1):
-        targets, weights = _lesson(seeds, beside, doubt, found)
-        fit = logistic(view.samples, targets.ravel(), weights.ravel(), RIDGE * WEIGHT * 0.1, fit)
+        targets, weights = _lesson(seeds, beside, frame.astype(np.float32), found)
+        fit = logistic(view.samples, targets.ravel(), weights.ravel(), RIDGE * WEIGHT, fit)
         own = (view.samples @ fit.astype(np.float32)).reshape(view.shape)
-        guess = sigmoid((own + nearness).clip(-SURE, SURE).astype(np.float32))
-        start = np.where(fixed, marked, guess if found is None else found).astype(np.float32)
-        trust = np.full(view.shape, TRUST, np.float32)
+        guess = sigmoid((own + prior).clip(-SURE, SURE))
+        start = np.where(fixed, marked.astype(np.float32), guess if found is None else found)
         found = walk(view.edges, guess, trust, fixed, start)
     assert found is not None
     return found, seeds
+
+
+def _nearness(away: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log-odds [h,w] of the object by the distance to its strokes, in their extent."""
+    return (NEARNESS * (REACH - away)).clip(-MOST_NEARNESS, MOST_NEARNESS).astype(np.float32)
+
+
+def _overruled(odds: NDArray[np.float32], fixed: Mask) -> NDArray[np.float32]:
+    """The log-odds of a mask to correct, or of a learned class, less near strokes, which know better."""
+    return (odds * (1 - np.exp(-distance(fixed) / NEAR_CELLS))).astype(np.float32)
 
 
 def _lesson(

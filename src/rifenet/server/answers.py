@@ -103,7 +103,7 @@ class CompleteAnswer(BaseModel):
     height: int
     pixels: int = Field(description="Pixels of the object.")
     mask: str = Field(description="PNG in base64: 1 the object, 0 the rest.")
-    warnings: list[str] = Field(description="What could have meant something else, and what was taken.")
+    warnings: Warnings = []
 
 
 class RequestPhoto(BaseModel):

@@ -201,18 +201,19 @@ async def complete(
     drawn = [each for each in (object, background, start) if each is not None and not isinstance(each, str)]
     await run_in_threadpool(check_files, drawn, service.limits, "mask")
 
-    def work() -> NDArray[np.uint8]:
-        photo = read_photo(image, 1, service.worker.check)
-        given = {"object": object, "background": background, "start": start}
-        size = photo.shape[0], photo.shape[1]
-        marks = {what: read_marks(each, what, size, service.worker.check) for what, each in given.items()}
-        segmenter = Segmenter(service.projects.engine, service.projects.views) if project is None else project.segmenter
-        return segmenter.complete(photo, **marks, name=composed(name) if name else None)
+    def work() -> bytes | answers.CompleteAnswer:
+        with collected() as warnings:
+            photo = read_photo(image, 1, service.worker.check)
+            given = {"object": object, "background": background, "start": start}
+            size = photo.shape[0], photo.shape[1]
+            marks = {what: read_marks(each, what, size, service.worker.check) for what, each in given.items()}
+            bare = Segmenter(service.projects.engine, service.projects.views)
+            segmenter = bare if project is None else project.segmenter
+            mask = segmenter.complete(photo, **marks, name=composed(name) if name else None)
+        return answers.index_png(mask) if png else answers.complete_answer(mask, warnings)
 
-    mask = await service.run(request, work)
-    if png:
-        return Response(answers.index_png(mask), media_type="image/png")
-    return answers.complete_answer(mask, [])
+    answer = await service.run(request, work)
+    return Response(answer, media_type="image/png") if isinstance(answer, bytes) else answer
 
 
 @router.post("/adapt", responses=answers.problems(415, 422, 503))

@@ -149,11 +149,8 @@ def read_marked(upload: UploadFile, check: Check = unchecked) -> NDArray[np.uint
 
     `check` is called while it is decoded. Raises Problem: 422 for one that cannot be read.
     """
-    try:
-        picture, _ = read_picture(opened(upload, check), "mask")
-        bands = np.asarray(picture.convert("RGBA"))
-    except ValueError as error:
-        raise Problem(422, f"mask {file_name(upload, 1)}: {error}") from error
+    with _about("mask", upload, 1):
+        bands = np.asarray(read_picture(opened(upload, check), "mask")[0].convert("RGBA"))
     opacity = bands[..., 3]
     marked = opacity > 127 if (opacity < 255).any() else (bands[..., :3] > 0).any(2)
     return np.asarray(marked, np.uint8)
