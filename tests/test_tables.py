@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from docs_blocks import ROOT, blocks
 
+from benchmarks import strokes
 from rifenet.cli.main import main
 from rifenet.models.files.hub import load_model
 
@@ -79,6 +80,13 @@ def test_the_readme_says_what_was_measured_on_photos_kept_aside(shipped: str) ->
         row["readme"]: tuple(int(row[kind][shots] + 0.5) for kind in ("model", "training_free") for shots in ("1", "5"))
         for row in measured["sets"]
     }
+
+
+def test_the_table_of_strokes_is_that_of_its_file() -> None:
+    record = json.loads((ROOT / "docs" / "results" / "strokes.json").read_text(encoding="utf-8"))
+    assert record["summary"] == strokes.summarised(record["objects"], record["most"])
+    page = (ROOT / "docs" / "lab" / "strokes.md").read_text(encoding="utf-8")
+    assert "\n\n" + "\n".join(strokes.table(record)) + "\n\n" in page
 
 
 def test_the_pictures_caption_says_what_the_script_measured(shipped: str) -> None:
