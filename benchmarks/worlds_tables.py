@@ -1,7 +1,9 @@
 """Writes docs/lab/worlds_tables.md from records of `benchmarks.worlds` and the judgement of `benchmarks.quality`.
 
-quality=src/rifenet/segmenting/quality.json
-python -m benchmarks.worlds_tables docs/results/worlds/*.json --quality $quality --out docs/lab/worlds_tables.md
+    quality=src/rifenet/segmenting/quality.json
+    python -m benchmarks.worlds_tables docs/results/worlds/*.json --quality $quality --out docs/lab/worlds_tables.md
+
+Records of one setting may be spread over several files.
 """
 
 from __future__ import annotations

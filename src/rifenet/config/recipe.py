@@ -259,7 +259,7 @@ class EvalConfig:
     """pfenet (as in the paper) or hsnet (photos stretched to a square, no area filter, scored at network size)."""
     episodes: int | None = None
     """N: exact number of episodes; null: 1000, 5000 for pfenet on coco, or on fss1000 each query once."""
-    partial: bool = field(default=False, metadata=about(free=True))
+    some_classes: bool = field(default=False, metadata=about(free=True))
     """Score even where N is too small for a query of each class; the title of the table then says so."""
     class_area: bool = False
     """pfenet only: a query's own class must cover data.min_area. Off, the published rule: some class of the fold must,
