@@ -18,10 +18,10 @@ from rifenet.data.sources import open_dataset
 from rifenet.evaluation import scoring
 from rifenet.evaluation.prediction import predicted_mask
 from rifenet.evaluation.scoring import score_episodes
+from rifenet.evaluation.supports import joined
 from rifenet.metrics import intersection_union
 from rifenet.models import build_model
 from rifenet.models.backbones import Backbone
-from rifenet.models.structures import joined
 
 SIZE = 65
 KINDS: dict[str, dict[str, Any]] = {

@@ -11,6 +11,7 @@ import collections
 import contextlib
 import threading
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,7 +22,7 @@ from rifenet.data.episodes import load_support
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode
 from rifenet.evaluation.prediction import Model, ScoringRules, device_of
-from rifenet.models.structures import joined
+from rifenet.models.structures import SomeTensors
 
 PARTS = ("images", "masks", "valid")
 CACHE_BYTES = 2**31
@@ -118,6 +119,16 @@ class Supports:
                 features = self.model.encode_query(image[None], valid[None])
                 self.cache.put(record, features)
             yield features
+
+
+def joined(parts: Sequence[SomeTensors]) -> SomeTensors:
+    """Shots that were encoded one by one, put together on the axis K, as if they had been encoded together.
+
+    Each part holds V views of one shot. The first views of all shots come first, then the second ones, and so on.
+    """
+    named = [part.named() for part in parts]
+    whole = {name: torch.stack([each[name] for each in named], 2).flatten(1, 2) for name in named[0]}
+    return replace(parts[0], **whole)
 
 
 class Cache:

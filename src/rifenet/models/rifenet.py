@@ -106,7 +106,7 @@ class RiFeNet(nn.Module):
     ) -> EncodedShots:
         """The costly part of `encode_support`, with its arguments. No shot depends on the others.
 
-        So `learn(joined(shots))` of shots encoded one by one equals `encode_support` of all of them, up to rounding.
+        So shots may be encoded one by one, joined and learned from: that equals `encode_support`, up to rounding.
         """
         check_support(support_images, support_masks, support_valid)
         return self._shots(self._encode(support_images), support_masks, support_valid)[0]

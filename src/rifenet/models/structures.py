@@ -6,11 +6,10 @@ size, N = h*w, T support tokens, P prior keys a shot, L size of the local protot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
 from rifenet.models.backbones import Features
@@ -36,16 +35,6 @@ class Tensors:
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.named().values())
-
-
-def joined(parts: Sequence[SomeTensors]) -> SomeTensors:
-    """Shots that were encoded one by one, put together on the axis K, as if they had been encoded together.
-
-    Each part holds V pictures of one shot. The first pictures of all shots come first, then the second ones, and so on.
-    """
-    named = [part.named() for part in parts]
-    whole = {name: torch.stack([each[name] for each in named], 2).flatten(1, 2) for name in named[0]}
-    return replace(parts[0], **whole)
 
 
 @dataclass(frozen=True)
