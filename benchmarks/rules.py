@@ -11,7 +11,8 @@ training-free prototype is, with 1 and 5.
 
 - area: the published rule (any class shown in an image with a class of 2,048 px) minus `class_area`
 - order: a class drawn at random in each image minus all pairs; what the draw gives on average
-- hsnet: inputs of 400 px, and of these with the last row and column repeated up to 401 and 417 px
+- hsnet: inputs of 400 px, and of these with the last row and column repeated up to 401 and 417 px; at 401 px also read
+  where the features of EfficientNet-Lite really look
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from rifenet.models.files.hub import load_model
 MIN_AREA = 2048
 SQUARE = 400
 SIDES = (400, 401, 417)  # of the network's input under `hsnet`
+LEAN = 8  # pixels up and left of their grid points that EfficientNet-Lite's features look (feature_centres.py)
 SAMPLES = 2000
 
 Pair = tuple[int, int]
@@ -62,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words.add_argument("--voc", required=True, help="voc-mini, or another VOC folder")
     words.add_argument("--list-file", required=True, help="its photos")
     words.add_argument("--folds", type=int, nargs="+", default=[1, 2, 3])
+    words.add_argument("--protocols", nargs="+", choices=("pfenet", "hsnet"), default=["pfenet", "hsnet"])
     words.add_argument("--images", type=int, default=24, help="photos of a class")
     words.add_argument("--backbone", default="efficientnet_lite0", help="of the training-free prototype")
     words.add_argument("--stride", type=int, default=8, help="of the prototype's features")
@@ -104,7 +107,7 @@ def once_each(model: Any) -> None:
     kept: dict[bytes, Any] = {}
 
     def remembered(plain: Any, picture: torch.Tensor) -> Any:
-        key = hashlib.blake2b(picture.numpy()).digest()
+        key = hashlib.blake2b(picture.numpy().tobytes()).digest()
         if key not in kept:
             kept[key] = plain(picture)
         return kept[key]
@@ -129,11 +132,15 @@ def seen_of(model: Any, index: ImageIndex, fold: int) -> dict[str, tuple[str, ..
 def measure_fold(model: Any, index: ImageIndex, fold: int, options: argparse.Namespace) -> list[Values]:
     """Counts of every query under every rule, with its weight."""
     size, shots = size_of(model), (1,) if options.model else (1, 5)
-    plans = [("pfenet", 1, size, ("", "floor8"))]
-    plans += [("hsnet", count, side, ("",)) for side in SIDES[1:] for count in shots]
+    plans: list[tuple[str, int, int, tuple[str, ...]]] = [("pfenet", 1, size, ("", "floor8"))]
+    plans += [
+        ("hsnet", count, side, ("", "shifted")[: 2 if side == 401 else 1]) for side in SIDES[1:] for count in shots
+    ]
     plans += [("hsnet", count, SQUARE, ("", "floor", "vote", "repeat")[: 4 if count > 1 else 2]) for count in shots]
     rows: list[Values] = []
     for rule, count, side, variants in sorted(plans, key=lambda plan: plan[2]):
+        if rule not in options.protocols:
+            continue
         if rows and rows[-1]["side"] != side:
             model.forget()
         for variant in variants:
@@ -217,7 +224,7 @@ def padded_counts(model: Any, index: ImageIndex, episode: Episode, size: int, va
 
     def arrays(image: int) -> tuple[Any, ...]:
         photo, mask = load_pair(index, image)
-        placement = place(*photo.shape[:2], size)
+        placement = place(photo.shape[0], photo.shape[1], size)
         if variant == "floor8":
             height, width = (side // 8 * 8 for side in (placement.scaled_height, placement.scaled_width))
             small = replace(placement, scaled_height=height, scaled_width=width)
@@ -242,6 +249,7 @@ def squashed_counts(model: Any, index: ImageIndex, episode: Episode, side: int, 
     """Counts [2,2] under `hsnet`, at 400 px, with an input of `side` px.
 
     `floor`: masks are shrunk by the pixel at or before each position, as in published code. `vote`: each shot alone.
+    `shifted`: what a feature says is read `LEAN` px further up and left, in supports and query.
     """
 
     def arrays(image: int) -> list[Any]:
@@ -260,8 +268,12 @@ def squashed_counts(model: Any, index: ImageIndex, episode: Episode, side: int, 
         ]
 
     query, supports = arrays(episode.query), [arrays(image) for image in episode.supports]
+    lean = LEAN if variant == "shifted" else 0
+    for support in supports:
+        support[1] = np.pad(support[1], ((lean, 0), (lean, 0)), constant_values=IGNORE)[:side, :side]
     logits = scored(model, query, [[support] for support in supports] if variant == "vote" else [supports])
-    masks = [(margins(one, side, mask_threshold(model))[:SQUARE, :SQUARE] > 0).astype(np.uint8) for one in logits]
+    scores = [np.pad(margins(one, side, mask_threshold(model)), (0, lean), mode="edge")[lean:, lean:] for one in logits]
+    masks = [(one[:SQUARE, :SQUARE] > 0).astype(np.uint8) for one in scores]
     return intersection_union(majority(masks), query[1][:SQUARE, :SQUARE])
 
 
@@ -296,15 +308,16 @@ def unpack(text: str) -> NDArray[np.int64]:
 def figures(record: Values) -> Values:
     """Scores and paired differences in points: [difference, low, high]."""
     tables = {rule: unpack(text) for rule, text in record["episodes"].items()}
-    base = tables["pfenet"]
-    weight, large, shown = base[:, 4] / 1000, base[:, 2], base[:, 3]
-    found: Values = {
-        "pfenet": score(base, weight),
-        "small queries": [int((large == 0).sum()), round(float(weight.sum()))],
-        "area": compared((base, weight), (base, weight * large)),
-        "order": compared((base, weight / shown), (base, weight)),
-    }
-    found["floor8"] = compared((tables["pfenet floor8"], weight), (base, weight))
+    found: Values = {}
+    if (base := tables.get("pfenet")) is not None:
+        weight, large, shown = base[:, 4] / 1000, base[:, 2], base[:, 3]
+        found = {
+            "pfenet": score(base, weight),
+            "small queries": [int((large == 0).sum()), round(float(weight.sum()))],
+            "area": compared((base, weight), (base, weight * large)),
+            "order": compared((base, weight / shown), (base, weight)),
+            "floor8": compared((tables["pfenet floor8"], weight), (base, weight)),
+        }
     for shots in (1, 5):
         own = tables.get(f"hsnet {shots} {SQUARE}")
         if own is None:
@@ -314,6 +327,9 @@ def figures(record: Values) -> Values:
         for side in SIDES[1:]:
             other = tables[f"hsnet {shots} {side}"]
             found[f"hsnet {shots}, 400 - {side}"] = compared((own, ones), (other, ones))
+        shifted = tables.get(f"hsnet {shots} 401 shifted")
+        if shifted is not None:
+            found[f"hsnet {shots}, 401 shifted - 401"] = compared((shifted, ones), (tables[f"hsnet {shots} 401"], ones))
         for variant in ("floor", "vote", "repeat"):
             changed = tables.get(f"hsnet {shots} {SQUARE} {variant}")
             if changed is not None:

@@ -1,4 +1,4 @@
-"""Writes the tables of deviations in docs/protocols.md from the files of `benchmarks.rules`.
+"""Writes the tables of docs/protocols.md 7 from the files of `benchmarks.rules` and `benchmarks.feature_centres`.
 
 python -m benchmarks.rules_tables --page docs/protocols.md --figures docs/results/rules
 """
@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     words.add_argument("--page", type=Path, required=True, help="document whose tables are written")
     words.add_argument("--figures", type=Path, required=True, help="folder of the files of benchmarks.rules")
     options = words.parse_args(argv)
-    write_text(options.page, with_tables(options.page.read_text(encoding="utf-8"), records_in(options.figures)))
+    text = options.page.read_text(encoding="utf-8")
+    write_text(options.page, with_tables(text, records_in(options.figures), centres_in(options.figures)))
 
 
 def records_in(folder: Path) -> dict[str, Values]:
@@ -53,9 +54,19 @@ def records_in(folder: Path) -> dict[str, Values]:
     return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.is_file()}
 
 
-def with_tables(text: str, records: dict[str, Values]) -> str:
-    """The page with both tables between their markers."""
-    for name, rows in (("deviations", deviations_table(records)), ("sizes", sizes_table(records))):
+def centres_in(folder: Path) -> list[Values]:
+    """The records of `benchmarks.feature_centres`."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "centres").glob("*.json"))]
+
+
+def with_tables(text: str, records: dict[str, Values], centres: Sequence[Values]) -> str:
+    """The page with its tables between their markers."""
+    tables = {
+        "deviations": deviations_table(records),
+        "sizes": sizes_table(records),
+        "centres": centres_table(centres),
+    }
+    for name, rows in tables.items():
         start, end = (marker.format(name) for marker in MARKERS)
         before, _, rest = text.partition(start)
         _, _, after = rest.partition(end)
@@ -80,15 +91,32 @@ def deviations_table(records: dict[str, Values]) -> list[str]:
 def sizes_table(records: dict[str, Values]) -> list[str]:
     """mIoU under `hsnet` at each size of the input, and by how much 400 px is ahead."""
     sides = [str(side) for side in SIDES]
-    rows = [row("model", "shots", *(f"{side} px" for side in sides), *(f"400 - {side}" for side in sides[1:]))]
-    rows.append("|---" * (2 + 2 * len(sides) - 1) + "|")
+    gains = [*(f"400 - {side}" for side in sides[1:]), "401 read up and left - 401"]
+    rows = [row("model", "shots", *(f"{side} px" for side in sides), *gains)]
+    rows.append("|---" * (2 + len(sides) + len(gains)) + "|")
     for name, record in records.items():
         found = record["figures"]
         for shots in (1, 5):
             if f"hsnet {shots}" in found:
                 scores = [f"{found[f'hsnet {shots}'][side]:.1f}" for side in sides]
                 gains = [signed(found[f"hsnet {shots}, 400 - {side}"]) for side in sides[1:]]
+                shifted = found.get(f"hsnet {shots}, 401 shifted - 401")
+                gains.append(signed(shifted) if shifted else DASH)
                 rows.append(row(NAMES[name], str(shots), *scores, *gains))
+    return rows
+
+
+def centres_table(centres: Sequence[Values]) -> list[str]:
+    """Where features look, from where their grid point stands: pixels down and right, with the standard error."""
+    rows = [row("backbone", "stride", "stage", "at 401 px", "at 400 px"), "|---|---|---|---|---|"]
+    for record in centres:
+        half = " of half width" if record["half_width"] else ""
+        at = {
+            (one["stage"], one["side"]): f"{one['offset']:+.1f} ± {one['standard_error']:.1f}" for one in record["rows"]
+        }
+        for stage in sorted({stage for stage, _ in at}):
+            name = f"`{record['backbone']}`{half}"
+            rows.append(row(name, str(record["stride"]), str(stage), at[stage, 401], at[stage, 400]))
     return rows
 
 

@@ -19,6 +19,7 @@ class ColourEngine:
     def __init__(self, size: int = 64, hash: str = "c0104e", calibration: dict[str, float] | None = None) -> None:
         self.name, self.size, self.hash, self.calibration = "colour", size, hash, calibration
         self.weights_hash, self.threshold = hash, 0.5
+        self.inner_names: tuple[str, ...] = ()
         self.encoded_queries: list[int] = []  # batch size of each call, to see laziness
 
     def encode_support(
@@ -31,8 +32,8 @@ class ColourEngine:
         self.encoded_queries.append(len(images))
         return images
 
-    def feature_maps(self, features: Any) -> dict[str, NDArray[np.float32]]:
-        return {"high": features[0], "fine": features[0]}
+    def inner(self, features: Any) -> list[dict[str, NDArray[Any]]]:
+        return [{"high": image, "fine": image} for image in features]
 
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
         if context["colour"].shape != (1, 3):

@@ -19,13 +19,17 @@ from rifenet.engines.load import load_engine
 from rifenet.export.folder import LEAST_IOU
 from rifenet.export.graphs import OPSET
 from rifenet.export.quantize import MAX_PHOTOS
+from rifenet.formats.bands import DEPTHS
+from rifenet.formats.mask_values import HALF
 from rifenet.formats.outputs import TOLERANCE
+from rifenet.formats.picture_files import MOST_PIXELS
 from rifenet.formats.pictures import PHOTO_SUFFIXES, load_image
 from rifenet.formats.polygons import MOST_CORNERS
 from rifenet.metrics import bootstrap_miou
 from rifenet.models import RiFeNet
 from rifenet.models.files.hub import load_model
 from rifenet.segmenting.adaptation import SAMPLE
+from rifenet.segmenting.closer import LEAST_AREA
 from rifenet.segmenting.photo_views import MOST_BYTES
 from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.segmenting.result import PRESENT
@@ -74,6 +78,18 @@ def test_pictures_that_are_read(tmp_path: Path) -> None:
         Image.fromarray(np.array([[0, 257, 65535]], np.uint16)).save(tmp_path / f"deep{suffix}")
         assert load_image(tmp_path / f"deep{suffix}")[0, :, 0].tolist() == [0, 1, 255]
     assert "16-bit PNG and TIFF scale from 0..65535 to 0..255" in page("faq.md")
+    assert f"take up to {MOST_PIXELS // 10**6:,} megapixels at 9 bytes" in page("photos.md")
+    assert f"photos of up to {MOST_PIXELS // 10**6:,} megapixels" in page("faq.md")
+
+
+def test_what_files_are_taken_for() -> None:
+    depths = f"{', '.join(map(str, DEPTHS[:-2]))} or {DEPTHS[-2]} bits"
+    assert f"16-bit numbers that fit into {depths}" in page("formats.md")
+    assert f"fits into {depths}, as a camera's 12 bits" in page("faq.md")
+    assert f"the object is what is {HALF} or lighter" in page("formats.md")
+    assert f"A soft mask counts from {HALF} on" in page("faq.md")
+    side = round(LEAST_AREA**0.5)
+    assert f"covers less than {side} x {side} pixels of what the network sees" in page("photos.md")
 
 
 def test_limits_of_learning_and_adapting() -> None:
@@ -141,6 +157,15 @@ def test_what_the_recipes_say() -> None:
     assert f"{further['train']['steps']} steps, {WORDS[further['data']['cache_views']]} views of each photo" in page(
         "model_card.md"
     )
+
+
+def test_no_view_of_the_ablations_was_cropped() -> None:
+    assert "all their runs have `data.cache_views: 2`" in page("lab/paper_ablations.md")
+    views = set()
+    for name in ("components", "guidance", "pseudo_labels"):
+        content = json.loads((ROOT / f"docs/results/ablation/{name}.json").read_text(encoding="utf-8"))
+        views |= {options["data.cache_views"] for row in content["rows"] for options in row["configs"].values()}
+    assert views == {2}
 
 
 def test_the_model_card_says_what_the_models_header_says(bundled: RiFeNet) -> None:

@@ -135,7 +135,7 @@ def add_weights(work: Path) -> None:
     from rifenet.models.backbones import build_backbone
 
     torch.manual_seed(0)
-    torch.save(build_backbone("resnet50", stem="deep").state_dict(), work / "resnet50_deep_stem.pth")
+    torch.save(build_backbone("resnet50", stem="deep").state_dict(), work / "resnet50_v2.pth")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from colour_engine import ColourEngine
 from numpy.typing import NDArray
 
 from rifenet.advice import advise
-from rifenet.advice.photos import Look, describe, doubt, looks, ranked
+from rifenet.advice.photos import Look, describe, doubt, expected_iou, looks, ranked
 from rifenet.segmenting.segmenter import Segmenter
 
 RED, BLUE, GREY = (220, 30, 30), (30, 30, 220), (128, 128, 128)
@@ -31,11 +31,11 @@ def half(side: int = 64) -> NDArray[np.uint8]:
     return marked
 
 
-def look(number: int, angle: float, weight: float, area: float = 0.25) -> Look:
-    """A photo as a direction in the plane, degrees."""
+def look(number: int, angle: float, loss: float, area: float = 0.25) -> Look:
+    """A photo as a direction in the plane, degrees, whose class is there and whose mask is wrong by `loss`."""
     turned = math.radians(angle)
     vector = np.array([math.cos(turned), math.sin(turned)], np.float16)
-    return Look(f"{number}.jpg", number, "red", weight, 0.5, area, vector)
+    return Look(f"{number}.jpg", number, "red", 0.5, 0.9, area, 1 - loss, vector)
 
 
 def slow_ranking(found: list[Look], annotated: list[NDArray[np.float16]], count: int) -> list[int]:
@@ -50,16 +50,10 @@ def slow_ranking(found: list[Look], annotated: list[NDArray[np.float16]], count:
         for i, candidate in enumerate(found):
             if i in order:
                 continue
-            relief = 0.0
-            for each in found:
-                nearest = min(distance(each.description, one) for one in known)
-                relief += (
-                    math.sqrt(max(candidate.area, 0.001))
-                    * each.doubt
-                    * max(0.0, nearest - distance(each.description, candidate.description))
-                )
-            if relief > most + 1e-7:
-                best, most = i, relief
+            nearest = min(distance(candidate.description, one) for one in known)
+            value = min(candidate.confidence / 0.3, 1) * (1 - candidate.expected) * min(nearest / 0.35, 1)
+            if value > most + 1e-7:
+                best, most = i, value
         order.append(best)
         known.append(found[best].description)
     return order
@@ -69,7 +63,10 @@ def slow_ranking(found: list[Look], annotated: list[NDArray[np.float16]], count:
 def test_the_order_is_that_of_a_slow_loop(seed: int) -> None:
     rng = np.random.default_rng(seed)
     found = [
-        look(i + 1, float(rng.uniform(0, 90)), float(rng.uniform(0.1, 1)), float(rng.uniform(0, 1))) for i in range(25)
+        dataclasses.replace(
+            look(i + 1, float(rng.uniform(0, 90)), float(rng.uniform(0.1, 1))), confidence=float(rng.uniform(0, 1))
+        )
+        for i in range(25)
     ]
     annotated = [look(0, float(angle), 1).description for angle in rng.uniform(0, 90, 2)]
     chosen = ranked(found, annotated, 6)
@@ -77,45 +74,57 @@ def test_the_order_is_that_of_a_slow_loop(seed: int) -> None:
     assert [photo.rank for photo in chosen] == [1, 2, 3, 4, 5, 6]
 
 
-def test_more_photos_than_are_compared_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [look(i + 1, 3 * i, 0.5) for i in range(25)]
-    whole = ranked(found, [look(0, 0, 1).description], 4)
-    monkeypatch.setattr("rifenet.advice.photos._ROWS", 7)
-    assert ranked(found, [look(0, 0, 1).description], 4) == whole
-
-
 def test_neither_what_is_annotated_nor_the_same_twice() -> None:
     # Three like the annotated one, three alike at 60 degrees, one at 90: one of each of the latter comes first.
     found = [look(i + 1, angle, 0.5) for i, angle in enumerate((0, 1, 2, 60, 60, 61, 90))]
     chosen = ranked(found, [look(0, 0, 1).description], 2)
     assert {photo.number for photo in chosen} in ({4, 7}, {5, 7}, {6, 7})
-    assert "stands for" in chosen[0].reason
+    assert "look like it" in next(photo for photo in chosen if photo.number < 7).reason
 
 
-def test_doubt_decides_among_photos_equally_unlike() -> None:
+def test_the_worst_mask_decides_among_photos_equally_unlike() -> None:
     found = [look(1, 45, 0.1), look(2, -45, 0.9), look(3, 0, 0.9)]
     (chosen,) = ranked(found, [look(0, 0, 1).description], 1)
-    assert (chosen.number, chosen.doubt) == (2, 0.9)
+    assert (chosen.number, chosen.expected) == (2, pytest.approx(0.1))
     assert chosen.unlike == pytest.approx(1 - math.cos(math.radians(45)), abs=2e-3)
 
 
-def test_what_shows_more_of_the_object_comes_first() -> None:
-    found = [look(1, 45, 0.5, 0.1), look(2, -45, 0.5, 0.4), look(3, -44, 0.5, 0.0)]
-    assert [photo.number for photo in ranked(found, [look(0, 0, 1).description], 3)] == [2, 1, 3]
+def test_a_bad_mask_of_what_is_hardly_there_counts_less() -> None:
+    absent = dataclasses.replace(
+        look(1, 80, 0.9), confidence=0.05
+    )  # the class is probably not there, and that is right
+    assert [photo.number for photo in ranked([absent, look(2, 80, 0.4)], [look(0, 0, 1).description], 2)] == [2, 1]
 
 
 @pytest.mark.parametrize(
-    ("angle", "weight", "confidence", "words"),
+    ("scores", "inside", "expected"),
     [
-        (85, 0.9, 0.9, "Undecided about what looks like red, unlike what is annotated."),
-        (55, 0.2, 0.5, "Fairly sure about what looks like red, which may or may not be there (50 %), somewhat like"),
-        (5, 0.2, 0.1, "Fairly sure about what looks like red, which is probably not there (10 %), much like"),
+        ([1.0, 1.0, 0.0], [True, True, False], 1.0),
+        ([0.8, 0.4, 0.2, 0.1], [True, True, False, False], 1.2 / 2.3),
+        ([0.3, 0.1], [False, False], 0.0),
+        ([0.0, 0.0], [False, False], 1.0),
     ],
 )
-def test_the_reason_says_what_the_figures_say(angle: float, weight: float, confidence: float, words: str) -> None:
-    found = dataclasses.replace(look(1, angle, weight), confidence=confidence)
+def test_expected_iou(scores: list[float], inside: list[bool], expected: float) -> None:
+    assert expected_iou(np.array(scores, np.float32), np.array(inside)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("angle", "loss", "confidence", "area", "words"),
+    [
+        (85, 0.7, 0.9, 0.3, ["probably wrong or incomplete: by the model's own scores 30 %", "unlike all that is"]),
+        (55, 0.4, 0.5, 0.01, ["probably has faults", "sure that there is a red at all (50 %)", "only 1.0 % of"]),
+        (5, 0.2, 0.9, 0.3, ["is probably good", "much like one"]),
+        (55, 0.9, 0.1, 0.0, ["finds hardly any red (10 %); skip the photo if there is none."]),
+    ],
+)
+def test_the_reason_says_what_the_figures_say(
+    angle: float, loss: float, confidence: float, area: float, words: list[str]
+) -> None:
+    found = dataclasses.replace(look(1, angle, loss, area), confidence=confidence)
     (chosen,) = ranked([found], [look(0, 0, 1).description], 1)
-    assert chosen.reason.startswith(words)
+    assert chosen.reason.count(".") - chosen.reason.count("1.0") == len(words)
+    assert all(each in chosen.reason for each in words)
 
 
 def test_fewer_photos_than_asked_for_and_none() -> None:

@@ -62,7 +62,9 @@ def test_repeated_supports_are_those_of_a_draw_with_replacement() -> None:
 
 def test_the_pages_tables_are_those_of_the_committed_files() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert rules_tables.with_tables(text, rules_tables.records_in(FIGURES)) == text
+    records, centres = rules_tables.records_in(FIGURES), rules_tables.centres_in(FIGURES)
+    assert records.keys() == rules_tables.NAMES.keys()
+    assert rules_tables.with_tables(text, records, centres) == text
     for one in DEVIATIONS:
         assert f"| `{one.protocol}` | {one.name}" in text
         assert (one.name in rules_tables.MEASURED) != (one.name in rules_tables.TOLD)

@@ -74,7 +74,8 @@ def test_tables_for_people_and_files_on_demand(
     told = json.loads((out / "advice.json").read_text())
     page = (out / "advice.html").read_text(encoding="utf-8")
     assert page.count("<img") == 5 + len(told["next"])
-    assert "to check" in page
+    assert "look at these masks" in page
+    assert "the IoU says how far that mask agrees with the drawn one" in " ".join(page.split())  # it reads alone
     assert "http" not in page
 
 
@@ -105,3 +106,43 @@ def test_a_name_that_is_not_utf_8_does_not_end_the_advice(
     assert "x" * 300 in [failed["query"] for failed in told["failed"]]
     assert json.loads((out / "advice.json").read_text(encoding="utf-8")) == told
     assert "caf\\udce9" in (out / "advice.html").read_text(encoding="utf-8")
+
+
+def test_the_page_shows_every_kind_of_label_that_is_learned(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, square = tmp_path / "photos" / "shot1.png", np.zeros((60, 80), np.uint8)
+    square[10:50, 10:40] = 1
+    with Image.open(photo) as opened:
+        colours = np.asarray(opened)
+    Image.fromarray(np.dstack([colours, 255 * square])).save(tmp_path / "cutout.png")
+    Image.fromarray(3 * square).save(tmp_path / "number.png")
+    shape = {"label": "Red", "points": [[10, 10], [40, 10], [40, 50], [10, 50]]}
+    (tmp_path / "red.json").write_text(json.dumps({"shapes": [shape], "imageHeight": 60, "imageWidth": 80}))
+    supports = []
+    for labels in ("cutout.png", "number.png", "red.json"):
+        supports += ["--support", "red", str(photo), str(tmp_path / labels)]
+    out = tmp_path / "out"
+    assert main(["advise", *supports, "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(shot["iou"], shot["verdict"]) for shot in told["shots"]] == [(1, "good")] * 3
+    assert (out / "advice.html").read_text(encoding="utf-8").count("<img") == 3
+
+
+def test_a_label_and_a_folder_as_in_segment(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "shots"
+    numbers = np.zeros((60, 80), np.uint8)
+    numbers[10:50, 10:40], numbers[10:50, 50:70] = 1, 2
+    for name in "ab":
+        draw(folder / "images" / f"{name}.png", RED)
+        (folder / "masks").mkdir(exist_ok=True)
+        Image.fromarray(numbers).save(folder / "masks" / f"{name}.png")
+    command = ["advise", "--support", "blue", str(folder), "--json"]
+    assert main([*command, "--label", "blue=2", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr()
+    assert [shot["iou"] for shot in json.loads(printed.out)["shots"]] == [1, 1]
+    assert printed.err == ""
+    assert main(command) == 0
+    assert capsys.readouterr().err.count("several numbers, 1, 2,") == 1

@@ -17,19 +17,19 @@ from PIL import Image
 from rendered import make_coco, make_custom, make_voc
 
 from rifenet.cli.main import COMMANDS, main
-from rifenet.config import MissingExtra, needs
+from rifenet.config import Config, MissingExtra, needs
 from rifenet.data.index import ImageIndex
 from rifenet.data.sources import open_dataset
 from rifenet.examples.samples import load_examples
 from rifenet.formats.pictures import load_mask
-from rifenet.training.logging import _tensorboard
+from rifenet.training.logging import _tensorboard, _wandb
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "docs" / "results" / "bundled" / "result-1shot.json"
 SERVE = {"fastapi", "uvicorn", "starlette", "pydantic", "multipart"}
 OTHERS = {
     *("lightning_fabric", "jsonargparse", "yaml", "filelock", "scipy", "matplotlib", "markdown_it", "pycocotools"),
-    *("tensorboard", "huggingface_hub", "onnx", "onnxscript", "onnxruntime"),
+    *("tensorboard", "wandb", "huggingface_hub", "onnx", "onnxscript", "onnxruntime"),
 }
 MODULE_OF = {"pyyaml": "yaml", "lightning-fabric": "lightning_fabric", "markdown-it-py": "markdown_it"}
 MODULE_OF |= {"python-multipart": "multipart"}
@@ -218,6 +218,12 @@ def test_tensorboard_needs_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyP
     hide(monkeypatch, "tensorboard", "torch.utils.tensorboard")
     with pytest.raises(MissingExtra, match=r"tensorboard, .* pip install 'rifenet\[tensorboard\]'"):
         _tensorboard(tmp_path, 0)
+
+
+def test_wandb_needs_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, "wandb")
+    with pytest.raises(MissingExtra, match=r"wandb, .* pip install 'rifenet\[wandb\]'"):
+        _wandb(tmp_path, Config())
 
 
 def test_modules_of_our_own_are_no_extra() -> None:

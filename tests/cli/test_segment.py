@@ -460,3 +460,127 @@ def test_the_program_itself(tmp_path: Path, supports: list[str]) -> None:
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("rifenet segment: Expected a device of this machine")
     assert wrong.stderr.count("\n") == 1
+
+
+def results(out: Path) -> list[str]:
+    return [record["json"] for record in manifest(out)["results"]]
+
+
+def test_no_two_photos_share_a_file(tmp_path: Path, supports: list[str], engine: ColourEngine) -> None:
+    names = ["a", "a_coco", "a_labelme", "a_red", "a_red_mask", "a_mask", "A_COCO", "coco", "a_coco_coco"]
+    photos = [draw(tmp_path / ("upper" if name.isupper() else "photos") / f"{name}.png", RED) for name in names]
+    out = tmp_path / "out"
+    words = ["segment", *supports, "--query", *map(str, photos), "--out", str(out)]
+    assert main([*words, "--format", "index,binary,overlay,coco,labelme,cutout"]) == 0
+    records = manifest(out)["results"]
+    files = [file.lower() for record in records for file in (record["json"], *record["files"].values())]
+    assert len(files) == len(set(files)) == len(names) * 8  # index, two binary, overlay, coco, labelme, cutout, json
+    for record, name in zip(records, names, strict=True):
+        assert Path(record["query"]).stem == name
+        assert json.loads((out / record["json"]).read_text())["query"] == record["query"]
+        coco = json.loads((out / record["files"]["coco"]).read_text())
+        assert coco["images"][0]["file_name"] == f"{name}.png"
+    assert len(json.loads((out / "coco.json").read_text())["images"]) == len(names)
+    assert records[0]["json"] == "a.json"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three shots of red in `images/` and `masks/`, and the same in one folder."""
+    mask = np.zeros((60, 80), np.uint8)
+    mask[10:50, 10:60] = 1
+    for number in range(3):
+        photo = draw(tmp_path / "two" / "images" / f"{number}.png", RED)
+        (tmp_path / "two" / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / "two" / "masks" / photo.name)
+        (tmp_path / "one").mkdir(exist_ok=True)
+        Image.open(photo).save(tmp_path / "one" / f"{number}.jpg", quality=95)
+        Image.fromarray(mask).save(tmp_path / "one" / f"{number}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "shots"),
+    [
+        (["one"], 3),
+        (["two"], 3),
+        (["two/images", "two/masks"], 3),
+        (["two/images/*.png", "two/masks/*.png"], 3),
+        (["one/[01].jpg", "one/*.png"], 2),
+        (["two/images", "one/all.json"], 3),
+    ],
+)
+def test_folders_and_patterns_of_shots(
+    words: list[str],
+    shots: int,
+    folder: Path,
+    engine: ColourEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    shape = {"label": "red", "points": [[10, 10], [60, 10], [60, 50], [10, 50]]}
+    (folder / "one" / "all.json").write_text(json.dumps({"shapes": [shape], "imageHeight": 60, "imageWidth": 80}))
+    if words == ["one"]:
+        (folder / "one" / "all.json").unlink()
+    assert main(["segment", "--support", "red", *words, "--query", "two/images/*.png", "--out", "out"]) == 0
+    record = manifest(folder / "out")
+    assert len(record["settings"]["classes"]["red"]) == shots
+    assert [Path(each["query"]).name for each in record["results"]] == ["0.png", "1.png", "2.png"]
+    warned = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert [line.split(": ")[0] for line in warned] == ["warning"] * (
+        words[0] == "one/[01].jpg"
+    )  # a mask without a photo
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["red"], "got red: the photo and the mask are missing."),
+        (["red", "one/0.jpg"], "got red one/0.jpg: the MASK of one/0.jpg is missing."),
+        (["one/0.jpg", "one/0.png"], "got one/0.jpg one/0.png: the CLASS is missing."),
+        (["red", "nowhere"], "got red nowhere: there is no folder nowhere"),
+        (
+            ["red", "one/0.jpg", "one/1.jpg", "one/2.jpg"],
+            "got red one/0.jpg one/1.jpg one/2.jpg: these are 4 words. Repeat --support",
+        ),
+    ],
+)
+def test_a_missing_word_of_a_support_is_named(
+    words: list[str],
+    sentence: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    for command in ("segment", "advise"):
+        assert main([command, "--support", *words, "--query", "one", "--out", "out"]) == 2
+        assert f"expected CLASS PHOTO MASK, or CLASS FOLDER, but {sentence}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("support", "query", "sentence"),
+    [
+        (["one/*.jpg"], "one", "Expected a second pattern after one/*.jpg, for the masks"),
+        (["*.jpg", "*.png"], "one", "Expected files that match *.jpg, but there are none"),
+        (["two"], "gone", "Expected photos or a folder of photos for --query, but there is no folder gone"),
+        (["two"], "gone/", "there is no folder gone/"),
+        (["two"], "one/x*.jpg", "Expected photos that match the pattern one/x*.jpg of --query"),
+        (["out"], "one", "Expected photos with masks of the same name in out"),
+    ],
+)
+def test_what_no_file_matches_is_named_before_any_work(
+    support: list[str],
+    query: str,
+    sentence: str,
+    folder: Path,
+    engine: ColourEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "out").mkdir()
+    assert main(["segment", "--support", "red", *support, "--query", query, "--out", "out"]) == 1
+    assert sentence in capsys.readouterr().err
+    assert list((folder / "out").iterdir()) == []

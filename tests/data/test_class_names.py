@@ -21,6 +21,7 @@ from rifenet.data.class_names import (
     unchecked,
 )
 from rifenet.data.folds import VOC_CLASSES
+from scripts import make_union
 
 TABLE = Path(__file__).parents[2] / "src" / "rifenet" / "data" / "lists" / "class_names.toml"
 COCO_OF_VOC = (
@@ -153,6 +154,13 @@ def test_names_that_nobody_compared_are_unchecked() -> None:
     names = ["sofa", "Blowhole", "f20_20_B", "hair", "polyps"]
     assert unchecked(names) == ("Blowhole", "f20_20_B", "polyps")
     assert canonical("F20_20 B") == "f20 20 b"
+
+
+def test_a_union_numbers_each_class_once_whatever_its_name_in_a_set() -> None:
+    classes = [name.replace("_", " ") for name in COCO]
+    numbers = [make_union.same_classes(name, classes) for name in VOC_CLASSES]
+    assert numbers == [[classes.index(name) + 1] for name in COCO_OF_VOC]
+    assert make_union.same_classes("hair", classes) == []
 
 
 def read_slowly(content: Mapping[str, Mapping[str, Sequence[str]]]) -> set[tuple[str, str]]:

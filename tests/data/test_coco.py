@@ -69,6 +69,21 @@ def test_masks_are_those_that_were_rendered(shared_root: Path, part: str) -> Non
         assert photo.shape[:2] == mask.shape == rendered.shape
 
 
+def test_whole_numbers_may_be_written_as_floats(root: Path) -> None:
+    before = opened(root)
+
+    def edit(content: dict[str, Any]) -> None:
+        for row in (*content["images"], *content["annotations"], *content["categories"]):
+            for key in ("id", "image_id", "category_id", "height", "width"):
+                if key in row:
+                    row[key] = float(row[key])
+
+    change(root, edit)
+    index = opened(root)
+    assert index.bad_files == ()
+    assert [(each.name, each.areas) for each in index.records] == [(each.name, each.areas) for each in before.records]
+
+
 def test_classes_are_the_categories_in_the_order_of_their_ids(shared_root: Path) -> None:
     index = opened(shared_root)
     assert index.class_names == tuple(f"thing {class_id}" for class_id in range(1, 81))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,44 @@ def test_index_reports_classes_folds_and_bad_files(custom_root: Path, capsys: py
     assert "10 images" in text
     for word in ("disc", "block", "roof", "1 files left out", "broken", "broken.jpg"):
         assert word in text
+
+
+def test_ten_bad_files_are_printed_and_all_are_in_a_file(
+    custom_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RIFENET_CACHE", str(tmp_path / "cache"))
+    names = [f"broken {number:02}" for number in range(23)]
+    for name in names:
+        (custom_root / "images" / f"{name}.jpg").write_bytes(b"no picture")
+    line = ["index", "--dataset", "custom", "--root", str(custom_root)]
+    assert main(line) == 0
+    text = capsys.readouterr().out
+    printed = [each for each in text.splitlines() if each.startswith("  broken")]
+    assert [each.split(":")[0].strip() for each in printed] == names[:10]
+    said = re.search(r"23 files left out:.*and 13 more. All 23 are listed in (\S+)", text, re.DOTALL)
+    assert said is not None
+    listed = Path(said[1])
+    assert listed.is_relative_to(tmp_path / "cache")
+    assert [each.split(":")[0] for each in listed.read_text().splitlines()] == names
+    own = tmp_path / "left out.txt"
+    assert main([*line, "--bad-files", str(own)]) == 0
+    assert own.read_text() == listed.read_text()
+    for name in names[5:]:
+        (custom_root / "images" / f"{name}.jpg").unlink()
+    listed.unlink()
+    assert main(line) == 0
+    assert "listed in" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--list-file", "--list", "--data.list_file"])
+def test_a_list_has_one_name_and_its_older_ones(
+    option: str, voc_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = (voc_root / "ImageSets" / "Segmentation" / "train.txt").read_text().split()[:3]
+    (tmp_path / "three.txt").write_text("\n".join(names))
+    line = ["index", "--dataset", "pascal", "--root", str(voc_root), "--json", option, str(tmp_path / "three.txt")]
+    assert main(line) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 3
 
 
 def test_index_as_json(custom_root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from rendered import CUSTOM_NAMES, VOC_IDS, make_custom, make_voc
 
 from rifenet.data.folds import PASCAL_FOLDS, VOC_CLASSES
+from rifenet.data.sampling import absent_query, sometimes_absent
 from rifenet.data.sources import open_dataset
 
 
@@ -186,6 +188,29 @@ def test_custom(tmp_path: Path) -> None:
     assert index.dataset == "custom"
 
 
+def test_accents_written_in_two_ways_are_one_name(tmp_path: Path) -> None:
+    """File systems and programs compose é (NFC) or write e and an accent (NFD)."""
+    root = make_custom(tmp_path / "masks", per_class=1, mixed=0)
+    (root / "images" / "photo 000.png").rename(root / "images" / "Cafe\u0301.png")
+    (root / "masks" / "photo 000.png").rename(root / "masks" / "Caf\u00e9.png")
+    index = open_dataset("custom", root, progress=False)
+    assert index.bad_files == ()
+    assert "Caf\u00e9" in [record.name for record in index.records]
+    json_root = tmp_path / "json"
+    (json_root / "images").mkdir(parents=True)
+    (root / "images" / "Cafe\u0301.png").rename(json_root / "images" / "Cafe\u0301.png")
+    shape = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[0, 0, 50, 0, 50, 50, 0, 50]]}
+    content = {
+        "images": [{"id": 1, "file_name": "Caf\u00e9.png", "height": 128, "width": 160}],
+        "categories": [{"id": number, "name": f"thing {number}"} for number in range(1, 5)],
+        "annotations": [shape],
+    }
+    (json_root / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+    index = open_dataset("custom", json_root, progress=False)
+    assert index.bad_files == ()
+    assert [record.image_path.is_file() for record in index.records] == [True]
+
+
 def test_custom_folds(tmp_path: Path) -> None:
     root = make_custom(tmp_path, per_class=1, mixed=0, folds={0: ["gem", "disc"], 1: ["roof"]})
     index = open_dataset("custom", root, progress=False)
@@ -223,4 +248,42 @@ def test_bad_class_lists(text: str, tmp_path: Path) -> None:
         open_dataset("custom", root, progress=False)
     (root / "classes.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"classes\.txt"):
+        open_dataset("custom", root, progress=False)
+
+
+def test_classes_that_photos_may_show_unmarked(tmp_path: Path) -> None:
+    root = make_custom(tmp_path, class_names=("disc", "block", "roof"), per_class=3, mixed=0)
+    complete = open_dataset("custom", root, progress=False)
+    (root / "unmarked.yaml").write_text(f"{complete.records[0].name}: [block]\n'': [roof]\n")
+    index = open_dataset("custom", root, progress=False)
+    assert index.hash != complete.hash
+    disc, block, roof = (index.class_id(name) for name in ("disc", "block", "roof"))
+    for position, (record, before) in enumerate(zip(index.records, complete.records, strict=True)):
+        assert before.unmarked == frozenset()
+        (own,) = record.areas
+        expected = {disc: own == disc, block: own == block, roof: own == roof}
+        assert {class_id: before.shows(class_id) for class_id in expected} == expected
+        for class_id in (roof, block) if position == 0 else (roof,):
+            expected[class_id] = True if own == class_id else None
+        assert {class_id: record.shows(class_id) for class_id in expected} == expected
+        labels = record.mask()
+        for class_id, shown in expected.items():
+            binary = np.array(
+                [[255 if v == 255 or shown is None else int(v == class_id) for v in row] for row in labels]
+            )
+            np.testing.assert_array_equal(record.binary(labels, class_id), binary)
+    drawn = {absent_query(index, block, 0, number) for number in range(60)}
+    assert drawn == {i for i, record in enumerate(index.records) if i > 0 and block not in record.areas}
+    with pytest.raises(ValueError, match="without roof, but every one shows it or may show it unmarked"):
+        absent_query(index, roof, 0, 0)
+    assert [sometimes_absent(index, class_id) for class_id in (disc, block, roof)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"), [("[disc]", "to look like"), ("a: disc", "to look like"), ("a: [gnu]", "but got gnu")]
+)
+def test_bad_lists_of_unmarked_classes(text: str, complaint: str, tmp_path: Path) -> None:
+    root = make_custom(tmp_path, per_class=1, mixed=0)
+    (root / "unmarked.yaml").write_text(text)
+    with pytest.raises(ValueError, match=complaint):
         open_dataset("custom", root, progress=False)

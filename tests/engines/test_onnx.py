@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rifenet import Segmenter, load_model
-from rifenet.data.transforms import resize_and_pad
+from rifenet.data.transforms import enlarged, resize_and_pad
 from rifenet.engines import CARD, Engine, is_export
 from rifenet.engines.load import load_engine
-from rifenet.engines.onnx import OnnxEngine, upsample
+from rifenet.engines.onnx import OnnxEngine
 from rifenet.engines.torch import TorchEngine
 from rifenet.examples.samples import load_examples
 from rifenet.export.check import learning_inputs
-from rifenet.formats.pictures import load_image
+from rifenet.formats.pictures import binary_mask, load_image, load_mask
 from rifenet.models import aligned_resize
+from rifenet.segmenting.pixels import PixelClassifier, describe, discriminant, pixel_sums, total
 
 CLASSES, EXAMPLES = load_examples()
 DOGS = [example for example in EXAMPLES if example.support and "dog" in example.classes]
@@ -90,6 +92,49 @@ def test_it_segments_as_torch_does(engines: tuple[TorchEngine, OnnxEngine], coun
     np.testing.assert_allclose(logits, expected, atol=1e-3)
 
 
+def test_it_shows_the_maps_that_torch_shows(engines: tuple[TorchEngine, OnnxEngine]) -> None:
+    expected, shown = (engine.inner(engine.encode_query(*queries(2, engine.size))) for engine in engines)
+    assert engines[0].inner_names == engines[1].inner_names == ("high", "fine")
+    assert len(shown) == len(expected) == 2
+    for own, theirs in zip(shown, expected, strict=True):
+        assert list(own) == list(theirs) == ["high", "fine"]
+        for name in own:
+            assert own[name].ndim == 3
+            np.testing.assert_allclose(own[name], theirs[name], atol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(expected[0]["high"], axis=0), 1, atol=1e-5)
+
+
+def test_a_class_is_fitted_and_segmented_as_with_torch(engines: tuple[TorchEngine, OnnxEngine]) -> None:
+    photos = [load_image(shot.image) for shot in DOGS]
+    masks = [binary_mask(load_mask(shot.mask), CLASSES.index("dog") + 1) for shot in DOGS]
+    found = []
+    for engine in engines:
+        segmenter = Segmenter(engine)
+        segmenter.learn("dog", photos, masks)
+        fit = replace(
+            segmenter.fits["dog"], blend=0.5, tiles=False, refine=False, threshold=0.4, pixels=pixels_of(segmenter)
+        )
+        segmenter._classes["dog"] = replace(segmenter._classes["dog"], fit=fit)
+        found.append(segmenter.segment(PHOTOS[0]))
+    plain = Segmenter(engines[0])
+    plain.learn("dog", photos, masks, fit=False)
+    assert np.abs(found[0].margins - plain.segment(PHOTOS[0]).margins).max() > 0.1  # the fit counts
+    np.testing.assert_allclose(found[1].margins, found[0].margins, atol=0.02)  # a discriminant of rounded features
+    assert found[1].quality["dog"] == pytest.approx(found[0].quality["dog"], abs=0.01)
+
+
+def pixels_of(segmenter: Segmenter) -> PixelClassifier:
+    """The pixel classifier that a class's shots give."""
+    inputs = segmenter.learned[0].annotated()
+    sums = []
+    for image, mask, valid in zip(*inputs, strict=True):
+        features = segmenter.engine.encode_query(image[None], valid[None])
+        seen = describe(segmenter.engine.inner(features)[0], image)
+        assert seen is not None
+        sums.append(pixel_sums(seen, mask))
+    return discriminant(total(sums))
+
+
 @pytest.mark.parametrize("size", [(64, 64), (65, 65), (97, 80), (130, 71)])
 def test_graphs_take_any_size_and_batch(
     exported: tuple[Path, Path], engines: tuple[TorchEngine, OnnxEngine], size: tuple[int, int]
@@ -119,7 +164,7 @@ def test_graphs_take_any_size_and_batch(
 
 def test_it_shows_the_maps_that_torch_does(engines: tuple[TorchEngine, OnnxEngine]) -> None:
     images, _, valid = shots(1, engines[0].size)
-    first, second = (engine.feature_maps(engine.encode_query(images, valid)) for engine in engines)
+    first, second = (engine.inner(engine.encode_query(images, valid))[0] for engine in engines)
     assert first.keys() == second.keys() == {"high", "fine"}
     model = engines[0].model
     with torch.inference_mode():
@@ -135,7 +180,7 @@ def test_it_shows_the_maps_that_torch_does(engines: tuple[TorchEngine, OnnxEngin
 def test_upsampling_is_that_of_torch(size: tuple[int, int], to: int) -> None:
     logits = np.random.default_rng(0).normal(size=(2, 2, *size)).astype(np.float32)
     expected = aligned_resize(torch.from_numpy(logits), (to, to)).numpy()
-    np.testing.assert_allclose(upsample(logits, to), expected, atol=1e-5)
+    np.testing.assert_allclose(enlarged(logits, (to, to)), expected, atol=1e-5)
 
 
 def test_learned_classes_go_both_ways(engines: tuple[TorchEngine, OnnxEngine], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from evaluation.scenes import mixed_scenes, write_dataset
 
 from rifenet.cli.main import main
 from rifenet.models import build_model
+from rifenet.models.backbones import imagenet_weights
 from rifenet.models.files.checkpoint import backbone_hash, save_model
 
 SAME = ("scores", "per_class", "per_seed", "episodes_hash", "episode_counts")
@@ -90,6 +92,43 @@ def test_a_class_may_be_learned_otherwise_than_in_training(line: list[str], tmp_
     assert "| small, 65 px |" in tables.read_text()
     assert "| small, 65 px, 4 views of a support, masks from 0.3 |" in tables.read_text()
     assert main([*line, "--set", "embed_dim=8", "--out", str(viewed)]) == 1
+
+
+def test_an_option_of_the_model_has_the_name_that_it_has_in_a_config(line: list[str], tmp_path: Path) -> None:
+    named, older = tmp_path / "named.json", tmp_path / "older.json"
+    assert main([*line, "--model.support_views", "2", "--model.mask_threshold", "0.3", "--out", str(named)]) == 0
+    assert main([*line, "--set", "support_views=2", "mask_threshold=0.3", "--out", str(older)]) == 0
+    assert read(named)["config"]["model"] == read(older)["config"]["model"]
+    assert read(named)["config"]["model"]["support_views"] == 2
+    assert main([*line, "--model.support_views", "3", "--out", str(named)]) == 1
+
+
+def test_a_result_names_its_backbone_and_the_file_it_came_from(line: list[str], tmp_path: Path) -> None:
+    own = tmp_path / "own.json"
+    assert main([*line, "--out", str(own)]) == 0
+    from rifenet.models.files.hub import load_model
+
+    assert read(own)["model"]["backbone_hash"] == backbone_hash(load_model(line[2]))
+    assert read(own)["model"]["backbone_file"] is None  # the model's file holds it
+    weights = imagenet_weights("efficientnet_lite0")
+    other = ["evaluate", "--model", "prototype", "--backbone", "efficientnet_lite0", "--dataset", "custom"]
+    other += ["--root", line[6], "--min-area", "100", "--image-size", "65", "--episodes", "9", "--seeds", "0"]
+    assert main([*other, "--out", str(own)]) == 0
+    content = weights.read_bytes()
+    told = {"name": weights.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert read(own)["model"]["backbone_file"] == told
+
+
+def test_report_says_what_a_list_of_episodes_is(
+    line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "episodes.json"
+    assert main([*line, "--save-episodes", str(saved), "--out", str(tmp_path / "result.json")]) == 0
+    capsys.readouterr()
+    assert main(["report", str(saved)]) == 1
+    said = capsys.readouterr().err
+    assert "it is a list of episodes, which holds no scores" in said
+    assert f"--episodes-from {saved}" in said
 
 
 def test_json_on_stdout_is_the_result_without_the_packed_counts(
@@ -207,6 +246,7 @@ def test_a_list_that_is_not_there_is_one_sentence(
         ["--backbone", "resnet18"],
         ["--model", "prototype", "--backbone", "resnet18", "--baseline"],
         ["--model", "prototype", "--backbone", "resnet18", "--set", "support_views=4"],
+        ["--model", "prototype", "--backbone", "resnet18", "--model.support_views", "4"],
     ],
 )
 def test_wrong_usage_is_exit_2(line: list[str], capsys: pytest.CaptureFixture[str], change: list[str]) -> None:

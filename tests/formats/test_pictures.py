@@ -15,7 +15,7 @@ from rendered import render, save_mask
 import rifenet
 from rifenet.data.transforms import place, resize_and_pad, resize_mask, resized, restore
 from rifenet.examples.samples import load_examples
-from rifenet.formats import pictures
+from rifenet.formats import picture_files, pictures
 from rifenet.formats.pictures import load_image, load_mask
 
 
@@ -316,6 +316,39 @@ def test_a_large_photo_is_in_memory_as_pillow_has_it_and_once_more(mode: str, mo
     words = [sys.executable, "-c", program, str(tmp_path / "small.png"), str(tmp_path / "large.png")]
     peak = subprocess.run(words, check=True, capture_output=True, text=True, timeout=120).stdout
     assert 3 < int(peak) / side**2 < most
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "compressed.tif", "gif"])
+def test_no_limit_of_pillows_stops_a_large_photo(
+    kind: str, photo: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow refuses more than 179 megapixels; here, its limit is lowered instead."""
+    path = tmp_path / f"large.{kind}"
+    Image.fromarray(photo).save(path, **({"compression": "tiff_lzw"} if kind == "compressed.tif" else {}))
+    expected = load_image(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(path)
+    np.testing.assert_array_equal(load_image(path), expected)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    monkeypatch.setattr(picture_files, "MOST_PIXELS", 60 * 40 - 1)
+    with pytest.raises(ValueError, match=r"large.* has 60 x 40 pixels, more than 2,399\. Cut it into parts"):
+        load_image(path)
+
+
+@pytest.mark.slow
+def test_a_photo_of_180_megapixels(tmp_path: Path) -> None:
+    path = tmp_path / "huge.png"
+    Image.new("1", (18_000, 10_000)).save(path)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(path)
+    assert load_image(path).shape == (10_000, 18_000, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_arrays_turn_as_pictures_do(orientation: int, photo: np.ndarray) -> None:
+    turned = picture_files.turned(Image.fromarray(photo), orientation)
+    np.testing.assert_array_equal(picture_files.turned_array(photo, orientation), np.asarray(turned))
 
 
 def test_the_ignored_label_is_written_once() -> None:

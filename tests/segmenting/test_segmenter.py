@@ -462,6 +462,7 @@ def test_save_writes_mask_overlay_and_facts(segmenter: Segmenter, tmp_path: Path
         "name": "red",
         "present": True,
         "confidence": round(result.confidence["red"], 4),
+        "quality": round(result.quality["red"], 4),
         "pixels": int((result.mask == 1).sum()),
     }
     assert facts["calibrated"] is False

@@ -63,6 +63,7 @@ def open_page(browser: Browser, address: str) -> Iterator[Any]:
         context.on("request", lambda request: look(request.url))
         page = context.new_page()
         page.set_default_timeout(60_000)
+        page.on("dialog", lambda dialog: (errors.append(f"a native dialog: {dialog.message}"), dialog.dismiss()))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda line: errors.append(line.text) if "Content Security Policy" in line.text else None)
         page.goto(address)
@@ -78,6 +79,10 @@ def open_page(browser: Browser, address: str) -> Iterator[Any]:
 
 def ready(page: Page) -> None:
     page.wait_for_selector("html[data-ready]")
+
+
+def choose_brush(page: Page) -> None:
+    page.get_by_role("button", name="Brush", exact=True).click()
 
 
 def labels_of(page: Page, name: str) -> NDArray[np.uint8]:
@@ -96,3 +101,24 @@ def segment(page: Page) -> None:
     page.evaluate(WATCH)  # a run may be over before anybody looks for its button
     page.click("#segment")
     page.wait_for_selector("#cancel[data-shown][hidden]", state="attached")
+
+
+def watch_forms(page: Page) -> None:
+    """From now on keeps the forms that the page sends; the browser does not show others what their files are."""
+    page.evaluate("""() => {
+      const { fetch } = window;
+      window.forms = [];
+      window.fetch = (path, options) => {
+        if (options?.body instanceof FormData) {
+          const told = [...options.body].map(([name, value]) => [name, value instanceof Blob ? value.name : value]);
+          window.forms.push([path, Object.fromEntries(told)]);
+        }
+        return fetch(path, options);
+      };
+    }""")
+
+
+def forms_of(page: Page, path: str) -> list[dict[str, str]]:
+    """Fields of the forms sent to a route; a file is its name."""
+    forms: list[list[Any]] = page.evaluate("window.forms")
+    return [fields for place, fields in forms if place == path]

@@ -146,7 +146,7 @@ def test_the_description_is_local_and_complete(client: TestClient) -> None:
     labeling = {f"/labeling/{name}" for name in ("health", "setup", "predict", "webhook")}
     assert set(description["paths"]) - labeling == {
         *("/api/health", "/api/classes", "/api/classes/{name}", "/api/segment", "/api/advice", "/api/adapt"),
-        "/api/complete",
+        *("/api/complete", "/api/labels", "/api/files", "/api/progress"),
     }
     assert labeling <= set(description["paths"])
     page = client.get("/docs").text
@@ -162,7 +162,7 @@ def test_the_description_is_local_and_complete(client: TestClient) -> None:
 
 def test_no_file_of_the_page_names_another_host(client: TestClient) -> None:
     static = files("rifenet") / "server" / "static"
-    names = sorted(each.name for each in static.iterdir())
+    names = sorted(each.name for each in static.iterdir() if each.is_file())
     assert {"index.html", "main.js", "page.css"} <= set(names)
     for name in names:
         assert client.get(f"/static/{name}").status_code == 200

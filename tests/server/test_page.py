@@ -26,7 +26,7 @@ from rifenet.engines.torch import TorchEngine
 from rifenet.formats.pictures import load_mask
 from rifenet.server.app import create_app
 
-from .browsing import SIZES, labels_of, ready, segment
+from .browsing import SIZES, choose_brush, labels_of, ready, segment
 from .conftest import running
 
 EXAMPLES = Path(str(files("rifenet"))) / "examples"
@@ -109,6 +109,7 @@ def to_screen(page: Page, width: int, height: int) -> Any:
 
 def draw(page: Page, mask: NDArray[np.bool_], diameter: int = 24) -> None:
     """Paints a mask with the mouse, a stroke for each run of pixels in every few rows."""
+    choose_brush(page)
     at = to_screen(page, mask.shape[1], mask.shape[0])
     page.locator("#size").fill(str(diameter))
     for row in range(0, mask.shape[0], diameter // 2):
@@ -128,7 +129,7 @@ def test_what_a_stranger_does(open_page: Any, address: str, tmp_path: Path) -> N
     page.locator("input[type=color]").fill("#ff0080")
     page.set_input_files("#pick-examples", EXAMPLES / SHOTS[0]["image"])
     page.wait_for_selector("#example-list .thumb")
-    expect(page.locator("#facts")).to_contain_text("Paint the object")
+    expect(page.locator("#facts")).to_contain_text("Draw a line over the object")
 
     truth = load_mask(EXAMPLES / SHOTS[0]["mask"])
     shot = Path(SHOTS[0]["image"]).name
@@ -254,7 +255,6 @@ def test_five_states(open_page: Any, address: str, size: str) -> None:
     page.click("#segment")
     expect(page.locator("#message")).to_contain_text("Two classes are called bear")
     expect(page.get_by_label("Name of class 2")).to_be_focused()
-    page.on("dialog", lambda dialog: dialog.accept())
     page.click("#reset")
     expect(page.locator(".thumb")).to_have_count(0)
     expect(page.locator("#empty")).to_be_visible()
@@ -272,9 +272,9 @@ def test_keyboard_alone(open_page: Any) -> None:
         seen.append(page.evaluate("document.activeElement.id"))
         if seen[-1] == "canvas":
             break
-    assert {"add-class", "pick-examples", "size", "canvas"} <= set(seen)
+    assert {"add-class", "pick-examples", "undo", "opacity", "canvas"} <= set(seen)
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    for key in (" ", "ArrowRight", "Shift+ArrowRight"):
+    for key in ("b", " ", "ArrowRight", "Shift+ArrowRight"):
         page.keyboard.press(key)
     painted = labels_of(page, name) == 1
     assert painted.sum() > np.pi * 14**2  # more than one disc of the brush
@@ -300,6 +300,7 @@ def test_touch_paints_and_two_fingers_zoom(open_page: Any) -> None:
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     name = Path(SHOTS[0]["image"]).name
+    choose_brush(page)
     page.touchscreen.tap(x, y)
     painted = (labels_of(page, name) == 1).sum()
     assert painted > 300
@@ -326,6 +327,7 @@ def test_two_browsers_keep_apart_and_the_page_survives_a_forgetful_server(open_p
     one.get_by_placeholder("Name, e.g. dog").fill("bear")
     one.set_input_files("#pick-examples", EXAMPLES / SHOTS[0]["image"])
     one.wait_for_selector("#example-list .thumb")
+    choose_brush(one)
     one.locator("#canvas").press("Space")
     one.set_input_files("#pick-queries", EXAMPLES / QUERIES[2]["image"])
     expect(one.locator("#segment")).to_have_text("Segment 1 photo")

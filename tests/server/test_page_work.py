@@ -17,16 +17,16 @@ from playwright.sync_api import Browser, Page, expect
 from rifenet.drawing.visualize import class_colour
 from rifenet.server.app import create_app
 
-from .browsing import labels_of, ready, segment
+from .browsing import choose_brush, labels_of, ready, segment
 from .conftest import encoded, running, scene
 from .slow_page import ENGINE, address, hold, let_go
 
 __all__ = ["address", "let_go"]  # fixtures
 
 STATE = """async (name) => {
-  const { project } = await import("/static/project.js");
-  const { role, status, result, history, version } = project.photos.find((photo) => photo.name === name);
-  return { role, status, version, corrected: result?.corrected ?? null, undo: history?.undo.length ?? null };
+  const { project } = await import("/static/project.js"), { strokesOn } = await import("/static/history.js");
+  const photo = project.photos.find((each) => each.name === name), { role, status, result, version } = photo;
+  return { role, status, version, corrected: result?.corrected ?? null, undo: strokesOn(photo) };
 }"""
 
 
@@ -38,15 +38,16 @@ def photos(tmp_path: Path) -> list[str]:
     return [str(path) for path in paths]
 
 
-def painted(page: Page, photos: list[str], name: str = "red") -> None:
-    """A project with one class, painted on the left edge of one photo, and two queries."""
+def painted(page: Page, photos: list[str], name: str = "red", queries: int = 2) -> None:
+    """A project with one class, painted on the left edge of one photo, and the other photos as queries."""
     page.get_by_label("Name of class 1").fill(name)
     page.set_input_files("#pick-examples", photos[0])
     page.wait_for_selector("#example-list .thumb")
+    choose_brush(page)
     page.locator("#size").fill("20")
     dab(page, 30, 150)
     page.set_input_files("#pick-queries", photos[1:])
-    expect(page.locator("#query-list .thumb")).to_have_count(2)
+    expect(page.locator("#query-list .thumb")).to_have_count(queries)
 
 
 def at(page: Page, x: float, y: float) -> tuple[float, float]:
@@ -169,7 +170,6 @@ def test_a_deleted_class_leaves_results_that_can_be_segmented_again(open_page: A
     dab(page, 370, 150)
     segment(page)
     assert set(np.unique(labels_of(page, "q1.png"))) == {0, 1, 2}
-    page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Delete red").click()
     assert set(np.unique(labels_of(page, "q1.png"))) == {0, 2}
     expect(page.locator("#query-list .note").first).to_contain_text("blue")
@@ -207,9 +207,8 @@ def test_a_corrected_photo_can_be_segmented_again_and_counts_as_painted(open_pag
     assert not labels_of(page, "q1.png").any()
     facts = results_of(page)["q1.png"]
     assert (facts["corrected"], facts["classes"][0]["present"], facts["classes"][0]["pixels"]) == (True, False, 0)
-    page.get_by_role("button", name="Brush").click()
+    choose_brush(page)
     dab(page, 200, 150)
-    page.on("dialog", lambda dialog: dialog.accept())
     page.click("#segment-again")
     expect(page.locator("#segment")).to_have_text("Segment 1 photo")
     segment(page)
@@ -220,6 +219,7 @@ def test_the_sample_keeps_what_is_painted_and_not_named_yet(open_page: Any, phot
     page: Page = open_page()
     page.set_input_files("#pick-examples", photos[0])
     page.wait_for_selector("#example-list .thumb")
+    choose_brush(page)
     dab(page, 30, 150)
     page.click("#sample")
     page.wait_for_selector("#query-list .thumb >> nth=5")
@@ -473,6 +473,7 @@ def test_a_large_photo_on_its_side(open_page: Any, tmp_path: Path) -> None:
     page: Page = open_page()
     page.get_by_label("Name of class 1").fill("red")
     page.set_input_files("#pick-examples", tmp_path / "camera.jpg")
+    choose_brush(page)
     expect(page.locator("#empty")).to_be_hidden(timeout=60_000)  # a stroke before the photo is shown paints nothing
     box = page.locator("#canvas").bounding_box()
     assert box is not None

@@ -23,6 +23,7 @@ from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.sources import open_dataset
 from rifenet.data.transforms import resize_and_pad
+from rifenet.data.worlds import WORLDS
 from rifenet.formats.pictures import binary_mask
 from rifenet.models import RiFeNet, build_model
 from rifenet.training.features import PADDING, CachedEpisodes, FeatureCache, PackedFeatures, unpack
@@ -43,8 +44,8 @@ def model() -> RiFeNet:
     return built
 
 
-def _data(folder: Path, **fields: int) -> DataConfig:
-    return DataConfig(cache_dir=str(folder), image_size=65, cache_views=3, **fields)  # type: ignore[arg-type]
+def _data(folder: Path, **fields: Any) -> DataConfig:
+    return DataConfig(cache_dir=str(folder), image_size=65, cache_views=3, **fields)
 
 
 def _build(model: RiFeNet, index: ImageIndex, data: DataConfig, strong: bool = True) -> FeatureCache:
@@ -78,7 +79,7 @@ def test_strong_partners_share_the_geometry_and_differ_in_colour(
 
 def test_episodes_out_of_the_cache(model: RiFeNet, index: ImageIndex, tmp_path: Path) -> None:
     pool = EpisodePool(index, (6, 7, 8), shots=2, unlabeled=1, min_area=500)
-    episodes = CachedEpisodes(pool, _build(model, index, _data(tmp_path)), seed=3, length=20)
+    episodes = CachedEpisodes(pool, _build(model, index, _data(tmp_path)), 3, 20, _data(tmp_path))
     for number in (0, 7, 19):
         item, again = episodes[number], episodes[number]
         for name, value in item.items():
@@ -102,7 +103,7 @@ def test_the_crossed_mask_is_of_the_class_of_the_episode_that_follows(
 ) -> None:
     cache = _build(model, index, _data(tmp_path))
     pool = EpisodePool(index, index.base_classes(0), shots=2, unlabeled=0, min_area=1)
-    episodes = CachedEpisodes(pool, cache, 7, 12)
+    episodes = CachedEpisodes(pool, cache, 7, 12, _data(tmp_path))
     told_apart = 0
     for number in range(12):
         item, following = episodes[number], pool.episode(7, number + 1)
@@ -123,7 +124,9 @@ def test_the_crossed_mask_is_of_the_class_of_the_episode_that_follows(
 def test_own_views_fill_the_supports_photo_by_photo(model: RiFeNet, index: ImageIndex, tmp_path: Path) -> None:
     pool = EpisodePool(index, (6, 7, 8), shots=4, least_shots=1, min_area=500)
     cache = _build(model, index, _data(tmp_path))
-    plain, own, half = (CachedEpisodes(pool, cache, 3, 40, share) for share in (0.0, 1.0, 0.5))
+    plain, own, half = (
+        CachedEpisodes(pool, cache, 3, 40, _data(tmp_path, shots=4, own_views=share)) for share in (0.0, 1.0, 0.5)
+    )
     changed = 0
     for number in range(40):
         drawn, item, before = pool.episode(3, number), own[number], plain[number]
@@ -152,6 +155,87 @@ def test_own_views_without_what_they_need_are_refused(tmp_path: Path, wrong: dic
         DataConfig(**options | wrong)
 
 
+def test_an_episode_stays_in_one_world(model: RiFeNet, index: ImageIndex, tmp_path: Path) -> None:
+    pool = EpisodePool(index, (6, 7, 8), shots=2, min_area=500)
+    always, half = (_data(tmp_path, worlds=share) for share in (1.0, 0.5))
+    cache = _build(model, index, always, strong=False)
+    assert cache.features.shape[1] == 3 + len(WORLDS)
+    assert cache.folder != _build(model, index, _data(tmp_path), strong=False).folder
+    drawn = []
+    for data in (always, half):
+        worlds, episodes = [], CachedEpisodes(pool, cache, 3, 40, data)
+        for number in range(40):
+            images, item = pool.episode(3, number), episodes[number]
+            shown = [item["query_images"].values, *item["support_images"].values]
+            photos = (images.query, *images.supports)
+            places = [
+                _place(found, list(cache.features[photo, :, 0])) for photo, found in zip(photos, shown, strict=True)
+            ]
+            everyday = [place for place in places if place < 3]
+            assert len(everyday) in (0, 3)
+            assert everyday or len(set(places)) == 1
+            worlds.append(-1 if everyday else places[0])
+            labels = cache.labels[images.query, places[0]]
+            expected = np.where(labels >= PADDING, 255, labels == images.class_id)
+            np.testing.assert_array_equal(item["query_masks"], expected)
+        drawn.append(worlds)
+    assert set(drawn[0]) == {3, 4, 5}
+    assert 10 <= drawn[1].count(-1) <= 30
+
+
+def test_no_mask_decides_how_an_unlabeled_view_is_cropped(model: RiFeNet, tmp_path: Path) -> None:
+    """The same photos with other masks: views without the unlabeled branch follow the masks, with it they do not."""
+    data = _data(tmp_path / "cache", scale_min=1.5, scale_max=2.0)
+    features: dict[bool, list[NDArray[Any]]] = {True: [], False: []}
+    for corner in (np.s_[:12, :12], np.s_[-12:, -12:]):
+        root = make_voc(tmp_path / f"voc{len(features[True])}", class_ids=(6,), per_class=4, mixed=0)
+        for path in (root / "SegmentationClassAug").iterdir():
+            mask = np.zeros_like(np.asarray(Image.open(path)))
+            mask[corner] = 6
+            Image.fromarray(mask).save(path)
+        index = open_dataset("pascal", root, progress=False)
+        for strong in (True, False):
+            features[strong].append(np.array(_build(model, index, data, strong).features))
+    for strong, (first, second) in features.items():
+        same = [np.array_equal(first[image, 2], second[image, 2]) for image in range(len(first))]
+        assert same == [strong] * 4
+        np.testing.assert_array_equal(first[:, :2, 0], second[:, :2, 0])
+
+
+def test_queries_and_supports_show_their_class_where_no_mask_decided_on_the_crop(
+    model: RiFeNet, tmp_path: Path
+) -> None:
+    root = make_voc(tmp_path / "voc", class_ids=(6,), per_class=6, mixed=0)
+    for path in (root / "SegmentationClassAug").iterdir():
+        mask = np.zeros_like(np.asarray(Image.open(path)))
+        mask[-40:, -40:] = 6  # a corner, which half of the close-ups lose
+        Image.fromarray(mask).save(path)
+    index = open_dataset("pascal", root, progress=False)
+    pool = EpisodePool(index, (6,), shots=2, unlabeled=2, min_area=1)
+    for share in (0.0, 1.0):
+        data = _data(tmp_path / "cache", scale_min=2.0, scale_max=2.0, shots=2, own_views=share)
+        cache = _build(model, index, data)
+        areas = (cache.labels == 6).sum((2, 3))
+        assert (areas[:, 2] * 2 < areas[:, 0]).any()
+        episodes, unlabeled = CachedEpisodes(pool, cache, 0, 30, data), set()
+        for number in range(30):
+            images, item = pool.episode(0, number), episodes[number]
+            for mask in (item["query_masks"], *item["support_masks"]):
+                assert 2 * (mask == 1).sum() >= areas[:, 0].min()
+            for photo, found in zip(images.unlabeled, item["unlabeled_weak"].values, strict=True):
+                unlabeled.add((photo, _place(found, list(cache.features[photo, :, 0]))))
+        cropped = {(int(photo), 2) for photo in np.flatnonzero(areas[:, 2] * 2 < areas[:, 0])}
+        assert cropped & unlabeled  # what no mask has seen to may show anything
+
+
+@pytest.mark.parametrize("wrong", [{"worlds": 1.5}, {"cache_dir": ""}], ids=str)
+def test_worlds_without_what_they_need_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    options = {"cache_dir": str(tmp_path), "worlds": 0.5}
+    assert DataConfig(**options).worlds == 0.5
+    with pytest.raises(ValueError, match=r"data\.worlds"):
+        DataConfig(**options | wrong)
+
+
 def _place(found: NDArray[Any], among: list[NDArray[Any]]) -> int:
     (place,) = (number for number, each in enumerate(among) if np.array_equal(found, each))
     return place
@@ -162,7 +246,8 @@ def test_drawn_masks_have_their_own_numbers(model: RiFeNet, tmp_path: Path) -> N
     root = make_coco(tmp_path / "coco", class_ids=(1, 2, 6, 21, 80), per_class=2, mixed=5)
     index = open_dataset("coco", root, progress=False)
     pool = EpisodePool(index, (1, 2, 6, 21, 80), shots=1, unlabeled=1, min_area=300)
-    episodes = CachedEpisodes(pool, _build(model, index, _data(tmp_path / "cache")), seed=0, length=30)
+    data = _data(tmp_path / "cache")
+    episodes = CachedEpisodes(pool, _build(model, index, data), 0, 30, data)
     seen = set()
     for number in range(30):
         drawn, item = pool.episode(0, number), episodes[number]
@@ -263,7 +348,7 @@ def test_batches_of_cached_episodes_keep_the_type_and_lose_shots_with_their_mask
     model: RiFeNet, index: ImageIndex, tmp_path: Path
 ) -> None:
     pool = EpisodePool(index, (6, 7, 8), shots=3, min_area=500)
-    episodes = CachedEpisodes(pool, _build(model, index, _data(tmp_path)), seed=3, length=4)
+    episodes = CachedEpisodes(pool, _build(model, index, _data(tmp_path)), 3, 4, _data(tmp_path))
     (batch,) = DataLoader(episodes, batch_size=4)
     packed = batch["support_images"]
     assert isinstance(packed, PackedFeatures)

@@ -78,8 +78,9 @@ def _lines(folder: Path, name: str = "loss") -> list[dict[str, Any]]:
         {"train__optimizer": "adamw", "train__warmup": 3, "train__pseudo_labels": "mutual"},
         {"data__cache_dir": "cache", "data__shots": 2},
         {"data__cache_dir": "cache", "data__shots": 3, "train__mixed_shots": True, "train__average": 0.9},
+        {"data__cache_dir": "cache", "data__worlds": 0.5, "train__unlabeled": 0, "train__precision": "bf16-mixed"},
     ],
-    ids=["paper", "adamw, mutual", "cached features", "mixed shots, averaged weights"],
+    ids=["paper", "adamw, mutual", "cached features", "mixed shots, averaged weights", "worlds"],
 )
 def test_ten_steps_equal_five_resumed_five(voc: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     if "data__cache_dir" in changes:
@@ -177,6 +178,32 @@ def test_one_held_out_slice_for_all_seeds_where_it_has_its_own(voc: Path, tmp_pa
 
     assert held(0) != held(1)
     assert held(0, data__seed=1) == held(7, data__seed=1) == held(1)
+
+
+def test_skipped_classes_have_no_episode_but_keep_their_photos(voc: Path, tmp_path: Path) -> None:
+    index = open_dataset("pascal", voc, progress=False)
+    whole, less = (
+        base_split(_config(voc, tmp_path, data__skip_classes=names), index) for names in ([], ["cat", "cow"])
+    )
+    assert less.pool.index.hash == whole.pool.index.hash
+    left = [index.class_name(class_id) for class_id in whole.pool.classes]
+    assert {"cat", "cow"} <= set(left)
+    assert [index.class_name(class_id) for class_id in less.pool.classes] == [
+        name for name in left if name not in ("cat", "cow")
+    ]
+    skipped = {index.class_id(name) for name in ("cat", "cow")}
+    assert not skipped & {episode.class_id for episode in less.heldout_episodes}
+    with pytest.raises(ValueError, match="a known class, but got 'gnu'"):
+        base_split(_config(voc, tmp_path, data__skip_classes=["gnu"]), index)
+
+
+@pytest.mark.parametrize(
+    "strong", [{"train__unlabeled": 1}, {"train__unlabeled": 0, "data__cache_strong": True}], ids=str
+)
+def test_worlds_are_refused_for_the_unlabeled_branch(voc: Path, tmp_path: Path, strong: dict[str, Any]) -> None:
+    config = _config(voc, tmp_path / "run", data__cache_dir=str(tmp_path / "cache"), data__worlds=0.5, **strong)
+    with pytest.raises(ValueError, match=r"data\.worlds to be 0 with the unlabeled branch"):
+        train(config)
 
 
 def test_logged_rates_are_the_true_ones(voc: Path, tmp_path: Path) -> None:

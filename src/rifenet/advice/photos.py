@@ -1,4 +1,4 @@
-"""Chooses photos to annotate next: photos in doubt, unlike the annotated ones and each other, with much of the class.
+"""Chooses photos to annotate next: of the masks expected to be worst, and unlike what is annotated.
 
     N photos · A annotated photos · D numbers of a description · S side of the square network input
 
@@ -23,10 +23,12 @@ from rifenet.segmenting.margins import margins
 from rifenet.segmenting.storage import LearnedClass
 
 _POOLED = ("evidence_means", "prototypes", "prototype")  # context fields that are averages, the most telling first
+PROBABLE = 0.3
+"""From this confidence on, `ranked` takes the class for present; below, a bad mask counts less."""
+NEAR = 0.35
+"""Distance below which a photo is much like another; such a photo counts less."""
 # Thresholds for the wording of a reason: about the quartiles over photos of trained classes.
-_UNDECIDED, _UNLIKE, _LIKE, _ABSENT, _PRESENT = 0.65, 0.5, 0.35, 0.35, 0.65
-_LEAST_AREA = 0.001  # least share of the class that `ranked` assumes, so that photos with an empty mask can be chosen
-_ROWS = 512  # photos compared with all others at a time
+_UNLIKE, _ABSENT, _PRESENT, _WRONG, _FAULTY, _SMALL = 0.5, 0.35, 0.65, 0.5, 0.75, 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,7 @@ class Look:
     number: int
     """Its position among all photos given, from 1; unreadable photos count, too."""
     class_name: str
-    """The class that the model doubts most."""
+    """The class whose mask is expected to be worst (`loss`)."""
     doubt: float
     """Mean entropy of that class's scores in bits, weighted by the scores: 0 sure, 1 undecided."""
     confidence: float
@@ -49,6 +51,11 @@ class Look:
     """Expected IoU of its mask of that class by the model's own scores, in [0,1]."""
     description: NDArray[np.float16]
     """Unit vector, [D]."""
+
+    @property
+    def loss(self) -> float:
+        """How bad the mask is expected to be, in [0,1]; less where the class may not be in the photo at all."""
+        return _loss(self.confidence, self.expected)
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,11 @@ class PhotoAdvice:
     number: int
     """Its position among all photos given, from 1."""
     class_name: str
-    """The class that the model doubts most."""
+    """The class whose mask is expected to be worst (`loss`)."""
     doubt: float
     """Mean entropy of that class's scores in bits, in [0,1]: 0 sure, 1 undecided."""
+    expected: float
+    """Share of that class's mask that is right, by the model's own scores, in [0,1]."""
     confidence: float
     """Confidence that the class is in the photo, in [0,1]."""
     unlike: float
@@ -110,23 +119,20 @@ def look_at(
     number: int,
     confidence: Callable[[NDArray[np.float32], float], float],
 ) -> Look:
-    """Looks at one photo, `pixels` [3,S,S] and `valid` [S,S]; keeps the figures of the class that is most in doubt."""
+    """Looks at one photo, `pixels` [3,S,S] and `valid` [S,S]; keeps the figures of the class whose mask is worst."""
     features = engine.encode_query(pixels[None], valid[None])
     found = []
     for known in classes:
         own = margins(engine, features, known.context)[0, valid]
         scores, inside = sigmoid(own), own > 0
-        found.append(
-            (
-                doubt(scores),
-                known.name,
-                confidence(own, known.shift),
-                float(inside.mean()),
-                expected_iou(scores, inside),
-            )
-        )
-    most, name, sure, area, expected = max(found, key=lambda each: each[0])
-    return Look(source, number, name, most, sure, area, expected, describe(engine, pixels, valid))
+        sure, expected = confidence(own, known.shift), expected_iou(scores, inside)
+        found.append((_loss(sure, expected), doubt(scores), known.name, sure, float(inside.mean()), expected))
+    _, unsure, name, sure, area, expected = max(found)
+    return Look(source, number, name, unsure, sure, area, expected, describe(engine, pixels, valid))
+
+
+def _loss(confidence: float, expected: float) -> float:
+    return min(confidence / PROBABLE, 1.0) * (1 - expected)
 
 
 def expected_iou(scores: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
@@ -174,60 +180,60 @@ def _averages(context: Context) -> list[NDArray[Any]]:
 def ranked(found: Sequence[Look], annotated: Sequence[NDArray[np.float16]], count: int) -> list[PhotoAdvice]:
     """Chooses the `count` photos to annotate first, best first, one after the other.
 
-    The cost of a photo is its doubt times its distance to the nearest photo annotated or chosen. Each step chooses the
-    candidate with the largest gain: the cost that it removes from all photos, times the square root of the class's
-    share of the candidate, because a shot teaches by what it shows. So a near duplicate of a chosen photo gains almost
-    nothing. docs/lab/bundled_321.md compares other rules.
+    Each step chooses the photo of the largest `loss`. A photo much like one that is annotated or chosen counts less:
+    its loss is multiplied by their distance, divided by `NEAR`. docs/advice.md compares this with other orders.
     """
     if not found:
         return []
     seen = np.stack([look.description for look in found]).astype(np.float32)  # [N,D]
     known = np.stack(annotated).astype(np.float32)  # [A,D]
-    nearest = (1 - (seen @ known.T).max(1)).clip(0)  # [N]
-    weights = np.array([look.doubt for look in found], np.float32)
-    shown = np.sqrt([max(look.area, _LEAST_AREA) for look in found]).astype(np.float32)
+    given = (1 - (seen @ known.T).max(1)).clip(0)  # [N], to the nearest annotated photo
+    nearest = given.copy()
+    losses = np.array([look.loss for look in found], np.float32)
     left = np.ones(len(found), bool)
     chosen: list[PhotoAdvice] = []
     while len(chosen) < count and left.any():
-        gains = np.concatenate(
-            [_relief(seen[start : start + _ROWS], seen, nearest, weights) for start in range(0, len(found), _ROWS)]
-        )
-        best = int(np.where(left, gains * shown, -1).argmax())
+        best = int(np.where(left, losses * np.minimum(nearest / NEAR, 1), -1).argmax())
         distances = (1 - seen @ seen[best]).clip(0)
-        like = int(np.count_nonzero((distances < nearest) & left)) - 1
-        chosen.append(_advice(found[best], len(chosen) + 1, float(nearest[best]), max(like, 0)))
+        alike = int(np.count_nonzero((distances < np.minimum(given, NEAR)) & left)) - 1
+        chosen.append(_advice(found[best], len(chosen) + 1, float(nearest[best]), max(alike, 0)))
         left[best] = False
         nearest = np.minimum(nearest, distances)
     return chosen
 
 
-def _relief(
-    rows: NDArray[np.float32], seen: NDArray[np.float32], nearest: NDArray[np.float32], weights: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """By how much annotating each of `rows` [R,D] lowers the sum of doubt times distance over `seen` [N,D], [R]."""
-    distances = (1 - rows @ seen.T).clip(0)
-    relief: NDArray[np.float32] = (nearest - distances).clip(0) @ weights
-    return relief
-
-
-def _advice(look: Look, rank: int, unlike: float, like: int) -> PhotoAdvice:
-    parts = [f"{'undecided' if look.doubt >= _UNDECIDED else 'fairly sure'} about what looks like {look.class_name}"]
-    if look.confidence < _PRESENT:
-        how = "may or may not be there" if look.confidence >= _ABSENT else "is probably not there"
-        parts.append(f"which {how} ({100 * look.confidence:.0f} %)")
-    parts.append(
-        f"{'unlike' if unlike >= _UNLIKE else 'somewhat like' if unlike >= _LIKE else 'much like'} what is annotated"
-    )
-    if like:
-        parts.append(f"and stands for {like} more {'photo' if like == 1 else 'photos'} like it")
-    reason = ", ".join(parts)
+def _advice(look: Look, rank: int, unlike: float, alike: int) -> PhotoAdvice:
     return PhotoAdvice(
         rank,
         look.source,
         look.number,
         look.class_name,
         look.doubt,
+        look.expected,
         look.confidence,
         unlike,
-        f"{reason[0].upper()}{reason[1:]}.",
+        " ".join(_reasons(look, unlike, alike)),
     )
+
+
+def _reasons(look: Look, unlike: float, alike: int) -> Iterator[str]:
+    """Sentences: what is wrong with the mask, and why the photo teaches."""
+    name, right = look.class_name, f"{100 * look.expected:.0f} %"
+    if look.confidence < _ABSENT:
+        yield f"The model finds hardly any {name} ({100 * look.confidence:.0f} %); skip the photo if there is none."
+    elif look.expected < _WRONG:
+        yield f"The mask of {name} is probably wrong or incomplete: by the model's own scores {right} of it is right."
+    elif look.expected < _FAULTY:
+        yield f"The mask of {name} probably has faults: by the model's own scores {right} of it is right."
+    else:
+        yield f"The mask of {name} is probably good: by the model's own scores {right} of it is right."
+    if _ABSENT <= look.confidence < _PRESENT:
+        yield f"It is not sure that there is a {name} at all ({100 * look.confidence:.0f} %)."
+    if look.confidence >= _ABSENT and look.area < _SMALL:
+        yield f"It marks only {100 * look.area:.1f} % of the photo."
+    if unlike >= _UNLIKE:
+        yield "The photo is unlike all that is annotated."
+    elif unlike < NEAR:
+        yield "The photo is much like one that is annotated or listed above."
+    if alike:
+        yield f"{alike} more {'photo looks' if alike == 1 else 'photos look'} like it."

@@ -15,6 +15,7 @@ from rifenet.cli.supports import shots_of
 if TYPE_CHECKING:
     from rifenet.advice import Advice
     from rifenet.drawing.visualize import Section
+    from rifenet.segmenting.segmenter import Segmenter
 
 
 def main(argv: list[str]) -> int:
@@ -37,12 +38,13 @@ def _advise(argv: list[str]) -> int:
     shots: dict[str, list[tuple[Any, Any]]] = {}
     for name, photo, mask in support:
         shots.setdefault(name, []).append((photo, mask))
+    segmenter = Segmenter.from_pretrained(arguments.model, arguments.device, arguments.threads)
     options: dict[str, Any] = {
         "white_is_object": arguments.white_is_object,
         "labels": labels_of(arguments.label, list(shots)),
     }
     advice = advise(
-        Segmenter.from_pretrained(arguments.model, arguments.device, arguments.threads),
+        segmenter,
         shots,
         queries,
         suggest=arguments.suggest,
@@ -51,7 +53,11 @@ def _advise(argv: list[str]) -> int:
         watch=progress,
     )
     if out is not None:
-        _write(advice, shots, out, options)
+        for name, pairs in shots.items():
+            photos, masks = zip(*pairs, strict=True)
+            label = options["labels"].get(name)
+            segmenter.learn(name, photos, masks, label=label, white_is_object=arguments.white_is_object)
+        _write(advice, segmenter, out)
     if arguments.json:
         print_json(advice.to_dict())
     else:
@@ -101,54 +107,64 @@ def _print(advice: Advice) -> None:
         console.print(f"{len(advice.failed)} photos could not be read.", highlight=False)
 
 
-def _write(advice: Advice, shots: dict[str, list[tuple[str, str]]], out: Path, options: dict[str, Any]) -> None:
-    """Writes `advice.json`, and `advice.html`, which shows the photos."""
+_LEAD = (
+    "An annotated photo is a photo with a mask that somebody drew. Each was segmented by what the others of its class"
+    " teach; the IoU says how far that mask agrees with the drawn one, from 0 (not at all) to 100 (exactly). Where it"
+    " is low, look at the drawn mask first. Annotate the photos of the last part next, from the first on: draw the"
+    " class in each, and add it to the annotated ones."
+)
+
+
+def _write(advice: Advice, segmenter: Segmenter, out: Path) -> None:
+    """Writes `advice.json`, and `advice.html`, which shows the photos with their masks and explains itself."""
     from rifenet.drawing.visualize import Report, render
     from rifenet.files import write_text
 
-    table = [[shot.class_name, str(shot.number), f"{100 * shot.iou:.0f}", shot.verdict] for shot in advice.shots]
+    table = [
+        [f"{shot.class_name} {shot.number}: {Path(shot.source).name}", f"{100 * shot.iou:.0f}", shot.verdict]
+        for shot in advice.shots
+    ]
     report = Report(
-        title="rifenet: advice on the annotation",
-        lead=f"Judged {len(advice.shots)} annotated photos, and looked at {advice.looked_at} others.",
-        header=("class", "shot", "IoU from the others", "verdict"),
+        title="Which photo should I annotate?",
+        lead=f"{len(advice.shots)} annotated photos were judged, and {advice.looked_at} others looked at. {_LEAD}",
+        header=("annotated photo", "IoU from the others", "verdict"),
         table=table,
+        legend=segmenter.classes,
         notes=[f"{query}: {reason}" for query, reason in advice.failed],
-        sections=[*_shot_sections(advice, shots, options), *_next_sections(advice)],
+        sections=[*_shot_sections(advice, segmenter), *_next_sections(advice, segmenter)],
+        footer="Written by rifenet advise.",
     )
     write_text(out / "advice.json", json.dumps(advice.to_dict(), indent=1))
     write_text(out / "advice.html", render(report))
 
 
-def _shot_sections(
-    advice: Advice, shots: dict[str, list[tuple[str, str]]], options: dict[str, Any]
-) -> Iterator[Section]:
+def _shot_sections(advice: Advice, segmenter: Segmenter) -> Iterator[Section]:
     """One section for each class: the shots to check on the left, the others beside them."""
-    from rifenet.drawing.visualize import Figure, Section, overlay
-    from rifenet.segmenting.shots import read_shot
+    from rifenet.drawing.visualize import Figure, Section
 
-    for name, pairs in shots.items():
+    for class_id, known in enumerate(segmenter.learned, 1):
         warned: list[Figure] = []
         good: list[Figure] = []
-        asked = {"label": options["labels"].get(name), "white_is_object": options["white_is_object"]}
-        for shot in advice.shots:
-            if shot.class_name == name:
-                photo, labels = read_shot(name, *pairs[shot.number - 1], **asked)
-                figure = Figure(overlay(photo, (labels == 1).astype("uint8")), f"{shot.number}: {shot.reason}")
-                (warned if shot.warns else good).append(figure)
-        heads = ("to check" if warned else "nothing to check", "in order" if good else "", "", "")
-        yield Section(f"Annotated: {name}", heads, warned, [good])
+        own = [shot for shot in advice.shots if shot.class_name == known.name]
+        for shot, picture in zip(own, known.annotated().overlays(class_id), strict=True):
+            caption = f"{shot.number}, {Path(shot.source).name}: {shot.reason}"
+            (warned if shot.warns else good).append(Figure(picture, caption))
+        heads = ("look at these masks" if warned else "no mask to look at", "in order" if good else "", "", "")
+        yield Section(f"Annotated: {known.name}", heads, warned, [good], class_id=class_id)
 
 
-def _next_sections(advice: Advice) -> Iterator[Section]:
-    """One section: the first suggestion on the left, the others beside it."""
-    from PIL import Image
-
+def _next_sections(advice: Advice, segmenter: Segmenter) -> Iterator[Section]:
+    """One section: the first suggestion on the left, the others beside it, with the masks that they have now."""
     from rifenet.drawing.visualize import Figure, Section
-    from rifenet.formats.pictures import load_image
 
     if advice.next:
         figures = [
-            Figure(Image.fromarray(load_image(each.source)), f"{each.rank}: {Path(each.source).name}. {each.reason}")
+            Figure(
+                segmenter.segment(each.source, keep_absent=True, tiles=False).overlay(),
+                f"{each.rank}, {Path(each.source).name}: {each.reason}",
+            )
             for each in advice.next
         ]
-        yield Section("Annotate next", ("first", "then" if figures[1:] else "", "", ""), figures[:1], [figures[1:]])
+        text = "Photos without a mask, those that teach most first, with what the model finds in them now."
+        heads = ("first", "then" if figures[1:] else "", "", "")
+        yield Section("Annotate next", heads, figures[:1], [figures[1:]], text=text)

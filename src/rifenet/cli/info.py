@@ -13,6 +13,7 @@ from typing import Any
 from rifenet import __version__
 from rifenet.cli.console import print_json
 from rifenet.cli.options import add_model
+from rifenet.config import ModelConfig
 
 PACKAGES = ("torch", "numpy", "pillow", "safetensors", "lightning-fabric", "rich", "onnxruntime")
 
@@ -21,12 +22,25 @@ def main(argv: list[str]) -> int:
     """Prints a table or JSON."""
     parser = argparse.ArgumentParser(
         prog="rifenet info",
-        description="Shows versions, devices and the model's card.",
-        epilog="example: rifenet info --model runs/first --json",
+        description="Shows versions, devices and the model's card; or counts what the model computes.",
+        epilog="""examples:
+  rifenet info --model runs/first --json
+  rifenet info --flops --config configs/pascal_resnet50_paper.yaml""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--flops",
+        action="store_true",
+        help="count parameters and multiply-adds of the model and of the training-free baseline, part by part",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="with --flops: count the model of a config instead")
     arguments = parser.parse_args(argv)
+    if arguments.config and not arguments.flops:
+        parser.error("--config belongs to --flops")
+    if arguments.flops:
+        return _flops(arguments)
     try:
         card = _card(arguments.model)
     except FileNotFoundError as error:
@@ -49,6 +63,61 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _flops(arguments: argparse.Namespace) -> int:
+    """Prints the costs of the model, and of the baseline over the same backbone."""
+    import dataclasses
+
+    from rifenet.config import load_config
+    from rifenet.evaluation.costs import costs
+
+    if arguments.config:
+        config = load_config(arguments.config)
+        network, size, unlabeled = config.model, config.data.image_size, config.train.unlabeled
+    else:
+        network, size = _network(arguments.model)
+        unlabeled = 0
+    methods = {network.kind: costs(network, size, unlabeled)}
+    if network.kind != "prototype":
+        methods["prototype"] = costs(dataclasses.replace(network, kind="prototype"), size)
+    if arguments.json:
+        parts = {name: {part: cost._asdict() for part, cost in found.items()} for name, found in methods.items()}
+        print_json({"backbone": network.backbone, "image_size": size, "unlabeled": unlabeled, "methods": parts})
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    for name, found in methods.items():
+        title = f"{name} over {network.backbone}, {size} px: parameters, and 10^9 multiply-adds"
+        table = Table(
+            "part", "parameters", "a support photo", "a query", f"an episode of training, U = {unlabeled}", title=title
+        )
+        for part, cost in found.items():
+            trained = f"{cost.step / 1e9:,.2f}" if found["all"].step else "–"
+            table.add_row(part, f"{cost.parameters:,}", f"{cost.learn / 1e9:,.2f}", f"{cost.query / 1e9:,.2f}", trained)
+        console.print(table)
+    console.print(
+        "Convolutions and products of matrices are counted, of one shot with all its views, and of the forward pass. "
+        "The backward pass takes about twice as much again of every part but the frozen backbone."
+    )
+    return 0
+
+
+def _network(name: str) -> tuple[ModelConfig, int]:
+    """The configuration of a model's file, and the size of its input."""
+    from rifenet.config import DataConfig, from_dict
+    from rifenet.engines import is_export
+    from rifenet.models.files.hub import locate
+
+    if is_export(name):
+        raise ValueError(
+            f"Expected a model with weights of torch for --flops, but {name} is an export. Name its model."
+        )
+    header = _header(locate(name))
+    size = header["metadata"].get("image_size", DataConfig.image_size)
+    return from_dict(ModelConfig, header["config"], f"the header of {name}"), size
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -69,23 +138,14 @@ def _devices() -> list[str]:
 
 def _card(name: str) -> dict[str, Any]:
     """The card in the header of the model's file. Raises FileNotFoundError, or ValueError for another kind of file."""
-    from safetensors import SafetensorError, safe_open
-
-    from rifenet.config import ModelConfig, from_dict
+    from rifenet.config import from_dict
     from rifenet.engines import is_export
-    from rifenet.models.files.header import HEADER, parse_header
     from rifenet.models.files.hub import locate
 
     if is_export(name):
         return _export_card(name)
     path = locate(name)
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a model at {path}, but there is none.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = parse_header(path, (file.metadata() or {}).get(HEADER))
-    except SafetensorError as error:
-        raise ValueError(f"Expected a safetensors file, but {path} cannot be read ({error}).") from error
+    header = _header(path)
     config: ModelConfig = from_dict(ModelConfig, header["config"], f"the header of {path}")
     return {
         "file": str(path),
@@ -95,6 +155,21 @@ def _card(name: str) -> dict[str, Any]:
         "backbone_hash": header["backbone_hash"],
         **header["metadata"],
     }
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The header of a model's file."""
+    from safetensors import SafetensorError, safe_open
+
+    from rifenet.models.files.header import HEADER, parse_header
+
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a model at {path}, but there is none.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return parse_header(path, (file.metadata() or {}).get(HEADER))
+    except SafetensorError as error:
+        raise ValueError(f"Expected a safetensors file, but {path} cannot be read ({error}).") from error
 
 
 def _export_card(folder: str) -> dict[str, Any]:

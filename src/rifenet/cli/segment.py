@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "csv", "geojson", "yolo", "cvat", "html")
 OBJECTS = ("csv",)  # formats that list objects, with or without --instances
 
+_CHOICES: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
+
 
 def main(argv: list[str]) -> int:
     """Names and skips photos that cannot be read. Raises ValueError if no photo was segmented."""
@@ -62,7 +64,11 @@ def _segment(argv: list[str]) -> int:
     labels = labels_of(arguments.label, classes)
     for name, shots in supports.items():
         pair = zip(*shots, strict=True)
-        segmenter.learn(name, *pair, white_is_object=arguments.white_is_object, label=labels.get(name))
+        options: dict[str, Any] = {"label": labels.get(name), "fit": not arguments.no_fit}
+        segmenter.learn(name, *pair, white_is_object=arguments.white_is_object, **options)
+        if arguments.show_fit and name in segmenter.fits:
+            fit = segmenter.fits[name]
+            note("\n  ".join([f"{name}: {fit}", *fit.notes]))
     together = [known.name for known in segmenter.learned if not compact(known.shapes)] if arguments.instances else []
     if together:
         note(
@@ -77,6 +83,7 @@ def _segment(argv: list[str]) -> int:
         "labels": labels,
         "tiles": arguments.tiles,
         "refine": arguments.refine,
+        "fit": not arguments.no_fit,
         "formats": arguments.format,
     }
     if arguments.clean:
@@ -123,7 +130,8 @@ def _parser() -> argparse.ArgumentParser:
         "--tiles",
         choices=("auto", "yes", "no"),
         default="auto",
-        help="also segment photos in tiles, which finds small things; auto does so for large photos (default: auto)",
+        help="also segment photos in tiles, which finds small things; auto does so for large photos and for classes"
+        " whose fit says so (default: auto)",
     )
     parser.add_argument(
         "--adapt",
@@ -134,7 +142,18 @@ def _parser() -> argparse.ArgumentParser:
         help="look at all photos first, and add each class's N most confident results (default: 3) to its examples;"
         " takes two passes over the photos",
     )
-    parser.add_argument("--refine", action="store_true", help="make masks follow the photos' edges")
+    parser.add_argument(
+        "--refine",
+        choices=("auto", "yes", "no"),
+        nargs="?",
+        const="yes",
+        default="auto",
+        help="make masks follow the photos' edges; auto does so for classes whose fit says so (default: auto)",
+    )
+    parser.add_argument(
+        "--no-fit", action="store_true", help="do not fit the classes to their shots: quicker learning, the plain masks"
+    )
+    parser.add_argument("--show-fit", action="store_true", help="print what each class was fitted to, and why")
     parser.add_argument(
         "--instances",
         action="store_true",
@@ -213,8 +232,8 @@ def _run(
         note(f"rifenet segment: skipped {photo}: {error}")
 
     options: dict[str, Any] = {
-        "tiles": {"auto": "auto", "yes": True, "no": False}[arguments.tiles],
-        "refine": arguments.refine,
+        "tiles": _CHOICES[arguments.tiles],
+        "refine": _CHOICES[arguments.refine],
         "clean": arguments.clean,
     }
     results = segmenter.segment_many(todo, batch_size=1, keep_absent=arguments.keep_absent, **options, on_error=skip)

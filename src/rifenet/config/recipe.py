@@ -36,6 +36,9 @@ class DataConfig:
     """Side of the square network input in pixels."""
     min_area: int = 2048
     """Least area of a class, in pixels of the stored mask, for an image to count as showing it."""
+    skip_classes: tuple[str, ...] = ()
+    """Beyond the paper, training only: names of base classes that no episode is of. Their photos stay in the index, so
+    runs with and without a set of its own classes share one cache."""
     exclude_novel: bool = True
     """Training only: leave out every image that shows a novel class."""
     unlabeled_source: str = field(default="class", metadata=about(read_with=("train.unlabeled",)))
@@ -72,6 +75,9 @@ class DataConfig:
     cache_strong: bool = field(default=False, metadata=about(read_with=("data.cache_dir",)))
     """Beyond the paper: cache strong versions even without the unlabeled branch, so that runs with and without it share
     one cache."""
+    worlds: float = 0.0
+    """Beyond the paper: share of training episodes whose images are all shown in one world other than everyday photos:
+    grey, inverted, or turned by any angle. Needs data.cache_dir, which then holds three more views of each image."""
     own_views: float = 0.0
     """Beyond the paper: share of training episodes whose supports are several cached views of the same photo, as with
     model.support_views; the other episodes use one view of each of K photos. Needs data.cache_dir."""
@@ -94,6 +100,12 @@ class DataConfig:
         expect(self.workers >= 0, "data.workers", self.workers, "0 or more")
         expect(self.cache_views >= 1, "data.cache_views", self.cache_views, "at least 1")
         expect(0 <= self.own_views <= 1, "data.own_views", self.own_views, "a share in [0,1]")
+        expect(0 <= self.worlds <= 1, "data.worlds", self.worlds, "a share in [0,1]")
+        if self.worlds and not self.cache_dir:
+            raise ValueError(
+                f"Expected data.worlds only with a cache, but got {self.worlds} and no data.cache_dir. Set "
+                "data.cache_dir, or set data.worlds to 0."
+            )
         if self.own_views and not (self.cache_dir and self.cache_views > 1 and self.shots > 1):
             raise ValueError(
                 f"Expected data.own_views only with a cache of several views and several shots, but got data.cache_dir "

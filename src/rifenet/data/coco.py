@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 from PIL import Image
 
@@ -30,6 +31,7 @@ from rifenet.formats.outlines import draw_mask
 
 FORMAT = 1
 _MOST_PIXELS = 2**28
+_WHOLE = {"id", "image_id", "category_id", "height", "width"}
 _MOST_CLASSES = 253  # of a picture: 0, 255 and (in the feature cache) 254 have other meanings
 
 
@@ -106,7 +108,8 @@ def annotated_entries(
         folders = [folder for folder in folders if folder.is_dir()]
         bad += source.bad_files
         for picture in source.pictures:
-            paths = [folder / picture.file_name for folder in folders]
+            forms = dict.fromkeys([picture.file_name, *(normalize(form, picture.file_name) for form in ("NFC", "NFD"))])
+            paths = [folder / form for folder in folders for form in forms]
             path = next((path for path in paths if path.is_file()), paths[0])
             if picture.name in entries:
                 bad.append((picture.file_name, f"Expected each file name once, but it is also in {source.path.name}."))
@@ -180,10 +183,16 @@ def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _packed(row: dict[str, Any]) -> dict[str, Any]:
-    """Packs polygons into arrays while the json is parsed: as Python floats, COCO's polygons take gigabytes."""
+    """Packs polygons into arrays while the json is parsed: as Python floats, COCO's polygons take gigabytes.
+
+    Ids and sizes become whole numbers.
+    """
     if isinstance(polygons := row.get("segmentation"), list):
         with suppress(TypeError):  # drawing will report a broken polygon
             row["segmentation"] = [array("d", polygon) for polygon in polygons]
+    for key in _WHOLE & row.keys():
+        if isinstance(value := row[key], float) and value.is_integer():
+            row[key] = int(value)  # programs that know no other numbers write 10.0
     return row
 
 

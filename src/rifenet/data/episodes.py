@@ -121,7 +121,7 @@ def load_episode(
             view, labels, valid = views.weak(photo, mask, position, (value,))
             pixels = to_float(view)
             if position == 0 and other_class is not None:
-                arrays["crossed_masks"] = binary_mask(labels, index.records[image].value(other_class))
+                arrays["crossed_masks"] = index.records[image].binary(labels, other_class)
         loaded.append((pixels, binary_mask(labels, value), valid))
     arrays["query_images"], arrays["query_masks"], arrays["query_valid"] = loaded[0]
     if episode.supports:

@@ -26,7 +26,7 @@ from rifenet.config import MissingExtra, needs
 from rifenet.data.cache import cache_folder, read_scans, write_scans
 from rifenet.data.class_names import seen_in_training
 from rifenet.data.folds import Folds, base_classes, novel_classes
-from rifenet.formats.pictures import load_image, load_mask
+from rifenet.formats.pictures import binary_mask, load_image, load_mask
 
 CACHE_FORMAT = 2
 _EXIF_ORIENTATION = 0x0112
@@ -42,6 +42,8 @@ class Entry(NamedTuple):
     """Class ids of the mask values 1, 2, ...; empty if mask values are class ids."""
     bright: bool = False
     """The mask shows one class, bright on dark: grey 128 or more is value 1, and no pixel is ignored."""
+    unmarked: frozenset[int] = frozenset()
+    """Ids of classes that the image may show although its mask does not mark them."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,22 @@ class ImageRecord:
     areas: dict[int, int]
     palette: tuple[int, ...] = ()
     bright: bool = False
+    unmarked: frozenset[int] = frozenset()
+    """Ids of classes that the image may show although its mask does not mark them."""
+
+    def shows(self, class_id: int) -> bool | None:
+        """Whether the image shows the class; None where its mask does not tell."""
+        return True if class_id in self.areas else None if class_id in self.unmarked else False
+
+    def binary(self, labels: NDArray[np.uint8], class_id: int) -> NDArray[np.uint8]:
+        """Mask of one class from (a view of) the index mask: 1 on the class, 0 off it, 255 where that is not known.
+
+        It is known nowhere where the image may show the class unmarked: what is marked as another class may be a part
+        of it, or a whole of which it is a part.
+        """
+        if self.shows(class_id) is None:
+            return np.full(labels.shape, IGNORE, np.uint8)
+        return binary_mask(labels, self.value(class_id))
 
     def value(self, class_id: int) -> int:
         """Mask value of `class_id`; -1, which matches no pixel, for a class outside the palette."""
@@ -96,12 +114,14 @@ class ImageIndex:
     def hash(self) -> str:
         """Hex digest of classes, names, sizes and areas: equal for the same images and masks in any folder.
 
-        It also covers the folds of COCO and the list of pairs, because options choose them.
+        It also covers the folds of COCO and the list of pairs, because options choose them, and classes left unmarked.
         """
         content: list[Any] = [self.dataset, self.class_names]
         content += [self.folds] if self.dataset == "coco" else []
         content += [sorted(self.listed)] if self.listed else []
         content += [[item.name, item.height, item.width, sorted(item.areas.items())] for item in self.records]
+        unmarked = [[item.name, sorted(item.unmarked)] for item in self.records if item.unmarked]
+        content += [unmarked] if unmarked else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def class_id(self, name: str) -> int:
@@ -208,8 +228,8 @@ def build_index(
         else:
             height, width, counts = scan
             areas = {int(label): area for label, area in counts.items()}
-            name, image, mask, palette, bright = entry
-            records.append(ImageRecord(name, image, mask, height, width, areas, palette, bright))
+            files, kind = entry[:3], (entry.palette, entry.bright, entry.unmarked)
+            records.append(ImageRecord(*files, height, width, areas, *kind))
     if not records:
         reason = f"none of {len(bad)} could be used. The first, {bad[0][0]}: {bad[0][1]}" if bad else "there are none."
         raise ValueError(f"Expected images with masks in {root}, but {reason}")

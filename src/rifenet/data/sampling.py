@@ -220,18 +220,25 @@ def _least_area(protocol: str, min_area: int) -> int:
 def absent_query(index: ImageIndex, class_id: int, seed: int, i: int) -> int:
     """Index of a record that does not show `class_id`; (seed, i) draws another class, uniform, then one of its images.
 
-    Raises ValueError if every image shows the class.
+    Raises ValueError if every image shows the class, or may show it unmarked.
     """
     without: dict[int, list[int]] = {}
     for position, record in enumerate(index.records):
-        if class_id not in record.areas:
+        if record.shows(class_id) is False:
             for other in record.areas:
                 without.setdefault(other, []).append(position)
     if not without:
-        raise ValueError(f"Expected an image without {index.class_name(class_id)}, but every one shows it.")
+        raise ValueError(
+            f"Expected an image without {index.class_name(class_id)}, but every one shows it or may show it unmarked."
+        )
     classes = sorted(without)
     images = without[classes[_draw(len(classes), "absent", seed, i, "class")]]
     return images[_draw(len(images), "absent", seed, i, "image")]
+
+
+def sometimes_absent(index: ImageIndex, class_id: int) -> bool:
+    """Whether `absent_query` finds an image without the class."""
+    return any(record.areas and record.shows(class_id) is False for record in index.records)
 
 
 def episodes_to_json(index: ImageIndex, episodes: Sequence[Episode]) -> str:

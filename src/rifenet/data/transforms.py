@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,3 +129,29 @@ def resized(image: NDArray[np.uint8], height: int, width: int) -> Image.Image:
         part = Image.fromarray(image[rows]).resize((width, rows.stop - rows.start), _BILINEAR)
         narrow[rows] = np.asarray(part)
     return Image.fromarray(narrow).resize((width, height), _BILINEAR)
+
+
+def enlarged(maps: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Resizes maps [...,h,w] to [...,*shape], bilinear with aligned corners, as networks enlarge their maps.
+
+    It avoids matrix products: after one, numpy's threads spin for tens of milliseconds on the cores that the next graph
+    needs.
+    """
+    for axis, side in zip((-2, -1), shape, strict=True):
+        low, share = interpolation(maps.shape[axis], side)
+        high = np.minimum(low + 1, maps.shape[axis] - 1)
+        share = share[:, None] if axis == -2 else share
+        first, second = np.take(maps, low, axis), np.take(maps, high, axis)
+        maps = first + (second - first) * share
+    return maps
+
+
+@cache
+def interpolation(side: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """`count` evenly spaced positions from the first to the last of `side` values.
+
+    Returns the index of the value before each position, [count], and the distance beyond that value, [count] in [0,1).
+    """
+    position = np.linspace(0, side - 1, count)
+    low = np.floor(position).astype(np.int64)
+    return low, (position - low).astype(np.float32)

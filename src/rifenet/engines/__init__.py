@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 CARD = "rifenet.json"
 """Name of an export's card. A folder that holds this file is an export."""
 
+INNER = ("high", "fine")
+"""Names of the maps that `Engine.inner` gives."""
+
 Context = dict[str, NDArray[Any]]
 """A learned class as named arrays, which only engines of the same `hash` can use."""
 
@@ -54,6 +57,11 @@ class Engine(Protocol):
         """`a` and `b` of `confidence = sigmoid(a * rifenet.metrics.presence_statistic + b)`, or None."""
         ...
 
+    @property
+    def inner_names(self) -> tuple[str, ...]:
+        """Names of the maps that `inner` gives, of `INNER`; empty for a network without them."""
+        ...
+
     def encode_support(
         self, images: NDArray[np.float32], masks: NDArray[np.uint8], valid: NDArray[np.bool_]
     ) -> Context:
@@ -70,10 +78,11 @@ class Engine(Protocol):
         """Encodes images [B,3,S,S] (RGB in [0,1]) with valid [B,S,S], once for any number of classes."""
         ...
 
-    def feature_maps(self, features: Any) -> dict[str, NDArray[np.float32]]:
-        """What `features` hold of the first image: `high` [D,h,w] and, if the model has it, the larger `fine` [F,f,g].
+    def inner(self, features: Any) -> list[Mapping[str, NDArray[Any]]]:
+        """Maps inside the network for each image of `features`, which a pixel classifier of a class reads.
 
-        Corners are aligned: the first feature lies on the first pixel, and the last on the last.
+        `high` [D,h,w] has unit length at each position, `fine` [F,f,g] is as the backbone gives it; those of
+        `inner_names`.
         """
         ...
 
@@ -85,9 +94,3 @@ class Engine(Protocol):
 def is_export(model: str | Path) -> bool:
     """Whether `model` is a folder that `rifenet export` wrote."""
     return (Path(model) / CARD).is_file()
-
-
-def named_maps(features: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-    """`Engine.feature_maps` from an image's features by the names that the models give them."""
-    names = {"high": "high", "features": "high", "fine": "fine"}  # the baseline has `features` only
-    return {names[name]: features[name] for name in names if name in features and len(features[name])}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rifenet.config import needs
-from rifenet.engines import CARD, Context, named_maps
+from rifenet.data.transforms import enlarged
+from rifenet.engines import CARD, INNER, Context
 from rifenet.files import parse_json
 
 FORMAT = 1
@@ -75,6 +75,7 @@ class OnnxEngine:
         self.calibration: Mapping[str, float] | None = card["calibration"]
         self.classes_trained_on: list[str] | None = card["classes_trained_on"]
         self._context, self._features = list(card["context"]), list(card["features"])
+        self.inner_names = tuple(name for name in INNER if name in self._features)
         self._support, self._query, self._decode = (
             _session(Path(folder), card["graphs"].get(name), name, threads) for name in GRAPHS
         )
@@ -94,9 +95,9 @@ class OnnxEngine:
         inputs = ({"images": images[i : i + 1], "image_valid": valid[i : i + 1]} for i in range(len(images)))
         return [dict(zip(self._features, _run(self._query, each), strict=True)) for each in inputs]
 
-    def feature_maps(self, features: Any) -> dict[str, NDArray[np.float32]]:
-        """Maps of the first image; see `Engine`."""
-        return named_maps({name: value[0] for name, value in features[0].items()})
+    def inner(self, features: Any) -> list[Mapping[str, NDArray[Any]]]:
+        """Maps inside the network; see `Engine`."""
+        return [{name: image[name][0] for name in self.inner_names} for image in features]
 
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
         """Segments one class; see `Engine`. Raises ValueError for a context that another model learned."""
@@ -106,7 +107,7 @@ class OnnxEngine:
                 " Learn the class with this model."
             )
         logits = [_run(self._decode, {**image, **context})[0] for image in features]
-        return np.concatenate([upsample(part, self.size) for part in logits])
+        return np.concatenate([enlarged(part, (self.size, self.size)) for part in logits])
 
 
 def _filled(context: Context) -> Context:
@@ -118,32 +119,6 @@ def _filled(context: Context) -> Context:
         return context
     slots = max(int(context["prior_valid"].sum(2).max()), 1)
     return {**context, **{name: context[name][:, :, :slots] for name in ("prior_keys", "prior_valid")}}
-
-
-def upsample(logits: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Resizes maps [...,h,w] to [...,size,size], bilinear with aligned corners.
-
-    It avoids matrix products: after one, numpy's threads spin for tens of milliseconds on the cores that the next graph
-    needs.
-    """
-    for axis in (-2, -1):
-        low, share = _interpolation(logits.shape[axis], size)
-        high = np.minimum(low + 1, logits.shape[axis] - 1)
-        share = share[:, None] if axis == -2 else share
-        first, second = np.take(logits, low, axis), np.take(logits, high, axis)
-        logits = first + (second - first) * share
-    return logits
-
-
-@cache
-def _interpolation(side: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """`size` evenly spaced positions from the first to the last of `side` values.
-
-    Returns the index of the value before each position, [size], and the distance beyond that value, [size] in [0,1).
-    """
-    position = np.linspace(0, side - 1, size)
-    low = np.floor(position).astype(np.int64)
-    return low, (position - low).astype(np.float32)
 
 
 def _session(folder: Path, entry: Any, name: str, threads: int | None) -> Any:

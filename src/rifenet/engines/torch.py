@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rifenet.engines import Context, named_maps
+from rifenet.engines import INNER, Context
 from rifenet.engines.device import choose_device
 from rifenet.models import Prototype, RiFeNet, aligned_resize
 from rifenet.models.build import baseline_of
@@ -45,6 +45,8 @@ class TorchEngine:
         model.backbone.accelerate()
         self.classes_trained_on: list[str] | None = metadata.get("classes_trained_on")
         self.threshold = model.config.mask_threshold
+        known = {each.name for each in dataclasses.fields(model.features_type)}
+        self.inner_names = tuple(name for name in INNER if name in known)
         self.calibration: Mapping[str, float] | None = metadata.get("calibration")
 
     @classmethod
@@ -80,9 +82,14 @@ class TorchEngine:
             for start in range(0, len(images), step)
         ]
 
-    def feature_maps(self, features: Any) -> dict[str, NDArray[np.float32]]:
-        """Maps of the first image; see `Engine`."""
-        return named_maps({name: value[0].float().cpu().numpy() for name, value in features[0].named().items()})
+    def inner(self, features: Any) -> list[Mapping[str, NDArray[Any]]]:
+        """Maps inside the network; see `Engine`."""
+        named = [part.named() for part in features]
+        return [
+            {name: part[name][number].float().cpu().numpy() for name in self.inner_names}
+            for part in named
+            for number in range(len(next(iter(part.values()))))
+        ]
 
     @torch.inference_mode()
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:

@@ -53,7 +53,8 @@ def costs(config: ModelConfig, size: int, unlabeled: int = 0) -> dict[str, Cost]
     """
     # Parts of the network switch autocast off. There is none on the meta device, and asking for it is an error.
     with mock.patch.object(torch, "autocast", return_value=nullcontext()), torch.no_grad():
-        model = build_model(dataclasses.replace(config, pretrained=False, weights="")).eval().to("meta")
+        with torch.device("meta"):
+            model = build_model(dataclasses.replace(config, pretrained=False, weights="")).eval()
         image = torch.empty(1, 3, size, size, device="meta")
         mask = torch.empty(1, size, size, dtype=torch.uint8, device="meta")
         shot, context = (image[None], mask[None]), model.encode_support(image[None], mask[None])

@@ -13,10 +13,10 @@ import PIL
 import torch
 
 from rifenet import __version__
-from rifenet.config import Config, to_dict
+from rifenet.config import Config, ModelConfig, to_dict
 from rifenet.data.index import ImageIndex
 from rifenet.evaluation.result_file import names_hash
-from rifenet.models.files.checkpoint import backbone_hash
+from rifenet.models.files.checkpoint import backbone_file, backbone_hash
 
 
 def model_record(model: Any, image_size: int, name: str = "") -> dict[str, Any]:
@@ -26,6 +26,7 @@ def model_record(model: Any, image_size: int, name: str = "") -> dict[str, Any]:
     """
     metadata: dict[str, Any] = getattr(model, "metadata", {})
     config = getattr(model, "config", None)
+    read_from = backbone_file(config) if isinstance(config, ModelConfig) else None
     kind, backbone = getattr(config, "kind", type(model).__name__), getattr(config, "backbone", None)
     return {
         "name": name or metadata.get("name") or " ".join(filter(None, (kind, backbone))),
@@ -34,6 +35,7 @@ def model_record(model: Any, image_size: int, name: str = "") -> dict[str, Any]:
         "checkpoint_hash": getattr(model, "hash", None),
         "weights_hash": getattr(model, "weights_hash", None),
         "backbone_hash": backbone_hash(model) if hasattr(model, "backbone") else None,
+        "backbone_file": read_from or metadata.get("backbone_file"),
         "image_size": image_size,
         "metadata": metadata,
     }

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from rifenet.formats.remarks import remark
 
-_DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras and scanners
+DEPTHS = (8, 10, 12, 14, 16)
+"""Bits of cameras and scanners."""
+
 _CLEAR = 0.5  # a fourth band with more values than this between its ends is no transparency
 
 
@@ -102,7 +104,7 @@ def _full_scale(array: NDArray[Any], name: str, quiet: bool = False) -> int:
             f"Expected image values 0..255 (uint8), 0..65535 (uint16) or 0..1 (float), but {name} holds {array.dtype}"
             f" from {low} to {high}. Scale to 0..255 and convert to uint8."
         )
-    bits = next(depth for depth in _DEPTHS if high < 2**depth)
+    bits = next(depth for depth in DEPTHS if high < 2**depth)
     usual = 8 if array.dtype != np.uint16 and bits == 8 else 16  # NumPy's own integers hold bytes, too
     if high and bits != usual and not quiet:
         remark(

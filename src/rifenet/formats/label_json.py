@@ -331,3 +331,24 @@ def draw_region(value: dict[str, Any], height: int, width: int, check: Check = u
         percent = corners_of(value["points"], 100, 100)
         return fill_polygon(percent * (width / 100, height / 100), height, width)
     raise ValueError("Expected brush or polygon labels, but got a region of another kind. Mark the object's area.")
+
+
+def photos_of(text: bytes) -> list[str]:
+    """File names of the photos that an annotation JSON lists. Raises ValueError for another kind of file."""
+    try:
+        content = json.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"Expected annotations, but the file is not JSON ({error}).") from error
+    if isinstance(content, dict) and "shapes" in content:
+        return [_base(str(content.get("imagePath") or ""))]
+    if isinstance(content, dict) and "images" in content:
+        return [_base(str(row.get("file_name"))) for row in _rows(content, "images")]
+    tasks = content if isinstance(content, list) else [content]
+    if tasks and all(isinstance(task, dict) and isinstance(task.get("data"), dict) for task in tasks):
+        return [_base(next((value for value in task["data"].values() if isinstance(value, str)), "")) for task in tasks]
+    raise ValueError("Expected annotations of COCO, LabelMe or Label Studio, but got another kind of JSON.")
+
+
+def same_photo(one: str, other: str) -> bool:
+    """Whether two file names mean the same photo, whatever a program changed when it took the file."""
+    return _plain(one) == _plain(other)

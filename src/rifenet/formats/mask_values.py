@@ -25,6 +25,7 @@ _MIDDLE = range(126, 131)  # how trimaps write "unknown"
 _FEW = 3  # different numbers between 0 and 255, up to which no gradient is expected
 _FLAT = 0.3  # share of pixels like their left and upper neighbours, below which numbers change too often for classes
 _MANY = 64  # different numbers, from which on flat areas may be a smooth map, too
+_OF_A_PHOTO = 32  # different numbers that a photo has at least
 _STEP = 4  # median step between unlike neighbours of a smooth map, at most
 _MOSTLY = 20  # times as many ignored pixels as marked ones get a remark
 _DARK, _LIGHT = 8, 247  # what counts as nearly black and nearly white
@@ -96,7 +97,7 @@ def _of_greys(index: NDArray[np.uint8], found: _Greys, file: str) -> NDArray[np.
         return np.where(np.isin(index, between), np.uint8(IGNORE), (index == IGNORE).astype(np.uint8))
     if not few and not _is_gradual(index, found):
         return None
-    if found.share(_DARK + 1, _LIGHT) > 0.5:
+    if len(between) >= _OF_A_PHOTO and found.share(_DARK + 1, _LIGHT) > 0.5:
         raise ValueError(
             f"Expected a mask, but {file} holds {len(between)} grey levels, and most of it is between black and white,"
             " like a photo. Check that photo and mask are not swapped. If it is a map of probabilities, make a mask of"
@@ -114,11 +115,13 @@ def _of_greys(index: NDArray[np.uint8], found: _Greys, file: str) -> NDArray[np.
 
 
 def _may_be_grey(index: NDArray[np.uint8], found: _Greys) -> bool:
-    """Whether one to three numbers beside 255 may be grey levels: there is more white, and they are not small."""
+    """Whether one to three numbers may be grey levels: they are not small, and form edges or lie in much more white."""
     between = found.between
-    if found.counts[IGNORE] <= found.counts[between].sum() or between[-1] not in _GREY:
+    if between[-1] not in _GREY:
         return False
-    return between[0] in _GREY or _is_gradual(index, found)
+    if len(between) > 1 and _is_gradual(index, found):
+        return True
+    return between[0] in _GREY and bool(found.counts[IGNORE] > found.counts[between].sum())
 
 
 def _is_gradual(index: NDArray[np.uint8], found: _Greys) -> bool:

@@ -11,7 +11,7 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -94,6 +94,26 @@ def regions(result: Found, objects: bool) -> Iterator[FoundRegion]:
             top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
             box = (left, top, right - left, bottom - top)
             yield FoundRegion(class_id, name, 0, box, inside[top:bottom, left:right], result.confidence[name])
+
+
+def rows_of(result: Found, quality: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Rows of `Result.table`; `quality`: expected IoU of each class's mask, where it is known."""
+    return [
+        {
+            "class": name,
+            "instance": number,
+            "area": each.area,
+            "share": each.area / result.mask.size,
+            "centroid_x": each.centroid[0],
+            "centroid_y": each.centroid[1],
+            **dict(zip(("x", "y", "width", "height"), each.box, strict=True)),
+            "score": each.score,
+            "confidence": result.confidence[name],
+            "quality": quality.get(name),
+        }
+        for name in result.classes
+        for number, each in enumerate(result.instances(name), 1)
+    ]
 
 
 def csv_of(result: Found) -> str:

@@ -47,17 +47,6 @@ class Frame(NamedTuple):
     """By its EXIF entry, 1 to 8; 1 is upright."""
 
 
-def frame_of(picture: Image.Image, name: str) -> Frame:
-    """The frame of a picture whose pixels have not been read; `name`: what to call it in messages."""
-    orientation = orientation_of(picture, name)
-    swapped = orientation >= 5 and picture.format != "TIFF"  # whose upright size Pillow gives
-    return (
-        Frame(picture.width, picture.height, orientation)
-        if swapped
-        else Frame(picture.height, picture.width, orientation)
-    )
-
-
 def open_picture(file: str | PathLike[str] | IO[bytes], formats: tuple[str, ...] | None = None) -> Image.Image:
     """Opens a picture of any size without reading its pixels. Raises as Pillow does."""
     try:
@@ -68,15 +57,19 @@ def open_picture(file: str | PathLike[str] | IO[bytes], formats: tuple[str, ...]
     return picture
 
 
-def load_pixels(picture: Image.Image) -> None:
-    """Reads the pixels of an opened picture, at most `MOST_PIXELS`. Raises ValueError for more."""
-    limit, pixels = Image.MAX_IMAGE_PIXELS, picture.width * picture.height
-    if pixels > MOST_PIXELS:
+def check_size(picture: Image.Image) -> None:
+    """Raises ValueError for a picture of more than `MOST_PIXELS`."""
+    if picture.width * picture.height > MOST_PIXELS:
         raise ValueError(
             f"it has {picture.width} x {picture.height} pixels, more than {MOST_PIXELS:,}. Cut it into parts, or scale"
             " it down"
         )
-    if limit is not None and pixels > limit:
+
+
+def load_pixels(picture: Image.Image) -> None:
+    """Reads the pixels of an opened picture, also of a large one."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and picture.width * picture.height > limit:
         with _no_limit():
             picture.load()
     else:
@@ -95,7 +88,7 @@ def _no_limit() -> Iterator[None]:
 
 
 def orientation_of(picture: Image.Image, name: str) -> int:
-    """The orientation, 1 to 8, by the EXIF entry of a picture; ask before its pixels are read.
+    """The orientation, 1 to 8, by the EXIF entry of a picture; of a TIFF, ask before its pixels are read.
 
     Browsers and annotation tools turn a photo by EXIF alone. An XMP entry that turns it too is left out, with a remark;
     of a TIFF, Pillow itself undoes the orientation when it reads the pixels.
@@ -167,7 +160,7 @@ def _pages(picture: Image.Image) -> int:
 
 
 def second_reader(picture: Image.Image) -> Callable[[], Image.Image] | None:
-    """Opens a picture of 16 bits a colour once more; None for others. Ask before its pixels are read."""
+    """Opens a picture of 16 bits a colour once more; None for others. Ask first: even asking for EXIF reads a PNG."""
     tiles = getattr(picture, "tile", None)
     if picture.format not in ("PNG", "TIFF") or not tiles or not _DEEP.fullmatch(_raw_mode(tiles[0])):
         return None

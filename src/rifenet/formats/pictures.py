@@ -16,6 +16,7 @@ from rifenet import IGNORE
 from rifenet.formats.bands import array_of, as_bytes, channels_last, is_transparency, over_white, scales_of
 from rifenet.formats.picture_files import (
     all_bits,
+    check_size,
     load_pixels,
     open_picture,
     orientation_of,
@@ -129,9 +130,10 @@ def _read(source: str | PathLike[str] | Image.Image, what: str) -> _Read:
             raise FileNotFoundError(f"Expected {name}, but there is no such file.")
     try:
         with nullcontext(source) if isinstance(source, Image.Image) else open_picture(source) as picture:
+            check_size(picture)
             say_other_pages(picture, name)
-            orientation = orientation_of(picture, name)
             again = second_reader(picture)
+            orientation = orientation_of(picture, name)
             load_pixels(picture)
             deep = None if again is None else all_bits(picture, again)
             if orientation == 1 or picture.format == "TIFF":  # which Pillow has turned

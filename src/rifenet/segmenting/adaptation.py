@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from rifenet.data.transforms import resize_and_pad
 from rifenet.engines import Engine
 from rifenet.formats.pictures import Source
-from rifenet.segmenting.margins import margins
+from rifenet.segmenting.margins import Seen
 from rifenet.segmenting.pseudo_labels import pseudo_mask
 from rifenet.segmenting.queries import OnError, OnProgress, confidence, counted, segment_lazily, total_of
 from rifenet.segmenting.result import PRESENT, Options, Result
@@ -136,10 +136,10 @@ def _with_shifts(engine: Engine, classes: Sequence[LearnedClass], sample: Sequen
     """Shifts each class that adopted photos to the mean confidence over the sample that the first pass gave it."""
     log_odds: list[list[float]] = [[] for _ in classes]
     for photo in sample:
-        features = engine.encode_query(photo.pixels[None], photo.valid[None])
+        seen = Seen(engine, photo.pixels[None], photo.valid[None])
         for known, values in zip(classes, log_odds, strict=True):
             if known.adopted:
-                own = margins(engine, features, known.context)[0]
+                own = seen.margins(known.context, known.fit)[0]
                 sure = confidence(own[photo.valid], engine.calibration)
                 values.append(math.log(max(sure, 1e-9) / max(1 - sure, 1e-9)))
     return [

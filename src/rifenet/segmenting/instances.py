@@ -1,11 +1,12 @@
 """Objects of a class: its mask taken apart where objects touch, by the score map and the shape of the shots' objects.
 
 A connected part that is as compact and at most about as large as the shots' objects is one object. Any other part is
-cut by a watershed along the valleys of its margins (`segmenting.margins`), or, of a mask alone, where its distance to
-the background has a neck. Pieces grow together again while their union is as compact as the shots' objects, or a piece
-is too small to be one of them. Only compact objects, such as cells, fruit or screws, can be told apart by shape: of a
-class whose own objects are not compact, such as people, each connected part is one object.
-`python -m benchmarks.instances` measures it; its settings were chosen on COCO and on rendered pictures.
+cut by a watershed along its valleys. The height of a pixel is its margin (`segmenting.margins`) times the square root
+of its distance to the background, so that valleys are where the model is less sure, or where the part has a neck.
+Pieces grow together again while their union is as compact as the shots' objects, or a piece is too small to be one of
+them. Only compact objects, such as cells, fruit or screws, can be told apart by shape: of a class whose own objects are
+not compact, such as people, each connected part is one object. `python -m benchmarks.instances` measures it; its
+settings were chosen on COCO and on rendered pictures.
 
 Compactness here is solidity: the share of an object's convex hull that the object fills, in (0,1].
 
@@ -145,7 +146,7 @@ def instances(
         inside: the class's pixels.
         scores: its scores [H,W] in [0,1].
         shapes: of the shots' objects (`shapes_of`); empty keeps each connected part as one object.
-        margins: its margins [H,W], by which touching objects are told apart; None does it by the mask alone.
+        margins: its margins [H,W]; None takes touching objects apart by the mask alone.
 
     Raises:
         rifenet.config.MissingExtra: a ValueError; scikit-image is not installed.
@@ -233,7 +234,9 @@ def _cut(part: NDArray[np.bool_], margins: NDArray[np.float32] | None, prior: _P
     from skimage.segmentation import watershed
 
     inside = np.pad(part, 1)  # what lies at the part's box, or the photo's edge, ends there
-    heights = distance_transform_edt(inside) if margins is None else np.pad(margins, 1) * inside
+    heights = distance_transform_edt(inside)
+    if margins is not None:
+        heights = np.sqrt(heights) * np.pad(margins, 1).clip(min=0)
     heights = gaussian_filter(heights, 0.5) * inside
     # A peak of the logarithm that stands out by -log(VALLEY) is one that a low enough valley parts from higher ones.
     logarithms = np.where(inside, np.log(np.maximum(heights, FLOOR)), 2 * math.log(FLOOR))

@@ -97,7 +97,11 @@ def view_of(engine: Engine, image: NDArray[np.uint8], box: Box) -> View:
     pixels, valid, placement = resize_and_pad(part, engine.size)
     features = engine.encode_query(pixels[None], valid[None])
     shape = max(2, round(placement.scaled_height / CELL)), max(2, round(placement.scaled_width / CELL))
-    maps = engine.feature_maps(features)
+    (maps,) = engine.inner(features)
+    if "high" not in maps:
+        raise ValueError(
+            f"Expected a model whose features strokes can use, but {engine.name} shows none. Use the bundled one."
+        )
     colours = _standard(lab(to_float(np.asarray(resized(part, *shape)))))
     deep = _laid(_components(maps["high"], placement), shape, placement)
     planes = [(DEEP_EDGES, deep), (COLOUR_EDGES, colours)]

@@ -12,11 +12,12 @@ from os import PathLike, fspath
 import numpy as np
 from numpy.typing import NDArray
 
-from rifenet.data.transforms import resize_and_pad
+from rifenet.data.transforms import Placement, resize_and_pad
 from rifenet.engines import Engine
 from rifenet.formats.pictures import Source, load_image
 from rifenet.metrics import calibrated, presence_statistic, sigmoid
-from rifenet.segmenting.margins import margins
+from rifenet.segmenting.margins import Seen
+from rifenet.segmenting.quality import signs_of
 from rifenet.segmenting.result import Options, Result
 from rifenet.segmenting.storage import LearnedClass
 from rifenet.segmenting.tiles import is_large, with_tiles
@@ -57,15 +58,17 @@ def _segment_batch(
     if not batch:
         return
     images, valid, placements = zip(*(resize_and_pad(image, engine.size) for _, image in batch), strict=True)
-    features = engine.encode_query(np.stack(images), np.stack(valid))
+    seen = Seen(engine, np.stack(images), np.stack(valid))
     side = engine.size
     found = [np.empty((len(classes), side, side), np.float32) for _ in batch]  # [C,S,S] of each photo
     for number, known in enumerate(classes):  # one class of all photos at a time, each kept once
-        for maps, own in zip(found, margins(engine, features, known.context), strict=True):
+        for maps, own in zip(found, seen.margins(known.context, known.fit), strict=True):
             maps[number] = own
-    del features
+    high = _high(seen, placements)
+    del seen
     names = tuple(known.name for known in classes)
     found.reverse()
+    high.reverse()
     for (source, image), real, placement in zip(batch, valid, placements, strict=True):
         own = found.pop()  # so that a photo's maps go with its result
         sure = (
@@ -82,15 +85,59 @@ def _segment_batch(
             margins=own,
             threshold=engine.threshold,
             placement=placement,
-            refine=options.refine,
+            refine=tuple(_refines(known, options) for known in classes),
             clean=options.clean,
             shapes={known.name: known.shapes for known in classes},
         )
-        if options.tiles is True or (options.tiles == "auto" and is_large(placement)):
-            tiled = [known.context if result.shown(known.name) else None for known in classes]
-            own, placement = with_tiles(engine, image, tiled, own, placement)
+        tiled = [
+            known.context if _tiles(known, options, placement) and result.shown(known.name) else None
+            for known in classes
+        ]
+        if any(context is not None for context in tiled):
+            fits = [known.fit for known in classes]
+            own, placement = with_tiles(engine, image, tiled, own, placement, fits)
             result = replace(result, margins=own, placement=placement)
-        yield result
+        yield replace(result, signs=_signs(classes, result, high.pop()))
+
+
+def _signs(
+    classes: Sequence[LearnedClass], result: Result, high: NDArray[np.float32] | None
+) -> dict[str, dict[str, float]]:
+    """Signs of each class's mask; `high` are the photo's high features, [D,h,w]."""
+    height, width = result.placement.scaled_height, result.placement.scaled_width
+    return {
+        known.name: signs_of(own[:height, :width], known.fit, high)
+        for known, own in zip(classes, result.margins, strict=True)
+    }
+
+
+def _high(seen: Seen, placements: Sequence[Placement]) -> list[NDArray[np.float32] | None]:
+    """High features of each photo without padding, [D,h,w]; None if the network gives none."""
+    if "high" not in seen.engine.inner_names:
+        return [None] * len(placements)
+    inner = seen.engine.inner(seen.features)
+    return [_real_part(maps["high"], placement) for maps, placement in zip(inner, placements, strict=True)]
+
+
+def _real_part(high: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
+    """High features [D,h,w] without the padding of the network's input, on a whole number of positions."""
+    rows, columns = (
+        max(1, round(length * side / placement.size))
+        for length, side in zip((placement.scaled_height, placement.scaled_width), high.shape[1:], strict=True)
+    )
+    return high[:, :rows, :columns]
+
+
+def _tiles(known: LearnedClass, options: Options, placement: Placement) -> bool:
+    if options.tiles == "auto":
+        return is_large(placement) or (known.fit is not None and known.fit.tiles)
+    return bool(options.tiles)
+
+
+def _refines(known: LearnedClass, options: Options) -> bool:
+    if options.refine == "auto":
+        return known.fit is not None and known.fit.refine
+    return bool(options.refine)
 
 
 def model_record(engine: Engine) -> dict[str, str]:

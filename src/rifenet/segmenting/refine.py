@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rifenet.segmenting.boxes import box_mean
+
 RADIUS = 8  # of the window, in pixels of the map
 EPSILON = 1e-4  # smaller variances of the colours, in 0..1, count as flat and not as edges
 STRIP = 2**21  # pixels of a strip of the photo
 
 _BILINEAR = Image.Resampling.BILINEAR
+_NEARLY_1 = np.float32(1 - 1e-6)
 
 
 def refined(
@@ -39,7 +42,7 @@ def refined_rows(
     height, width = image.shape[:2]
     small = Image.fromarray(image).resize(coarse.shape[::-1], _BILINEAR, reducing_gap=2.0)
     planes = _coefficients(np.asarray(small, np.float32) / np.float32(255), coarse, radius, epsilon)
-    for rows in _strips(height, width):
+    for rows in strips_of(height, width):
         box = (0, rows.start * coarse.shape[0] / height, coarse.shape[1], rows.stop * coarse.shape[0] / height)
         size = (width, rows.stop - rows.start)
         part = np.zeros(size[::-1], np.float32)
@@ -49,7 +52,16 @@ def refined_rows(
         yield rows, part.clip(-1, 1)
 
 
-def _strips(height: int, width: int) -> Iterator[slice]:
+def refined_margins(
+    image: NDArray[np.uint8], margins: NDArray[np.float32]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Margins [h,w] at the size of the photo [H,W,3], with edges on the photo's, some rows [n,W] at a time."""
+    for rows, signed in refined_rows(image, np.tanh(margins / 2)):
+        yield rows, 2 * np.arctanh(signed.clip(-_NEARLY_1, _NEARLY_1))
+
+
+def strips_of(height: int, width: int) -> Iterator[slice]:
+    """Rows of a photo that are refined at a time."""
     step = max(1, STRIP // width)
     return (slice(start, min(height, start + step)) for start in range(0, height, step))
 
@@ -58,31 +70,20 @@ def _coefficients(
     guide: NDArray[np.float32], coarse: NDArray[np.float32], radius: int, epsilon: float
 ) -> list[NDArray[np.float32]]:
     """`a` of each colour and then `b`, [h,w] each, averaged over all windows that contain the pixel."""
-    window = [max(1, min(radius, (length - 1) // 2)) for length in coarse.shape]
+    height, width = (max(1, min(radius, (length - 1) // 2)) for length in coarse.shape)
+    window = height, width
     colours = [guide[..., channel].astype(np.float64) for channel in range(3)]
-    means = [_mean(colour, window) for colour in colours]
-    mean = _mean(coarse.astype(np.float64), window)
+    means = [box_mean(colour, window) for colour in colours]
+    mean = box_mean(coarse.astype(np.float64), window)
     covariance = np.empty((*coarse.shape, 3, 3))
     with_map = np.empty((*coarse.shape, 3))
     for first in range(3):
-        with_map[..., first] = _mean(colours[first] * coarse, window) - means[first] * mean
+        with_map[..., first] = box_mean(colours[first] * coarse, window) - means[first] * mean
         for second in range(first, 3):
-            product = _mean(colours[first] * colours[second], window) - means[first] * means[second]
+            product = box_mean(colours[first] * colours[second], window) - means[first] * means[second]
             covariance[..., first, second] = covariance[..., second, first] = product
     covariance += epsilon * np.eye(3)
     slopes = np.linalg.solve(covariance, with_map[..., None])[..., 0]
     offset = mean - sum(slopes[..., channel] * means[channel] for channel in range(3))
     planes = [*(slopes[..., channel] for channel in range(3)), offset]
-    return [_mean(plane, window).astype(np.float32) for plane in planes]
-
-
-def _mean(values: NDArray[np.float64], window: list[int]) -> NDArray[np.float64]:
-    """Mean over the part of each pixel's window that lies inside the picture."""
-    for axis, radius in enumerate(window):
-        length = values.shape[axis]
-        sums = np.concatenate([np.zeros_like(values.take([0], axis)), values.cumsum(axis)], axis)
-        first = np.maximum(np.arange(length) - radius, 0)
-        last = np.minimum(np.arange(length) + radius + 1, length)
-        counts = (last - first).reshape([-1 if each == axis else 1 for each in range(2)])
-        values = (sums.take(last, axis) - sums.take(first, axis)) / counts
-    return values
+    return [box_mean(plane, window).astype(np.float32) for plane in planes]

@@ -25,13 +25,14 @@ from PIL import Image
 from rifenet.data.transforms import Placement, restored_columns
 from rifenet.drawing import notebook, visualize
 from rifenet.files import write_bytes
+from rifenet.formats.object_files import rows_of
 from rifenet.formats.outputs import DEFAULT, encoded
 from rifenet.metrics import log_odds
 from rifenet.segmenting.instances import Instance, ObjectShape, holes, instances, specks
 from rifenet.segmenting.margins import probabilities
-from rifenet.segmenting.refine import refined_rows
+from rifenet.segmenting.quality import expected_iou
+from rifenet.segmenting.refine import refined_margins, strips_of
 
-_NEARLY_1 = np.float32(1 - 1e-6)
 PRESENT = 0.5  # least confidence of a class that is judged present
 
 
@@ -40,7 +41,7 @@ class Options(NamedTuple):
 
     keep_absent: bool
     tiles: bool | str
-    refine: bool
+    refine: bool | str
     clean: bool = False
 
 
@@ -69,8 +70,10 @@ class Result:
     """Score above which a pixel is in a class's mask, in (0,1)."""
     placement: Placement
     """Where the photo lies in `margins`."""
-    refine: bool = False
-    """Whether full-size maps follow the photo's edges."""
+    refine: tuple[bool, ...] = ()
+    """Whether each class's full-size map follows the photo's edges; empty: none does."""
+    signs: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of each class, the signs that `quality` is taken from (`segmenting.quality`)."""
     clean: bool = False
     """Whether small holes of the mask are filled and its specks removed (`segmenting.instances`)."""
     shapes: Mapping[str, Sequence[ObjectShape]] = field(default_factory=dict)
@@ -95,6 +98,11 @@ class Result:
     def _repr_png_(self) -> bytes:
         """The overlay, for notebooks without HTML."""
         return notebook.png(self.overlay())
+
+    @cached_property
+    def quality(self) -> dict[str, float]:
+        """Expected IoU of each class's own mask with the true one, in [0,1], if the photo shows the class."""
+        return {name: expected_iou(signs) for name, signs in self.signs.items()}
 
     @cached_property
     def present(self) -> dict[str, bool]:
@@ -172,12 +180,16 @@ class Result:
         """The map of a class in parts, with the place of each, which is the same for all classes."""
         height, width = self.placement.scaled_height, self.placement.scaled_width
         own = self.margins[index][:height, :width]
-        if not self.refine:
+        if not any(self.refine):
             for columns, part in restored_columns(own, self.placement):
                 yield np.s_[:, columns], part
-            return
-        for rows, signed in refined_rows(self.image, np.tanh(own / 2)):
-            yield np.s_[rows, :], 2 * np.arctanh(signed.clip(-_NEARLY_1, _NEARLY_1))
+        elif self.refine[index]:
+            for rows, part in refined_margins(self.image, own):
+                yield np.s_[rows, :], part
+        else:  # in the strips of the refined classes
+            whole = np.concatenate([part for _, part in restored_columns(own, self.placement)], 1)
+            for rows in strips_of(*whole.shape):
+                yield np.s_[rows, :], whole[rows]
 
     def instances(self, name: str) -> list[Instance]:
         """The objects of a class in the mask, the largest first; touching ones apart (`segmenting.instances`).
@@ -198,7 +210,7 @@ class Result:
             self._objects[name] = []
             if inside.any():
                 # Margins before they follow the photo's edges: those have a valley at every edge within an object.
-                coarse = replace(self, refine=False)._map(index)
+                coarse = replace(self, refine=())._map(index)
                 self._objects[name] += instances(inside, self.scores[name], known, coarse)
         return list(self._objects[name])
 
@@ -214,22 +226,7 @@ class Result:
         of the object; `confidence` that the photo shows the class; `quality` of the class's mask. Raises as
         `instances` does.
         """
-        return [
-            {
-                "class": name,
-                "instance": number,
-                "area": each.area,
-                "share": each.area / self.mask.size,
-                "centroid_x": each.centroid[0],
-                "centroid_y": each.centroid[1],
-                **dict(zip(("x", "y", "width", "height"), each.box, strict=True)),
-                "score": each.score,
-                "confidence": self.confidence[name],
-                "quality": getattr(self, "quality", {}).get(name),
-            }
-            for name in self.classes
-            for number, each in enumerate(self.instances(name), 1)
-        ]
+        return rows_of(self, self.quality)
 
     def overlay(self, *, objects: bool = False) -> Image.Image:
         """The photo with the mask tinted and outlined on it.
@@ -262,6 +259,7 @@ class Result:
                     "name": name,
                     "present": self.present[name],
                     "confidence": round(self.confidence[name], 4),
+                    **({"quality": round(self.quality[name], 4)} if name in self.quality else {}),
                     "pixels": pixels[class_id],
                     **({"objects": len(self.instances(name))} if objects else {}),
                 }

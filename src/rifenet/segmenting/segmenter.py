@@ -19,6 +19,8 @@ from rifenet.formats.label_files import Label, Marked
 from rifenet.formats.pictures import Source, load_image
 from rifenet.formats.remarks import together
 from rifenet.segmenting.adaptation import adapted
+from rifenet.segmenting.fit import Fit
+from rifenet.segmenting.fitting import fit_class
 from rifenet.segmenting.given import check_pairs, check_several
 from rifenet.segmenting.photo_views import PhotoViews
 from rifenet.segmenting.pseudo_labels import COUNT
@@ -89,6 +91,11 @@ class Segmenter:
         return {name: known.shots for name, known in self._classes.items()}
 
     @property
+    def fits(self) -> dict[str, Fit]:
+        """What learning chose for each class that it fitted to its shots."""
+        return {name: known.fit for name, known in self._classes.items() if known.fit is not None}
+
+    @property
     def learned(self) -> tuple[LearnedClass, ...]:
         """The learned classes in the order of `classes`, to read only."""
         return tuple(self._classes.values())
@@ -106,6 +113,7 @@ class Segmenter:
         replace: bool = False,
         white_is_object: bool = False,
         label: Label | None = None,
+        fit: bool = True,
     ) -> None:
         """Learns a class, or adds shots to a learned one and encodes all its shots together again.
 
@@ -117,6 +125,9 @@ class Segmenter:
             replace: replace the shots of a learned class, which keeps its number, instead of adding to them.
             white_is_object: 255 marks the class too. A mask that holds only 0 and 255 does not need this option.
             label: name, number or colour (#rrggbb) of the class in label files that hold several.
+            fit: try on the shots themselves what works for the class (`rifenet.segmenting.fitting`); `fits` says what
+                was chosen. False keeps the network's own masks, and learning is quicker. The training-free baseline is
+                never fitted.
 
         Warns (`UserWarning`) where a file could mean two things, and says what it was taken for.
 
@@ -139,12 +150,13 @@ class Segmenter:
         with together():
             shots = [prepare_shot(name, *pair, self.engine.size, **options) for pair in zip(images, masks, strict=True)]
         inputs = Shots(*(np.concatenate(part) for part in zip(*shots, strict=True)))
-        self._keep(name, inputs if before is None else before.followed_by(inputs))
+        self._keep(name, inputs if before is None else before.followed_by(inputs), fit)
 
     def replace_shot(self, name: str, index: int, image: Source, mask: Source, *, label: Label | None = None) -> None:
         """Replaces one shot of a class, counted from 0 in the order learned. Raises as `learn` and `forget_shot` do."""
         inputs = self._shot_of(name, index)
-        self._keep(name, inputs.with_other(index, prepare_shot(name, image, mask, self.engine.size, label=label)))
+        shot = prepare_shot(name, image, mask, self.engine.size, label=label)
+        self._keep(name, inputs.with_other(index, shot), self._classes[name].fit is not None)
 
     def forget_shot(self, name: str, index: int) -> None:
         """Removes one shot of a class, counted from 0 in the order learned.
@@ -154,7 +166,7 @@ class Segmenter:
         inputs = self._shot_of(name, index)
         if len(inputs.images) == 1:
             raise ValueError(f"Expected {name!r} to keep a shot, but this is its only one. Forget the class.")
-        self._keep(name, inputs.without(index))
+        self._keep(name, inputs.without(index), self._classes[name].fit is not None)
 
     def forget(self, name: str) -> None:
         """Removes a class; later classes move down one number. Raises ValueError for an unknown name."""
@@ -236,7 +248,7 @@ class Segmenter:
         *,
         keep_absent: bool = False,
         tiles: bool | str = "auto",
-        refine: bool = False,
+        refine: bool | str = "auto",
         clean: bool = False,
     ) -> Result:
         """Segments one photo: a path, a PIL image or an [H,W,3] array; options as in `segment_many`.
@@ -252,7 +264,7 @@ class Segmenter:
         batch_size: int = 8,
         keep_absent: bool = False,
         tiles: bool | str = "auto",
-        refine: bool = False,
+        refine: bool | str = "auto",
         clean: bool = False,
         on_error: Callable[[Source, Exception], None] | None = None,
         on_progress: Callable[[int, int | None], None] | None = None,
@@ -264,9 +276,10 @@ class Segmenter:
             batch_size: largest number of photos at a time; large photos come in smaller batches.
             keep_absent: keep classes judged absent in the masks.
             tiles: segment a photo a second time, in overlapping tiles (`rifenet.segmenting.tiles`): True, False, or
-                "auto" for photos whose longer side is at least three times the network's. Tiles take several times as
-                long.
-            refine: make the masks follow the photos' edges (`rifenet.segmenting.refine`).
+                "auto" for classes whose fit says so, and for photos whose longer side is at least three times the
+                network's. Tiles take several times as long.
+            refine: make the masks follow the photos' edges (`rifenet.segmenting.refine`): True, False, or "auto" for
+                classes whose fit says so.
             clean: fill small holes of the masks and remove specks, both judged by the size of the objects in the shots
                 (`rifenet.segmenting.instances`); the mask then needs scikit-image (`rifenet[instances]`).
             on_error: called with a photo that cannot be read and the error, before the next photos. None raises the
@@ -283,6 +296,8 @@ class Segmenter:
         check_several(queries, "segment_many({})")
         if tiles not in (True, False, "auto"):
             raise ValueError(f"Expected tiles to be True, False or 'auto', but got {tiles!r}.")
+        if refine not in (True, False, "auto"):
+            raise ValueError(f"Expected refine to be True, False or 'auto', but got {refine!r}.")
         options = Options(keep_absent, tiles, refine, clean)
         results = segment_lazily(self.engine, list(self._classes.values()), queries, batch_size, options, on_error)
         return results if on_progress is None else counted(results, total_of(queries), on_progress)
@@ -318,8 +333,11 @@ class Segmenter:
             raise ValueError(f"Expected a shot of {name!r}, 0 to {len(inputs.images) - 1}, but got {index}.")
         return inputs
 
-    def _keep(self, name: str, inputs: Shots) -> None:
-        self._classes[name] = LearnedClass(name, len(inputs.images), self.engine.encode_support(*inputs), inputs)
+    def _keep(self, name: str, inputs: Shots, fit: bool) -> None:
+        context = self.engine.encode_support(*inputs)
+        fits = fit and bool(self.engine.inner_names)
+        found = fit_class(self.engine, inputs, context) if fits else None
+        self._classes[name] = LearnedClass(name, len(inputs.images), context, inputs, fit=found)
 
     def _check_room(self, new: Sequence[str]) -> None:
         if (total := len(self._classes) + len(new)) > MAX_CLASSES:

@@ -23,12 +23,16 @@ from safetensors.numpy import save
 
 from rifenet.engines import Context, Engine
 from rifenet.files import parse_json, write_bytes
+from rifenet.segmenting.fit import Fit
 from rifenet.segmenting.instances import ObjectShape, shapes_of
 from rifenet.segmenting.shots import PseudoShot, Shots
 
 FORMAT = "rifenet-classes"
-VERSIONS = (1, 2, 3)
-"""1: no shifts; 2: shifts; 3: `model_hash` also covers threshold and calibration, `weights_hash` names the weights."""
+VERSIONS = (1, 2, 3, 4)
+"""1: no shifts; 2: shifts; 3: `model_hash` also covers threshold and calibration, `weights_hash` names the weights; 4:
+fits. A file without fits has version 3, so that older programs read it."""
+FIT = "fit."
+"""Prefix of the arrays of a class's fit, after its number."""
 _KEYS = {"version", "model", "model_hash", "size", "classes", "shots", "checksum"}
 
 
@@ -44,6 +48,8 @@ class LearnedClass:
     """Photos without annotation that it adopted as further shots (`Segmenter.adapt`)."""
     shift: float = 0.0
     """Added to the log-odds of its confidence; undoes the rise in confidence that adopted photos cause."""
+    fit: Fit | None = None
+    """What learning chose for it; None for the network's own masks."""
 
     kept_shapes: tuple[ObjectShape, ...] = ()
     """For a class from a file, the shapes that the file holds; those of earlier versions hold none."""
@@ -55,7 +61,9 @@ class LearnedClass:
 
     def memory(self) -> int:
         """Bytes of its arrays."""
-        return sum(array.nbytes for array in (*self.context.values(), *(self.inputs or ())))
+        return sum(
+            array.nbytes for array in (*self.context.values(), *(self.inputs or ()), *_fit_arrays(self).values())
+        )
 
     def annotated(self) -> Shots:
         """Its annotated shots. Raises ValueError for a class from a file."""
@@ -72,11 +80,13 @@ def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) ->
     tensors = {
         f"{index}.{field}": np.ascontiguousarray(array)
         for index, known in enumerate(classes)
-        for field, array in known.context.items()
+        for field, array in (known.context | _fit_arrays(known)).items()
     }
     shifts = [known.shift for known in classes]
+    fits = [None if known.fit is None else known.fit.to_dict() for known in classes]
+    fitted = any(fit is not None for fit in fits)
     header = {
-        "version": VERSIONS[-1],
+        "version": VERSIONS[-1] if fitted else VERSIONS[-2],
         "model": engine.name,
         "model_hash": engine.hash,
         "weights_hash": engine.weights_hash,
@@ -84,8 +94,9 @@ def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) ->
         "classes": [known.name for known in classes],
         "shots": [known.shots for known in classes],
         "shifts": shifts,
+        **({"fits": fits} if fitted else {}),
         "shapes": [known.shapes for known in classes],  # which readers of earlier versions leave alone
-        "checksum": _checksum(tensors, shifts),
+        "checksum": _checksum(tensors, shifts, fits if fitted else None),
     }
     write_bytes(path, save(tensors, {FORMAT: json.dumps(header)}))
 
@@ -115,14 +126,23 @@ def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
         raise ValueError(
             f"Expected a number for each class as its shift, but {path} has {shifts!r}. Learn the classes again."
         )
-    if header["checksum"] != _checksum(tensors, shifts):
+    fits = header.get("fits")  # files of older versions, and those without fits, have none
+    if header["checksum"] != _checksum(tensors, shifts, fits):
         raise ValueError(
             f"Expected {path} to be as it was saved, but its content has changed. Learn the classes again."
         )
-    rows = zip(header["classes"], header["shots"], shifts, _shapes_in(header, path), strict=True)
+    kept = _shapes_in(header, path), fits or [None] * len(shifts)
+    rows = zip(header["classes"], header["shots"], shifts, *kept, strict=True)
     return [
-        LearnedClass(name, shots, _context_of(index, tensors), shift=float(shift), kept_shapes=shapes)
-        for index, (name, shots, shift, shapes) in enumerate(rows)
+        LearnedClass(
+            name,
+            shots,
+            _context_of(index, tensors),
+            shift=float(shift),
+            fit=_fit_of(path, index, tensors, fit),
+            kept_shapes=shapes,
+        )
+        for index, (name, shots, shift, shapes, fit) in enumerate(rows)
     ]
 
 
@@ -186,13 +206,37 @@ def _header(path: Path, text: str) -> dict[str, Any]:
 
 def _context_of(index: int, tensors: Mapping[str, NDArray[Any]]) -> Context:
     prefix = f"{index}."
-    own = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+    own = {
+        name.removeprefix(prefix): array
+        for name, array in tensors.items()
+        if name.startswith(prefix) and not name.startswith(prefix + FIT)
+    }
     # Files of versions 1 and 2 hold an empty array for each part that the network lacks.
     return {name: array for name, array in own.items() if array.size}
 
 
-def _checksum(tensors: Mapping[str, NDArray[Any]], shifts: Sequence[float]) -> str:
+def _fit_arrays(known: LearnedClass) -> Context:
+    """The arrays of the class's fit, by their names in a file."""
+    return {} if known.fit is None else {f"{FIT}{name}": array for name, array in known.fit.arrays().items()}
+
+
+def _fit_of(path: Path, index: int, tensors: Mapping[str, NDArray[Any]], values: Any) -> Fit | None:
+    if values is None:
+        return None
+    prefix = f"{index}.{FIT}"
+    arrays = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+    try:
+        return Fit.restored(values, arrays)
+    except (TypeError, KeyError) as error:
+        raise ValueError(
+            f"Expected a fit as save_classes writes it, but {path} has another ({error}). Learn the classes again."
+        ) from error
+
+
+def _checksum(tensors: Mapping[str, NDArray[Any]], shifts: Sequence[float], fits: Any = None) -> str:
     digest = hashlib.sha256(str(shifts).encode() if any(shifts) else b"")
+    if fits is not None:
+        digest.update(json.dumps(fits).encode())
     for name in sorted(tensors):
         array = tensors[name]
         digest.update(f"{name} {array.shape} {array.dtype}".encode())

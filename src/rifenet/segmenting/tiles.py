@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from rifenet.data.transforms import Placement, resize_and_pad, restore
 from rifenet.engines import Context, Engine
-from rifenet.segmenting.margins import margins
+from rifenet.segmenting.fit import Fit
+from rifenet.segmenting.margins import Seen
 
 ZOOM = 2
 LARGE = 3  # tiles "auto": photos whose longer side is at least this many times the network's
@@ -64,6 +65,7 @@ def with_tiles(
     contexts: Sequence[Context | None],
     whole: NDArray[np.float32],
     placement: Placement,
+    fits: Sequence[Fit | None] = (),
 ) -> tuple[NDArray[np.float32], Placement]:
     """Mixes tiles into the first pass. Returns margins of each class, [C,D,D], and where the photo lies in them.
 
@@ -73,6 +75,7 @@ def with_tiles(
         contexts: contexts of the C classes; None keeps the first pass of a class.
         whole: margins of the first pass, [C,S,S].
         placement: where the photo lies in `whole`.
+        fits: fits of the C classes; empty for none.
     """
     size = placement.size
     pixels, valid, canvas = resize_and_pad(image, ZOOM * size)
@@ -82,16 +85,16 @@ def with_tiles(
     for tile in tiles_of(canvas, size):
         square = np.s_[tile.top : tile.top + size, tile.left : tile.left + size]
         wanted = [
-            (number, context)
-            for number, context in enumerate(contexts)
+            (number, context, fit)
+            for number, (context, fit) in enumerate(zip(contexts, fits or [None] * len(contexts), strict=True))
             if context is not None and (coarse[number][square] > RULED_OUT).any()
         ]
         if not wanted:
             continue
-        features = engine.encode_query(pixels[(None, slice(None), *square)], valid[(None, *square)])
+        seen = Seen(engine, pixels[(None, slice(None), *square)], valid[(None, *square)])
         weight = _weight(canvas, tile)
-        for number, context in wanted:
-            part = margins(engine, features, context)[0, : weight.shape[0], : weight.shape[1]]
+        for number, context, fit in wanted:
+            part = seen.margins(context, fit)[0, : weight.shape[0], : weight.shape[1]]
             total[number][square] += weight * part
             weights[number][square] += weight
     seen = weights > 0

@@ -151,8 +151,9 @@ class NextAnswer(RequestPhoto):
     """A photo to annotate."""
 
     rank: int = Field(description="From 1, best first.")
-    class_name: str = Field(description="The class in doubt.")
+    class_name: str = Field(description="The class whose mask is expected to be worst.")
     doubt: float = Field(description="0 sure, 1 undecided.")
+    expected: float = Field(description="Share of its mask that is right by the model's own scores, 0 to 1.")
     confidence: float = Field(description="How likely the class is in the photo, 0 to 1.")
     unlike: float = Field(description="Distance to the most similar annotated photo, 0 the same.")
     reason: str
@@ -164,6 +165,52 @@ class AdviceAnswer(BaseModel):
     shots: list[ShotAnswer]
     next: list[NextAnswer]
     warnings: Warnings = []
+
+
+class ProgressAnswer(BaseModel):
+    """How far a long request is."""
+
+    phase: str = Field(description="What the server does; empty while it does nothing for the project.")
+    done: int
+    total: int = Field(description="0 where nobody knows.")
+
+
+class LabelAnswer(BaseModel):
+    """A label of a file."""
+
+    id: int = Field(description="Its number in the mask.")
+    name: str | None = Field(description="Its name; null where the file has numbers only.")
+    colour: str | None = Field(description="Its colour in the file, #rrggbb; null where it has none.")
+
+
+class LabelledAnswer(BaseModel):
+    """What a label file says of one photo."""
+
+    number: int = Field(description="The photo's place in the request, from 1.")
+    classes: list[LabelAnswer]
+    mask: str = Field(description="PNG in base64: one number a pixel, 0 the background, 255 ignored.")
+    warnings: list[str] = Field(description="What could have meant something else.")
+
+
+class LabelsAnswer(BaseModel):
+    """The photos that a label file annotates, of those in the request."""
+
+    photos: list[LabelledAnswer]
+    warnings: list[str] = Field(description="Photos whose annotation cannot be used, each with the reason.")
+
+
+class FileAnswer(BaseModel):
+    """A file of a result."""
+
+    kind: str = Field(description="What it is: binary:dog, coco, ...")
+    name: str
+    content: str = Field(description="In base64.")
+
+
+class FilesAnswer(BaseModel):
+    """A result as files for other programs."""
+
+    files: list[FileAnswer]
 
 
 class HealthAnswer(BaseModel):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, File, Form, Header, Request, Response, UploadFile
+import numpy as np
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
+from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
 from rifenet import __version__
-from rifenet.advice import advise
+from rifenet.advice import Watch, advise
 from rifenet.formats.label_files import Marked
+from rifenet.formats.picture_files import Frame
 from rifenet.formats.remarks import collected
 from rifenet.formats.run_lengths import Check
 from rifenet.segmenting.pseudo_labels import COUNT
@@ -23,28 +26,14 @@ from rifenet.server.limits import Limits
 from rifenet.server.marks import read_marks
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project
-from rifenet.server.service import Service
-from rifenet.server.uploads import check_files, class_name, composed, file_name, read_mask, read_photo
+from rifenet.server.service import ProjectName, Service, Shared
+from rifenet.server.uploads import check_files, class_name, composed, file_name, read_framed, read_mask, read_photo
 
 router = APIRouter(prefix="/api")
 
 _COOKIE_SECONDS = 30 * 86400
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
-Shared = Annotated[Service, Depends(_service)]
-ProjectName = Annotated[
-    str | None,
-    Header(
-        alias="X-Project",
-        pattern="^[A-Za-z0-9_-]{1,64}$",
-        description="Name of the client's project; browsers have a cookie instead.",
-    ),
-]
 Photos = Annotated[list[UploadFile], File(description="JPEG, PNG, WebP, BMP, GIF or TIFF.")]
 Marks = Annotated[
     UploadFile | str | None,
@@ -53,6 +42,8 @@ Marks = Annotated[
         ' [{"points": [[x, y], ...], "width": w}, ...] in pixels of the photo.'
     ),
 ]
+Choice = Literal["auto", "yes", "no"]
+_CHOSEN = {"yes": True, "no": False}
 _PNG = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}, "description": "JSON or PNG."}
 
 
@@ -108,10 +99,17 @@ async def learn(
             check = service.worker.check
             asked = {"name": name, "label": label or None, "white_is_object": white_is_object}
 
-            def read(mask: UploadFile, index: int, check: Check) -> Marked:
-                return Marked(read_mask(mask, index, asked, images[index - 1], service.limits, check))
+            frames: dict[int, Frame] = {}  # of the photos; `learn` reads each photo before its mask
 
-            photos, labels = _Pictures(images, read_photo, check), _Pictures(masks, read, check)
+            def read(image: UploadFile, index: int, check: Check) -> NDArray[np.uint8]:
+                photo, frames[index] = read_framed(image, index, check)
+                return photo
+
+            def read_marked(mask: UploadFile, index: int, check: Check) -> Marked:
+                labels, photo = {**asked, "frame": frames[index]}, file_name(images[index - 1], index)
+                return Marked(read_mask(mask, index, labels, photo, service.limits, check))
+
+            photos, labels = _Pictures(images, read, check), _Pictures(masks, read_marked, check)
             with collected() as warnings:
                 project.segmenter.learn(name, photos, labels, replace=replace)
             project.changed(name)
@@ -149,6 +147,8 @@ async def segment(
     service: Shared,
     images: Photos,
     keep_absent: Annotated[bool, Form(description="Keep classes in the mask that are judged absent.")] = False,
+    tiles: Annotated[Choice, Form(description="Whether to segment in tiles, too, which finds small things.")] = "auto",
+    refine: Annotated[Choice, Form(description="Whether masks follow the photo's edges.")] = "auto",
     format: Annotated[str | None, Form(description="json or png (of one photo); without it, as Accept says.")] = None,
     outlines: Annotated[
         str | None, Form(description="polygons or rle (COCO's): the pixels of each object, too.")
@@ -163,9 +163,10 @@ async def segment(
         raise Problem(422, f"Expected one photo for a PNG, but got {len(images)}. Send them one by one, or take json.")
     await run_in_threadpool(check_files, images, service.limits, "photo")
     photos = _Pictures(images, read_photo, service.worker.check)
+    options: dict[str, Any] = {"tiles": _CHOSEN.get(tiles, "auto"), "refine": _CHOSEN.get(refine, False)}
 
     def work() -> bytes | answers.SegmentAnswer:
-        results = project.segmenter.segment_many(photos, batch_size=1, keep_absent=keep_absent)
+        results = project.segmenter.segment_many(photos, batch_size=1, keep_absent=keep_absent, **options)
         with collected() as warnings:
             if png:
                 return answers.mask_png(next(results))
@@ -233,8 +234,12 @@ async def adapt(
 
     def work() -> answers.AdaptAnswer:
         trial = copy.copy(project.segmenter)  # kept only if somebody still waits
-        with collected() as warnings:
-            adopted = trial.adapt(photos, count=count)
+        counted = project.counted(photos, len(images), "Looking for photos to learn from")
+        try:
+            with collected() as warnings:
+                adopted = trial.adapt(counted, count=count)
+        finally:
+            project.progress = None
         service.worker.check()
         project.segmenter = trial
         for name in adopted:
@@ -259,12 +264,29 @@ async def advice(
     photos = _Pictures(uploads, read_photo, service.worker.check)
 
     def work() -> answers.AdviceAnswer:
-        with collected() as warnings:
-            found = advise(project.segmenter, None, photos, suggest=suggest)
+        try:
+            with collected() as warnings:
+                found = advise(project.segmenter, None, photos, suggest=suggest, watch=_counted(project))
+        finally:
+            project.progress = None
         names = [file_name(upload, index) for index, upload in enumerate(uploads, 1)]
         return answers.advice_answer(found, names, warnings)
 
     return await service.run(request, work)
+
+
+@router.get("/progress", responses=answers.problems(422, 503))
+async def progress(request: Request, service: Shared, x_project: ProjectName = None) -> answers.ProgressAnswer:
+    """How far the project's long request is: the photos to learn from (`/api/adapt`), or advice."""
+    project = service.project_of(request, x_project)[1]
+    now = project.progress if project else None
+    return answers.ProgressAnswer(phase="", done=0, total=0) if now is None else answers.ProgressAnswer(**now._asdict())
+
+
+def _counted(project: Project) -> Watch:
+    """Tells the project's progress of what `advise` does."""
+    phases = {"judging classes": "Checking the classes", "looking at photos": "Looking at the other photos"}
+    return lambda items, total, label: project.counted(items, total, phases[label])
 
 
 class _Pictures(Sequence[Any]):

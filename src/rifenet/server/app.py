@@ -21,7 +21,9 @@ from rifenet.engines import Engine
 from rifenet.server.api import router as api
 from rifenet.server.clients import LOOPBACK
 from rifenet.server.connections import log_no_files_rarely
+from rifenet.server.downloads import router as downloads
 from rifenet.server.guard import Guard
+from rifenet.server.label_imports import router as label_imports
 from rifenet.server.label_studio.learning import Labeling
 from rifenet.server.label_studio.link import Link
 from rifenet.server.label_studio.routes import router as labeling
@@ -73,9 +75,8 @@ def create_app(
     app.state.parsing = asyncio.Lock()
     app.state.service = Service(engine, limits)
     app.state.labeling = Labeling(app.state.service, label_studio or Link())
-    app.include_router(api)
-    app.include_router(labeling)
-    app.include_router(pages)
+    for router in (api, label_imports, downloads, labeling, pages):
+        app.include_router(router)
     app.mount("/static", StaticFiles(directory=_STATIC))
     app.mount("/examples", StaticFiles(directory=str(_PACKAGE / "examples")))
     app.add_middleware(Guard, limits=limits, token=token, hosts=hosts)

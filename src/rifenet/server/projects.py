@@ -6,9 +6,9 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from rifenet.engines import Engine
 from rifenet.segmenting.photo_views import PhotoViews
@@ -16,7 +16,19 @@ from rifenet.segmenting.segmenter import Segmenter
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 
+Item = TypeVar("Item")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Progress(NamedTuple):
+    """How far the work of a long request is."""
+
+    phase: str
+    """What the server does, for people."""
+    done: int
+    """Photos or classes that are done."""
+    total: int
+    """All of them; 0 where nobody knows."""
 
 
 class Listed(NamedTuple):
@@ -40,6 +52,8 @@ class Project:
     """The classes after the last change. Each change replaces the tuple, so that any thread may read it."""
     memory: int = 0
     """Bytes that they took then."""
+    progress: Progress | None = None
+    """How far a long request is; None while there is none. It is replaced, so that any thread may read it."""
 
     def changed(self, name: str) -> None:
         """Brings `listed` up to date after class `name` was learned or forgotten, within a job."""
@@ -47,6 +61,13 @@ class Project:
         known[name] = secrets.token_hex(6)
         self.listed = tuple(Listed(each, shots, known[each]) for each, shots in self.segmenter.shots.items())
         self.memory = self.segmenter.memory()
+
+    def counted(self, items: Iterable[Item], total: int, phase: str) -> Iterator[Item]:
+        """The items of a long request, counted in `progress` as they are taken."""
+        for done, item in enumerate(items):
+            self.progress = Progress(phase, done, total)
+            yield item
+        self.progress = Progress(phase, total, total)
 
 
 class Projects:

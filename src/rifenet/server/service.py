@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
+from fastapi import Depends, Header
 from starlette.requests import Request
 
 from rifenet.engines import Engine
@@ -46,6 +47,23 @@ class Service:
                 "The server ran out of memory over this request. Send smaller or fewer photos, or try again later."
             )
             raise Problem(503, sentence, {"Retry-After": "60"}) from error
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Shared = Annotated[Service, Depends(_service)]
+"""The application's service, as a parameter of a route."""
+ProjectName = Annotated[
+    str | None,
+    Header(
+        alias="X-Project",
+        pattern="^[A-Za-z0-9_-]{1,64}$",
+        description="Name of the client's project; browsers have a cookie instead.",
+    ),
+]
 
 
 def _is_out_of_memory(error: Exception) -> bool:

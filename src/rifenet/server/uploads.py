@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rifenet.formats.label_files import load_labels
-from rifenet.formats.picture_files import frame_of, open_picture
-from rifenet.formats.pictures import load_image, lossy_kind, read_picture
+from rifenet.formats.picture_files import Frame, open_picture
+from rifenet.formats.pictures import load_photo, lossy_kind, read_picture
 from rifenet.formats.remarks import heard, remark
 from rifenet.formats.run_lengths import Check, unchecked
 from rifenet.server.limits import Limits
@@ -59,6 +59,8 @@ def is_json(upload: UploadFile) -> bool:
     upload.file.seek(0)
     start = upload.file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
     upload.file.seek(0)
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16
+        start = start[2:].strip(b"\0")
     return start[:1] in (b"{", b"[")
 
 
@@ -106,31 +108,29 @@ def _too_many_pixels(name: str, limits: Limits) -> Problem:
 
 def read_photo(upload: UploadFile, index: int, check: Check = unchecked) -> NDArray[np.uint8]:
     """RGB photo [H,W,3], upright; `check` is called while it is decoded. Raises Problem: 422 where it cannot be."""
+    return read_framed(upload, index, check)[0]
+
+
+def read_framed(upload: UploadFile, index: int, check: Check) -> tuple[NDArray[np.uint8], Frame]:
+    """As `read_photo`, and what the labels of the photo have to fit."""
     with _about("photo", upload, index):
-        return load_image(_opened(upload, check))
+        photo, orientation = load_photo(opened(upload, check))
+    return photo, Frame(photo.shape[0], photo.shape[1], orientation)
 
 
 def read_mask(
-    upload: UploadFile,
-    index: int,
-    labels: Mapping[str, Any],
-    photo: UploadFile,
-    limits: Limits,
-    check: Check = unchecked,
+    upload: UploadFile, index: int, labels: Mapping[str, Any], photo: str, limits: Limits, check: Check = unchecked
 ) -> NDArray[np.uint8]:
     """Where a mask or label file marks the class, [H,W]: 1 the class, 0 not, 255 ignored.
 
-    `labels`: further arguments of `load_labels`; `photo`: its photo; `check` is called between steps.
+    `labels`: further arguments of `load_labels`; `photo`: the name of its photo; `check` is called between steps.
     Raises Problem: 422 for one that cannot be read, or has no such label.
     """
     most = limits.megapixels * 10**6
-    with _about("photo", photo, index):
-        asked = {**labels, "frame": frame_of(_opened(photo, check), "image")}
     with _about("mask", upload, index):
         if is_json(upload):
-            asked |= {"photo": file_name(photo, index), "most_pixels": most, "check": check}
-            return load_labels(upload.file.read(), **asked)
-        return load_labels(_opened(upload, check), **asked)
+            return load_labels(upload.file.read(), **labels, photo=photo, most_pixels=most, check=check)
+        return load_labels(opened(upload, check), **labels)
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def read_marked(upload: UploadFile, check: Check = unchecked) -> NDArray[np.uint
     `check` is called while it is decoded. Raises Problem: 422 for one that cannot be read.
     """
     with _about("mask", upload, 1):
-        bands = np.asarray(read_picture(_opened(upload, check), "mask")[0].convert("RGBA"))
+        bands = np.asarray(read_picture(opened(upload, check), "mask")[0].convert("RGBA"))
     opacity = bands[..., 3]
     marked = opacity > 127 if (opacity < 255).any() else (bands[..., :3] > 0).any(2)
     return np.asarray(marked, np.uint8)
@@ -170,7 +170,8 @@ class _Checked:
         return self._file.read(size)
 
 
-def _opened(upload: UploadFile, check: Check) -> Image.Image:
+def opened(upload: UploadFile, check: Check = unchecked) -> Image.Image:
+    """An uploaded picture that `check_files` has let pass; `check` is called while it is decoded."""
     upload.file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -194,6 +194,7 @@ class Watched:
         self._engine, self._check = engine, check
         self.name, self.hash, self.weights_hash = engine.name, engine.hash, engine.weights_hash
         self.size, self.threshold, self.calibration = engine.size, engine.threshold, engine.calibration
+        self.inner_names = engine.inner_names
 
     def encode_support(
         self, images: NDArray[np.float32], masks: NDArray[np.uint8], valid: NDArray[np.bool_]
@@ -209,9 +210,10 @@ class Watched:
         self._check()
         return self._engine.encode_query(images, valid)
 
-    def feature_maps(self, features: Any) -> dict[str, NDArray[np.float32]]:
-        """Maps of the first image."""
-        return self._engine.feature_maps(features)
+    def inner(self, features: Any) -> list[Mapping[str, NDArray[Any]]]:
+        """Maps inside the network."""
+        self._check()
+        return self._engine.inner(features)
 
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
         """Segments one class."""

@@ -1,8 +1,11 @@
 """Cache of frozen backbone features on disk: the backbone runs once for each view instead of at each step.
 
-Each image has V views: the plain one, its mirror image, then weak views (method.md 11). With the unlabeled branch on,
-each view has a strong partner. The folder's name is a hash of everything that its content depends on, so a cache is
-never stale. The folder is filled image by image, so a killed build continues where it stopped.
+Each image has V views: the plain one, its mirror image, then weak views (method.md 11), then with `data.worlds` one
+view in each world. With the unlabeled branch on, each view has a strong partner, and no mask decides how a view is
+cropped, since any image may serve as an unlabeled one.
+
+The folder's name is a hash of everything that its content depends on, so a cache is never stale. The folder is filled
+image by image, so a killed build continues where it stopped.
 
 Arrays: features float16 [images, V, 1 or 2, L] (the outputs of the backbone's `stages`, flattened and joined) and
 labels uint8 [images, V, S, S].
@@ -32,9 +35,9 @@ from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.transforms import resize_and_pad, resize_mask, to_float
 from rifenet.data.views import strong_view, view_rng, weak_view
+from rifenet.data.worlds import WORLDS, world_view
 from rifenet.drawing.progress import TaskProgress
 from rifenet.files import write_text
-from rifenet.formats.pictures import binary_mask
 from rifenet.models import Features, RiFeNet
 from rifenet.models.files.checkpoint import backbone_hash
 
@@ -75,7 +78,7 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
 
     def __getitem__(self, number: int) -> dict[str, NDArray[Any]]:
         image, mask = load_pair(self.index, number)
-        views = [self._view(image, mask, number, view) for view in range(self.data.cache_views)]
+        views = [self._view(image, mask, number, view) for view in range(cached_views(self.data))]
         return {
             "images": np.stack([images for images, _ in views]),
             "labels": np.stack([labels for _, labels in views]),
@@ -94,6 +97,11 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
             if view == 1:  # the mirror image has its padding on the left
                 pixels, labels = np.ascontiguousarray(pixels[:, ::-1]), np.ascontiguousarray(labels[:, ::-1])
                 valid = np.ascontiguousarray(valid[:, ::-1])
+        elif view >= self.data.cache_views:
+            world = WORLDS[view - self.data.cache_views]
+            pixels, labels, valid = world_view(
+                image, mask, rng, world=world, size=size, keep=map(record.value, record.areas)
+            )
         else:
             pixels, labels, valid = weak_view(
                 image,
@@ -104,10 +112,15 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
                 rotate=self.data.rotate,
                 blur=self.data.blur,
                 flip=self.data.flip,
-                keep=map(record.value, record.areas),
+                keep=() if self.strong else map(record.value, record.areas),
             )
         partners = [pixels, strong_view(pixels, rng, valid)] if self.strong else [pixels]
         return np.stack([to_float(partner) for partner in partners]), np.where(valid, labels, PADDING).astype(np.uint8)
+
+
+def cached_views(data: DataConfig) -> int:
+    """V: the cached views of an image, everyday views first."""
+    return data.cache_views + (len(WORLDS) if data.worlds else 0)
 
 
 class FeatureCache:
@@ -144,10 +157,16 @@ class FeatureCache:
             "views": [data.cache_views, strong, seed, data.image_size],
             "augmentation": [data.scale_min, data.scale_max, data.rotate, data.blur, data.flip],
         }
+        if strong:
+            content["cropped"] = "without masks"
+        if data.worlds:
+            content["worlds"] = WORLDS
+        if torch.is_autocast_enabled(device.type):
+            content["computed_in"] = str(torch.get_autocast_dtype(device.type))
         name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
         folder = Path(data.cache_dir) / name
         folder.mkdir(parents=True, exist_ok=True)
-        count, views, kinds, size = len(index.records), data.cache_views, 1 + strong, data.image_size
+        count, views, kinds, size = len(index.records), cached_views(data), 1 + strong, data.image_size
         done_file = folder / "done.json"
         with FileLock(folder / "lock"):  # two runs that start together must not fill one cache at once
             progress = json.loads(done_file.read_text()) if done_file.is_file() else {"done": 0}
@@ -174,12 +193,14 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
     """Training episodes from a cache.
 
     Item i has the keys of `TrainingEpisodes`, with `PackedFeatures` in place of images. (seed, i) draws a view of each
-    image. In a share `own_views` of the episodes, the K supports come from as few images as possible: all views of the
-    first support image in random order, then those of the second, and so on.
+    image; queries and supports only have views that show their class (`_showing`). In a share `data.worlds` of the
+    episodes, all images are shown in one world. In a share `data.own_views` of the others, the K supports come from as
+    few images as possible: all everyday views of the first support image in random order, then those of the second,
+    and so on.
     """
 
-    def __init__(self, pool: EpisodePool, cache: FeatureCache, seed: int, length: int, own_views: float = 0.0) -> None:
-        self.pool, self.cache, self.seed, self.length, self.own_views = pool, cache, seed, length, own_views
+    def __init__(self, pool: EpisodePool, cache: FeatureCache, seed: int, length: int, data: DataConfig) -> None:
+        self.pool, self.cache, self.seed, self.length, self.data = pool, cache, seed, length, data
 
     def __len__(self) -> int:
         return self.length
@@ -189,14 +210,25 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
             raise IndexError(number)
         episode = self.pool.episode(self.seed, number)
         images = (episode.query, *episode.supports, *episode.unlabeled)
-        drawn = view_rng(self.seed, number, 1).integers(self.cache.labels.shape[1], size=len(images))
-        views = [(image, int(view)) for image, view in zip(images, drawn, strict=True)]
-        supports, unlabeled = views[1 : 1 + len(episode.supports)], views[1 + len(episode.supports) :]
+        everyday = self.data.cache_views
+        drawn = view_rng(self.seed, number, 1).integers(everyday, size=len(images))
+        labeled = 1 + len(episode.supports)
+        showing = [self._showing(image, episode.class_id) for image in images[:labeled]]
+        showing += [range(everyday)] * len(episode.unlabeled)
+        views = [
+            (image, good[view % len(good)]) for image, view, good in zip(images, drawn.tolist(), showing, strict=True)
+        ]
+        supports, unlabeled = views[1:labeled], views[labeled:]
         rng = view_rng(self.seed, number, 2)
-        if rng.random() < self.own_views:
-            count = self.cache.labels.shape[1]
-            own = [(image, int(view)) for image in episode.supports for view in rng.permutation(count)]
-            supports = own[: len(supports)]
+        if rng.random() < self.data.own_views:
+            good = dict(zip(episode.supports, showing[1:labeled], strict=True))
+            own = [(image, int(view)) for image in episode.supports for view in rng.permutation(good[image])]
+            supports = (own * len(supports))[: len(supports)]
+        rng = view_rng(self.seed, number, 3)
+        if rng.random() < self.data.worlds:
+            world = everyday + int(rng.integers(len(WORLDS)))
+            views = [(image, world) for image in images]
+            supports = views[1:labeled]
         shown = [views[0], *supports]
         masks, valid = zip(*(self._mask(view, episode.class_id) for view in shown), strict=True)
         item = {
@@ -216,6 +248,19 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
             item["unlabeled_valid"] = np.stack([self.cache.labels[view] != PADDING for view in unlabeled])
         return item
 
+    def _showing(self, image: int, class_id: int) -> Sequence[int]:
+        """The everyday views of an image that keep at least half of what the first, uncropped one shows of a class.
+
+        All of them, unless masks did not decide how views are cropped; views of `data.scale_min` below 0.7 may then
+        count as cropped, since half of the size is a quarter of the area.
+        """
+        everyday = self.data.cache_views
+        if self.cache.features.shape[2] == 1:
+            return range(everyday)
+        value = self.pool.index.records[image].value(class_id)
+        areas = np.count_nonzero(self.cache.labels[image, :everyday] == value, axis=(1, 2))
+        return [int(view) for view in np.flatnonzero(2 * areas >= areas[0])]
+
     def _packed(self, views: Sequence[tuple[int, int]], kind: int) -> PackedFeatures:
         """Features of the plain (0) or strong (1) partner of each view."""
         return PackedFeatures(np.stack([self.cache.features[view][kind] for view in views]))
@@ -223,8 +268,8 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
     def _mask(self, view: tuple[int, int], class_id: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         labels = np.asarray(self.cache.labels[view])
         valid = labels != PADDING
-        value = self.pool.index.records[view[0]].value(class_id)
-        return binary_mask(np.where(valid, labels, IGNORE).astype(np.uint8), value), valid
+        labels = np.where(valid, labels, IGNORE).astype(np.uint8)
+        return self.pool.index.records[view[0]].binary(labels, class_id), valid
 
 
 def unpack(model: RiFeNet, packed: PackedFeatures, size: int) -> Features:

@@ -10,13 +10,14 @@ import lightning_fabric
 import torch
 
 from rifenet.config import Config
+from rifenet.data.sampling import sometimes_absent
 from rifenet.evaluation.presence import fit_calibration, presence_pairs
 from rifenet.evaluation.result_file import names_hash
 from rifenet.evaluation.scoring import score_episodes
 from rifenet.files import write_text
 from rifenet.metrics import IoUMeter, auroc, calibrated, expected_calibration_error
 from rifenet.models import RiFeNet
-from rifenet.models.files.checkpoint import read_model, save_model
+from rifenet.models.files.checkpoint import backbone_file, read_model, save_model
 from rifenet.models.files.hub import MODEL_FILE
 from rifenet.training.logging import RunLog
 from rifenet.training.split import Split
@@ -71,6 +72,7 @@ def run_metadata(config: Config, split: Split, progress: dict[str, Any]) -> dict
         "novel_classes": [index.class_name(class_id) for class_id in index.novel_classes(config.data.fold)],
         "classes_hash": names_hash(index.class_names),
         "classes_trained_on": classes,
+        "backbone_file": backbone_file(config.model),
         **started,
         "step": progress["best_step"],
         "heldout_base_miou": progress["best_miou"],
@@ -87,13 +89,15 @@ def finish(config: Config, split: Split, folder: Path, device: torch.device) -> 
     """Measures presence on the held-out base images, calibrates it where AUROC allows, and writes `card.md`."""
     model = read_model(folder / MODEL_FILE).to(device)
     facts = dict(model.metadata)
-    if split.heldout_episodes and len(split.heldout_classes) > 1:
+    classes = [class_id for class_id in split.heldout_classes if sometimes_absent(split.heldout, class_id)]
+    episodes = [episode for episode in split.heldout_episodes if episode.class_id in classes]
+    if episodes and len(classes) > 1:
         size, seed = config.data.image_size, config.train.seed
-        statistics, present = presence_pairs(model, split.heldout, split.heldout_episodes, size, seed)
+        statistics, present = presence_pairs(model, split.heldout, episodes, size, seed)
         fitted = fit_calibration(statistics, present)
         separation = auroc(statistics, present)
         facts["presence_on_heldout_base"] = {
-            "pairs": len(split.heldout_episodes),
+            "pairs": len(episodes),
             "auroc": separation,
             "expected_calibration_error": expected_calibration_error(calibrated(statistics, fitted), present),
         }

@@ -32,7 +32,8 @@ class Split:
 def base_split(config: Config, index: ImageIndex) -> Split:
     """Splits a dataset for training on the base classes of `config.data.fold` (method.md 12, rows 9 and 11)."""
     data = config.data
-    held_back, base = index.held_back(data.fold), index.base_classes(data.fold)
+    held_back, skipped = index.held_back(data.fold), {index.class_id(name) for name in data.skip_classes}
+    base = [class_id for class_id in index.base_classes(data.fold) if class_id not in skipped]
     images = index.without_classes(held_back) if data.exclude_novel else index
     training, heldout = split_holdout(images, data.holdout, _data_seed(config))
     pool = EpisodePool(
@@ -83,11 +84,17 @@ def training_episodes(
     if not config.data.cache_dir:
         return TrainingEpisodes(split.pool, config.data, seed=config.train.seed, episodes=total)
     strong = config.train.unlabeled > 0 or config.data.cache_strong
-    with fabric.rank_zero_first():
+    if strong and config.data.worlds:
+        raise ValueError(
+            f"Expected data.worlds to be 0 with the unlabeled branch, but got {config.data.worlds}: masks decide how "
+            "views in other worlds are cropped. Set train.unlabeled to 0 and data.cache_strong to false, or data.worlds"
+            " to 0."
+        )
+    with fabric.rank_zero_first(), fabric.autocast():  # in the precision that the backbone has without a cache
         cache = FeatureCache.build(
             model, split.pool.index, config.data, strong=strong, seed=_data_seed(config), device=fabric.device
         )
-    return CachedEpisodes(split.pool, cache, config.train.seed, total, config.data.own_views)
+    return CachedEpisodes(split.pool, cache, config.train.seed, total, config.data)
 
 
 def episodes_a_step(config: Config) -> int:

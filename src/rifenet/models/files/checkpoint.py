@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rifenet.config import ModelConfig, behaviour, from_dict, to_dict
 from rifenet.files import write_atomically
 from rifenet.models import Prototype, RiFeNet, build_model
+from rifenet.models.backbones import imagenet_weights
 from rifenet.models.files.header import FORMAT, HEADER, parse_header
 
 
@@ -56,6 +57,19 @@ def identify(model: RiFeNet | Prototype) -> None:
 def backbone_hash(model: nn.Module) -> str:
     """Hash of the model's frozen backbone (parameters and batch-norm statistics)."""
     return state_hash(model.backbone.state_dict())  # type: ignore[union-attr]
+
+
+def backbone_file(config: ModelConfig) -> dict[str, Any] | None:
+    """Name, size in bytes and SHA-256 of the file that the frozen backbone is read from; None where there is none.
+
+    The model's own file may hold the backbone, or its weights may be random.
+    """
+    if not config.pretrained:
+        return None
+    path = Path(config.weights or imagenet_weights(config.backbone))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

@@ -3,26 +3,29 @@
 import { ask, formOf } from "./api.js";
 import { element, find, icon, keepingFocus } from "./dom.js";
 import { ASKED, lesson, teach, whatIsMissing } from "./jobs.js";
-import { isByHand, photosOf, project, projectKey, smallJpeg } from "./project.js";
+import { Progress, watched } from "./progress.js";
+import { isBlank, isByHand, photosOf, project, projectKey, smallJpeg } from "./project.js";
 
 const WARNING = "M12 4 2.500 20h19zM12 10v5M12 17.500v.5", FINE = "m5 12 5 5 9-10";
 
 let running = null; // the controller that cancels, while the server works on advice
 let told = null; // { key, shots: [{ photo, className, iou, warns, verdict, reason }], next: [{ photo, rank, reason }] }
 
-/** Asks for advice, and shows it; pressed again, cancels. `act` has open(photo), changed(), say(text, bad). */
+/** Asks for advice, and shows it; pressed again, cancels. `act` has open(photo), changed(), progressed(progress), missing(what), say(text, bad). */
 export async function advise(act) {
   if (running) return running.abort();
   const missing = whatIsMissing();
-  if (missing) return act.say(missing.text, true);
+  if (missing) return act.missing(missing);
   running = new AbortController();
+  const progress = new Progress(() => act.progressed(running && progress));
   act.changed();
   try {
     const key = projectKey(), taught = lesson(), asked = candidates(), { signal } = running;
-    await teach(taught, signal);
+    await teach(taught, signal, progress);
+    progress.begin("Checking the examples", 1);
     const form = [["suggest", "5"]];
     for (const photo of asked) form.push(["images", await smallJpeg(photo), photo.name]);
-    const answer = await ask("/api/advice", { method: "POST", form: formOf(form), signal });
+    const answer = await watched(progress, signal, () => ask("/api/advice", { method: "POST", form: formOf(form), signal }));
     const shotOf = ({ class_name, number }) => taught.classes.find((each) => each.name === class_name)?.shots[number - 1]?.photo;
     told = {
       key,
@@ -36,15 +39,17 @@ export async function advise(act) {
     else act.say(error.message, true);
   } finally {
     running = null;
+    act.progressed(null);
     act.changed();
   }
 }
 
 /** The button and the lists; `busy` while the page segments. */
 export function drawAdvice(act, busy) {
-  const button = find("#advise"), examples = photosOf("example").length;
+  const button = find("#advise"), examples = photosOf("example").filter((photo) => !photo.suggested && !isBlank(photo)).length;
   button.textContent = running ? "Cancel the check" : "Check the examples";
-  button.disabled = !running && (busy || !examples);
+  button.hidden = !running && !examples;
+  button.disabled = !running && busy;
   find("#advice").setAttribute("aria-busy", String(Boolean(running)));
   keepingFocus(() => find("#advice").replaceChildren(...(told ? parts(act) : [])));
 }

@@ -1,35 +1,91 @@
-// Everything as a zip: index PNGs with the classes' colours, overlays, and one JSON.
+// Everything as a zip: what was chosen of index PNGs with the classes' colours, overlays and files for other programs, and one
+// JSON. The server writes the files for other programs, as the command line does.
 
-import { rgb } from "./dom.js";
+import { ask, formOf } from "./api.js";
+import { fromBase64, rgb } from "./dom.js";
 import { counts, renamed, resized, tint, whole } from "./labels.js";
 import { decodePng, encodePng } from "./png.js";
 import { classOf, isBlank, nameOf, photosOf, project } from "./project.js";
+import { results } from "./review.js";
 import { zip } from "./zip.js";
 
-/** The zip as a Blob. Class i of masks is the i-th of the page, from 1. */
-export async function archive(opacity) {
+const OWN = ["index", "overlay"]; // in the page's own colours
+
+/** { blob, problems }: the zip, and a sentence for each photo that the server refused. Class i of masks is the i-th of the page, from 1. */
+export async function archive(opacity, progress) {
   const numbers = Object.fromEntries(project.classes.map((each, index) => [each.id, index + 1]));
   const palette = Array.from({ length: 256 }, (_, value) => (value === 255 ? [255, 255, 255] : rgb(project.classes[value - 1]?.colour ?? "#000000")));
-  const files = [], photos = [], taken = new Set();
-  const queries = photosOf("query").filter((photo) => photo.result || !isBlank(photo));
-  for (const photo of [...queries, ...photosOf("example")]) {
-    const stem = stemOf(photo.name, taken), labels = renamed(await fullLabels(photo), { ...numbers, 255: 255 });
-    const paths = { mask: `masks/${stem}.png`, overlay: `overlays/${stem}.jpg` };
-    files.push([paths.mask, await encodePng(labels, palette)], [paths.overlay, await overlay(photo, labels, palette, opacity)]);
-    photos.push({ name: photo.name, role: photo.role, width: photo.width, height: photo.height, ...paths, ...facts(photo, labels, numbers) });
+  const { formats } = project.options, others = formats.filter((each) => !OWN.includes(each));
+  const files = [], photos = [], taken = new Set(), problems = [], together = {};
+  const wanted = [...results(), ...photosOf("example").filter((photo) => !photo.suggested && !(isBlank(photo) && !photo.negative))];
+  progress.begin("Writing the zip", wanted.length);
+  for (const photo of wanted) {
+    const stem = stemOf(photo.name, taken), labels = renamed(await fullLabels(photo), { ...numbers, 255: 255 }), paths = {};
+    const mask = await encodePng(labels, palette), about = facts(photo, labels, numbers);
+    const put = (kind, path, content) => {
+      paths[kind] = path;
+      files.push([path, content]);
+    };
+    if (formats.includes("index")) put("mask", `masks/${stem}.png`, mask);
+    if (formats.includes("overlay")) put("overlay", `overlays/${stem}.jpg`, await overlay(photo, labels, palette, opacity));
+    if (others.length) {
+      try {
+        for (const { kind, name, content } of await written(photo, mask, about, stem, others)) {
+          const folder = kind.split(":")[0], bytes = fromBase64(content);
+          put(kind, `${folder}/${name}`, new Blob([bytes]));
+          (together[folder] ??= []).push(new TextDecoder().decode(bytes));
+        }
+      } catch (error) {
+        if (!error.status) throw error; // no server
+        problems.push(`${photo.name}: ${error.message}`);
+      }
+    }
+    photos.push({ name: photo.name, role: photo.role, width: photo.width, height: photo.height, ...paths, ...about });
+    progress.step();
   }
   const classes = project.classes.map((each, index) => ({ id: index + 1, name: nameOf(each), colour: each.colour }));
-  files.unshift(["results.json", new Blob([JSON.stringify({ classes, photos }, null, 1)])]);
-  return zip(files);
+  for (const [kind, join] of Object.entries(TOGETHER)) if (together[kind]) files.unshift(join(together[kind], classes));
+  files.unshift(["results.json", asJson({ classes, photos })]);
+  return { blob: await zip(files), problems };
+}
+
+const asJson = (content) => new Blob([JSON.stringify(content, null, 1)]);
+
+async function written(photo, mask, { classes }, stem, formats) {
+  const named = classes.map(({ id, name, confidence }) => ({ name: name || `class ${id}`, confidence: confidence ?? 1 }));
+  const form = [["image", photo.blob, photo.name], ["mask", mask, "mask.png"], ["classes", JSON.stringify(named)], ["formats", formats.join(",")], ["stem", stem], ["objects", String(project.options.instances)]];
+  return (await ask("/api/files", { method: "POST", form: formOf(form) })).files;
+}
+
+/** For some formats, a file of all photos: its path and content, from the files of single photos. */
+const TOGETHER = {
+  coco: (texts) => ["coco.json", asJson(mergedCoco(texts.map((text) => JSON.parse(text))))],
+  csv: (texts) => ["table.csv", new Blob(texts.map((text, index) => (index ? text.slice(text.indexOf("\n") + 1) : text)))],
+  yolo: (texts, classes) => ["yolo/data.yaml", new Blob([`path: .\ntrain: images\nval: images\nnames: ${JSON.stringify(Object.fromEntries(classes.map(({ name }, index) => [index, name])))}\n`])],
+  cvat: (texts) => ["annotations.xml", new Blob([mergedCvat(texts)])],
+};
+
+function mergedCvat(texts) {
+  const [first, ...others] = texts.map((text) => new DOMParser().parseFromString(text, "text/xml"));
+  for (const each of others) first.documentElement.append(...each.querySelectorAll("image"));
+  first.querySelectorAll("image").forEach((image, index) => image.setAttribute("id", index));
+  return `<?xml version="1.0" encoding="utf-8"?>\n${new XMLSerializer().serializeToString(first.documentElement)}\n`;
+}
+
+function mergedCoco(files) {
+  const images = files.map((each, index) => ({ ...each.images[0], id: index + 1 }));
+  const annotations = files.flatMap((each, index) => each.annotations.map((row) => ({ ...row, image_id: index + 1 })));
+  return { images, annotations: annotations.map((row, index) => ({ ...row, id: index + 1 })), categories: files[0].categories };
 }
 
 function facts(photo, labels, numbers) {
   const areas = counts(labels), found = photo.result?.found ?? [], corrected = photo.result?.corrected ?? true;
   const facts = project.classes.map((entry) => {
-    const { confidence = null, present } = found.find((each) => each.id === entry.id) ?? {}, pixels = areas[numbers[entry.id]];
-    return { id: numbers[entry.id], name: nameOf(entry), pixels, confidence, present: corrected ? pixels > 0 : present ?? pixels > 0 };
+    const { confidence = null, quality = null, objects = null, present } = found.find((each) => each.id === entry.id) ?? {}, pixels = areas[numbers[entry.id]];
+    const more = corrected ? {} : { ...(quality === null ? {} : { quality }), ...(objects === null ? {} : { objects }) };
+    return { id: numbers[entry.id], name: nameOf(entry), pixels, confidence, present: corrected ? pixels > 0 : present ?? pixels > 0, ...more };
   });
-  return { corrected, classes: facts };
+  return { corrected, accepted: Boolean(photo.accepted), classes: facts };
 }
 
 /** Labels at the photo's own size: the server's mask as it came, or what was painted, enlarged. */

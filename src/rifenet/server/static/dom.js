@@ -32,13 +32,18 @@ export function icon(path) {
 
 let timer = 0;
 
-/** Says something to the user: problems stay until dismissed, news goes by itself. */
-export function say(text, bad = false) {
+/** Says something to the user: problems stay until dismissed, news goes by itself. `action` is a { text, act } for a button. */
+export function say(text, bad = false, action = null) {
   const message = find("#message");
   message.classList.toggle("bad", bad);
   message.querySelector("span").textContent = text;
+  const press = (chosen) => () => {
+    say("");
+    chosen.act();
+  };
+  find("#message-act").replaceChildren(...(action && text ? [element("button", { class: "act", onclick: press(action) }, action.text)] : []));
   clearTimeout(timer);
-  if (text && !bad) timer = setTimeout(() => say(""), 5000);
+  if (text && !bad) timer = setTimeout(() => say(""), action ? 12000 : 7000);
 }
 
 /** `bytes` of base64. */

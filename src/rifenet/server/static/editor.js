@@ -1,17 +1,20 @@
 // The stage: shows a photo with its labels, and paints on them. Coordinates "at" are in pixels of the labels.
 
 import { clip, cut, join, paste, polygon, stroke, tint, whole } from "./labels.js";
-import { drawCorners, drawCursor } from "./marks.js";
+import { drawBoxes, drawCorners, drawCursor, drawStrokes } from "./marks.js";
 
-const MAX_STEPS = 60;
+const THIN = 5; // px on screen of a stroke that marks the object or what is not
 const MARGIN = 12; // px on screen between the keyboard's cursor and the edge
 const CLOSE = 12; // px on screen within which a click closes a polygon
 
 export class Editor {
-  /** `changed(photo)` is called after each step of painting, undo and redo. */
-  constructor(canvas, changed) {
-    Object.assign(this, { canvas, changed, tool: "brush", radius: 14, value: 0, colours: {}, opacity: 0.5, shown: true });
-    Object.assign(this, { photo: null, bitmap: null, corners: [], cursor: null, pointers: new Map(), painting: null, pinch: null, corner: null });
+  /**
+   * `act` has painted(photo, box, before, after): pixels of the box have changed; marked(photo, { kind, width, points }): a stroke
+   * was drawn that says where the object is ("object") or is not ("background"); cornered(): the polygon has another corner.
+   */
+  constructor(canvas, act) {
+    Object.assign(this, { canvas, act, tool: "object", radius: 14, value: 0, colours: {}, opacity: 0.5, shown: true, boxes: [] });
+    Object.assign(this, { photo: null, bitmap: null, corners: [], cursor: null, pointers: new Map(), painting: null, marking: null, pinch: null, corner: null });
     this.context = canvas.getContext("2d");
     this.overlay = document.createElement("canvas");
     new ResizeObserver(() => this.resize()).observe(canvas);
@@ -20,14 +23,15 @@ export class Editor {
     }
     canvas.addEventListener("pointerleave", () => { this.cursor = null; this.draw(); });
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    canvas.addEventListener("dblclick", () => this.corners.length > 2 && this.close());
   }
 
   /** Shows a photo; its labels are painted in place. */
   show(photo, bitmap) {
     this.bitmap?.close();
-    Object.assign(this, { photo, bitmap, corners: [], corner: null, painting: null, cursor: null });
+    Object.assign(this, { photo, bitmap, corners: [], corner: null, painting: null, marking: null, cursor: null });
+    this.act.cornered();
     if (photo) {
-      photo.history ??= { undo: [], redo: [] };
       [this.overlay.width, this.overlay.height] = [photo.labels.width, photo.labels.height];
       this.tintAll();
       this.fit();
@@ -116,8 +120,10 @@ export class Editor {
     pen.imageSmoothingEnabled = scale < 3;
     pen.drawImage(this.bitmap, 0, 0, width, height);
     if (this.shown) pen.drawImage(this.overlay, 0, 0);
-    if (this.corners.length) drawCorners(pen, this.corners, this.cursor, scale);
-    if (this.cursor && this.tool !== "pan") drawCursor(pen, this.cursor, this.tool === "polygon" ? 4 / scale : this.radius, scale);
+    if (this.shown && this.boxes.length) drawBoxes(pen, this.boxes, scale);
+    if (this.isSmart || this.marking) drawStrokes(pen, [...(this.photo.strokes ?? []).filter(({ id }) => id === this.value), ...(this.marking ? [this.marking] : [])], this.colours, scale);
+    if (this.corners.length) drawCorners(pen, this.corners, this.cursor, scale, CLOSE);
+    if (this.cursor && this.tool !== "pan") drawCursor(pen, this.cursor, this.tool === "polygon" ? 4 / scale : this.isSmart ? THIN / 2 / scale : this.radius, scale);
   }
 
   // Painting
@@ -126,21 +132,40 @@ export class Editor {
     return this.tool === "eraser" ? 0 : this.value;
   }
 
+  /** Whether strokes mark the object, and do not paint it. */
+  get isSmart() {
+    return this.tool === "object" || this.tool === "background";
+  }
+
   /** Whether a stroke or a polygon is begun on a photo and not ended. */
   isWorkingOn(photo) {
-    return photo === this.photo && Boolean(this.painting || this.corner || this.corners.length);
+    return photo === this.photo && Boolean(this.painting || this.marking || this.corner || this.corners.length);
   }
 
   get canPaint() {
     return Boolean(this.photo) && this.tool !== "pan" && (this.tool === "eraser" || this.value > 0);
   }
 
-  begin(at) {
+  /** Begins a stroke; `kind` is that of one which marks, or null for one which paints. */
+  begin(at, kind = this.isSmart ? this.tool : null) {
+    if (kind) this.marking = { id: this.value, kind, width: THIN / this.scale, points: [at] };
+    else this.beginPainting(at);
+  }
+
+  beginPainting(at) {
     this.painting = { before: this.photo.labels.data.slice(), box: null, last: at };
-    this.strokeTo(at);
+    this.paintTo(at);
   }
 
   strokeTo(at) {
+    if (this.marking) {
+      const last = this.marking.points.at(-1);
+      if (Math.hypot(at[0] - last[0], at[1] - last[1]) * this.scale >= 2) this.marking.points.push(at);
+      this.draw();
+    } else this.paintTo(at);
+  }
+
+  paintTo(at) {
     const touched = stroke(this.photo.labels, this.painting.last, at, this.radius, this.paint);
     this.painting.last = at;
     this.painting.box = join(this.painting.box, touched);
@@ -149,6 +174,12 @@ export class Editor {
 
   /** Ends a stroke: as a step of the history, or undone. */
   end(keep = true) {
+    if (this.marking) {
+      const { marking, photo } = this;
+      this.marking = null;
+      if (keep) this.act.marked(photo, marking);
+      return this.draw();
+    }
     const { before, box } = this.painting;
     this.painting = null;
     if (!box) return;
@@ -162,18 +193,14 @@ export class Editor {
 
   record(box, before) {
     const after = cut(this.photo.labels, box);
-    if (after.every((value, index) => value === before[index])) return;
-    const { history } = this.photo;
-    history.undo.push({ box, before, after });
-    if (history.undo.length > MAX_STEPS) history.undo.shift();
-    history.redo = [];
-    this.changed(this.photo);
+    if (after.some((value, index) => value !== before[index])) this.act.painted(this.photo, box, before, after);
   }
 
   addCorner(at) {
     const [first] = this.corners;
     if (this.corners.length > 2 && Math.hypot(first[0] - at[0], first[1] - at[1]) * this.scale < CLOSE) this.close();
     else this.corners.push(at);
+    this.act.cornered();
     this.draw();
   }
 
@@ -193,26 +220,17 @@ export class Editor {
   /** Drops the polygon. */
   drop() {
     this.corners = [];
+    this.act.cornered();
     this.draw();
   }
 
-  undo() {
-    if (this.corners.length) this.corners.pop();
-    else this.step("undo", "redo", "before");
+  /** Takes back the last corner of an open polygon: whether there was one. */
+  dropCorner() {
+    if (!this.corners.length) return false;
+    this.corners.pop();
+    this.act.cornered();
     this.draw();
-  }
-
-  redo() {
-    this.step("redo", "undo", "after");
-  }
-
-  step(from, to, which) {
-    const step = this.photo?.history[from].pop();
-    if (!step || this.painting) return;
-    this.photo.history[to].push(step);
-    paste(this.photo.labels, step.box, step[which]);
-    this.refresh(step.box);
-    this.changed(this.photo);
+    return true;
   }
 
   // Pointers: one paints, two move and zoom.
@@ -230,11 +248,12 @@ export class Editor {
     const point = this.point(event);
     this.pointers.set(event.pointerId, point);
     if (this.pointers.size === 2) {
-      if (this.painting) this.end(false);
+      if (this.painting || this.marking) this.end(false);
       this.corner = null;
       this.pinch = this.spread();
-    } else if (this.pointers.size === 1 && event.button === 0 && this.canPaint) {
+    } else if (this.pointers.size === 1 && this.canPaint && (event.button === 0 || (event.button === 2 && this.isSmart))) {
       if (this.tool === "polygon") this.corner = this.at(point); // set when the pointer goes up: it may become a pinch
+      else if (this.isSmart && (event.button === 2 || event.altKey)) this.begin(this.at(point), "background");
       else this.begin(this.at(point));
     }
   }
@@ -242,11 +261,11 @@ export class Editor {
   move(event) {
     if (!this.photo) return;
     const point = this.point(event), last = this.pointers.get(event.pointerId);
-    this.cursor = event.pointerType === "touch" && !this.painting ? null : this.at(point);
+    this.cursor = event.pointerType === "touch" && !this.painting && !this.marking ? null : this.at(point);
     if (last) {
       this.pointers.set(event.pointerId, point);
       if (this.pinch) this.pinchTo(this.spread());
-      else if (this.painting) {
+      else if (this.painting || this.marking) {
         const passed = event.getCoalescedEvents?.() ?? [];
         for (const each of passed.length ? passed : [event]) this.strokeTo(this.at(this.point(each)));
       } else if (this.tool === "pan" || event.buttons & 6) this.pan(point[0] - last[0], point[1] - last[1]);
@@ -256,7 +275,7 @@ export class Editor {
 
   up(event) {
     this.pointers.delete(event.pointerId);
-    if (this.painting) this.end(event.type === "pointerup");
+    if (this.painting || this.marking) this.end(event.type === "pointerup");
     if (this.corner && event.type === "pointerup") this.addCorner(this.corner);
     this.corner = null;
     if (this.pointers.size < 2) this.pinch = null;

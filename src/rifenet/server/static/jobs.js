@@ -2,9 +2,11 @@
 
 import { ask, formOf } from "./api.js";
 import { fromBase64 } from "./dom.js";
+import { forget } from "./history.js";
 import { renamed, resized } from "./labels.js";
 import { decodePng, encodePng } from "./png.js";
-import { classOf, isByHand, keep, keepFacts, learnKey, nameOf, photosOf, project, resultKey, shotsOf, smallJpeg, workingSize } from "./project.js";
+import { watched } from "./progress.js";
+import { classOf, giveResult, isByHand, keepFacts, learnKey, lessonKey, nameOf, negatives, photosOf, project, resultKey, shotsOf, smallJpeg, workingSize } from "./project.js";
 
 export const ASKED = 12; // photos in one request: more would take a slow machine longer than an answer may
 const WORK = 60; // photos times classes in such a request
@@ -17,13 +19,13 @@ export function whatIsMissing() {
   const twice = project.classes.find((each, index) => nameOf(each) && names.indexOf(nameOf(each)) < index);
   if (unnamed) return { text: "Give each class a name first.", about: unnamed.id };
   if (twice) return { text: `Two classes are called ${nameOf(twice)}. Rename one.`, about: twice.id };
-  if (!painted.length) return { text: "Paint a class on at least one photo first.", about: null };
+  if (!painted.length) return { text: "Mark a class on at least one photo first.", about: null };
   return null;
 }
 
 /**
  * A copy of what is to be learned. People go on painting and naming while the server works, and a result must say which
- * examples it was made from. { key, classes: [{ entry, id, name, key, shots: [{ photo, labels }] }] }
+ * examples it was made from. { key, learned, options, classes: [{ entry, id, name, key, shots: [{ photo, labels }] }] }
  */
 export function lesson() {
   const copies = new Map(); // one of each photo, whatever the number of its classes
@@ -33,26 +35,32 @@ export function lesson() {
   };
   const painted = project.classes.filter((each) => shotsOf(each.id).length);
   const classes = painted.map((entry) => ({ entry, id: entry.id, name: nameOf(entry), key: learnKey(entry), shots: shotsOf(entry.id).map(shot) }));
-  return { key: resultKey(), adapt: project.adapt, classes };
+  return { key: resultKey(), learned: lessonKey(), adapt: project.adapt, options: { ...project.options }, background: negatives(), classes };
 }
 
-/** Makes the server's classes those of the lesson. */
-export async function teach({ classes: wanted }, signal) {
+/** Makes the server's classes those of the lesson. `progress` is told of each class. */
+export async function teach({ classes: wanted, background }, signal, progress = null) {
   const known = (await ask("/api/classes", { signal })).classes;
   for (const { name } of known) {
     if (!wanted.some((each) => each.name === name)) await ask(`/api/classes/${encodeURIComponent(name)}`, { method: "DELETE", signal });
   }
-  for (const { entry, id, name, key, shots } of wanted) {
+  const isKnown = ({ entry, name, key }) => {
     const there = known.find((one) => one.name === name);
-    if (there && entry.learned?.key === key && entry.learned.revision === there.revision) continue;
+    return there && entry.learned?.key === key && entry.learned.revision === there.revision;
+  };
+  const todo = wanted.filter((each) => !isKnown(each));
+  progress?.begin("Learning the examples", todo.length);
+  for (const { entry, id, name, key, shots } of todo) {
     const form = [["name", name], ["replace", "true"]];
     for (const { photo, labels } of shots) {
       const mask = resized(renamed(labels, { [id]: 1, 255: 255 }), photo.width, photo.height);
       form.push(["images", photo.blob, photo.name], ["masks", await encodePng(mask), "mask.png"]);
     }
+    for (const photo of background) form.push(["background", photo.blob, photo.name]);
     const { classes } = await ask("/api/classes", { method: "POST", form: formOf(form), signal });
     entry.learned = { key, revision: classes.find((one) => one.name === name)?.revision };
     await keepFacts();
+    progress?.step();
   }
 }
 
@@ -60,19 +68,20 @@ export async function teach({ classes: wanted }, signal) {
  * Does as `teach`. Where the lesson says so, some queries become extra examples. They are chosen once for the examples as they
  * are, so that a query that comes later is segmented like the others.
  */
-export async function teachAll(wanted, signal) {
-  if (!wanted.adapt) return teach(wanted, signal);
+export async function teachAll(wanted, signal, progress) {
+  if (!wanted.adapt) return teach(wanted, signal, progress);
   const revisions = async () => JSON.stringify((await ask("/api/classes", { signal })).classes.map(({ name, revision }) => [name, revision]));
-  const before = project.adopted?.key === wanted.key ? project.adopted : null;
+  const before = project.adopted?.key === wanted.learned ? project.adopted : null;
   if (before && before.revisions === (await revisions())) return;
-  await teach(wanted, signal);
+  await teach(wanted, signal, progress);
   const photos = before ? photosOf("query").filter(({ id }) => before.ids.includes(id)) : await teachers(wanted, signal);
   if (photos.length) {
-    const form = [];
+    const form = [["count", String(wanted.options.adopt)]];
+    progress.begin("Looking for photos to learn from", photos.length);
     for (const photo of photos) form.push(["images", await smallJpeg(photo), photo.name]);
-    await ask("/api/adapt", { method: "POST", form: formOf(form), signal, retries: 1 });
+    await watched(progress, signal, () => ask("/api/adapt", { method: "POST", form: formOf(form), signal, retries: 1 }));
   }
-  project.adopted = { key: wanted.key, ids: photos.map(({ id }) => id), revisions: await revisions() };
+  project.adopted = { key: wanted.learned, ids: photos.map(({ id }) => id), revisions: await revisions() };
   await keepFacts();
 }
 
@@ -96,29 +105,37 @@ async function isExample({ blob }) {
 }
 
 /**
- * Segments one query by the lesson, and keeps the result: true. False where somebody worked on the photo meanwhile; it then
- * stays as it is. `busy` says whether somebody works on it now. Throws refusals and cancels.
+ * What the server finds in a photo by the lesson: { labels, result }, the labels at working size. Throws refusals and cancels.
  */
-export async function segment(photo, { key, classes }, busy, signal) {
-  const { version, role } = photo;
-  const { results } = await ask("/api/segment", { method: "POST", form: formOf([["images", photo.blob, photo.name]]), signal });
+export async function predict(photo, { key, options, classes }, signal) {
+  const form = [["images", photo.blob, photo.name], ["tiles", options.tiles], ["refine", options.refine]];
+  if (options.keepAbsent) form.push(["keep_absent", "true"]);
+  const { results } = await ask("/api/segment", { method: "POST", form: formOf(form), signal });
   const [answer] = results, bytes = fromBase64(answer.mask), mask = await decodePng(bytes);
-  if (photo.version !== version || photo.role !== role || busy(photo)) return false;
   const idOf = (name) => {
     const taught = classes.find((each) => each.name === name);
     return taught && classOf(taught.id) === taught.entry ? taught.id : 0; // 0: deleted meanwhile
   };
   const ids = Object.fromEntries(answer.classes.map(({ id, name }) => [id, idOf(name)]));
-  photo.labels = { ...resized(renamed(mask, ids), ...workingSize(photo)) };
-  photo.result = {
-    key,
-    ids,
-    png: new Blob([bytes], { type: "image/png" }),
-    calibrated: answer.calibrated,
-    found: answer.classes.filter(({ id }) => ids[id]).map(({ id, present, confidence }) => ({ id: ids[id], present, confidence })),
-    corrected: false,
-  };
-  Object.assign(photo, { status: "done", error: "", history: { undo: [], redo: [] }, version: photo.version + 1 });
-  await keep(photo);
+  const labels = resized(renamed(mask, ids), ...workingSize(photo));
+  const found = answer.classes.filter(({ id }) => ids[id]).map((each) => factsOf(each, ids[each.id]));
+  const png = new Blob([bytes], { type: "image/png" });
+  return { labels, result: { key, ids, png, calibrated: answer.calibrated, found, corrected: false, scale: labels.width / answer.width } };
+}
+
+/** What an answer says of a class; `quality` is null where nobody knows, an object's box is [x, y, width, height]. */
+function factsOf({ present, confidence, quality = null, instances = [] }, id) {
+  return { id, present, confidence, quality, objects: instances.map(({ box, area, centroid, score }) => ({ box, area, centroid, score })) };
+}
+
+/**
+ * Segments one query by the lesson, and keeps the result: true. False where somebody worked on the photo meanwhile; it then
+ * stays as it is. `busy` says whether somebody works on it now. Throws refusals and cancels.
+ */
+export async function segment(photo, lesson, busy, signal) {
+  const { version, role, accepted } = photo, { labels, result } = await predict(photo, lesson, signal);
+  if (photo.version !== version || photo.role !== role || photo.accepted !== accepted || busy(photo)) return false;
+  forget(photo);
+  await giveResult(photo, labels, result);
   return true;
 }

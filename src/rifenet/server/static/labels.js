@@ -75,6 +75,41 @@ export function counts(labels) {
   return found;
 }
 
+/**
+ * Connected regions around points: 1 where `inside` (of each pixel, not 0 within) can be reached from one of them without
+ * leaving it, else 0.
+ */
+export function reached({ width, height }, inside, points) {
+  const found = new Uint8Array(inside.length), todo = [];
+  const visit = (at) => {
+    if (!inside[at] || found[at]) return;
+    found[at] = 1;
+    todo.push(at);
+  };
+  for (const [x, y] of points) {
+    const column = Math.floor(x), row = Math.floor(y);
+    if (column >= 0 && row >= 0 && column < width && row < height) visit(row * width + column);
+  }
+  while (todo.length) {
+    const at = todo.pop(), column = at % width;
+    if (column) visit(at - 1);
+    if (column + 1 < width) visit(at + 1);
+    if (at >= width) visit(at - width);
+    if (at + width < inside.length) visit(at + width);
+  }
+  return found;
+}
+
+/** Points along lines, no more than a pixel apart. */
+export function along(lines) {
+  return lines.flatMap(({ points }) =>
+    points.flatMap(([x, y], index) => {
+      const [fromX, fromY] = points[index - 1] ?? [x, y], steps = Math.max(1, Math.ceil(Math.hypot(x - fromX, y - fromY)));
+      return Array.from({ length: steps }, (_, step) => [x + ((fromX - x) * step) / steps, y + ((fromY - y) * step) / steps]);
+    }),
+  );
+}
+
 /** Pixels of `box` out of labels, and back. */
 export function cut(labels, box) {
   const width = box[2] - box[0];

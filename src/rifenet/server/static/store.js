@@ -25,11 +25,15 @@ function claimLock() {
     };
     navigator.locks.request("rifenet", { signal: AbortSignal.timeout(WAIT) }, hold).catch(async (error) => {
       if (error.name !== "TimeoutError") return resolve(true);
-      const { held } = await navigator.locks.query();
-      resolve(held.some((lock) => lock.name === "rifenet") ? false : claimLock()); // a busy browser may only have been slow
+      resolve((await isHeld()) && (await pause(WAIT), await isHeld()) ? false : claimLock()); // a busy browser may only have been slow
     });
   });
 }
+
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** Whether a tab has the lock. A slow browser may give it to a request that has just timed out, and then takes it back. */
+const isHeld = async () => (await navigator.locks.query()).held.some((lock) => lock.name === "rifenet");
 
 function claimByAsking() {
   const channel = new BroadcastChannel("rifenet"), own = Math.random();

@@ -1,0 +1,99 @@
+"""All labels of a file at once, against masks made by hand."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rifenet.formats.label_json import photos_of, read_annotations
+from rifenet.formats.label_sets import annotated_among, labels_of_annotation, labels_of_picture
+
+MASK = np.zeros((6, 8), np.uint8)
+MASK[1:3, 1:3], MASK[4:, 5:], MASK[0, 7] = 3, 7, 255
+
+
+def test_an_index_picture_keeps_its_numbers_and_what_is_ignored() -> None:
+    found = labels_of_picture(Image.fromarray(MASK))
+    assert [tuple(each) for each in found.labels] == [(3, None, None), (7, None, None)]
+    np.testing.assert_array_equal(found.mask, MASK)
+
+
+def test_a_palette_gives_colours() -> None:
+    picture = Image.fromarray(MASK).convert("P")
+    picture.putdata(MASK.ravel().tolist())
+    picture.putpalette([0, 0, 0] * 3 + [1, 2, 3] + [0, 0, 0] * 3 + [250, 0, 128] + [0, 0, 0] * 248)
+    assert [each.colour for each in labels_of_picture(picture).labels] == ["#010203", "#fa0080"]
+
+
+def test_colours_are_names() -> None:
+    colours = np.zeros((6, 8, 3), np.uint8)
+    colours[MASK == 7], colours[MASK == 3] = (0, 0, 9), (200, 0, 0)
+    found = labels_of_picture(Image.fromarray(colours))
+    assert [tuple(each) for each in found.labels] == [(1, "#000009", "#000009"), (2, "#c80000", "#c80000")]
+    np.testing.assert_array_equal(found.mask, np.select([MASK == 7, MASK == 3], [1, 2], 0))
+
+
+@pytest.mark.parametrize("kind", ["white", "one number", "cut-out"])
+def test_one_label_is_the_class(kind: str) -> None:
+    inside = MASK == 3
+    pictures = {
+        "white": Image.fromarray((255 * inside).astype(np.uint8)),
+        "one number": Image.fromarray((9 * inside).astype(np.uint8)),
+        "cut-out": Image.fromarray(np.dstack([np.full((6, 8, 3), 77), 255 * inside]).astype(np.uint8)),
+    }
+    found = labels_of_picture(pictures[kind])
+    assert [tuple(each) for each in found.labels] == [(1, None, None)]
+    np.testing.assert_array_equal(found.mask, inside)
+
+
+def test_a_photo_is_no_mask() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+    with pytest.raises(ValueError, match="Is it a photo"):
+        labels_of_picture(Image.fromarray(photo))
+    buffer = io.BytesIO()
+    Image.fromarray(MASK).save(buffer, "JPEG")
+    with pytest.raises(ValueError, match="lossless"):
+        labels_of_picture(Image.open(buffer))
+
+
+def box(left: int, top: int, right: int, bottom: int) -> list[int]:
+    return [left, top, right, top, right, bottom, left, bottom]
+
+
+CONTENT = {
+    "images": [
+        {"id": 5, "file_name": "train/a.jpg", "width": 8, "height": 6},
+        {"id": 6, "file_name": "b.jpg", "width": 8, "height": 6},
+    ],
+    "categories": [{"id": 9, "name": "cat"}, {"id": 4, "name": "dog"}],
+    "annotations": [
+        {"image_id": 5, "category_id": 4, "segmentation": [box(0, 0, 4, 4)]},
+        {"image_id": 5, "category_id": 9, "segmentation": [box(2, 2, 6, 6)]},
+        {"image_id": 6, "category_id": 9, "segmentation": [box(0, 0, 1, 1)]},
+    ],
+}
+
+
+def test_shapes_of_a_json_become_one_mask_and_the_later_covers_the_earlier() -> None:
+    found = labels_of_annotation(read_annotations(json.dumps(CONTENT).encode(), "a.jpg", 10**6))
+    assert [tuple(each) for each in found.labels] == [(1, "dog", None), (2, "cat", None)]
+    wanted = np.zeros((6, 8), np.uint8)
+    wanted[:4, :4] = 1
+    wanted[2:6, 2:6] = 2
+    np.testing.assert_array_equal(found.mask, wanted)
+
+
+def test_photos_are_found_by_their_names_or_that_of_the_file() -> None:
+    names = photos_of(json.dumps(CONTENT).encode())
+    assert names == ["a.jpg", "b.jpg"]
+    assert annotated_among(["b.jpg", "c.jpg", "A.JPG"], names, "x.json") == [0, 2]
+    assert annotated_among(["c.jpg"], names, "c.json") == []  # of two photos, the file's name tells nothing
+    labelme = photos_of(b'{"shapes": [], "imagePath": "..\\\\old\\\\z.png"}')
+    assert labelme == ["z.png"]
+    assert annotated_among(["c.jpg", "d.jpg"], labelme, "folder/c.json") == [0]
+    with pytest.raises(ValueError, match="another kind"):
+        photos_of(b'{"a": 1}')
