@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 from tiny_disk import tiny_disk
 
-from rifenet.files import contents, expect_writable, scratch_folder, write_atomically, write_bytes, write_text
+from rifenet.files import contents, expect_writable, naming, scratch_folder, write_atomically, write_bytes, write_text
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no lock that ends with its process here.")
 
@@ -182,3 +182,19 @@ def test_what_cannot_be_written_is_said_before(tmp_path: Path) -> None:
     assert list((tmp_path / "new").iterdir()) == []
     with pytest.raises(OSError, match=r"Expected to be able to write .*new, but cannot: Is a directory"):
         expect_writable(tmp_path / "new")
+
+
+def test_a_full_disk_names_the_file_that_is_appended_to(tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk") as disk:
+        path = disk.folder / "log.jsonl"
+        path.write_text("a line\n")
+        disk.fill()
+        with pytest.raises(OSError, match=r"log\.jsonl") as caught, naming(path), path.open("a") as file:
+            file.write("x" * 10_000)
+        assert caught.value.errno in (errno.ENOSPC, errno.EFBIG)
+        disk.release()
+
+
+def test_an_error_that_names_a_file_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"other\.txt"), naming(tmp_path / "log.jsonl"):
+        (tmp_path / "other.txt").read_text()

@@ -101,14 +101,20 @@ def _remove_if_left(path: Path) -> None:
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` with a new file beside `path`, then puts that in place. Raises OSError naming `path`."""
+    with naming(path), scratch_folder(path.parent) as scratch:
+        new = scratch / "new"
+        new.touch()
+        mode = new.stat().st_mode
+        write(new)
+        new.chmod(mode)  # safetensors makes files that only their owner may read
+        os.replace(new, path)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Makes an OSError name `path` if it names no file, as that of a full disk, or one that users do not know."""
     try:
-        with scratch_folder(path.parent) as scratch:
-            new = scratch / "new"
-            new.touch()
-            mode = new.stat().st_mode
-            write(new)
-            new.chmod(mode)  # safetensors makes files that only their owner may read
-            os.replace(new, path)
+        yield
     except SafetensorError as error:
         # safetensors reports a full disk as its own error; users and callers expect an OSError.
         number = re.search(r"\(os error (\d+)\)", str(error))

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rifenet.config import shown
+from rifenet.files import naming
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -107,8 +108,8 @@ class Journal:
         ) from error
 
     def _write(self, text: str) -> None:
-        with self._lock:
-            assert self._file is not None
+        assert self._file is not None
+        with self._lock, naming(Path(self._file.name)):
             self._file.write(text)
             self._file.flush()  # the system then has it, whatever happens to this process
 

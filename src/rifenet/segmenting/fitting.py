@@ -27,9 +27,9 @@ from rifenet.segmenting.pixels import Sums, total
 from rifenet.segmenting.result import PRESENT
 from rifenet.segmenting.shots import Shots
 from rifenet.segmenting.trials import (
-    Choice,
     Photo,
     Trial,
+    Way,
     classifier_of,
     context_of,
     photo_of,
@@ -81,7 +81,7 @@ def fit_class(engine: Engine, inputs: Shots, context: Context, negatives: Shots 
     showing = len(trials)
     trials += [Trial(engine, photo, context, classifier_of(sums), usual) for photo in others[:HELD_OUT]]
     small = float(np.median([width_of(photo.mask) for photo in photos])) <= SMALL
-    best, value, notes = Choice(), _mean(trials, Choice()), []
+    best, value, notes = Way(), _mean(trials, Way()), []
     classifies = sums[0] is not None and (len(photos) > 1 or value < LOST)
     for stage in _stages(len(photos) > 1, small, classifies):
         tried = [replace(best, **option) for option in stage.options]
@@ -141,7 +141,7 @@ def _stages(several: bool, small: bool, classifies: bool) -> Iterator[Stage]:
         yield Stage("threshold", [{"offset": offset} for offset in OFFSETS], 0.02)
 
 
-def _mean(trials: Sequence[Trial], choice: Choice) -> float:
+def _mean(trials: Sequence[Trial], choice: Way) -> float:
     return float(np.mean([trial.iou(choice) for trial in trials]))
 
 

@@ -33,7 +33,7 @@ ROOM = 1.5
 
 
 @dataclass(frozen=True)
-class Choice:
+class Way:
     """One way to segment a class's photos."""
 
     blend: float = 0.0
@@ -64,7 +64,7 @@ class Trial:
         self.plain = self.seen.margins(context)[0]
         self._kept: dict[tuple[float, bool, bool], NDArray[np.float32]] = {}
 
-    def iou(self, choice: Choice) -> float:
+    def iou(self, choice: Way) -> float:
         """IoU in [0,1] of the mask that a choice gives.
 
         In a photo without the class it is 1 for an empty mask, and 0 for one as large as the class is in its shots.
@@ -74,7 +74,7 @@ class Trial:
             return max(0.0, 1 - np.count_nonzero(mask) / mask.size / max(self.usual, _LEAST))
         return float(np.nan_to_num(class_iou(intersection_union(mask, self.photo.mask))))
 
-    def presence(self, choice: Choice) -> float:
+    def presence(self, choice: Way) -> float:
         """Confidence in [0,1] that the photo shows the class, from its whole, as `segmenting.queries` finds it."""
         own = self._found(choice.blend, tiles=False)[0] - np.float32(choice.offset)
         real = own[: self.placement.scaled_height, : self.placement.scaled_width]

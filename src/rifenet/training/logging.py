@@ -12,7 +12,7 @@ from rich.console import Console
 
 from rifenet.config import Config, needs, to_dict
 from rifenet.drawing.progress import TaskProgress
-from rifenet.files import write_text
+from rifenet.files import naming, write_text
 
 WANDB_PROJECT = "rifenet"
 WANDB_ID = "wandb-id.txt"
@@ -49,7 +49,7 @@ class RunLog:
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Appends one JSON line and shows the figures; `step` counts finished steps."""
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if "loss" in values:
             named = " ".join(f"{name} {values[name]:.3f}" for name in ("query", "aux", "self") if name in values)
