@@ -42,7 +42,8 @@ def page(records: Mapping[str, Values], judged: Values) -> str:
         "",
         "IoU in percent of classes learned from one or five annotated photos, by the product's own path, and its 95%"
         " interval over draws. A class that is judged absent counts as an empty mask. Differences are paired, with"
-        " their interval. `python -m benchmarks.worlds` measures, and `python -m benchmarks.worlds_tables` writes this page. [What the sets are and what was tried](fitting.md).",
+        " their interval. `python -m benchmarks.worlds` measures, and `python -m"
+        " benchmarks.worlds_tables` writes this page. [What the sets are and what was tried](fitting.md).",
         "",
         "## Means of sets",
         "",
