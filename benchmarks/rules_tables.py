@@ -81,6 +81,12 @@ def deviations_table(records: dict[str, Values]) -> list[str]:
     for one in DEVIATIONS:
         told = TOLD.get(one.name)
         effects = [effect(record["figures"].get(MEASURED.get(one.name, ""))) for record in records.values()]
+        if one.only_with == "class_area":
+            small = [record["figures"].get("small queries") for record in records.values()]
+            effects = [
+                f"{text}; drops {some[0]} of {some[1]:,} queries" if some else text
+                for text, some in zip(effects, small, strict=True)
+            ]
         if told is not None:
             effects = [told, *[""] * (len(records) - 1)]
         where = f" ({one.only_with})" if one.only_with else ""
@@ -107,7 +113,7 @@ def sizes_table(records: dict[str, Values]) -> list[str]:
 
 
 def centres_table(centres: Sequence[Values]) -> list[str]:
-    """Where features look, from where their grid point stands: pixels down and right, with the standard error."""
+    """How far down and right of where they are read features look, in pixels, with the standard error."""
     rows = [row("backbone", "stride", "stage", "at 401 px", "at 400 px"), "|---|---|---|---|---|"]
     for record in centres:
         half = " of half width" if record["half_width"] else ""

@@ -5,11 +5,12 @@
 The protocol is that of interactive segmentation (NoC, number of clicks), with strokes for clicks. The first stroke runs
 through the middle of the object. Each further one runs through the middle of the largest connected region that is
 wrong, and is on the object or beside it, as that region is. An object ends at an IoU of 0.90 or after `--most` strokes.
-Beside that, each object is completed from a loose box alone: its bounding box, larger by a fifth on each side.
+Beside that, each object is completed from a loose box alone: its bounding box, larger by a fifth on each side, where
+that leaves any of the photo outside.
 
 A set is a folder of COCO (`annotations/instances_*.json`), where an object is an instance, or a custom dataset, where
 an object is a connected part of a mask. Half of the photos are measured: COCO's of odd ids, every second of the others,
-by name. The other half was for development.
+by name. The other half was for development. If the output exists, the objects in it stay, and the run goes on after them.
 
 Seconds are processor time. With one thread they are what one free core takes.
 """
@@ -75,10 +76,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "most": options.most,
         "threads": options.threads,
     }
-    objects: list[Values] = []
+    objects: list[Values] = (
+        json.loads(options.out.read_text(encoding="utf-8"))["objects"] if options.out.exists() else []
+    )
+    known = iter(objects.copy())
     for _ in range(options.objects):  # one of each set in turns, so that a stopped run has as many of each
         for name, examples in sets.items():
-            if (example := next(examples, None)) is None:
+            if (example := next(examples, None)) is None or next(known, None):
                 continue
             objects.append({"set": name, **measured(segmenter, example, options.most)})
             record |= {"summary": summarised(objects, options.most), "objects": objects}
@@ -103,8 +107,9 @@ def measured(segmenter: Segmenter, example: Example, most: int) -> Values:
         regions = [largest(each & ~example.ignored) for each in (example.object & ~mask, mask & ~example.object)]
         missing = bool(regions[0].sum() >= regions[1].sum())
         wrong = regions[0] if missing else regions[1]
-    boxed = segmenter.complete(example.image, background=outside(example.object)) > 0
-    record = {"photo": example.name, "pixels": int(example.object.sum()), "box": iou(boxed, example)}
+    record: Values = {"photo": example.name, "pixels": int(example.object.sum()), "box": None}
+    if (loose := outside(example.object)).any():
+        record["box"] = iou(segmenter.complete(example.image, background=loose) > 0, example)
     return {**record, "iou": ious, "seconds": seconds}
 
 
@@ -261,7 +266,7 @@ def figures(objects: Sequence[Values], most: int) -> Values:
         }
     for strokes in (1, 2, 3, 5):
         found[f"iou {strokes}"] = round(float(np.mean([each["iou"][:strokes][-1] for each in objects])), 3)
-    boxes = np.array([each["box"] for each in objects])
+    boxes = np.array([each["box"] for each in objects if each["box"] is not None])
     found["box"] = [round(value, 3) for value in (float(boxes.mean()), *interval(boxes, np.mean))]
     first = [each["seconds"][0] for each in objects]
     later = [value for each in objects for value in each["seconds"][1:]] or first

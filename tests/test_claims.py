@@ -30,6 +30,7 @@ from rifenet.models import RiFeNet
 from rifenet.models.files.hub import load_model
 from rifenet.segmenting.adaptation import SAMPLE
 from rifenet.segmenting.closer import LEAST_AREA
+from rifenet.segmenting.photo_views import MOST_BYTES
 from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.segmenting.result import PRESENT
 from rifenet.segmenting.segmenter import MAX_CLASSES, MAX_SHOTS
@@ -97,6 +98,7 @@ def test_limits_of_learning_and_adapting() -> None:
     assert f"Below {PRESENT} the model judges the class absent" in page("faq.md")
     assert f"adds its {WORDS[COUNT]} most confident results" in page("faq.md")
     assert f"up to {SAMPLE} of them a third time" in page("photos.md")
+    assert f"what the model saw of the last photos, at most {MOST_BYTES // 10**6} MB" in page("photos.md")
     asked = (ROOT / "src/rifenet/server/static/jobs.js").read_text(encoding="utf-8")
     assert "ASKED = 12;" in asked
     assert "WORK = 60;" in asked

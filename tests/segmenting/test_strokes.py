@@ -101,6 +101,16 @@ def test_strokes_correct_a_mask(segmenter: Segmenter) -> None:
     assert iou(more, both) > 0.9
 
 
+def test_parts_of_a_mask_to_correct_stay_until_they_are_marked(segmenter: Segmenter) -> None:
+    left, right = area(30, 15, 80, 60), area(30, 100, 80, 145)
+    image = picture({RED: (30, 15, 80, 60), BLUE: (30, 100, 80, 145)})
+    both = segmenter.complete(image, start=left | right, object=area(54, 20, 57, 55))
+    assert iou(both, left | right) > 0.9
+    one = segmenter.complete(image, start=left | right, background=area(54, 105, 57, 140))
+    assert iou(one, left) > 0.9
+    assert one[:, 100:].sum() == 0
+
+
 def test_a_learned_class_needs_no_stroke_and_strokes_correct_it(segmenter: Segmenter) -> None:
     segmenter.learn("red", [picture({RED: (10, 10, 60, 80)})], [area(10, 10, 60, 80)])
     assert iou(segmenter.complete(SCENE, name="red"), RED_BOX) > 0.9

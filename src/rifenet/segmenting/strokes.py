@@ -38,6 +38,7 @@ ROUNDS = 1  # times that the classifier learns again from what the walk found
 OWN_SHARE = 0.5  # weight of what the walk found, beside the strokes' 1
 BACKGROUND_SHARE = 0.6  # weight of the background's strokes; the frame has the rest
 NEARNESS, REACH, MOST_NEARNESS = 0.5, 0.8, 0.75  # how the log-odds fall with the distance to the object's strokes
+LIKELY = 2.0  # log-odds by a mask to correct or a learned class from which on a cell is surely the object
 NEAR_CELLS = 6  # distance over which a stroke overrules a mask to correct
 SURE = 6.0  # largest log-odds of the classifier
 TRUST = 0.06  # weight of the classifier in the walk, where an even neighbour has 1
@@ -102,26 +103,26 @@ def complete(
         learned: a learned class that the object is of.
     """
     photo = fingerprint(image)
-    box = _first_box(strokes)
+    box = _first_box(strokes, learned is not None)
     for _ in range(ZOOMS + 1):
         view = views.view(engine, image, photo, box)
         odds = _known_odds(engine, view, strokes, learned)
-        found, seeds = solved(view, strokes, odds)
-        box = _box_around(_kept(found, seeds), view, strokes)
+        found = solved(view, strokes, odds)
+        box = _box_around(found > 0.5, view, strokes)
         if LEAST_ZOOM <= box.side / view.box.side <= 1 / LEAST_ZOOM:
             break
-    return _at_full_size(image, view, found, seeds, strokes)
+    return _at_full_size(image, view, found, strokes)
 
 
-def _first_box(strokes: Strokes) -> Box:
-    """The photo, or its part that is not marked as background, with the margin."""
+def _first_box(strokes: Strokes, learned: bool) -> Box:
+    """The part around what is marked, with a margin; the photo, if nothing is or a learned class is looked for."""
     height, width = strokes.object.shape
     if strokes.start is not None and strokes.start.any():
         return box_around(strokes.start | strokes.object, (height, width))
     open_part = ~strokes.background
     if open_part.mean() < LEAST_ZOOM:  # a loose box
         return box_around(open_part, (height, width))
-    if strokes.object.any():
+    if strokes.object.any() and not learned:
         return box_around(strokes.object, (height, width), FIRST_MARGIN)
     return Box(0, 0, height, width)
 
@@ -160,8 +161,11 @@ def _known_odds(engine: Engine, view: View, strokes: Strokes, learned: Context |
     return odds
 
 
-def solved(view: View, strokes: Strokes, odds: NDArray[np.float32]) -> tuple[NDArray[np.float32], Mask]:
-    """Probabilities [h,w] of the object in a view, and the cells [h,w] that are surely the object."""
+def solved(view: View, strokes: Strokes, odds: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities [h,w] of the object in a view; at most 0.5 in parts that neither strokes nor `odds` reach.
+
+    `odds` are those of `_known_odds`.
+    """
     marked = on_grid(strokes.object, view, TOUCHED)
     beside = on_grid(strokes.background, view, TOUCHED) & ~marked
     fixed = marked | beside
@@ -181,7 +185,8 @@ def solved(view: View, strokes: Strokes, odds: NDArray[np.float32]) -> tuple[NDA
         start = np.where(fixed, marked.astype(np.float32), guess if found is None else found)
         found = walk(view.edges, guess, trust, fixed, start)
     assert found is not None
-    return found, seeds
+    joined = reached((found > 0.5) | marked, seeds | (odds >= LIKELY))
+    return np.where(distance(joined) < 2, found, np.minimum(found, 0.5))  # the edge may move by a cell
 
 
 def _nearness(away: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -226,7 +231,7 @@ def _frame(shape: tuple[int, int]) -> Mask:
 def _middle(beside: Mask, odds: NDArray[np.float32]) -> Mask:
     """Without strokes on the object: the cells that are likely it, or the innermost ones beside the background."""
     if (odds > 0).any():
-        return odds >= min(2.0, float(odds.max()))
+        return odds >= min(LIKELY, float(odds.max()))
     inside = np.pad(~beside, 1)
     depth = distance(~inside)[1:-1, 1:-1]
     found: Mask = depth > 0.5 * depth.max()
@@ -240,22 +245,15 @@ def _extent(seeds: Mask) -> float:
     return max(length, 0.08 * max(seeds.shape))
 
 
-def _kept(found: NDArray[np.float32], seeds: Mask) -> Mask:
-    """The cells of the object that are joined to a sure one."""
-    return reached((found > 0.5) | seeds, seeds)
-
-
 def _at_full_size(
-    image: NDArray[np.uint8], view: View, found: NDArray[np.float32], seeds: Mask, strokes: Strokes
+    image: NDArray[np.uint8], view: View, found: NDArray[np.float32], strokes: Strokes
 ) -> NDArray[np.uint8]:
-    """The mask [H,W], with the photo's edges. A part that no stroke reaches is left out."""
+    """The mask [H,W], with the photo's edges."""
     mask = np.zeros(strokes.object.shape, np.uint8)
     part = view.box.of(mask)
-    joined = distance(_kept(found, seeds)) < 2  # the edge may move by a cell
-    values = np.where(joined, 2 * found - 1, np.minimum(2 * found - 1, 0)).astype(np.float32)
     crop = np.ascontiguousarray(view.box.of(image))
-    near = np.asarray(Image.fromarray(joined).resize(part.shape[::-1]))
-    part[:] = (refined(crop, values, radius=RADIUS) > 0) & near
+    near = np.asarray(Image.fromarray(distance(found > 0.5) < 2).resize(part.shape[::-1]))
+    part[:] = (refined(crop, 2 * found - 1, radius=RADIUS) > 0) & near
     mask[strokes.background] = 0
     mask[strokes.object] = 1
     return mask
