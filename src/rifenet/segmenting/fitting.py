@@ -97,7 +97,7 @@ def fit_class(engine: Engine, inputs: Shots, context: Context, negatives: Shots 
     return Fit(
         tiles=best.tiles,
         refine=best.refine,
-        threshold=float(sigmoid(np.float64(log_odds(engine.threshold) + best.offset))),
+        threshold=float(sigmoid(np.array(log_odds(engine.threshold) + best.offset))),
         blend=best.blend,
         quality=_mean(trials[:showing], best),
         notes=tuple(notes),

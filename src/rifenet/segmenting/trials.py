@@ -129,12 +129,12 @@ def width_of(mask: NDArray[np.uint8]) -> float:
     """Typical width in pixels of what a mask [H,W] marks: twice its area over its outline; 0 if it marks nothing."""
     own = mask == 1
     outline = np.count_nonzero(own[1:] != own[:-1]) + np.count_nonzero(own[:, 1:] != own[:, :-1])
-    return 2 * np.count_nonzero(own) / max(outline, 1)
+    return 2 * int(np.count_nonzero(own)) / max(int(outline), 1)
 
 
 def share_of(mask: NDArray[np.uint8]) -> float:
     """Share of a mask's counted pixels that it marks, in [0,1]."""
-    return np.count_nonzero(mask == 1) / max(np.count_nonzero(mask != IGNORE), 1)
+    return int(np.count_nonzero(mask == 1)) / max(int(np.count_nonzero(mask != IGNORE)), 1)
 
 
 def context_of(engine: Engine, inputs: Shots, negatives: Shots | None) -> Context:
