@@ -205,3 +205,26 @@ def test_what_advice_was_measured_to_do() -> None:
         assert f"{row['advice']} where a random one gives {row['random']}" in text.replace(" mIoU", "")
         assert f"{row['difference']:+}, " in text or f"difference {row['difference']:+}" in text
         assert f"{low} to {high}" in text
+
+
+def test_what_instances_and_the_order_of_advice_were_measured_to_do() -> None:
+    text = (DOCS / "lab" / "instances.md").read_text(encoding="utf-8")
+    for path in sorted((DOCS / "results" / "instances").glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("truth", "1 shots", "5 shots"):
+            if key in record:
+                row = record[key]
+                low, high = (100 * each for each in row["interval"])
+                counts = f"| {row['queries']} | {row['objects']} | {row['found']} |"
+                error = f"{100 * row['count_error']:.1f} ({low:.1f} to {high:.1f})"
+                rest = " | ".join(f"{100 * row[each]:.1f}" for each in ("median_error", "total_error", "ap50"))
+                assert f"{counts} {error} | {rest} |" in text, path.name
+    summary = json.loads((DOCS / "results/advice/worst.json").read_text(encoding="utf-8"))["summary"]
+    for name in ("advice", "expected", "confidence", "doubt"):
+        row = summary[name]
+        low, high = row["interval"]
+        assert f"| {row['place']:.2f} | {low:.2f} to {high:.2f} | {row['correlation']:.2f} |" in text
+    told = page("advice.md")
+    assert f"is at {summary['advice']['place']:.2f} between the worst (0) and the best (1)" in told
+    assert f"over {summary['draws']} draws" in told
+    assert f"rank correlation of {summary['advice']['correlation']:.2f}" in told
