@@ -3,8 +3,8 @@
     python -m benchmarks.feature_centres --voc VOC2012 --list-file voc_mini.txt --out feature_centres.json
 
 Of a feature in the middle of the grid, a random mixture of channels is differentiated by the picture. The centre of the
-squared gradient is where the feature looks. It is compared with the pixel that the feature is read at when the grid
-begins at the first pixel, `step * i`. Three photos, two features, both axes.
+squared gradient is where the feature looks. It is compared with the pixel at which the feature is read: the grid's
+corners are the picture's. Three photos, two features, both axes.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def centres(backbone: Any, index: ImageIndex, side: int) -> list[Values]:
-    """Of each stage: mean distance of the centre from `step * i` in pixels, down and right positive, and its error."""
+    """Of each stage: how far down and right of where it is read a feature looks, pixels, and the standard error."""
     rng = torch.Generator().manual_seed(0)
-    found: dict[tuple[int, int], list[list[float]]] = {}
+    found: dict[int, list[list[float]]] = {}
     for image in PHOTOS:
         photo = torch.from_numpy(squash(load_pair(index, image)[0], side)[0])[None]
         pixels = ((photo.flip(1) if backbone._bgr else photo) - backbone.mean) / backbone.deviation
@@ -59,19 +59,19 @@ def centres(backbone: Any, index: ImageIndex, side: int) -> list[Values]:
         ]
         for stage, features in zip(backbone.used_stages, stages, strict=True):
             length = features.shape[-1]
-            step = round(400 / (length - side % 2))
             for place in (length // 2 + offset for offset in NEAR_THE_MIDDLE):
                 mixture = torch.randn(features.shape[1], generator=rng)
                 seen = torch.autograd.grad((features[0, :, place, place] * mixture).sum(), pixels, retain_graph=True)[0]
                 energy = seen[0].square().sum(0)
                 axis = torch.arange(side)
                 middle = [float((energy.sum(1 - way) * axis).sum() / energy.sum()) for way in (0, 1)]
-                found.setdefault((stage, step), []).append([one - step * place for one in middle])
+                read = place * (side - 1) / (length - 1)
+                found.setdefault(stage, []).append([one - read for one in middle])
     rows = []
-    for (stage, step), distances in found.items():
+    for stage, distances in found.items():
         means = np.mean(distances, axis=1)
         error = float(means.std(ddof=1) / len(means) ** 0.5)
-        rows.append({"side": side, "stage": stage, "step": step, "offset": round(float(means.mean()), 1)})
+        rows.append({"side": side, "stage": stage, "offset": round(float(means.mean()), 1)})
         rows[-1]["standard_error"] = round(error, 1)
     return rows
 

@@ -1,26 +1,26 @@
 """Writes docs/lab/worlds_tables.md from records of `benchmarks.worlds` and the judgement of `benchmarks.quality`.
 
-quality=src/rifenet/segmenting/quality.json
-python -m benchmarks.worlds_tables docs/results/worlds/*.json --quality $quality --out docs/lab/worlds_tables.md
+    quality=src/rifenet/segmenting/quality.json
+    python -m benchmarks.worlds_tables docs/results/worlds/*.json --quality $quality --out docs/lab/worlds_tables.md
+
+Each record is a section, under the name of its file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.common import Values
 from benchmarks.worlds import SETS, figures
 from rifenet.files import write_text
 
 WAYS = {"prototype": "training-free", "plain": "the network's masks", "tiles": "tiles and edges", "fitted": "fitted"}
-GROUPS = {
-    "domains": "Other worlds",
-    "everyday": "Everyday photos of classes never seen",
-    "development": "For development",
-}
+GROUPS = {"domains": "other worlds", "everyday": "everyday photos of classes never seen"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,38 +30,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     words.add_argument("--quality", type=Path, required=True)
     words.add_argument("--out", type=Path, required=True)
     options = words.parse_args(argv)
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.records)]
+    records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.records)}
     judged = json.loads(options.quality.read_text(encoding="utf-8"))["judged"]
     write_text(options.out, page(records, judged))
 
 
-def page(records: Sequence[Values], judged: Values) -> str:
-    """The whole page."""
+def page(records: Mapping[str, Values], judged: Values) -> str:
+    """The whole page; `records` by the names of their files."""
     lines = [
         "# Fitting a class: tables",
         "",
         "IoU in percent of classes learned from one or five annotated photos, by the product's own path, and its 95%"
         " interval over draws. A class that is judged absent counts as an empty mask. Differences are paired, with"
-        " their interval. `python -m benchmarks.worlds` measures, and `python -m benchmarks.worlds_tables` writes this"
-        " page. [What the sets are and what was tried](fitting.md).",
+        " their interval. `python -m benchmarks.worlds` measures, and `python -m"
+        " benchmarks.worlds_tables` writes this page. [What the sets are and what was tried](fitting.md).",
+        "",
+        "## Means of sets",
+        "",
+        *means(records),
     ]
-    rows = [row for record in records for row in record["rows"]]
-    for group, title in GROUPS.items():
-        names = [world.name for world in SETS if world.group == group]
-        if found := [row for row in rows if row["set"] in names]:
-            lines += ["", f"## {title}", "", *table(found, names)]
+    for name, record in records.items():
+        model = record["model"]
+        made = f"{record['queries']} queries a draw at most, model {model['name']} ({model['hash']}),"
+        lines += ["", f"## {name}", "", f"{made} commit `{record['git_commit']}`.", "", *table(record["rows"])]
     lines += ["", "## Expected IoU of a mask", "", *quality_table(judged)]
     return "\n".join(lines) + "\n"
 
 
-def table(rows: Sequence[Values], names: Sequence[str]) -> list[str]:
-    """A row for each set, number of shots and way, and the means over the sets."""
+def table(rows: Sequence[Values]) -> list[str]:
+    """A row for each set, number of shots and way."""
     lines = [
-        "| set | shots | way | draws | IoU | against the network's masks | learning a shot | a query |",
-        "|---|---|---|---|---|---|---|---|",
+        "| set | shots | way | draws | IoU | against the network's masks |",
+        "|---|---|---|---|---|---|",
     ]
-    means: dict[tuple[int, str], list[float]] = {}
-    for name in names:
+    for name in dict.fromkeys(row["set"] for row in rows):
         own = [row for row in rows if row["set"] == name]
         for shots in sorted({row["shots"] for row in own}):
             for way in (way for way in WAYS if any(row["way"] == way and row["shots"] == shots for row in own)):
@@ -71,13 +73,29 @@ def table(rows: Sequence[Values], names: Sequence[str]) -> list[str]:
                 lines.append(
                     f"| {name} | {shots} | {WAYS[way]} | {found['draws']} | {found['judged']:.1f} ({low} to {high}) |"
                     f" {'' if gain is None else f'{gain[0]:+} ({gain[1]} to {gain[2]})'} |"
-                    f" {found['learning_s']:.1f} s | {found['query_s']:.1f} s |"
                 )
-                means.setdefault((shots, way), []).append(found["judged"])
-    for (shots, way), values in sorted(means.items(), key=lambda item: item[0][0]):
-        lines.append(
-            f"| mean of {len(values)} sets | {shots} | {WAYS[way]} | | {sum(values) / len(values):.1f} | | | |"
-        )
+    return lines
+
+
+def means(records: Mapping[str, Values]) -> list[str]:
+    """Mean of each group's sets with and without a fit, by number of shots.
+
+    Of the records with both ways, a set's figures are from the one with most draws.
+    """
+    lines = ["| sets | shots | the network's masks | fitted | |", "|---|---|---|---|---|"]
+    for group, words in GROUPS.items():
+        for shots in (1, 5):
+            found: dict[str, tuple[Values, Values]] = {}
+            for name in (world.name for world in SETS if world.group == group):
+                for record in records.values():
+                    own = [row for row in record["rows"] if row["set"] == name and row["shots"] == shots]
+                    if any(row["way"] == "fitted" for row in own):
+                        pair = figures(own, shots, "plain"), figures(own, shots, "fitted")
+                        found[name] = max(found.get(name, pair), pair, key=lambda each: int(each[1]["draws"]))
+            if found:
+                plain, fitted = (np.mean([pair[way]["judged"] for pair in found.values()]) for way in (0, 1))
+                names = f"{words}: {', '.join(found)}"
+                lines.append(f"| {names} | {shots} | {plain:.1f} | {fitted:.1f} | {fitted - plain:+.1f} |")
     return lines
 
 

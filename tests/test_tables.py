@@ -94,3 +94,26 @@ def test_the_pictures_caption_says_what_the_script_measured(shipped: str) -> Non
     ious = [iou for row in figures["classes"].values() for iou in row["iou"].values()]
     assert figures["model"]["weights_hash"] == shipped, "draw it again: see docs/lab/index.md"
     assert f"IoU {min(ious):.2f} to {max(ious):.2f}" in README
+
+
+def test_what_more_sets_in_training_gained() -> None:
+    """Rows of the notebook's table, and the means that its text names, are those of the files."""
+    page, folder = (ROOT / "docs/lab/worlds.md").read_text(encoding="utf-8"), ROOT / "docs/results/more_sets"
+    rows = {
+        "bundled": ("bundled", "plain"),
+        "trained further, step 250": ("step250", "plain"),
+        "trained further, step 500": ("step500", "plain"),
+        "bundled, its head without the network's assistance": ("without_assist", "plain"),
+        "`prototype`": ("bundled", "prototype"),
+    }
+    for row, (name, way) in rows.items():
+        (line,) = (line for line in page.splitlines() if line.startswith(f"| {row} | "))
+        found = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["summary"]
+        sets = ("nuclei", "magnetic-tile", "parts", "cracks", "polyps", "mean of domains")
+        cells = [
+            " / ".join(f"{found[world][f'{shots}-shot {way}']['shown']:.1f}" for shots in (1, 5)) for world in sets
+        ]
+        never = folder / f"{name}-1shot.json"
+        if way == "plain" and never.is_file():
+            cells.append(f"{100 * json.loads(never.read_text(encoding='utf-8'))['per_seed'][0]['miou']:.1f}")
+        assert [cell.strip() for cell in line.split("|")[2:-1] if cell.strip()] == cells

@@ -211,19 +211,23 @@ def test_photos_are_read_one_by_one_and_not_kept() -> None:
     assert lots - few < 200 * 200 * 200 * 3 / 50  # a fiftieth of what the further photos take
 
 
-def test_the_most_doubtful_class_speaks_for_a_photo() -> None:
+def test_the_class_with_the_worst_mask_speaks_for_a_photo() -> None:
     segmenter = Segmenter(ColourEngine())
     for name, colour in (("red", RED), ("blue", BLUE)):
         segmenter.learn(name, [picture(colour)], [half()])
     (found,) = looks(
         segmenter.engine, segmenter.learned, [picture((160, 30, 90))], segmenter.confidence, lambda query, error: None
     )
-    logits = segmenter.engine.decode(
-        np.array(picture((160, 30, 90)).transpose(2, 0, 1)[None] / 255, np.float32), segmenter.learned[0].context
-    )[0]
-    scores = 1 / (1 + np.exp(-(logits[1] - logits[0])))
-    other = segmenter.engine.decode(
-        np.array(picture((160, 30, 90)).transpose(2, 0, 1)[None] / 255, np.float32), segmenter.learned[1].context
-    )[0]
-    others = 1 / (1 + np.exp(-(other[1] - other[0])))
-    assert found.doubt == pytest.approx(max(doubt(scores.ravel()), doubt(others.ravel())), abs=1e-4)
+    pixels = np.array(picture((160, 30, 90)).transpose(2, 0, 1)[None] / 255, np.float32)
+    worst = []
+    for known in segmenter.learned:
+        logits = segmenter.engine.decode(pixels, known.context)[0]
+        scores = (1 / (1 + np.exp(-(logits[1] - logits[0])))).ravel()
+        inside = logits.ravel().reshape(2, -1)
+        mask = inside[1] > inside[0]
+        right = scores[mask].sum() / (mask.sum() + scores[~mask].sum())
+        there = min(segmenter.confidence(np.log(scores / (1 - scores))) / 0.3, 1)
+        worst.append((there * (1 - right), known.name, doubt(scores), right))
+    _, name, unsure, right = max(worst)
+    assert found.class_name == name
+    assert (found.doubt, found.expected) == (pytest.approx(unsure, abs=1e-4), pytest.approx(right, abs=1e-4))

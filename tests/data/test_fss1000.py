@@ -163,5 +163,5 @@ def test_n_is_the_number_of_queries_and_every_class_is_scored(
     with pytest.raises(ValueError, match=re.escape(left_out)):
         score(root, protocol, episodes=some)
     with pytest.warns(UserWarning, match="No episode of"):
-        partial = score(root, protocol, episodes=some, partial=True)
+        partial = score(root, protocol, episodes=some, some_classes=True)
     assert setting_title(partial).endswith(f", without 2 of {classes} classes")

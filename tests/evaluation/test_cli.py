@@ -14,6 +14,7 @@ import torch
 from evaluation.scenes import mixed_scenes, write_dataset
 
 from rifenet.cli.main import main
+from rifenet.config import named_episodes
 from rifenet.models import build_model
 from rifenet.models.backbones import imagenet_weights
 from rifenet.models.files.checkpoint import backbone_hash, save_model
@@ -147,7 +148,7 @@ def test_hsnet_takes_its_own_size_and_seed_unless_told_otherwise(
     line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "result.json"
-    plain = [*line[: line.index("--min-area")], "--protocol", "hsnet", "--episodes", "2"]
+    plain = [*line[: line.index("--min-area")], "--protocol", "hsnet", "--episodes", "3"]
     assert main([*plain, "--out", str(out)]) == 0
     own = read(out)
     assert (own["model"]["image_size"], own["seeds"], own["protocol"]["min_area"]) == (400, [0], 1)
@@ -160,6 +161,25 @@ def test_hsnet_takes_its_own_size_and_seed_unless_told_otherwise(
     assert result["protocol"]["vote"]
     assert result["protocol"]["original_size"]
     assert "hsnet at original size with vote, 2-shot" in capsys.readouterr().out
+
+
+def test_an_n_that_leaves_out_classes_is_confirmed_and_stands_in_the_title(
+    line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = [*line, "--episodes", "2", "--out", str(tmp_path / "result.json")]
+    assert main(few) == 1
+    assert "--some-classes" in capsys.readouterr().err
+    assert not (tmp_path / "result.json").exists()
+    assert main([*few, "--some-classes", "--class-area"]) == 0
+    title = "custom dataset `scenes`, pfenet by class area, 1-shot, without 1 of 3 classes, fold 0"
+    assert title in capsys.readouterr().out
+
+
+def test_n_by_name_is_of_published_datasets(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*line, "--episodes", "pfenet_script"]) == 1
+    assert "for pascal and coco one of rifenet, pfenet_script, but got pfenet_script" in capsys.readouterr().err
+    assert [named_episodes("rifenet", name) for name in ("pascal", "coco")] == [1000, 5000]
+    assert [named_episodes("pfenet_script", name) for name in ("pascal", "coco")] == [5000, 20000]
 
 
 def test_counts_of_episodes_and_images_are_printed(
@@ -193,7 +213,9 @@ def test_warnings_are_one_plain_line(line: list[str], tmp_path: Path, capsys: py
     for image in (Path(line[6]) / "images").glob("heather[123].png"):
         image.unlink()
     assert main([*line, "--out", str(tmp_path / "result.json")]) == 0
-    error = capsys.readouterr().err
+    # On a slow machine, lines of progress come first.
+    lines = capsys.readouterr().err.splitlines(keepends=True)
+    error = "".join(line for line in lines if not line.startswith("episode "))
     assert error.startswith("warning: No episode of heather: left out of the mean.")
     assert error.count("warning") == 1
     assert ".py" not in error
@@ -239,6 +261,7 @@ def test_a_list_that_is_not_there_is_one_sentence(
         ["--protocol", "other"],
         ["--protocol", "hsnet"],  # with --min-area, which it does not have
         ["--vote"],
+        ["--episodes", "many"],
         ["--unlabeled", "2", "--presence", "10"],
         ["--original-size"],
         ["--episodes-from", "episodes.json"],  # with --episodes and --seeds, which the file brings

@@ -37,9 +37,9 @@ def convolution(inputs: int, outputs: int, kernel: int, side: int) -> int:
 
 
 def resnet18() -> int:
-    """A ResNet-18 of an eighth of the width, at stride 8: 65 px become 33, 17, then 9 and stay there."""
-    total = convolution(3, 8, 7, 33)
-    inputs = 8
+    """A ResNet-18 whose stages have an eighth of the width, at stride 8: 65 px become 33, 17, then 9 and stay there."""
+    total = convolution(3, 64, 7, 33)
+    inputs = 64
     for outputs, side in ((8, 17), (16, 9), (32, 9), (64, 9)):
         for block in range(2):
             first = inputs if block == 0 else outputs
@@ -55,10 +55,11 @@ def test_each_part_by_hand() -> None:
     assert found["backbone"].learn == found["backbone"].query == resnet18()
     assert found["projections"].learn == found["projections"].query == 48 * C * n  # stages 2 and 3
     reduce, refine, attention = 16 * D * n, D * D * 4, 2 * D * (D // 4)
-    assert found["local prototype"].query == reduce + refine + attention
+    pooled = (D + 1) * (9 * 9 * 2 + 2 * 9 * 2)  # the channels and the valid positions, first along rows
+    assert found["local prototype"].query == reduce + refine + attention + pooled
     local = D * 4
     assert found["interaction"].learn == 2 * C * C * n - C * C * n + C * C  # the average goes through once
-    assert found["interaction"].query == C * C * n + C * n + (C + local) * C
+    assert found["interaction"].query == C * C * n + (C + local) * C  # the prior scales a column, which is no product
     assert found["convolutions after it, and head"].query == C * C * n + 3 * 9 * C * C * n + 2 * C * n
     assert found["feature activation"].learn == 0
     assert found["auxiliary head (training)"].query == 0
@@ -69,9 +70,8 @@ def test_matching_is_what_no_module_does() -> None:
     """The prior: each position meets each key. The averages: each channel meets each weight."""
     found = costs(SMALL, SIDE)
     n, keys = 81, 7
-    assert found[MATCHING].learn == C * n + n * 0 + area_of_the_mask()
-    pooling = 2 * (D + 1) * (9 * 9 * 2 + 2 * 9 * 2) // 1
-    assert n * keys * 64 <= found[MATCHING].query <= n * keys * 64 + pooling
+    assert found[MATCHING].learn == C * n + area_of_the_mask()
+    assert found[MATCHING].query == n * keys * 64
 
 
 def area_of_the_mask() -> int:

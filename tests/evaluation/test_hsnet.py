@@ -92,7 +92,7 @@ def test_its_options_are_refused_under_the_other_protocol(option: str) -> None:
 def test_exactly_n_episodes(index: ImageIndex, episodes: int, variant: dict[str, bool]) -> None:
     done: list[int] = []
     result = evaluate(
-        ColourModel(), index, config(episodes=episodes, shots=2, partial=True, **variant), progress=done.append
+        ColourModel(), index, config(episodes=episodes, shots=2, some_classes=True, **variant), progress=done.append
     )
     assert sum(done) == episodes
     assert unpack_counts(result).counts.shape == (1, episodes, 2, 2)

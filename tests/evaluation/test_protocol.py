@@ -62,7 +62,7 @@ def test_exactly_n_episodes_for_each_seed(index: ImageIndex, episodes: int) -> N
     done: list[int] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        rules = config(episodes=episodes, partial=True)
+        rules = config(episodes=episodes, some_classes=True)
         result = evaluate(ColourModel(), index, rules, progress=done.append)
     assert sum(done) == 2 * episodes
     assert unpack_counts(result).counts.shape == (2, episodes, 2, 2)
@@ -326,7 +326,7 @@ def test_an_n_that_leaves_out_classes_is_refused_or_confirmed(index: ImageIndex)
     with pytest.raises(ValueError, match=r"2 leave out 1: heather\. The fold has 14 queries: give --episodes 14, or"):
         evaluate(ColourModel(), index, config(episodes=2))
     with pytest.warns(UserWarning, match="No episode of heather"):
-        result = evaluate(ColourModel(), index, config(episodes=2, partial=True))
+        result = evaluate(ColourModel(), index, config(episodes=2, some_classes=True))
     assert result["absent_classes"] == ["heather"]
     assert setting_title(result).endswith(", pfenet, 1-shot, without 1 of 3 classes")
     whole = evaluate(ColourModel(), index, config(episodes=3))

@@ -207,7 +207,7 @@ def test_the_command(index: ImageIndex, tmp_path: Path, capsys: pytest.CaptureFi
     model = build_model(backbone="resnet18", width=0.25, pretrained=False, embed_dim=32, tokens_per_label=20)
     save_model(model, tmp_path / "model.safetensors", {"name": "small", "image_size": 65}, with_backbone=True)
     words = ["evaluate", "--model", str(tmp_path / "model.safetensors"), "--dataset", "custom", "--root"]
-    words += [str(index.root), "--episodes", "3", "--seeds", "0", "--min-area", "100"]
+    words += [str(index.root), "--episodes", "3", "--some-classes", "--seeds", "0", "--min-area", "100"]
     assert main([*words, "--unlabeled", "2", "--out", str(tmp_path / "result.json")]) == 0
     assert "1-shot and 2 unlabeled" in capsys.readouterr().out
     assert read_result(tmp_path / "result.json")["protocol"]["unlabeled"] == 2

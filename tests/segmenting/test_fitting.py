@@ -16,9 +16,10 @@ from rifenet.engines import Context
 from rifenet.metrics import log_odds
 from rifenet.segmenting.copies import Change, altered
 from rifenet.segmenting.fit import Fit
-from rifenet.segmenting.fitting import photo_of, width_of
+from rifenet.segmenting.fitting import presence_shift
 from rifenet.segmenting.segmenter import Segmenter
 from rifenet.segmenting.shots import prepare_shot
+from rifenet.segmenting.trials import photo_of, width_of
 
 RED, GREY = (220, 30, 30), (128, 128, 128)
 
@@ -264,3 +265,95 @@ def test_photo_and_mask_of_a_copy_move_together() -> None:
 def test_fits_are_told_in_words() -> None:
     fit = Fit(True, False, 0.4, 0.25, 0.713)
     assert str(fit) == "tiles, edges as they are, threshold 0.40, pixel classifier 0.25, IoU 71% on its own shots"
+
+
+class NegativeEngine(BlurredEngine):
+    """Told apart by the evidence head: `evidence_background` is the mean colour of all that is not the class."""
+
+    def encode_support(
+        self, images: NDArray[np.float32], masks: NDArray[np.uint8], valid: NDArray[np.bool_]
+    ) -> Context:
+        showing = (masks == 1).any((1, 2))
+        own = super().encode_support(images[showing], masks[showing], valid[showing])
+        pixels = images.transpose(0, 2, 3, 1)
+        return own | {"evidence_background": pixels[masks == 0].mean(0)[None], "shown": np.array([showing.mean()])}
+
+
+ORANGE = (220, 110, 30)
+
+
+def orange(box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    image = np.full((64, 64, 3), GREY, np.uint8)
+    image[box[0] : box[2], box[1] : box[3]] = ORANGE
+    return image
+
+
+BIG = [scene((5, 7, 40, 44)), scene((10, 20, 47, 57))]
+
+
+def test_photos_without_the_class_teach_the_background_alone() -> None:
+    engine = NegativeEngine()
+    plain, told = learned(engine, BIG).learned[0], learned(engine, BIG, background=[orange((0, 0, 64, 64))]).learned[0]
+    np.testing.assert_array_equal(told.context["colour"], plain.context["colour"])
+    assert told.context["shown"] == plain.context["shown"] == 1  # the rest of the network saw shots of the class only
+    before, after = (known.context["evidence_background"][0] for known in (plain, told))
+    assert after[0] > before[0] + 0.1  # more red in what is not the class
+    assert told.shots == plain.shots == 2
+
+
+def test_look_alikes_given_as_background_count_as_absent_and_are_claimed_less() -> None:
+    calibration = {"a": 14.0, "b": -7.0}
+    photos = [orange((10, 10, 50, 50)), orange((20, 4, 60, 44))]
+    query = orange((5, 12, 45, 52))
+    naive = learned(BlurredEngine(calibration=calibration), BIG)
+    told = learned(BlurredEngine(calibration=calibration), BIG, background=photos)
+    assert naive.segment(query).present["red"]
+    assert not told.segment(query).present["red"]
+    assert told.segment(BIG[0][0]).present["red"]
+    assert told.segment(query).alone("red").mean() < naive.segment(query).alone("red").mean()
+
+
+def test_background_photos_stay_with_the_class() -> None:
+    engine = NegativeEngine()
+    photo = orange((0, 0, 64, 64))
+    segmenter = learned(engine, BIG, background=[photo])
+    expected = segmenter.learned[0].context["evidence_background"]
+    segmenter.learn("red", [BIG[0][0]], [BIG[0][1]])
+    segmenter.forget_shot("red", 2)
+    np.testing.assert_allclose(segmenter.learned[0].context["evidence_background"], expected, atol=1e-6)
+    segmenter.learn("red", [BIG[0][0]], [BIG[0][1]], replace=True)
+    assert segmenter.learned[0].negatives is None
+
+
+def test_background_photos_need_a_fit() -> None:
+    photo = orange((0, 0, 64, 64))
+    with pytest.raises(ValueError, match="but got fit=False"):
+        learned(BlurredEngine(), BIG, background=[photo], fit=False)
+    with pytest.raises(ValueError, match="the model colour, which is never fitted"):
+        learned(ColourEngine(), BIG, background=[photo])
+    with pytest.raises(ValueError, match="at most 18 background photos"):
+        learned(BlurredEngine(), BIG, background=[photo] * 19)
+    with pytest.raises(ValueError, match=r"Expected a list of photos, but got one. Write background=\[...\]"):
+        learned(BlurredEngine(), BIG, background=photo)
+
+
+@pytest.mark.parametrize(
+    ("shots", "elsewhere", "expected"),
+    [
+        ([0.9, 0.8], [], 0.0),
+        ([0.9, 0.8], [0.4], 0.0),
+        ([0.9, 0.8], [0.6, 0.1], -(log_odds(0.6) + log_odds(0.8)) / 2),
+        ([0.9999], [0.9999], -3.0),
+        ([0.2], [0.6], 0.0),  # the shots themselves would be lost
+    ],
+)
+def test_the_shift_lies_between_shots_and_photos_without_the_class(
+    shots: list[float], elsewhere: list[float], expected: float
+) -> None:
+    assert presence_shift(shots, elsewhere) == pytest.approx(expected)
+
+
+def test_an_object_that_no_copy_keeps_is_looked_for_in_its_own_photo() -> None:
+    image, mask = scene()
+    image[1, 1], mask[1, 1] = RED, 1
+    assert learned(BlurredEngine(), [(image, mask)]).fits["red"].shots == 1

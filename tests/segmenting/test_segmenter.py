@@ -640,3 +640,26 @@ def test_the_maps_of_many_classes_are_kept_once() -> None:
         next(results)
     assert tracemalloc.get_traced_memory()[0] < 0.5 * held
     tracemalloc.stop()
+
+
+def test_saving_over_another_photos_results_is_said(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    segmenter = Segmenter(ColourEngine())
+    photo = np.full((60, 80, 3), RED, np.uint8)
+    photo[:, :40] = 128
+    mask = (photo == RED).all(2)
+    segmenter.learn("red", [photo], [mask])
+    for name in ("a.png", "a_coco.png", "other/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(photo).save(tmp_path / name)
+    results = {name: segmenter.segment(tmp_path / name) for name in ("a.png", "a_coco.png", "other/a.png")}
+    out = tmp_path / "out"
+    results["a.png"].save(out, formats=["coco"])
+    results["a.png"].save(out, formats=["coco"])  # the same again
+    results["other/a.png"].save(out, "another name", formats=["coco"])
+    assert list(recwarn) == []
+    with pytest.warns(UserWarning, match=r"a\.json: It belonged to the results of \S+a\.png and was replaced"):
+        results["other/a.png"].save(out, formats=["index"])
+    with pytest.warns(UserWarning, match=r"a_coco\.json: It belonged to another photo's results"):
+        results["a_coco.png"].save(out, formats=["index"])
+    with pytest.warns(UserWarning, match=r"a_coco\.json: It belonged to the results of \S+a_coco\.png"):
+        results["other/a.png"].save(out, formats=["coco"])

@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 SIZES = {"1280": (1280, 800), "360": (360, 740)}
+
+expect.set_options(timeout=30_000)  # a busy machine takes its time; what never comes true fails all the same
 
 LABELS = """async (name) => {
   const { project } = await import("/static/project.js");

@@ -133,7 +133,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--shots", type=int, metavar="K", help=f"support images in an episode (default: {data.shots})")
     add("--protocol", choices=tuple(PROTOCOLS), default=rules.protocol, help="rules of scoring (default: %(default)s)")
     add("--episodes", type=_episodes, metavar="N", help=_EPISODES)
-    add("--partial", action="store_true", help="accept an N that leaves out classes; the title of the table says so")
+    add(
+        "--some-classes",
+        action="store_true",
+        help="accept an N that leaves out classes; the title of the table says so",
+    )
     add("--seeds", type=_seeds, metavar="0,1,...", help="each seed draws N episodes (default: 0,1,2,3,4; hsnet: 0)")
     add("--min-area", type=int, metavar="PX", help=f"smallest area of a class that counts (default: {data.min_area})")
     add("--class-area", action="store_true", help="pfenet: also a query's own class must have that area")
@@ -219,7 +223,7 @@ def _config(options: argparse.Namespace, model_size: int | None) -> Config:
     rules = EvalConfig(
         protocol=options.protocol,
         episodes=episodes,
-        partial=options.partial,
+        some_classes=options.some_classes,
         class_area=options.class_area,
         seeds=options.seeds or (),
         image_size=options.image_size,

@@ -215,7 +215,7 @@ class TrainConfig:
         for rate in _listed(self.lr):
             expect(rate > 0, "train.lr", self.lr, "above 0")
         if not (self.steps or self.epochs):
-            raise ValueError("Expected train.steps or train.epochs, but both are 0. Set one of them.")
+            raise ValueError("Expected train.steps or train.epochs above 0, but got 0 for both. Set one of them.")
         one_of("train.optimizer", self.optimizer, ("paper", "adamw"))
         if self.warmup and self.optimizer == "paper":
             raise ValueError(
@@ -259,7 +259,7 @@ class EvalConfig:
     """pfenet (as in the paper) or hsnet (photos stretched to a square, no area filter, scored at network size)."""
     episodes: int | None = None
     """N: exact number of episodes; null: 1000, 5000 for pfenet on coco, or on fss1000 each query once."""
-    partial: bool = field(default=False, metadata=about(free=True))
+    some_classes: bool = field(default=False, metadata=about(free=True))
     """Score even where N is too small for a query of each class; the title of the table then says so."""
     class_area: bool = False
     """pfenet only: a query's own class must cover data.min_area. Off, the published rule: some class of the fold must,

@@ -23,7 +23,7 @@ from rifenet.models import RiFeNet, build_model
 PARTS = {
     "backbone": ("backbone",),
     "projections": ("support_projection", "query_projection"),
-    "local prototype": ("local_prototype",),
+    "local prototype": ("local_prototype.reduce", "local_prototype"),  # `reduce` runs before it, once for a photo
     "interaction": ("support_interaction", "query_interaction"),
     "feature activation": ("activation",),
     "convolutions after it, and head": ("activated_projection", "residual", "head"),
@@ -66,7 +66,7 @@ def costs(config: ModelConfig, size: int, unlabeled: int = 0) -> dict[str, Cost]
     found = {}
     for part in (*PARTS, MATCHING):
         names = PARTS.get(part, ())
-        parameters = sum(value.numel() for name in names for value in _of(model, name))
+        parameters = sum(value.numel() for name in names if "." not in name for value in _of(model, name))
         found[part] = Cost(parameters, learn.get(part, 0), query.get(part, 0), step.get(part, 0))
     found = {part: cost for part, cost in found.items() if any(cost)}
     return {**found, "all": Cost(*(sum(column) for column in zip(*found.values(), strict=True)))}
@@ -105,5 +105,6 @@ def _counted(model: nn.Module, call: Callable[[], Any]) -> dict[str, int]:
 def _within(flops: dict[str, int], name: str) -> int:
     """The count of a module; of one whose methods were called in place of itself, the sum of its modules' counts."""
     own = f"_Call.model.{name}"
-    inner = (count for other, count in flops.items() if other.startswith(f"{own}.") and other.count(".") == 3)
+    depth = own.count(".") + 1
+    inner = (count for other, count in flops.items() if other.startswith(f"{own}.") and other.count(".") == depth)
     return flops.get(own) or sum(inner)

@@ -89,7 +89,7 @@ def evaluate(
 
     Raises:
         ValueError: an unknown fold, a repeated seed, no class with enough images, an N too small for every class
-            (unless `eval.partial`), a listed episode of a class that is not novel, or logits that are not finite.
+            (unless `eval.some_classes`), a listed episode of a class that is not novel, or logits that are not finite.
     """
     config = settled(config, index, listed)
     data, rules = config.data, config.eval
@@ -201,10 +201,10 @@ def drawn_episodes(index: ImageIndex, config: Config) -> tuple[tuple[Episode, ..
     """Draws the protocol's own episodes, N for each seed, for a `settled` config.
 
     Absent classes raise no warning here; `evaluate` warns once for all seeds. Raises ValueError for an unknown fold,
-    where no class has enough images, or where N leaves out a class that has (unless `eval.partial`).
+    where no class has enough images, or where N leaves out a class that has (unless `eval.some_classes`).
     """
     runs = _drawn(index, config)
-    if not config.eval.partial:
+    if not config.eval.some_classes:
         asked = _queries(index, config)
         wanted = {class_id for _, class_id in asked}
         left_out = {class_id for run in runs for class_id in wanted - {episode.class_id for episode in run}}
@@ -213,7 +213,7 @@ def drawn_episodes(index: ImageIndex, config: Config) -> tuple[tuple[Episode, ..
             raise ValueError(
                 f"Expected a number of episodes with a query of each class, but {config.eval.episodes:,} leave out "
                 f"{len(named)}: {', '.join(named[:5])}{', ...' if named[5:] else ''}. The fold has {len(asked):,} "
-                f"queries: give --episodes {len(asked)}, or confirm with --partial (eval.partial)."
+                f"queries: give --episodes {len(asked)}, or confirm with --some-classes (eval.some_classes)."
             )
     return runs
 

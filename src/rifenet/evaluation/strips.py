@@ -50,7 +50,7 @@ class Chosen(NamedTuple):
 
 def chosen_episodes(counted: EpisodeCounts, class_id: int) -> dict[str, Chosen]:
     """The worst, median and best episode of a class by IoU, ties by run and position; empty without episodes."""
-    runs, positions = np.nonzero(counted.class_ids == class_id)
+    runs, positions = np.nonzero(counted.scored & (counted.class_ids == class_id))
     ious = class_iou(counted.counts[runs, positions])
     order = [number for number in np.argsort(-ious, kind="stable") if not np.isnan(ious[number])]
     if not order:

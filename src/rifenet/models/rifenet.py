@@ -34,10 +34,10 @@ from rifenet.models.prior import choose_keys, prior_mask
 from rifenet.models.prototypes import LocalPrototype, masked_average
 from rifenet.models.structures import (
     Decoded,
+    EncodedShots,
     Images,
     QueryFeatures,
     RiFeNetOutput,
-    Shots,
     SupportContext,
     check_query,
     check_support,
@@ -101,7 +101,9 @@ class RiFeNet(nn.Module):
         """
         return self.learn(self.encode_shots(support_images, support_masks, support_valid))
 
-    def encode_shots(self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None) -> Shots:
+    def encode_shots(
+        self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None
+    ) -> EncodedShots:
         """The costly part of `encode_support`, with its arguments. No shot depends on the others.
 
         So `learn(joined(shots))` of shots encoded one by one equals `encode_support` of all of them, up to rounding.
@@ -109,7 +111,7 @@ class RiFeNet(nn.Module):
         check_support(support_images, support_masks, support_valid)
         return self._shots(self._encode(support_images), support_masks, support_valid)[0]
 
-    def learn(self, shots: Shots) -> SupportContext:
+    def learn(self, shots: EncodedShots) -> SupportContext:
         """The context of the class that `shots` show."""
         count = shots.own.shape[1]
         cap = torch.sym_max(self.config.max_prior_keys // count, 1)
@@ -277,14 +279,14 @@ class RiFeNet(nn.Module):
             local=None if self.local_prototype is None else self.local_prototype.reduce(features.low),
         )
 
-    def _shots(self, features: Features, support_masks: Tensor, valid: Tensor | None) -> tuple[Shots, Tensor]:
+    def _shots(self, features: Features, support_masks: Tensor, valid: Tensor | None) -> tuple[EncodedShots, Tensor]:
         """The shots, and their projected features before the interaction, [B,K,C,h,w], for the auxiliary head."""
         batch, count, _, height, width = features.mid.shape
         soft = soft_masks(support_masks, valid, (height, width))
         on_grid = real_positions(valid, (batch, count, height, width), support_masks.device)
         projected = self.support_projection(features.mid.flatten(0, 1)).unflatten(0, (batch, count))
         own = masked_average(projected, soft.foreground)
-        shots = Shots(own, features.high, soft.foreground, soft.void, on_grid)
+        shots = EncodedShots(own, features.high, soft.foreground, soft.void, on_grid)
         if self.support_interaction is not None:
             merged = self.support_interaction(projected.flatten(0, 1), own.flatten(0, 1))
             shots = replace(shots, merged=merged.unflatten(0, (batch, count)))

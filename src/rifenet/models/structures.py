@@ -41,7 +41,7 @@ class Tensors:
 def joined(parts: Sequence[SomeTensors]) -> SomeTensors:
     """Shots that were encoded one by one, put together on the axis K, as if they had been encoded together.
 
-    Each part holds V views of one shot. The views of a kind come one after the other, first those of the first kind.
+    Each part holds V pictures of one shot. The first pictures of all shots come first, then the second ones, and so on.
     """
     named = [part.named() for part in parts]
     whole = {name: torch.stack([each[name] for each in named], 2).flatten(1, 2) for name in named[0]}
@@ -49,7 +49,7 @@ def joined(parts: Sequence[SomeTensors]) -> SomeTensors:
 
 
 @dataclass(frozen=True)
-class Shots(Tensors):
+class EncodedShots(Tensors):
     """What the network keeps of K annotated images; `RiFeNet.learn` makes a class of it, whatever else was encoded."""
 
     own: Tensor

@@ -30,6 +30,8 @@ class Fit:
     """What was tried and what it gave, in words."""
     shots: int = 1
     """Number of annotated photos that it was chosen on."""
+    shift: float = 0.0
+    """Added to the log-odds of the class's confidence, so that photos given as showing none of it count so."""
     share: float = 0.0
     """Median share of those photos that the class covers, in [0,1]."""
     pixels: PixelClassifier | None = field(default=None, repr=False, compare=False)

@@ -13,23 +13,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rifenet import IGNORE
-from rifenet.data.transforms import Placement, enlarged, resize_and_pad, resize_mask, restore
 from rifenet.engines import Context, Engine
-from rifenet.metrics import class_iou, intersection_union, log_odds, sigmoid
+from rifenet.metrics import log_odds, sigmoid
 from rifenet.segmenting.copies import CHANGES, altered
 from rifenet.segmenting.fit import Fit
 from rifenet.segmenting.margins import Seen
-from rifenet.segmenting.pixels import PixelClassifier, Sums, discriminant, pixel_sums, total
-from rifenet.segmenting.refine import refined_margins
+from rifenet.segmenting.pixels import Sums, total
+from rifenet.segmenting.result import PRESENT
 from rifenet.segmenting.shots import Shots
-from rifenet.segmenting.tiles import with_tiles
+from rifenet.segmenting.trials import (
+    Photo,
+    Trial,
+    Way,
+    classifier_of,
+    context_of,
+    photo_of,
+    share_of,
+    sums_of,
+    width_of,
+)
 
 HELD_OUT = 3
 """Most shots that are queries in turn."""
@@ -41,19 +48,9 @@ OFFSETS = (-1.0, -0.5, 0.5, 1.0, 1.5, 2.0)
 """Thresholds to try, as log-odds above the model's."""
 SMALL = 60.0
 """Tiles are tried only for objects at most this wide, in pixels of the network's input."""
-ROOM = 1.5
-"""Side of a closer look over the object's longer side, both relative to the photo's sides."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One way to segment a class's photos."""
-
-    blend: float = 0.0
-    tiles: bool = False
-    refine: bool = False
-    offset: float = 0.0
-    """Log-odds of the threshold above the model's."""
+MOST_SHIFT = 3.0
+"""Largest shift of a class's log-odds of presence that photos without the class cause."""
+_LEAST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -66,79 +63,25 @@ class Stage:
     """How much better in mean IoU an option must be than what it replaces."""
 
 
-class Photo(NamedTuple):
-    """An annotated photo at the network's scale: image [H,W,3], mask [H,W] (0, 1, 255)."""
-
-    image: NDArray[np.uint8]
-    mask: NDArray[np.uint8]
-
-
-class Trial:
-    """A query with a known mask, and the class as other shots teach it."""
-
-    def __init__(self, engine: Engine, photo: Photo, context: Context, pixels: PixelClassifier | None) -> None:
-        self.engine, self.photo, self.context, self.pixels = engine, photo, context, pixels
-        image, valid, self.placement = resize_and_pad(photo.image, engine.size)
-        self.seen = Seen(engine, image[None], valid[None])
-        self.plain = self.seen.margins(context)[0]
-        self._kept: dict[tuple[float, bool, bool], NDArray[np.float32]] = {}
-
-    def iou(self, choice: Choice) -> float:
-        """IoU in [0,1] of the mask that a choice gives."""
-        mask = (self.margins(choice.blend, choice.tiles, choice.refine) > choice.offset).astype(np.uint8)
-        return float(np.nan_to_num(class_iou(intersection_union(mask, self.photo.mask))))
-
-    def margins(self, blend: float, tiles: bool, refine: bool) -> NDArray[np.float32]:
-        """Margins at the photo's size, [H,W]."""
-        key = blend, tiles, refine
-        if key not in self._kept:
-            found, placement = self._found(blend, tiles)
-            if refine:
-                own = found[: placement.scaled_height, : placement.scaled_width]
-                self._kept[key] = np.concatenate([rows for _, rows in refined_margins(self.photo.image, own)])
-            else:
-                self._kept[key] = restore(found, placement)
-        return self._kept[key]
-
-    def _found(self, blend: float, tiles: bool) -> tuple[NDArray[np.float32], Placement]:
-        own = self.plain
-        if blend:
-            own = own + np.float32(blend) * self._scores
-        if not tiles:
-            return own, self.placement
-        if blend not in self._tiled:
-            fit = Fit(True, False, self.engine.threshold, blend, 0.0, pixels=self.pixels) if blend else None
-            maps, placement = with_tiles(
-                self.engine, self.photo.image, [self.context], own[None], self.placement, [fit]
-            )
-            self._tiled[blend] = maps[0], placement
-        return self._tiled[blend]
-
-    @cached_property
-    def _scores(self) -> NDArray[np.float32]:
-        seen = self.seen.described[0]
-        assert self.pixels is not None
-        assert seen is not None, "a class has a classifier only where the network has features for it"
-        return enlarged(self.pixels.scores(seen), self.plain.shape)
-
-    @cached_property
-    def _tiled(self) -> dict[float, tuple[NDArray[np.float32], Placement]]:
-        return {}
-
-
-def fit_class(engine: Engine, inputs: Shots, context: Context) -> Fit:
+def fit_class(engine: Engine, inputs: Shots, context: Context, negatives: Shots | None = None) -> Fit:
     """What works for a class on its own annotated shots.
 
     Args:
         engine: the model.
         inputs: the shots, K >= 1.
         context: the class learned from all of them.
+        negatives: photos without the class, whose masks are empty.
     """
     photos = [photo_of(inputs, number) for number in range(len(inputs.images))]
-    sums = [_sums_of(engine, photo) for photo in photos]
-    trials = list(_trials(engine, inputs, photos, sums, context))
+    others = [] if negatives is None else [photo_of(negatives, number) for number in range(len(negatives.images))]
+    own, taught = ([sums_of(engine, photo) for photo in each] for each in (photos, others))
+    sums = [*own, *taught]
+    usual = float(np.median([share_of(photo.mask) for photo in photos]))
+    trials = list(_trials(engine, inputs, negatives, photos, own, taught, context, usual))
+    showing = len(trials)
+    trials += [Trial(engine, photo, context, classifier_of(sums), usual) for photo in others[:HELD_OUT]]
     small = float(np.median([width_of(photo.mask) for photo in photos])) <= SMALL
-    best, value, notes = Choice(), _mean(trials, Choice()), []
+    best, value, notes = Way(), _mean(trials, Way()), []
     classifies = sums[0] is not None and (len(photos) > 1 or value < LOST)
     for stage in _stages(len(photos) > 1, small, classifies):
         tried = [replace(best, **option) for option in stage.options]
@@ -150,18 +93,41 @@ def fit_class(engine: Engine, inputs: Shots, context: Context) -> Fit:
         )
         if taken:
             best, value = tried[index], values[index]
+    sure = [trial.presence(best) for trial in trials]
     return Fit(
         tiles=best.tiles,
         refine=best.refine,
-        threshold=float(sigmoid(np.float64(log_odds(engine.threshold) + best.offset))),
+        threshold=float(sigmoid(np.array(log_odds(engine.threshold) + best.offset))),
         blend=best.blend,
-        quality=value,
+        quality=_mean(trials[:showing], best),
         notes=tuple(notes),
         shots=len(photos),
-        share=float(np.median([_share(photo.mask) for photo in photos])),
-        pixels=_classifier(sums) if best.blend else None,
-        look=_look(sums, trials[0].seen) if sums[0] is not None else None,
+        share=usual,
+        pixels=classifier_of(sums) if best.blend else None,
+        shift=presence_shift(sure[:showing], sure[showing:]),
+        look=_look(own, trials[0].seen) if sums[0] is not None else None,
     )
+
+
+def presence_shift(confidences: Sequence[float], elsewhere: Sequence[float]) -> float:
+    """What to add to a class's log-odds of presence so that photos without it are told from those that show it.
+
+    Args:
+        confidences: of held-out shots that the class is there, each in (0,1).
+        elsewhere: the same of photos without the class.
+
+    Returns:
+        0 where no photo without the class would count as showing it; else minus the middle between the largest log-odds
+        of those photos and the least of the shots, at most `MOST_SHIFT` in size.
+    """
+    if not elsewhere or max(elsewhere) < PRESENT:
+        return 0.0
+    middle = (_odds(max(elsewhere)) + _odds(min(confidences))) / 2
+    return -min(max(middle, 0.0), MOST_SHIFT)
+
+
+def _odds(share: float) -> float:
+    return log_odds(min(max(share, _LEAST), 1 - _LEAST))
 
 
 def _stages(several: bool, small: bool, classifies: bool) -> Iterator[Stage]:
@@ -175,57 +141,35 @@ def _stages(several: bool, small: bool, classifies: bool) -> Iterator[Stage]:
         yield Stage("threshold", [{"offset": offset} for offset in OFFSETS], 0.02)
 
 
-def _mean(trials: Sequence[Trial], choice: Choice) -> float:
+def _mean(trials: Sequence[Trial], choice: Way) -> float:
     return float(np.mean([trial.iou(choice) for trial in trials]))
 
 
 def _trials(
-    engine: Engine, inputs: Shots, photos: Sequence[Photo], sums: Sequence[Sums | None], context: Context
+    engine: Engine,
+    inputs: Shots,
+    negatives: Shots | None,
+    photos: Sequence[Photo],
+    own: Sequence[Sums | None],
+    others: Sequence[Sums | None],
+    context: Context,
+    usual: float,
 ) -> Iterator[Trial]:
-    """Each of some shots as a query for the others; copies of a single shot."""
+    """Each of some shots as a query for the others; copies of a single shot.
+
+    `own` and `others` are what the shots and the photos without the class teach a pixel classifier.
+    """
     count = len(photos)
     if count == 1:
-        pixels = _classifier(sums)
-        for change in CHANGES:
-            copy = Photo(*altered(*photos[0], change))
-            if (copy.mask == 1).any():
-                yield Trial(engine, copy, context, pixels)
+        pixels = classifier_of([*own, *others])
+        copies = [Photo(*altered(*photos[0], change)) for change in CHANGES]
+        # An object of a few pixels may be in no copy. Then the shot itself is the query.
+        for copy in [copy for copy in copies if (copy.mask == 1).any()] or photos:
+            yield Trial(engine, copy, context, pixels, usual)
         return
     for number in np.linspace(0, count - 1, min(HELD_OUT, count)).round().astype(int).tolist():
-        taught = engine.encode_support(*inputs.without(number))
-        yield Trial(engine, photos[number], taught, _classifier([*sums[:number], *sums[number + 1 :]]))
-
-
-def _sums_of(engine: Engine, photo: Photo) -> Sums | None:
-    """What a shot and a closer look at its object teach a pixel classifier; None if the network has no features."""
-    parts = []
-    for image, mask in (photo, *_closer(photo)):
-        pixels, valid, placement = resize_and_pad(image, engine.size)
-        seen = Seen(engine, pixels[None], valid[None]).described[0]
-        if seen is None:
-            return None
-        parts.append(pixel_sums(seen, resize_mask(mask, placement)))
-    return total(parts)
-
-
-def _closer(photo: Photo) -> list[Photo]:
-    """The part of a photo around its object, with the photo's ratio; empty where that is the whole photo."""
-    rows, columns = np.nonzero(photo.mask == 1)
-    height, width = photo.mask.shape
-    share = ROOM * max((np.ptp(rows) + 1) / height, (np.ptp(columns) + 1) / width)
-    if share >= 1:
-        return []
-    sides = [max(1, round(share * side)) for side in (height, width)]
-    starts = [
-        int(np.clip((each.min() + each.max() + 1 - side) // 2, 0, whole - side))
-        for each, side, whole in zip((rows, columns), sides, (height, width), strict=True)
-    ]
-    part = np.s_[starts[0] : starts[0] + sides[0], starts[1] : starts[1] + sides[1]]
-    return [Photo(np.ascontiguousarray(photo.image[part]), np.ascontiguousarray(photo.mask[part]))]
-
-
-def _share(mask: NDArray[np.uint8]) -> float:
-    return np.count_nonzero(mask == 1) / max(np.count_nonzero(mask != IGNORE), 1)
+        taught = context_of(engine, inputs.without(number), negatives)
+        yield Trial(engine, photos[number], taught, classifier_of([*own[:number], *own[number + 1 :], *others]), usual)
 
 
 def _look(sums: Sequence[Sums | None], seen: Seen) -> NDArray[np.float32]:
@@ -234,22 +178,3 @@ def _look(sums: Sequence[Sums | None], seen: Seen) -> NDArray[np.float32]:
     assert described is not None
     means = total([each for each in sums if each is not None]).means[:, : len(described.high)]
     return np.asarray(means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12), np.float32)
-
-
-def _classifier(sums: Sequence[Sums | None]) -> PixelClassifier | None:
-    known = [each for each in sums if each is not None]
-    return discriminant(total(known)) if known else None
-
-
-def photo_of(inputs: Shots, number: int) -> Photo:
-    """One shot as a photo at the network's scale, without its padding."""
-    height, width = (int(inputs.valid[number].any(axis).sum()) for axis in (1, 0))
-    pixels = inputs.images[number, :, :height, :width].transpose(1, 2, 0)
-    return Photo((255 * pixels).round().astype(np.uint8), inputs.masks[number, :height, :width])
-
-
-def width_of(mask: NDArray[np.uint8]) -> float:
-    """Typical width in pixels of what a mask [H,W] marks: twice its area over its outline; 0 if it marks nothing."""
-    own = mask == 1
-    outline = np.count_nonzero(own[1:] != own[:-1]) + np.count_nonzero(own[:, 1:] != own[:, :-1])
-    return 2 * np.count_nonzero(own) / max(outline, 1)

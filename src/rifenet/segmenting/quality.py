@@ -63,7 +63,7 @@ def signs_of(
     signs = {
         "certain": _bounded_odds(mass / max(count + missed, _LEAST)),
         "inside": _bounded_odds(mass / count if count else 0.0),
-        "stable": np.count_nonzero(margins > 1) / max(np.count_nonzero(margins > -1), 1),
+        "stable": int(np.count_nonzero(margins > 1)) / max(int(np.count_nonzero(margins > -1)), 1),
         "statistic": presence_statistic(scores),
         "area": area,
     }
@@ -80,7 +80,7 @@ def expected_iou(signs: Mapping[str, float]) -> float:
     """Expected IoU in [0,1] of a mask with these signs, if the photo shows the class."""
     model = models()["fitted" if "own" in signs else "maps"]
     total = model["bias"] + sum(weight * signs[name] for name, weight in model["weights"].items())
-    return float(sigmoid(np.float64(total)))
+    return float(sigmoid(np.array(total, np.float64)))
 
 
 @cache

@@ -72,7 +72,8 @@ def _segment_batch(
     for (source, image), real, placement in zip(batch, valid, placements, strict=True):
         own = found.pop()  # so that a photo's maps go with its result
         sure = (
-            confidence(maps[real], engine.calibration, known.shift) for known, maps in zip(classes, own, strict=True)
+            confidence(maps[real], engine.calibration, known.presence_shift)
+            for known, maps in zip(classes, own, strict=True)
         )
         result = Result(
             image=image,

@@ -27,6 +27,7 @@ from rifenet.drawing import notebook, visualize
 from rifenet.files import write_bytes
 from rifenet.formats.object_files import rows_of
 from rifenet.formats.outputs import DEFAULT, encoded
+from rifenet.formats.replaced import say_replaced
 from rifenet.metrics import log_odds
 from rifenet.segmenting.instances import Instance, ObjectShape, holes, instances, specks
 from rifenet.segmenting.margins import probabilities
@@ -280,7 +281,7 @@ class Result:
 
         Args:
             folder: created if missing.
-            name: None takes the photo's file name, or "query".
+            name: None takes the photo's file name, or "query", and warns where another photo's results are replaced.
             facts: further entries for the JSON.
             formats: `index` (`NAME_mask.png`, with a palette), `binary` (a black-and-white PNG for each class),
                 `overlay` (JPEG), `coco` (JSON), `labelme` (JSON of polygons), `cutout` (the photo, transparent
@@ -298,8 +299,10 @@ class Result:
         paths = {key: place / file for key, (file, _) in made.items()}
         files = {key: file for key, (file, _) in made.items()}
         text = json.dumps({**self.to_dict(objects=objects), "files": files, **(facts or {})}, indent=1)
+        paths["json"] = place / f"{stem}.json"
+        if name is None:
+            say_replaced(paths.values(), paths["json"], self.source)
         for file, content in made.values():
             write_bytes(place / file, content)
-        paths["json"] = place / f"{stem}.json"
         write_bytes(paths["json"], f"{text}\n".encode())
         return paths

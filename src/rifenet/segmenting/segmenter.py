@@ -26,9 +26,10 @@ from rifenet.segmenting.photo_views import PhotoViews
 from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.segmenting.queries import confidence, counted, segment_lazily, total_of
 from rifenet.segmenting.result import Options, Result
-from rifenet.segmenting.shots import PseudoShot, Shots, prepare_shot
+from rifenet.segmenting.shots import PseudoShot, Shots, prepare_background, prepare_shot
 from rifenet.segmenting.storage import LearnedClass, read_classes, save_classes, try_out
 from rifenet.segmenting.strokes import complete, read_strokes
+from rifenet.segmenting.trials import context_of
 
 MAX_SHOTS = 20
 MAX_CLASSES = 254  # a mask has one byte a pixel: 0 is the background and 255 means ignore
@@ -113,6 +114,7 @@ class Segmenter:
         replace: bool = False,
         white_is_object: bool = False,
         label: Label | None = None,
+        background: Sequence[Source] = (),
         fit: bool = True,
     ) -> None:
         """Learns a class, or adds shots to a learned one and encodes all its shots together again.
@@ -125,6 +127,8 @@ class Segmenter:
             replace: replace the shots of a learned class, which keeps its number, instead of adding to them.
             white_is_object: 255 marks the class too. A mask that holds only 0 and 255 does not need this option.
             label: name, number or colour (#rrggbb) of the class in label files that hold several.
+            background: photos that show none of the class, whole, without masks; best of what is taken for it. The fit
+                counts what the class claims in them as wrong, and its confidence is moved so that they count as absent.
             fit: try on the shots themselves what works for the class (`rifenet.segmenting.fitting`); `fits` says what
                 was chosen. False keeps the network's own masks, and learning is quicker. The training-free baseline is
                 never fitted.
@@ -134,7 +138,8 @@ class Segmenter:
         Raises:
             FileNotFoundError: a file is missing.
             ValueError: a picture cannot be read; a mask marks nothing, differs from its photo in size or lacks `label`;
-                the class would have more than 20 shots; or it came from a file, which holds no photos.
+                the class would have more than 20 shots; or it came from a file, which holds no photos; `background`
+                without a fit, or more than 20 photos with the shots.
         """
         known = None if replace else self._classes.get(name)
         if not name or not isinstance(name, str):
@@ -150,13 +155,19 @@ class Segmenter:
         with together():
             shots = [prepare_shot(name, *pair, self.engine.size, **options) for pair in zip(images, masks, strict=True)]
         inputs = Shots(*(np.concatenate(part) for part in zip(*shots, strict=True)))
-        self._keep(name, inputs if before is None else before.followed_by(inputs), fit)
+        negatives = None if known is None else known.negatives
+        taken = total + (0 if negatives is None else len(negatives.images))
+        self._check_background(name, background, fit, MAX_SHOTS - taken)
+        for photo in background:
+            other = prepare_background(photo, self.engine.size)
+            negatives = other if negatives is None else negatives.followed_by(other)
+        self._keep(name, inputs if before is None else before.followed_by(inputs), fit, negatives)
 
     def replace_shot(self, name: str, index: int, image: Source, mask: Source, *, label: Label | None = None) -> None:
         """Replaces one shot of a class, counted from 0 in the order learned. Raises as `learn` and `forget_shot` do."""
         inputs = self._shot_of(name, index)
         shot = prepare_shot(name, image, mask, self.engine.size, label=label)
-        self._keep(name, inputs.with_other(index, shot), self._classes[name].fit is not None)
+        self._keep_again(name, inputs.with_other(index, shot))
 
     def forget_shot(self, name: str, index: int) -> None:
         """Removes one shot of a class, counted from 0 in the order learned.
@@ -166,7 +177,7 @@ class Segmenter:
         inputs = self._shot_of(name, index)
         if len(inputs.images) == 1:
             raise ValueError(f"Expected {name!r} to keep a shot, but this is its only one. Forget the class.")
-        self._keep(name, inputs.without(index), self._classes[name].fit is not None)
+        self._keep_again(name, inputs.without(index))
 
     def forget(self, name: str) -> None:
         """Removes a class; later classes move down one number. Raises ValueError for an unknown name."""
@@ -333,11 +344,27 @@ class Segmenter:
             raise ValueError(f"Expected a shot of {name!r}, 0 to {len(inputs.images) - 1}, but got {index}.")
         return inputs
 
-    def _keep(self, name: str, inputs: Shots, fit: bool) -> None:
-        context = self.engine.encode_support(*inputs)
+    def _keep(self, name: str, inputs: Shots, fit: bool, negatives: Shots | None) -> None:
+        context = context_of(self.engine, inputs, negatives)
         fits = fit and bool(self.engine.inner_names)
-        found = fit_class(self.engine, inputs, context) if fits else None
-        self._classes[name] = LearnedClass(name, len(inputs.images), context, inputs, fit=found)
+        found = fit_class(self.engine, inputs, context, negatives) if fits else None
+        shots = len(inputs.images)
+        self._classes[name] = LearnedClass(name, shots, context, inputs, fit=found, negatives=negatives)
+
+    def _keep_again(self, name: str, inputs: Shots) -> None:
+        """Learns a class from other shots, with a fit if it had one."""
+        known = self._classes[name]
+        self._keep(name, inputs, known.fit is not None, known.negatives)
+
+    def _check_background(self, name: str, background: Sequence[Source], fit: bool, room: int) -> None:
+        check_several(background, "background={}")
+        if background and not (fit and self.engine.inner_names):
+            reason = "fit=False" if not fit else f"the model {self.engine.name}, which is never fitted"
+            raise ValueError(f"Expected a class with a fit to learn from background photos, but got {reason}.")
+        if len(background) > room:
+            raise ValueError(
+                f"Expected at most {room} background photos of {name!r} beside its shots, but got {len(background)}."
+            )
 
     def _check_room(self, new: Sequence[str]) -> None:
         if (total := len(self._classes) + len(new)) > MAX_CLASSES:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rifenet import IGNORE
 from rifenet.data.transforms import resize_and_pad, resize_mask
 from rifenet.drawing.visualize import overlay
 from rifenet.formats.label_files import Label, Marked, load_labels
@@ -132,3 +133,9 @@ def _called(name: str, image: Source) -> tuple[str, str]:
     """The path of a photo, empty for one from memory, and what to call the shot in messages."""
     path = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
     return path, f"a shot of {name!r} ({path or 'a picture in memory'})"
+
+
+def prepare_background(image: Source, size: int) -> Shots:
+    """A photo that shows none of a class (K = 1): its mask is 0 on the photo. Raises as `prepare_shot` for photos."""
+    pixels, valid, _ = resize_and_pad(load_photo(image)[0], size)
+    return Shots(pixels[None], np.where(valid, 0, IGNORE).astype(np.uint8)[None], valid[None])

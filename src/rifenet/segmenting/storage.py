@@ -51,8 +51,15 @@ class LearnedClass:
     fit: Fit | None = None
     """What learning chose for it; None for the network's own masks."""
 
+    negatives: Shots | None = None
+    """Photos that show none of it, whose masks are empty; None for none, and for a class from a file."""
     kept_shapes: tuple[ObjectShape, ...] = ()
     """For a class from a file, the shapes that the file holds; those of earlier versions hold none."""
+
+    @property
+    def presence_shift(self) -> float:
+        """All that is added to the log-odds of its confidence."""
+        return self.shift + (0.0 if self.fit is None else self.fit.shift)
 
     @cached_property
     def shapes(self) -> tuple[ObjectShape, ...]:
@@ -61,9 +68,8 @@ class LearnedClass:
 
     def memory(self) -> int:
         """Bytes of its arrays."""
-        return sum(
-            array.nbytes for array in (*self.context.values(), *(self.inputs or ()), *_fit_arrays(self).values())
-        )
+        photos = (*(self.inputs or ()), *(self.negatives or ()))
+        return sum(array.nbytes for array in (*self.context.values(), *photos, *_fit_arrays(self).values()))
 
     def annotated(self) -> Shots:
         """Its annotated shots. Raises ValueError for a class from a file."""

@@ -97,9 +97,9 @@ def with_tiles(
             part = seen.margins(context, fit)[0, : weight.shape[0], : weight.shape[1]]
             total[number][square] += weight * part
             weights[number][square] += weight
-    seen = weights > 0
+    looked = weights > 0
     share = SHARE * ((coarse - RULED_OUT) / (DOUBTED - RULED_OUT)).clip(0, 1)
-    coarse[seen] += share[seen] * (total[seen] / weights[seen] - coarse[seen])
+    coarse[looked] += share[looked] * (total[looked] / weights[looked] - coarse[looked])
     on_canvas = np.zeros((len(coarse), canvas.size, canvas.size), np.float32)
     on_canvas[:, :height, :width] = coarse
     return on_canvas, canvas

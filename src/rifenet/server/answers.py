@@ -73,6 +73,7 @@ class FoundAnswer(BaseModel):
     name: str
     present: bool = Field(description="Whether the photo shows the class; if not, it gets no pixel of the mask.")
     confidence: float = Field(description="How likely the photo shows it, 0 to 1.")
+    quality: float | None = Field(None, description="Expected IoU of its mask, 0 to 1; null where nobody knows.")
     pixels: int = Field(description="Its pixels in the mask.")
     count: int = Field(description="Its objects in the mask.")
     instances: list[InstanceAnswer] = Field(description="Its objects, the largest first; touching ones apart.")

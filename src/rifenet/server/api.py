@@ -82,17 +82,21 @@ async def learn(
     replace: Annotated[bool, Form(description="Take the place of the class's shots; else add to them.")] = False,
     white_is_object: Annotated[bool, Form(description="255 marks the class too; else it is ignored.")] = False,
     label: Annotated[str | None, Form(description="Its name, number or #rrggbb in files of several labels.")] = None,
+    background: Annotated[
+        list[UploadFile] | None, File(description="Photos that show none of the class; they need no masks.")
+    ] = None,
     x_project: ProjectName = None,
 ) -> answers.LearnedAnswer:
     """Learns a class from annotated photos, or adds shots to one."""
     called, name = service.project_of(request, x_project)[0], class_name(name)
     if len(images) != len(masks):
         raise Problem(422, f"Expected a mask for each photo, but got {len(masks)} for {len(images)}. Send as many.")
-    await run_in_threadpool(check_files, images, service.limits, "photo")
+    others = background or []
+    await run_in_threadpool(check_files, [*images, *others], service.limits, "photo")
     await run_in_threadpool(check_files, masks, service.limits, "mask")
 
     def work() -> answers.LearnedAnswer:
-        service.projects.check_memory(len(images))
+        service.projects.check_memory(len(images) + len(others))
         project = service.projects.open(called)
         try:
             _check_number(project, name, service.limits)
@@ -111,7 +115,8 @@ async def learn(
 
             photos, labels = _Pictures(images, read, check), _Pictures(masks, read_marked, check)
             with collected() as warnings:
-                project.segmenter.learn(name, photos, labels, replace=replace)
+                negatives = _Pictures(others, read_photo, check)
+                project.segmenter.learn(name, photos, labels, replace=replace, background=negatives)
             project.changed(name)
         finally:
             service.projects.drop_if_empty(project)
@@ -149,6 +154,7 @@ async def segment(
     keep_absent: Annotated[bool, Form(description="Keep classes in the mask that are judged absent.")] = False,
     tiles: Annotated[Choice, Form(description="Whether to segment in tiles, too, which finds small things.")] = "auto",
     refine: Annotated[Choice, Form(description="Whether masks follow the photo's edges.")] = "auto",
+    clean: Annotated[bool, Form(description="Fill small holes of the masks, and remove specks.")] = False,
     format: Annotated[str | None, Form(description="json or png (of one photo); without it, as Accept says.")] = None,
     outlines: Annotated[
         str | None, Form(description="polygons or rle (COCO's): the pixels of each object, too.")
@@ -163,10 +169,10 @@ async def segment(
         raise Problem(422, f"Expected one photo for a PNG, but got {len(images)}. Send them one by one, or take json.")
     await run_in_threadpool(check_files, images, service.limits, "photo")
     photos = _Pictures(images, read_photo, service.worker.check)
-    options: dict[str, Any] = {"tiles": _CHOSEN.get(tiles, "auto"), "refine": _CHOSEN.get(refine, False)}
+    chosen = {"tiles": _CHOSEN.get(tiles, "auto"), "refine": _CHOSEN.get(refine, "auto"), "clean": clean}
 
     def work() -> bytes | answers.SegmentAnswer:
-        results = project.segmenter.segment_many(photos, batch_size=1, keep_absent=keep_absent, **options)
+        results = project.segmenter.segment_many(photos, batch_size=1, keep_absent=keep_absent, **chosen)
         with collected() as warnings:
             if png:
                 return answers.mask_png(next(results))

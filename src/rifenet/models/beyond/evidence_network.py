@@ -15,7 +15,7 @@ from rifenet.models.backbones import Backbone, Features
 from rifenet.models.beyond.evidence import EvidenceHead, EvidenceKeys, EvidenceLogits, support_keys
 from rifenet.models.beyond.support_views import ViewedRiFeNet
 from rifenet.models.masks import SoftMasks
-from rifenet.models.structures import Decoded, QueryFeatures, RiFeNetOutput, Shots, SupportContext, match_batches
+from rifenet.models.structures import Decoded, EncodedShots, QueryFeatures, RiFeNetOutput, SupportContext, match_batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class EvidenceNetwork(ViewedRiFeNet):
         cosines = self.evidence.affinity(query.high, query.valid) if affinity else None
         return EvidenceFeatures(**vars(query), fine=features.fine, affinity=cosines)
 
-    def learn(self, shots: Shots) -> EvidenceContext:
+    def learn(self, shots: EncodedShots) -> EvidenceContext:
         """The context of the class that `shots` show."""
         context = super().learn(shots)
         soft = SoftMasks(shots.foreground, shots.void)

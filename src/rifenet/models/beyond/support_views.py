@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rifenet.models.backbones import Features
 from rifenet.models.rifenet import RiFeNet
-from rifenet.models.structures import Images, Shots, check_support
+from rifenet.models.structures import EncodedShots, Images, check_support
 
 ROOM = 1.5
 """Side of a closer look over the object's longer side, both relative to the image's sides."""
@@ -25,7 +25,9 @@ ROOM = 1.5
 class ViewedRiFeNet(RiFeNet):
     """RiFeNet that learns a class from `config.support_views` views of each support."""
 
-    def encode_shots(self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None) -> Shots:
+    def encode_shots(
+        self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None
+    ) -> EncodedShots:
         """All views of the shots; see `RiFeNet.encode_shots`. `Features` allow one view only."""
         check_support(support_images, support_masks, support_valid)
         shots = support_images, support_masks, support_valid

@@ -214,7 +214,9 @@ export function refresh({ classes = false, photos = false } = {}) {
   find("#redo").disabled = !history.canRedo();
 }
 
-export const refreshAll = () => refresh({ classes: true, photos: true });
+export function refreshAll() {
+  refresh({ classes: true, photos: true });
+}
 
 /** Boxes of counted objects, at the size of the labels; none once somebody has corrected the mask. */
 function boxesOf(photo) {

@@ -109,6 +109,7 @@ async function isExample({ blob }) {
  */
 export async function predict(photo, { key, options, classes }, signal) {
   const form = [["images", photo.blob, photo.name], ["tiles", options.tiles], ["refine", options.refine]];
+  if (options.clean) form.push(["clean", "true"]);
   if (options.keepAbsent) form.push(["keep_absent", "true"]);
   const { results } = await ask("/api/segment", { method: "POST", form: formOf(form), signal });
   const [answer] = results, bytes = fromBase64(answer.mask), mask = await decodePng(bytes);

@@ -3,7 +3,7 @@
 import { find } from "./dom.js";
 import { keepFacts, OPTIONS, project } from "./project.js";
 
-const CHOICES = { tiles: "value", refine: "value", instances: "checked", keepAbsent: "checked", adopt: "value" };
+const CHOICES = { tiles: "value", refine: "value", instances: "checked", clean: "checked", keepAbsent: "checked", adopt: "value" };
 const field = (name) => find(`[data-option="${name}"]`);
 
 /** `changed` is called after each change. */

@@ -19,7 +19,7 @@ const SENT = 640; // px of a photo that is looked at beside others in one reques
 const PIXELS = new WeakMap(); // photo -> { version, counts }
 
 const NEW = { classes: [], photos: [], chosen: 0, selected: null, adapt: false, adopted: null };
-export const OPTIONS = { tiles: "auto", refine: "auto", instances: false, keepAbsent: false, adopt: 3, formats: ["index", "overlay"] };
+export const OPTIONS = { tiles: "auto", refine: "auto", instances: false, clean: false, keepAbsent: false, adopt: 3, formats: ["index", "overlay"] };
 
 export const project = { ...NEW, options: { ...OPTIONS } };
 // adapt: queries teach, too; adopted: { key, ids, revisions } of the examples, the queries that taught, and the classes since
@@ -156,9 +156,10 @@ export const resultKey = () => projectKey() + (project.adapt ? "\nadapted" : "")
 export const lessonKey = () => projectKey() + (project.adapt ? `\nadapted ${project.options.adopt}` : "");
 
 function optionsKey() {
-  const { tiles, refine, keepAbsent, adopt } = project.options, own = [];
+  const { tiles, refine, clean, keepAbsent, adopt } = project.options, own = [];
   if (tiles !== OPTIONS.tiles) own.push(`tiles ${tiles}`);
   if (refine !== OPTIONS.refine) own.push(`refine ${refine}`);
+  if (clean) own.push("clean");
   if (keepAbsent) own.push("absent");
   if (project.adapt && adopt !== OPTIONS.adopt) own.push(`adopt ${adopt}`);
   return own.map((each) => `\n${each}`).join("");
