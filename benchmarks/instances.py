@@ -111,7 +111,8 @@ def apart(trial: Trial, size: int) -> Iterator[Sequence[Instance]]:
 
 def segmented(segmenter: Segmenter, trial: Trial, kind: str) -> Iterator[Sequence[Instance]]:
     """The objects that the model finds in the queries; also where it takes the class for absent."""
-    segmenter.learn("object", [s.photo for s in trial.shots], [s.mask for s in trial.shots], replace=True)
+    shots = [scene.photo for scene in trial.shots], [scene.mask for scene in trial.shots]
+    segmenter.learn("object", *shots, replace=True, fit=False)
     photos = (scene.photo for scene in trial.queries)
     for result in segmenter.segment_many(photos, batch_size=1, keep_absent=True, **OPTIONS[kind]):
         yield result.instances("object")

@@ -76,7 +76,7 @@ def with_tables(text: str, records: dict[str, Values], centres: Sequence[Values]
 
 def deviations_table(records: dict[str, Values]) -> list[str]:
     """Each deviation, with what it changes for each model: here minus published, and its 95% interval."""
-    rows = [row("protocol", "rule", "here", "published", *(NAMES[name] for name in records))]
+    rows = [row("protocol", "rule", "here", "published", *(titled(name, record) for name, record in records.items()))]
     rows.append("|---" * (4 + len(records)) + "|")
     for one in DEVIATIONS:
         told = TOLD.get(one.name)
@@ -89,7 +89,7 @@ def deviations_table(records: dict[str, Values]) -> list[str]:
             ]
         if told is not None:
             effects = [told, *[""] * (len(records) - 1)]
-        where = f" ({one.only_with})" if one.only_with else ""
+        where = f" ({one.only_with})" if one.only_with not in ("", one.name) else ""
         rows.append(row(f"`{one.protocol}`", one.name + where, one.here, one.published, *effects))
     return rows
 
@@ -108,8 +108,14 @@ def sizes_table(records: dict[str, Values]) -> list[str]:
                 gains = [signed(found[f"hsnet {shots}, 400 - {side}"]) for side in sides[1:]]
                 shifted = found.get(f"hsnet {shots}, 401 shifted - 401")
                 gains.append(signed(shifted) if shifted else DASH)
-                rows.append(row(NAMES[name], str(shots), *scores, *gains))
+                rows.append(row(titled(name, record), str(shots), *scores, *gains))
     return rows
+
+
+def titled(name: str, record: Values) -> str:
+    """The model and the folds that it was scored on."""
+    folds = ", ".join(map(str, record["folds"]))
+    return f"{NAMES[name]}; fold{'s' if len(record['folds']) > 1 else ''} {folds}"
 
 
 def centres_table(centres: Sequence[Values]) -> list[str]:

@@ -10,7 +10,9 @@ that leaves any of the photo outside.
 
 A set is a folder of COCO (`annotations/instances_*.json`), where an object is an instance, or a custom dataset, where
 an object is a connected part of a mask. Half of the photos are measured: COCO's of odd ids, every second of the others,
-by name. The other half was for development. If the output exists, the objects in it stay, and the run goes on after them.
+by name. The other half was for development.
+
+If the output exists, the objects in it stay, and the run goes on after them.
 
 Seconds are processor time. With one thread they are what one free core takes.
 """

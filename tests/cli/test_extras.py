@@ -165,7 +165,18 @@ def test_evaluating_over_seeds_needs_training_s_extra(
 ) -> None:
     root = make_custom(tmp_path / "photos")
     hide(monkeypatch, "scipy")
-    words = ["evaluate", "--dataset", "custom", "--root", str(root), "--episodes", "1", "--seeds", "0,1"]
+    words = [
+        "evaluate",
+        "--dataset",
+        "custom",
+        "--root",
+        str(root),
+        "--episodes",
+        "1",
+        "--some-classes",
+        "--seeds",
+        "0,1",
+    ]
     assert main([*words, "--image-size", "65", "--min-area", "100", "--out", str(tmp_path / "r.json")]) == 1
     assert "scipy, but it is not installed. Run: pip install 'rifenet[train]'\n" in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import re
 import tomllib
@@ -21,7 +22,6 @@ from rifenet.data.class_names import (
     unchecked,
 )
 from rifenet.data.folds import VOC_CLASSES
-from scripts import make_union
 
 TABLE = Path(__file__).parents[2] / "src" / "rifenet" / "data" / "lists" / "class_names.toml"
 COCO_OF_VOC = (
@@ -156,7 +156,9 @@ def test_names_that_nobody_compared_are_unchecked() -> None:
     assert canonical("F20_20 B") == "f20 20 b"
 
 
-def test_a_union_numbers_each_class_once_whatever_its_name_in_a_set() -> None:
+def test_a_union_numbers_each_class_once_whatever_its_name_in_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TABLE.parents[4] / "scripts"))
+    make_union = importlib.import_module("make_union")
     classes = [name.replace("_", " ") for name in COCO]
     numbers = [make_union.same_classes(name, classes) for name in VOC_CLASSES]
     assert numbers == [[classes.index(name) + 1] for name in COCO_OF_VOC]

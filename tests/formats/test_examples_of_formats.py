@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -43,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_there_are_blocks_of_both_kinds() -> None:
-    assert [language for language, _ in BLOCKS] == ["python", "sh", "sh", "python", "python"]
+    assert [language for language, _ in BLOCKS] == ["python", "sh", "sh", "python", "python", "python"]
 
 
 def test_labels(folder: Path) -> None:
@@ -60,19 +61,24 @@ def test_commands(folder: Path) -> None:
         assert main(shlex.split(text.replace("\\\n", " "))[1:]) == 0
     with Image.open(folder / "from_coco" / "c_mask.png") as picture:
         assert set(np.unique(np.asarray(picture))) == {0, 1, 2}
-    written = {path.name for path in (folder / "all").iterdir()}
-    named = set(re.findall(r"`(?:NAME|coco|index)[\w.]*`", PAGE))
+    written = {path.relative_to(folder / "all").as_posix() for path in (folder / "all").rglob("*")}
+    named = set(re.findall(r"`(?:labels/NAME|NAME|coco|index|table|annotations|data)[\w.]*`", PAGE))
     expected = {name.strip("`").replace("NAME", "c").replace("CLASS", "dog") for name in named}
     assert {name for name in expected if "." in name} <= written
 
 
 def test_results_in_python(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(BLOCKS[3][1], {})
+    place: dict[str, object] = {}
+    exec(BLOCKS[3][1], place)
     assert capsys.readouterr().out.splitlines() == [
         "1 of 2",
         str(Path("files/a_labelme.json")),
         "2 of 2",
         str(Path("files/b_labelme.json")),
     ]
-    exec(BLOCKS[4][1], {})
+    exec(BLOCKS[4][1], place)
+    area, box = capsys.readouterr().out.split(" ", 1)
+    assert abs(int(area) - 20 * 32) < 90
+    assert np.abs(np.subtract(ast.literal_eval(box), (8, 8, 20, 32))).max() <= 2
+    exec(BLOCKS[5][1], {})
     assert capsys.readouterr().out == "(48, 64) {'dog': True}\n"

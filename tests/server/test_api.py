@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
 
+from rifenet.formats.polygons import fill_polygon
+from rifenet.formats.run_lengths import decode_runs
+
 from .conftest import client_of, encoded, learn, photo, quarter, scene, shot
 
 
@@ -41,6 +44,33 @@ def test_two_classes_learned_and_found_where_they_are(client: TestClient) -> Non
         (2, "blue", True, 768),
     ]
     assert all(0.5 < each["confidence"] <= 1 for each in result["classes"])
+
+
+def test_objects_are_counted_and_their_pixels_sent_on_request(client: TestClient) -> None:
+    learn(client)
+    (plain,) = client.post("/api/segment", files=photo()).json()["results"]
+    (red,) = plain["classes"]
+    truth = quarter("left") == 1
+    rows, columns = np.nonzero(truth)
+    box = [int(columns.min()), int(rows.min()), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1]
+    assert red["count"] == 1
+    (each,) = red["instances"]
+    assert (each["box"], each["area"]) == (box, int(truth.sum()))
+    assert each["centroid"] == [
+        pytest.approx(columns.mean() + 0.5, abs=0.01),
+        pytest.approx(rows.mean() + 0.5, abs=0.01),
+    ]
+    assert 0.5 < each["score"] <= 1
+    assert (each["polygons"], each["rle"]) == (None, None)
+    (answer,) = client.post("/api/segment", files=photo(), data={"outlines": "rle"}).json()["results"]
+    runs = answer["classes"][0]["instances"][0]["rle"]
+    np.testing.assert_array_equal(decode_runs(runs, *truth.shape) == 1, truth)
+    (answer,) = client.post("/api/segment", files=photo(), data={"outlines": "polygons"}).json()["results"]
+    (corners,) = answer["classes"][0]["instances"][0]["polygons"]
+    np.testing.assert_array_equal(fill_polygon(np.array(corners), *truth.shape), truth)
+    refused = client.post("/api/segment", files=photo(), data={"outlines": "points"})
+    assert refused.status_code == 422
+    assert "Expected outlines to be polygons or rle, but got 'points'" in refused.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,13 @@ def test_outlines_drawn_again_are_the_mask_without_its_holes() -> None:
     assert max(len(corners) for corners in loops) < 60  # of some 200 steps
 
 
+def test_an_annotation_without_background_is_in_the_log(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    send(client, event("ANNOTATION_CREATED", 1, brush(np.ones((48, 64), np.uint8), "red")))
+    with caplog.at_level(logging.WARNING):
+        predict(client, SCENE)
+    assert caplog.text.count("Nothing in it is background") == 1
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -79,6 +79,17 @@ def finish(page: Page) -> None:
     page.wait_for_selector("#cancel", state="hidden")
 
 
+def test_what_the_server_warns_of_is_shown(open_page: Any, photos: list[str]) -> None:
+    clear = np.dstack([scene(400, 300), np.zeros((300, 400), np.uint8)])
+    Path(photos[1]).write_bytes(encoded(clear))
+    page: Page = open_page()
+    painted(page, photos)
+    start(page)
+    finish(page)
+    expect(page.locator("#message")).to_contain_text("photo q1.png: It is transparent everywhere")
+    expect(page.locator("#message")).not_to_contain_text("q2.png")
+
+
 def test_a_run_leaves_what_is_painted_meanwhile(open_page: Any, photos: list[str]) -> None:
     page: Page = open_page()
     painted(page, photos)

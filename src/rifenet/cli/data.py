@@ -152,7 +152,7 @@ def _index(index: ImageIndex, options: argparse.Namespace) -> int:
 def _print_left_out(index: ImageIndex, file: Path | None, say: Callable[[str], None]) -> None:
     """Says which files are left out: the first few, and all of them in a file where that is asked for or needed."""
     from rifenet.data.cache import cache_folder
-    from rifenet.files import write_text
+    from rifenet.files import write_bytes
 
     lines = [f"{name}: {reason}" for name, reason in index.bad_files]
     say(f"{len(lines):,} files left out" + (":" if lines else "."))
@@ -160,7 +160,7 @@ def _print_left_out(index: ImageIndex, file: Path | None, say: Callable[[str], N
         say(f"  {line}")
     if file is not None or len(lines) > SHOWN:
         path = file or cache_folder() / f"left-out-{index.hash[:12]}.txt"
-        write_text(path, "".join(f"{line}\n" for line in lines))
+        write_bytes(path, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
         rest = f"  and {len(lines) - SHOWN:,} more. " if len(lines) > SHOWN else "  "
         say(f"{rest}All {len(lines):,} are listed in {path}")
 
