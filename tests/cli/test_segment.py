@@ -443,6 +443,23 @@ def test_a_number_of_photos_to_adopt_is_positive(
     assert f"expected a number of photos from 1 to 20, but got {count}" in capsys.readouterr().err
 
 
+def test_fits_are_told_on_request_and_can_be_left_out(
+    tmp_path: Path, supports: list[str], engine: ColourEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.inner_names = ("high",)
+    engine.inner = lambda features: [{"high": np.ones((2, 4, 4), np.float32)} for _ in features]  # type: ignore[attr-defined]
+    photo = draw(tmp_path / "photo.png", RED)
+    words = ["segment", *supports, "--query", str(photo), "--show-fit"]
+    assert main([*words, "--out", str(tmp_path / "fitted")]) == 0
+    told = capsys.readouterr().err
+    assert "red: whole photo, " in told
+    assert "blue: whole photo, " in told
+    assert "  edges: IoU " in told
+    assert main([*words, "--no-fit", "--out", str(tmp_path / "plain")]) == 0
+    assert "IoU" not in capsys.readouterr().err
+    assert [manifest(tmp_path / name)["settings"]["fit"] for name in ("fitted", "plain")] == [True, False]
+
+
 def test_the_program_itself(tmp_path: Path, supports: list[str]) -> None:
     model = write_tiny_model(tmp_path / "tiny.safetensors")
     queries = [str(draw(tmp_path / f"query{index}.png", RED)) for index in range(2)]

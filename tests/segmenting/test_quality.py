@@ -70,12 +70,10 @@ def test_empty_masks_and_full_ones_have_signs() -> None:
         assert 0 < expected_iou(signs) < 1
 
 
-def test_sharper_maps_and_better_fits_promise_more() -> None:
+def test_sharper_maps_promise_more() -> None:
     looks = high(FOREGROUND, BACKGROUND)
     assert expected_iou(signs_of(maps(6.0))) > expected_iou(signs_of(maps(0.5)))
     assert expected_iou(signs_of(maps(6.0), fit(), looks)) > expected_iou(signs_of(maps(0.5), fit(), looks))
-    better, worse = fit(quality=0.95), fit(quality=0.2)
-    assert expected_iou(signs_of(maps(3.0), better, looks)) > expected_iou(signs_of(maps(3.0), worse, looks)) + 0.1
 
 
 def test_the_shipped_models_read_the_signs_that_there_are() -> None:
