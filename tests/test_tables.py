@@ -103,6 +103,9 @@ def test_what_more_sets_in_training_gained() -> None:
         "bundled": ("bundled", "plain"),
         "trained further, step 250": ("step250", "plain"),
         "trained further, step 500": ("step500", "plain"),
+        "half of the way from bundled to step 500 (mean of both weights)": ("mixed", "plain"),
+        "with stage 3, untrained": ("stage3_untrained", "plain"),
+        "with stage 3, step 200": ("stage3_step200", "plain"),
         "bundled, its head without the network's assistance": ("without_assist", "plain"),
         "`prototype`": ("bundled", "prototype"),
     }

@@ -315,10 +315,15 @@ def test_another_setting_is_another_cache(model: RiFeNet, index: ImageIndex, tmp
     )
     assert isinstance(resized, RiFeNet)
     folders.add(_build(resized, index, _data(tmp_path)).folder)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        coarse = _build(model, index, _data(tmp_path))
+    folders.add(coarse.folder)
+    exact = _build(model, index, _data(tmp_path)).features.astype(np.float32)
+    assert 0 < np.abs(coarse.features - exact).mean() < 0.05 * np.abs(exact).mean()
     photo = index.records[0].image_path
     os.utime(photo, ns=(photo.stat().st_atime_ns, photo.stat().st_mtime_ns + 10**9))
     folders.add(_build(model, index, _data(tmp_path)).folder)
-    assert len(folders) == 6
+    assert len(folders) == 7
     assert all(json.loads((folder / "done.json").read_text())["done"] > 0 for folder in folders)
 
 
