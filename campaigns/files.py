@@ -73,7 +73,9 @@ def _run_kind(name: str, count: int, seed: int, faults: Path) -> dict[str, Any]:
     failed, slowest, start = [], 0.0, 0
     while start < count:
         words = [sys.executable, "-m", "campaigns.files", "--child", f"{start} {name}", "--count", str(count)]
-        process = subprocess.Popen([*words, "--seed", str(seed), "--out", str(faults)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [*words, "--seed", str(seed), "--out", str(faults)], stdout=subprocess.PIPE, text=True
+        )
         assert process.stdout is not None
         number = start - 1
         for line in process.stdout:

@@ -74,7 +74,14 @@ def _labels(folder: Path) -> dict[str, Kind]:
         "images": [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}],
         "categories": [{"id": 7, "name": "red"}],
         "annotations": [
-            {"id": 1, "image_id": 1, "category_id": 7, "segmentation": [square], "bbox": [10, 10, 20, 20], "iscrowd": 0},
+            {
+                "id": 1,
+                "image_id": 1,
+                "category_id": 7,
+                "segmentation": [square],
+                "bbox": [10, 10, 20, 20],
+                "iscrowd": 0,
+            },
             {
                 "id": 2,
                 "image_id": 1,

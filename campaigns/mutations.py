@@ -45,7 +45,11 @@ def damaged_bytes(data: bytes, rng: random.Random) -> bytes:
         at, length = rng.randrange(len(data) + 1), rng.choice((1, 2, 4, 16, 200))
         kind = rng.randrange(6)
         if kind == 0:
-            data = data[:at] + bytes(byte ^ (1 << rng.randrange(8)) for byte in data[at : at + length]) + data[at + length :]
+            data = (
+                data[:at]
+                + bytes(byte ^ (1 << rng.randrange(8)) for byte in data[at : at + length])
+                + data[at + length :]
+            )
         elif kind == 1:
             data = data[:at]
         elif kind == 2:

@@ -105,7 +105,9 @@ def _change(name: str) -> list[str]:
 
 
 def _exit_codes() -> dict[str, int | None]:
-    return dict(item for file in _metas() for item in json.loads(file.read_text(encoding="utf-8"))["exit_code_by_key"].items())
+    return dict(
+        item for file in _metas() for item in json.loads(file.read_text(encoding="utf-8"))["exit_code_by_key"].items()
+    )
 
 
 def _metas() -> Iterator[Path]:
@@ -119,7 +121,12 @@ def _package(name: str) -> str:
 def _mutmut(*names: str) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open("mutants.log", "a", encoding="utf-8") as log:
-        done = subprocess.run([sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names], env=environment, stdout=log, stderr=log)
+        done = subprocess.run(
+            [sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names],
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
     if done.returncode:
         sys.exit(f"mutmut ended with {done.returncode}; its last words are in mutants.log.")
 
