@@ -1,9 +1,9 @@
-"""Damaged files of every kind through the entry that reads them: nothing but ValueError or OSError, within five seconds.
+"""Damaged files of every kind through what reads them: nothing but ValueError or OSError, within five seconds.
 
     PYTHONPATH=tests:src python -m campaigns.files --count 10000 --out docs/results/campaigns/files.json
 
-Each kind runs in a process of its own, so that a crash of native code counts as a fault and ends nothing else. A file that gave
-a fault is kept beside the figures, in `faults/`.
+Each kind runs in a process of its own, so that a crash of native code counts as a fault and ends nothing else. A file
+that gave a fault is kept beside the figures, in `faults/`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class TooSlowError(BaseException):
 
 
 def main() -> None:
+    """Reads the files of every kind and writes what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""Damaged copies of a file: bytes that flip, vanish or come twice, and values of JSON and YAML that become something else."""
+"""Damaged copies of a file: bytes that flip, vanish or come twice, values of JSON and YAML that become others."""
 
 from __future__ import annotations
 
@@ -87,11 +87,12 @@ def damaged_values(data: bytes, parse: Parse, write: Write, rng: random.Random) 
 
 
 def as_json(tree: Any) -> bytes:
+    """The tree as JSON, with NaN and infinity as Python writes them."""
     return json.dumps(tree).encode()
 
 
 def damaged_header(data: bytes, rng: random.Random) -> bytes:
-    """A safetensors file with values of its JSON header changed; metadata that is JSON itself is changed inside, too."""
+    """A safetensors file whose JSON header has other values, also within metadata that is JSON itself."""
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     metadata = header.get("__metadata__", {})

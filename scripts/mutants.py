@@ -2,10 +2,10 @@
 
     python scripts/mutants.py --each 40 --seed 0 --out docs/results/mutants.json
 
-mutmut makes every mutant of the packages that `[tool.mutmut]` of pyproject.toml names, and runs for each those tests that reach the
-changed function. Running all of them takes days, so that this program draws the same number from each package. Changes of
-a message's words alone are left out and counted. What survives is written with its change, to be explained in docs/lab/mutants.md or
-mended by a test.
+mutmut makes every mutant of the packages that `[tool.mutmut]` of pyproject.toml names, and runs for each the tests that
+reach the changed function. Running all of them takes days, so that this program draws the same number from each
+package. Changes of a message's words alone are left out and counted. What survives is written with its change, to be
+explained in docs/lab/mutants.md or mended by a test.
 """
 
 import argparse
@@ -29,6 +29,7 @@ NO_TESTS = 33
 
 
 def main() -> None:
+    """Draws, runs and counts."""
     arguments = _arguments()
     _mutmut("rifenet.metrics.x_sigmoid__mutmut_1")  # makes the mutants, learns which test reaches what
     found = sorted(_exit_codes())
