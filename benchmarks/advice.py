@@ -2,29 +2,33 @@
 
     python -m benchmarks.advice shots --root union --list-file photos.txt --classes dog bus --out shots.json
     python -m benchmarks.advice next --root union --list-file photos.txt --classes dog bus --out next.json
+    python -m benchmarks.advice worst --root union --list-file photos.txt --classes dog bus --out worst.json
 
 `shots`: judges five shots of a class, first as they are, then with one mask corrupted, and counts right and wrong
 warnings.
 `next`: starts with one shot and adds two, by advice or at random; the score is mIoU on photos that are not candidates.
+`worst`: learns one shot, and orders other photos by advice and by what the model expects of its masks; tells where in
+the order of their true IoU the first photo of each order is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import Draw, Values, add_draws, difference, each_picture_once, measure_draws, parser
 from rifenet.advice.photos import describe, look_at, ranked
-from rifenet.advice.shot_agreement import MARGIN, agreement, inverted, judged, predicted
+from rifenet.advice.shot_agreement import MARGIN, agreement, inverted, iou, judged, predicted
 from rifenet.data.transforms import resize_and_pad, resize_mask
 from rifenet.engines.torch import TorchEngine
-from rifenet.metrics import class_iou, intersection_union
+from rifenet.metrics import class_iou, intersection_union, mean_interval
 from rifenet.segmenting.segmenter import Segmenter
 from rifenet.segmenting.storage import LearnedClass, Shots
 
 SHOTS, POOL, TEST = 5, 12, 12
+SEEN = 8  # photos of a draw of `worst`
 STEPS = 3  # shots, the first one included
 SHIFT = 0.3  # of the photo's sides
 LEAST_OTHER = 1000  # pixels of another object
@@ -35,11 +39,15 @@ Shot = tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]]
 def main(argv: Sequence[str] | None = None) -> None:
     """Draws, measures and writes."""
     words = parser(__doc__)
-    words.add_argument("what", choices=("shots", "next"))
+    words.add_argument("what", choices=("shots", "next", "worst"))
     add_draws(words, draws=14)
     options = words.parse_args(argv)
     engine = TorchEngine.load(options.model, device="cpu", threads=options.threads)
-    one, summarise = (judge_draw, summarise_shots) if options.what == "shots" else (next_draw, summarise_next)
+    one, summarise = {
+        "shots": (judge_draw, summarise_shots),
+        "next": (next_draw, summarise_next),
+        "worst": (worst_draw, summarise_worst),
+    }[options.what]
 
     def measure(draw: Draw) -> Values:
         with each_picture_once(engine.model.backbone):
@@ -168,6 +176,64 @@ def summarise_next(draws: Sequence[Values]) -> Values:
             "interval": interval,
         }
     return summary
+
+
+def worst_draw(engine: TorchEngine, draw: Draw) -> Values:
+    """What the model thinks of each of the photos after one shot, and how good its mask really is."""
+    first, *pool = (shot_of(engine, draw, image) for image in draw.images[: 1 + SEEN])
+    learned = LearnedClass("", 1, engine.encode_support(*stacked([first])), stacked([first]))
+    confidence = Segmenter(engine).confidence
+    found = [look_at(engine, [learned], pixels, valid, "", i, confidence) for i, (pixels, _, valid) in enumerate(pool)]
+    order = [each.number for each in ranked(found, [describe(engine, first[0], first[2])], SEEN)]
+    photos = [
+        {
+            "iou": round(
+                iou(predicted(engine, engine.encode_query(pixels[None], valid[None]), learned.context), mask), 4
+            ),
+            "rank": order.index(look.number) + 1,
+            **{name: round(getattr(look, name), 4) for name in ("doubt", "confidence", "area", "expected")},
+        }
+        for look, (pixels, mask, valid) in zip(found, pool, strict=True)
+    ]
+    return {"photos": photos}
+
+
+ORDERS: dict[str, Callable[[Values], float]] = {
+    "advice": lambda photo: photo["rank"],
+    "doubt": lambda photo: -photo["doubt"],
+    "confidence": lambda photo: photo["confidence"],
+    "expected": lambda photo: photo["expected"],
+}
+"""What sorts the photos of a draw; the first is the one that a user sees first."""
+
+
+def summarise_worst(draws: Sequence[Values]) -> Values:
+    """For each order: how far from the worst the first photo's mask is, and the order's correlation with true IoU.
+
+    `place` is 0 for the worst of a draw and 1 for the best; a random photo has 0.5. `worst` is the share of draws whose
+    first photo is the worst. `correlation` is the mean of Spearman's, 1 for an order from the worst to the best.
+    """
+    summary: Values = {"draws": len(draws)}
+    for name, key in ORDERS.items():
+        places, correlations = [], []
+        for draw in draws:
+            ious = np.array([photo["iou"] for photo in draw["photos"]])
+            keys = np.array([key(photo) for photo in draw["photos"]])
+            first = ious[keys.argmin()]
+            places.append(((ious < first).sum() + ((ious == first).sum() - 1) / 2) / (len(ious) - 1))
+            correlations.append(float(np.corrcoef(ranks(ious), ranks(keys))[0, 1]))
+        summary[name] = {
+            "place": round(float(np.mean(places)), 3),
+            "interval": [round(value, 3) for value in mean_interval(places)],
+            "worst": share(place == 0 for place in places),
+            "correlation": round(float(np.nanmean(correlations)), 3),
+        }
+    return summary
+
+
+def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 0; equal values share their mean rank."""
+    return np.array([(values < value).sum() + ((values == value).sum() - 1) / 2 for value in values])
 
 
 def shot_of(engine: TorchEngine, draw: Draw, image: int, class_id: int | None = None) -> Shot:

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import add_model, model_record, parser, write_record
 from rifenet import IGNORE
+from rifenet.data.class_names import seen_classes
 from rifenet.drawing import plots
 from rifenet.evaluation.provenance import git_commit
 from rifenet.files import write_text
@@ -154,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     examples = json.loads((files("rifenet") / "examples" / "examples.json").read_text(encoding="utf-8"))
     ids, photos = photos_of(options.coco, {photo["coco_id"] for photo in examples["photos"]})
     segmenter = Segmenter.from_pretrained(options.model, "cpu", options.threads)
-    seen = set(getattr(segmenter.engine, "classes_trained_on", None) or ())
+    seen = seen_classes(ids, getattr(segmenter.engine, "classes_trained_on", None) or ())
     classes = sorted((name for name in ids if (name in seen) == options.trained), key=lambda name: ids[name])
     rng = Random(options.seed)
     confusion = np.zeros((len(classes) + 1, len(classes) + 1), np.int64)

@@ -83,7 +83,7 @@ def _evaluation(options: argparse.Namespace) -> Values:
     for number in classes:
         images += [image for image in index.images_of(number, 2048) if image not in images][:each]
     few = index.with_records(index.records[image] for image in images)
-    episodes = evaluation_episodes(few, tuple(classes), shots=1, seed=0, episodes=count, min_area=2048)
+    episodes = evaluation_episodes(few, tuple(classes), shots=1, seed=0, episodes=count, min_area=2048, class_area=True)
     case, model = resnet50()
     one_pass = unit(model, case, CPU)
     work = Workload(model, case, CPU, options.threads)  # accelerates the backbone, as `evaluate` does
@@ -117,7 +117,9 @@ def caps(options: argparse.Namespace) -> Values:
     configs = cap_configs(model)
     enough = tuple(number for number in range(1, 21) if len(voc.images_of(number, 2048)) > max(CAP_SHOTS))
     episodes = {
-        shots: evaluation_episodes(voc, enough, shots=shots, seed=0, episodes=options.cap_episodes, min_area=2048)
+        shots: evaluation_episodes(
+            voc, enough, shots=shots, seed=0, episodes=options.cap_episodes, min_area=2048, class_area=True
+        )
         for shots in CAP_SHOTS
     }
     counts = np.zeros((len(CAP_SHOTS), len(configs), len(enough), 2, 2), np.int64)

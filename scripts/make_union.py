@@ -24,11 +24,9 @@ from PIL import Image
 from scipy import ndimage
 
 from rifenet import IGNORE
+from rifenet.data.class_names import same_class
+from rifenet.data.folds import VOC_CLASSES
 
-VOC_IN_COCO = (
-    *("airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog"),
-    *("horse", "motorcycle", "person", "potted plant", "sheep", "couch", "train", "tv"),
-)
 LEAST_CROP = 2_500  # pixels of the object
 CROPS_OF_A_CLASS = 60  # from each source
 
@@ -55,10 +53,15 @@ def coco_photos(root: Path, left_out: set[int]) -> tuple[list[str], Iterator[Pho
     return [parts["train"].cats[number]["name"] for number in numbers], photos()
 
 
+def same_classes(name: str, classes: list[str]) -> list[int]:
+    """Numbers, from 1, of the classes that mean the same as `name`: one class is one class in all sets."""
+    return [number for number, other in enumerate(classes, start=1) if same_class(name, other)]
+
+
 def voc_photos(root: Path, list_name: str, classes: list[str]) -> Iterator[Photo]:
     """(name, file, mask) of each photo of the list, with classes numbered as in COCO."""
     numbers = np.arange(256, dtype=np.uint8)
-    numbers[1:21] = [classes.index(name) + 1 for name in VOC_IN_COCO]
+    numbers[1:21] = [same_classes(name, classes)[0] for name in VOC_CLASSES]
     for name in (root / "ImageSets" / "Segmentation" / f"{list_name}.txt").read_text().split():
         mask = np.asarray(Image.open(root / "SegmentationClassAug" / f"{name}.png"))
         yield f"voc_{name}", root / "JPEGImages" / f"{name}.jpg", numbers[mask]
@@ -114,10 +117,9 @@ def main() -> None:
             for number, (left, top, right, bottom) in enumerate(crops(mask, rng, seen)):
                 save(f"{name}~{number}", picture.crop((left, top, right, bottom)), mask[top:bottom, left:right])
     (options.out / "classes.txt").write_text("\n".join(classes) + "\n")
-    others = [name for name in classes if name not in examples["classes"]]
-    unseen = sorted(
-        {*examples["classes"], *(name for name in others[4::5] if name not in ("person", "cat"))}, key=classes.index
-    )
+    shown = [classes[number - 1] for name in examples["classes"] for number in same_classes(name, classes)]
+    others = [name for name in classes if name not in shown]
+    unseen = sorted({*shown, *(name for name in others[4::5] if name not in ("person", "cat"))}, key=classes.index)
     (options.out / "folds.yaml").write_text(json.dumps({0: unseen}).replace('"0"', "0") + "\n")
     print(f"{len(list((options.out / 'images').iterdir()))} pictures; never seen in fold 0: {', '.join(unseen)}")
 

@@ -46,8 +46,8 @@ _STEPS = (
 _SMALL = ("--data.image_size", "97", "--data.holdout", "0.4", "--data.workers", "0", "--data.cache_dir", "")
 SHORTER = {
     "train": (*_STEPS, *_SMALL),
-    "ablate": (*_STEPS, *_SMALL, "--eval.episodes", "3", "--folds", "2", "--seeds", "0"),
-    "evaluate": ("--episodes", "3", "--seeds", "0"),
+    "ablate": (*_STEPS, *_SMALL, "--eval.episodes", "3", "--eval.partial", "true", "--folds", "2", "--seeds", "0"),
+    "evaluate": ("--episodes", "3", "--partial", "--seeds", "0"),
     "bench": ("--runs", "1", "--warmup", "0"),
 }
 

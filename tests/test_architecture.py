@@ -25,7 +25,7 @@ MOST_ROOMS = 21  # packages and modules at the package's root
 MOST_FLOORS = 10  # rooms in the longest chain of imports
 
 LIGHT = (
-    *("config", "data", "data.folds", "data.transforms"),
+    *("config", "data", "data.class_names", "data.folds", "data.transforms"),
     *("drawing", "drawing.*", "examples", "examples.*", "formats", "formats.*"),
 )  # none of these loads torch
 FORMATS = ("formats", "formats.*")
@@ -76,13 +76,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "engines.load": ("engines",),
     "segmenting": (),
     "segmenting.*": SEGMENTING,
+    "segmenting.instances": (*SEGMENTING, "config"),  # the extra that it needs
     # Programs over it.
     "advice": ("advice.*", "segmenting.*", *FORMATS),
     "advice.*": ("advice.*", *SEGMENTING),
     "export": ("export.*",),
     "export.*": (*PRODUCT, "examples.*", "export.*"),
     "evaluation": ("evaluation.*",),
-    "evaluation.*": ("config", *DATA, *SEGMENTING, *MODELS, "evaluation.*"),
+    "evaluation.*": ("config", *DATA, *SEGMENTING, *MODELS, "models.files.checkpoint", "evaluation.*"),
     "server": ("server.*",),
     "server.*": (*PRODUCT, "advice", "advice.*", "server.*"),
     "training": ("training.*",),
@@ -145,8 +146,10 @@ EXTRAS = {
     "onnxruntime": ("export.*",),
     "pycocotools": (),
     "scipy": (),
+    "skimage": (),
     "huggingface_hub": (),
     "tensorboard": (),
+    "wandb": (),
 }  # extra -> modules that may import it at module level; all others only inside the function that uses it
 
 

@@ -14,7 +14,7 @@ from tiny_model import write_smallest_model
 
 from benchmarks import performance, performance_tables
 from benchmarks.common import each_picture_once
-from rifenet.data.episodes import collate_evaluation, load_episode
+from rifenet.data.episodes import as_batches, load_episode
 from rifenet.data.sampling import Episode
 from rifenet.data.sources import open_dataset
 from rifenet.evaluation.prediction import predicted_mask
@@ -103,7 +103,7 @@ def test_caps_are_judged_by_the_masks_that_the_model_gives(tmp_path: Path, monke
         counted = performance.scores_by_config(model, configs, photos, episodes, 65)
     assert sum(passes) == 4 * 3 + 1, "four views of three supports, one of them a query too, and another query"
     for number, episode in enumerate(episodes):
-        one = collate_evaluation([load_episode(photos, episode, 65)])
+        (one,) = as_batches([load_episode(photos, episode, 65)])
         expected = []
         for config in configs.values():
             model.config = config
@@ -111,8 +111,8 @@ def test_caps_are_judged_by_the_masks_that_the_model_gives(tmp_path: Path, monke
             with torch.inference_mode():
                 context = model.encode_support(*shots)
                 logits = model.decode(model.encode_query(one["query_images"], one["query_valid"]), context)
-            mask = predicted_mask(logits, one["placement"][0])
-            expected.append(intersection_union(mask, one["query_mask_original"][0]))
+            mask = predicted_mask(logits, one["placement"])
+            expected.append(intersection_union(mask, one["query_mask_original"]))
         # Two ways to one mask: sums over another batch differ in the last bits, so a pixel at the threshold may too.
         assert np.abs(counted[:, number] - np.array(expected)).max() <= ROUNDED_PIXELS
         changed = np.abs(expected[0] - expected[1]).max()

@@ -12,7 +12,7 @@ def test_free_options_are_these() -> None:
         "data": {"root", "workers", "cache_dir"},
         "model": set(),
         "train": {
-            *("out", "log_every", "save_every", "device", "devices", "threads", "tensorboard"),
+            *("out", "log_every", "save_every", "device", "devices", "threads", "tensorboard", "wandb"),
             *("checkpoint_activations", "compile"),
         },
         "eval": {"batch_size", "workers"},

@@ -16,9 +16,10 @@ from rifenet.data.episodes import (
     EvaluationEpisodes,
     TrainingEpisodes,
     Views,
-    collate_evaluation,
+    as_batches,
     evaluation_episodes,
     load_episode,
+    load_support,
 )
 from rifenet.data.index import ImageIndex, read_mask
 from rifenet.data.sources import open_dataset
@@ -180,13 +181,27 @@ def test_an_evaluation_item_is_the_plain_picture(index: ImageIndex) -> None:
 def test_evaluation_batches_keep_original_sizes(index: ImageIndex) -> None:
     episodes = evaluation_episodes(index, (1, 2, 6), shots=1, seed=0, episodes=6, min_area=500)
     dataset = EvaluationEpisodes(index, episodes, SIZE)
-    (batch,) = DataLoader(dataset, batch_size=6, collate_fn=collate_evaluation)
-    assert batch["query_images"].shape == (6, 3, SIZE, SIZE)
-    assert batch["class_id"].tolist() == [episode.class_id for episode in episodes]
-    shapes = [mask.shape for mask in batch["query_mask_original"]]
+    (batches,) = DataLoader(dataset, batch_size=6, collate_fn=as_batches)
+    assert [batch["query_images"].shape for batch in batches] == [(1, 3, SIZE, SIZE)] * 6
+    assert [batch["support_masks"].shape for batch in batches] == [(1, 1, SIZE, SIZE)] * 6
+    assert [batch["class_id"] for batch in batches] == [episode.class_id for episode in episodes]
+    shapes = [batch["query_mask_original"].shape for batch in batches]
     assert shapes == [(index.records[e.query].height, index.records[e.query].width) for e in episodes]
     assert len(set(shapes)) > 1
-    assert [placement.height for placement in batch["placement"]] == [height for height, _ in shapes]
+    assert [batch["placement"].height for batch in batches] == [height for height, _ in shapes]
+
+
+def test_supports_load_one_by_one_as_with_their_episode(index: ImageIndex) -> None:
+    (episode,) = evaluation_episodes(index, (6, 7, 8), shots=2, seed=0, episodes=1, min_area=500)
+    for squashed in (False, True):
+        whole = EvaluationEpisodes(index, [episode], SIZE, squashed)[0]
+        alone = EvaluationEpisodes(index, [episode], SIZE, squashed, supports=False)[0]
+        assert whole.keys() - alone.keys() == {"support_images", "support_masks", "support_valid"}
+        np.testing.assert_array_equal(alone["query_images"], whole["query_images"])
+        for k, image in enumerate(episode.supports):
+            one = load_support(index, episode.class_id, image, SIZE, squashed=squashed)
+            for name, values in one.items():
+                np.testing.assert_array_equal(values, whole[name][k : k + 1])
 
 
 def test_no_novel_pixel_reaches_a_training_target(index: ImageIndex) -> None:

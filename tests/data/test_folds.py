@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+from data.test_class_names import COCO
 
 from rifenet.data.folds import (
     PASCAL_FOLDS,
     VOC_CLASSES,
+    Folds,
     base_classes,
     contiguous_folds,
     interleaved_folds,
     novel_classes,
 )
+from rifenet.data.index import ImageIndex, ImageRecord
 
 PUBLISHED = {
     0: ("aeroplane", "bicycle", "bird", "boat", "bottle"),
@@ -79,3 +85,33 @@ def test_no_classes() -> None:
         contiguous_folds(0)
     with pytest.raises(ValueError, match="at least one class"):
         interleaved_folds(0)
+
+
+def named(classes: tuple[str, ...], folds: Folds, *shown: tuple[int, ...], **options: Any) -> ImageIndex:
+    """An index of images that show these classes, without any file."""
+    records = tuple(
+        ImageRecord(f"{i}", Path(f"{i}.jpg"), Path(f"{i}.png"), 9, 9, dict.fromkeys(ids, 9))
+        for i, ids in enumerate(shown)
+    )
+    return ImageIndex(records, classes, folds, Path(), "custom", "all images", **options)
+
+
+def test_a_novel_class_is_held_back_under_every_name() -> None:
+    classes = ("sofa", "couch", "person", "skater", "shoes", "kite", "armchair")
+    index = named(classes, ((1,), (4,)), (1,), (2, 6), (3,), (4, 6), (5,), (6,), (7,))
+    assert index.held_back(0) == (1, 2)  # an armchair is a chair, no sofa
+    assert index.base_classes(0) == (3, 4, 5, 6, 7)
+    assert [record.name for record in index.without_classes(index.held_back(0)).records] == ["2", "3", "4", "5", "6"]
+    assert index.held_back(1) == (4, 3)  # a skater is a person; shoes are part of one, not one
+    assert index.base_classes(1) == (1, 2, 5, 6, 7)
+    published = named(classes, ((1,), (4,)), (1,), trainable=(2, 3))
+    assert published.held_back(0) == (1,)
+    assert published.base_classes(0) == (2, 3)
+
+
+def test_published_folds_hold_back_their_novel_classes_alone() -> None:
+    for classes, folds in ((VOC_CLASSES, PASCAL_FOLDS), (COCO, interleaved_folds(80)), (COCO, contiguous_folds(80))):
+        index = named(tuple(classes), folds, (1,))
+        for fold in range(4):
+            assert index.held_back(fold) == index.novel_classes(fold)
+            assert set(index.base_classes(fold)) == set(range(1, len(classes) + 1)) - set(folds[fold])

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from evaluation.scenes import ColourModel
 from PIL import Image
 from rendered import make_fss, render
+from torch import Tensor
 
+from rifenet.config import Config, DataConfig, EvalConfig
 from rifenet.data.episodes import EpisodePool, EvaluationEpisodes, evaluation_episodes
 from rifenet.data.index import ImageIndex
 from rifenet.data.sources import open_dataset
+from rifenet.evaluation.protocol import evaluate
+from rifenet.evaluation.settings import setting_title
 
 LISTS = {"train": ["zebra", "ab_wheel", "yes"], "val": ["10"], "test": ["no", "cup"]}
 
@@ -118,3 +126,42 @@ def test_lists_elsewhere_and_nowhere(root: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"splits\.txt.*\[train\], \[val\] and \[test\]"):
         opened(root)
     assert len(opened(root, list_file=str(elsewhere))) == 9
+
+
+class Guess(ColourModel):
+    """Says foreground everywhere: what counts here is which episodes are scored."""
+
+    def decode(self, features: Tensor, context: Any) -> Tensor:
+        ones = torch.ones_like(features[:, :1])
+        return torch.cat([-ones, ones], 1)
+
+
+def score(root: Path, protocol: str, **rules: Any) -> dict[str, Any]:
+    data = DataConfig(dataset="fss1000", root=str(root), image_size=32, min_area=50)
+    config = Config(data=data, eval=EvalConfig(protocol=protocol, image_size=32, seeds=(0,), **rules))
+    return evaluate(Guess(), opened(root, part="val"), config)
+
+
+@pytest.mark.parametrize("protocol", ["pfenet", "hsnet"])
+@pytest.mark.parametrize(
+    ("classes", "images"), [(5, 3), pytest.param(240, 10, marks=pytest.mark.slow)], ids=["few", "all"]
+)
+def test_n_is_the_number_of_queries_and_every_class_is_scored(
+    tmp_path: Path, protocol: str, classes: int, images: int
+) -> None:
+    names = [f"thing {number}" for number in range(classes)]
+    root = make_fss(tmp_path / "fss", {"train": ["zebra"], "test": names}, per_class=images, size=32)
+    result = score(root, protocol)
+    assert result["episodes"] == classes * images
+    assert result["absent_classes"] == []
+    assert [row["episodes"] for row in result["per_class"]] == [[images]] * classes
+    assert [row["queries"] for row in result["per_class"]] == [images] * classes  # each image once
+    some = images * (classes - 2)
+    left_out = (
+        f"{some:,} leave out 2: thing {classes - 2}, thing {classes - 1}. The fold has {classes * images:,} queries"
+    )
+    with pytest.raises(ValueError, match=re.escape(left_out)):
+        score(root, protocol, episodes=some)
+    with pytest.warns(UserWarning, match="No episode of"):
+        partial = score(root, protocol, episodes=some, partial=True)
+    assert setting_title(partial).endswith(f", without 2 of {classes} classes")

@@ -21,6 +21,7 @@ from rifenet.data.sampling import (
     episodes_from_json,
     episodes_to_json,
     evaluation_episodes,
+    queries,
     split_holdout,
 )
 from rifenet.data.sources import open_dataset
@@ -140,12 +141,21 @@ def test_episode_files(index: ImageIndex) -> None:
     assert pool.episode_files(0, 9) == expected
 
 
+@pytest.mark.parametrize("class_area", [False, True])
 @pytest.mark.parametrize("shots", [1, 3])
 @pytest.mark.parametrize("count", [1, 44, 45, 1000])
-def test_evaluation_goes_through_the_pairs_in_list_order(index: ImageIndex, shots: int, count: int) -> None:
+def test_evaluation_goes_through_the_pairs_in_list_order(
+    index: ImageIndex, shots: int, count: int, class_area: bool
+) -> None:
+    """By the published rule the ten cows of 2,048 px admit their ants of 50 px, and the small bees stay out."""
     classes = (1, 2, 3, 4) if shots == 1 else (1, 2, 3)
-    pairs = index.pairs(classes, 2048)
-    episodes = evaluation_episodes(index, classes, shots=shots, seed=0, episodes=count)
+    pairs = []
+    for position, record in enumerate(index.records):
+        areas = {class_id: area for class_id, area in sorted(record.areas.items()) if class_id in classes}
+        enough = [class_id for class_id, area in areas.items() if area >= 2048]
+        pairs += [(position, class_id) for class_id in (enough if class_area else areas if enough else ())]
+    assert len(pairs) - len(index.pairs(classes, 2048)) == (0 if class_area else 10)
+    episodes = evaluation_episodes(index, classes, shots=shots, seed=0, episodes=count, class_area=class_area)
     assert len(episodes) == count
     for i, episode in enumerate(episodes):
         assert (episode.query, episode.class_id) == pairs[i % len(pairs)]
@@ -165,15 +175,53 @@ def test_evaluation_supports_depend_on_seed_and_position_only(index: ImageIndex)
     assert long[0].supports != long[30].supports or long[1].supports != long[31].supports  # the next round draws anew
 
 
+def test_the_published_area_rule_on_hand_made_images() -> None:
+    """Whole fold in view: an image counts by its largest class, even one of too few images; supports by their own."""
+    index = make_index(
+        {1: 2048, 2: 1},  # 0: both are asked for
+        {1: 2047, 2: 2047},  # 1: none is large enough
+        {1: 9000, 4: 9000},  # 2: 4 is of another fold
+        {2: 2048},  # 3
+        {2: 2048, 1: 0},  # 4: ant only as a crowd, of which no pixel is left
+        {3: 5000, 1: 7},  # 5: cow has too few images to be asked for, but admits the ant
+        {4: 5000, 1: 7},  # 6: a class of another fold admits nothing
+    )
+    with pytest.warns(UserWarning, match=r"Classes left out of the evaluation: cow \(1 images"):
+        episodes = evaluation_episodes(index, (1, 2, 3), shots=1, seed=0, episodes=6)
+    asked = [(0, 1), (0, 2), (2, 1), (3, 2), (4, 2), (5, 1)]
+    assert [(episode.query, episode.class_id) for episode in episodes] == asked
+    assert queries(index, (1, 2, 3), 1) == asked
+    assert queries(index, (1, 2, 3), 1, class_area=True) == [(0, 1), (2, 1), (3, 2), (4, 2)]
+    for episode in episodes:
+        (support,) = episode.supports
+        assert support != episode.query
+        assert support in {1: (0, 2), 2: (3, 4)}[episode.class_id]
+
+
+def test_unlabeled_images_are_as_many_as_a_small_query_leaves() -> None:
+    index = make_index({1: 3000}, {1: 3000}, {1: 3000}, {1: 5, 2: 4000}, {2: 4000})
+    last = evaluation_episodes(index, (1, 2), shots=1, seed=0, episodes=6, unlabeled=9)[3]
+    assert (last.query, last.class_id) == (3, 1)
+    assert sorted((*last.supports, *last.unlabeled)) == [0, 1, 2]
+
+
 def test_the_lists_are_the_same_on_every_machine(index: ImageIndex) -> None:
     """Golden digest: episodes must not change with the version of Python, numpy or this program."""
     pool = EpisodePool(index, (1, 2, 3, 4), shots=3, unlabeled=2)
     lists = [
-        evaluation_episodes(index, (1, 2, 3), shots=5, seed=1, episodes=50),
+        evaluation_episodes(index, (1, 2, 3), shots=5, seed=1, episodes=50, class_area=True),
         [pool.episode(7, i) for i in range(50)],
     ]
     digest = hashlib.sha256("".join(episodes_to_json(index, episodes) for episodes in lists).encode()).hexdigest()
     assert digest == "f848f5eca28ba83750ab9a547d3a6ff54760ba93863294d43ebf8e4271fa75dd"
+
+
+def test_the_lists_of_the_published_rule_are_the_same_on_every_machine(index: ImageIndex) -> None:
+    """Golden digest, as above."""
+    text = episodes_to_json(index, evaluation_episodes(index, (1, 2, 3), shots=5, seed=1, episodes=60))
+    assert (
+        hashlib.sha256(text.encode()).hexdigest() == "0245ff13e8b56b6917124682242064106331954282a2bebf704dc35eb4540335"
+    )
 
 
 def test_evaluation_names_the_classes_it_leaves_out(index: ImageIndex) -> None:

@@ -28,7 +28,7 @@ from rifenet.training.state import save_state
 
 ROOT = Path(__file__).parents[2]
 GRIDS = sorted((ROOT / "configs" / "grids").glob("*.yaml"))
-BASES = [ROOT / "configs" / "ablate_voc_mini.yaml", ROOT / "configs" / "pascal_resnet50.yaml"]
+BASES = [ROOT / "configs" / "ablate_voc_mini.yaml", ROOT / "configs" / "coco_resnet50_paper.yaml"]
 
 
 def written(path: Path, **content: Any) -> Path:
@@ -89,8 +89,25 @@ def test_the_committed_grids_hold_what_they_are_named_for() -> None:
     assert list(levels) == [(False, False), (False, True), (True, False), (True, True)]
     steps = base.train.steps
     assert values(grids["longer"], "train.steps")[:3] == [steps, steps * 3 // 2, 2 * steps]
+    in_epochs = read_grid(ROOT / "configs" / "grids" / "longer.yaml", load_config(BASES[1]))
+    assert values(in_epochs, "train.steps")[:3] == [0, 0, 0]
+    assert values(in_epochs, "train.epochs")[:3] == [50, 75, 100]
     for name in ("components", "guidance", "pseudo_labels"):
         assert (grids[name].folds, grids[name].seeds) == ((2, 3), (0, 1, 2))
+
+
+def test_a_run_has_the_values_of_its_fold(tmp_path: Path) -> None:
+    base = load_config(BASES[1])
+    grid = written(tmp_path / "grid.yaml", folds=[0, 1, 3])
+    rates = {
+        job.config.data.fold: (job.config.train.lr, job.config.train.batch_size)
+        for job in plan(read_grid(grid, base), "out")
+        if job.config.model.kind == "rifenet"
+    }
+    assert rates == {0: (0.0375, 1), 1: (0.045, 1), 3: (0.15, 2)}
+    row = {"plain": {"train.lr": 0.5}, "more": {"train.unlabeled": 1}}
+    jobs = plan(read_grid(written(tmp_path / "one.yaml", rows=row, folds=[3]), base), "out")
+    assert sorted(job.config.train.lr for job in jobs if job.config.model.kind == "rifenet") == [0.15, 0.5]
 
 
 def test_grids_share_the_runs_that_they_have_in_common() -> None:

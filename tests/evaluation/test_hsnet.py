@@ -23,8 +23,7 @@ from rifenet.data.episodes import EvaluationEpisodes, load_episode
 from rifenet.data.index import ImageIndex, read_mask
 from rifenet.data.sampling import Episode
 from rifenet.data.sources import open_dataset
-from rifenet.data.transforms import Placement
-from rifenet.evaluation.prediction import ScoringRules, extended, extended_side, majority, predicted_mask
+from rifenet.evaluation.prediction import ScoringRules, majority, predicted_mask
 from rifenet.evaluation.protocol import drawn_episodes, evaluate, score_episodes
 from rifenet.evaluation.result_file import unpack_counts
 from rifenet.models import build_model
@@ -92,7 +91,9 @@ def test_its_options_are_refused_under_the_other_protocol(option: str) -> None:
 @pytest.mark.filterwarnings("ignore:No episode of")
 def test_exactly_n_episodes(index: ImageIndex, episodes: int, variant: dict[str, bool]) -> None:
     done: list[int] = []
-    result = evaluate(ColourModel(), index, config(episodes=episodes, shots=2, **variant), progress=done.append)
+    result = evaluate(
+        ColourModel(), index, config(episodes=episodes, shots=2, partial=True, **variant), progress=done.append
+    )
     assert sum(done) == episodes
     assert unpack_counts(result).counts.shape == (1, episodes, 2, 2)
     assert sum(row["episodes"][0] for row in result["per_class"]) == episodes
@@ -123,34 +124,28 @@ SIZES = pytest.mark.parametrize(("height", "width"), [(64, 64), (120, 90), (75, 
 @SIZES
 @pytest.mark.parametrize("stride", [1, 8, 16, 32])
 @pytest.mark.parametrize("original_size", [False, True])
-def test_no_offset_between_prediction_and_mask(
+def test_scores_are_read_corner_to_corner_as_in_published_code(
     tmp_path: Path, height: int, width: int, stride: int, original_size: bool
 ) -> None:
-    """A square far down and right at hsnet's own 400 px, where a grid taken corner to corner is up to 15 px off."""
+    """At hsnet's own 400 px the last feature of a stride lies up to 15 px before the far edge, and is read there."""
     scene = Scene(((2, height - 30, width - 28, True),), height, width)
     index = open_scenes(write_dataset(tmp_path / "scenes", {"a": scene, "b": scene}))
     rules = ScoringRules(squashed=True, original_size=original_size)
-    arrays = load_episode(index, Episode(2, 0, (1,)), 400, squashed=True)
-    batch = {name: torch.from_numpy(array)[None] for name, array in arrays.items() if isinstance(array, np.ndarray)}
-    ramp = torch.linspace(0, 1, 400)
-    batch["query_images"] = torch.stack(
-        [ramp.expand(400, 400), ramp[:, None].expand(400, 400), 0 * ramp.expand(400, 400)]
-    )[None]
-    seen = extended(batch)["query_images"][0, :2]
-    side = seen.shape[-1]
-    assert side == extended_side(400) == 417
+    placement = load_episode(index, Episode(2, 0, (1,)), 400, squashed=True)["placement"]
     # What a network of this stride knows: the coordinates under its grid points. Foreground lies past an edge in them.
-    grid = seen[:, ::stride, ::stride]
-    for axis, length in ((1, height), (0, width)):
+    known = torch.arange(0, 400, stride) / 399
+    last = float(known[-1])
+    assert round((1 - last) * 399) == {1: 0, 8: 7, 16: 15, 32: 15}[stride]
+    for axis, length in ((0, height), (1, width)):
         edge = 0.85
-        logits = torch.stack([torch.zeros_like(grid[0]), grid[axis] - edge])[None]
-        mask = predicted_mask(logits, arrays["placement"], rules)
-        lines = mask if axis == 0 else mask.T
+        ramp = known[:, None].expand(-1, len(known)) if axis == 0 else known.expand(len(known), -1)
+        mask = predicted_mask(torch.stack([torch.zeros_like(ramp), ramp - edge])[None], placement, rules)
+        lines = mask.T if axis == 0 else mask
         assert mask.shape == ((height, width) if original_size else (400, 400))
         assert (lines == lines[0]).all()
         first = int(np.argmax(lines[0]))
         position = slow.squash_coordinate(first, length, 400) if original_size else first
-        assert 0 <= position / 399 - edge < (400 / length if original_size and length < 400 else 1.01) / 399
+        assert 0 <= position / 399 - edge / last < (400 / length if original_size and length < 400 else 1.01) / 399
 
 
 @SIZES
@@ -160,7 +155,7 @@ def test_no_offset_from_photo_to_counts(tmp_path: Path, height: int, width: int,
     index = open_scenes(write_dataset(tmp_path / "scenes", {"a": scene, "b": scene}))
     model = Listener(stride)
     (counts,) = score_episodes(model, index, [Episode(2, 0, (1,))], 400, rules=HSNET)
-    prediction = slow.network_scores(model.differences[0], stride, 400) > 0
+    prediction = slow.network_scores(model.differences[0], 400) > 0
     top, left = (
         slow.squash_coordinate(value, side, 400) for value, side in ((height - 20.5, height), (width - 18.5, width))
     )
@@ -170,22 +165,18 @@ def test_no_offset_from_photo_to_counts(tmp_path: Path, height: int, width: int,
     assert stride > 1 or counts[1, 0] / counts[1, 1] > 0.93
 
 
-def test_the_network_sees_the_squashed_picture_with_its_edges_repeated(index: ImageIndex) -> None:
+def test_the_network_sees_the_squashed_picture_and_nothing_else(index: ImageIndex) -> None:
     model = Listener()
     first, *others = index.images_of(2)
     episodes = [Episode(2, first, tuple(others[:2]))]
     score_episodes(model, index, episodes, 60, rules=HSNET)
     arrays = EvaluationEpisodes(index, episodes, 60, squashed=True)[0]
     (query, query_valid), (images, masks, valid) = model.seen
-    assert query.shape == (1, 3, 65, 65)
-    assert images.shape == (1, 2, 3, 65, 65)
-    for seen, own in ((query[0], arrays["query_images"]), (images[0], arrays["support_images"])):
-        np.testing.assert_array_equal(seen[..., :60, :60], own)
-        assert (seen[..., 60:, :] == seen[..., 59:60, :]).all()
-        assert (seen[..., 60:] == seen[..., 59:60]).all()
-    np.testing.assert_array_equal(masks[0, :, :60, :60], arrays["support_masks"])
-    assert (masks[..., 60:, :] == 255).all()
-    assert (masks[..., 60:] == 255).all()
+    assert query.shape == (1, 3, 60, 60)
+    assert images.shape == (1, 2, 3, 60, 60)
+    np.testing.assert_array_equal(query[0], arrays["query_images"])
+    np.testing.assert_array_equal(images[0], arrays["support_images"])
+    np.testing.assert_array_equal(masks[0], arrays["support_masks"])
     assert query_valid.all()
     assert valid.all()
 
@@ -213,7 +204,7 @@ def test_counts_at_network_size_equal_the_reference(photos: ImageIndex, size: in
     assert len(model.differences) == len(episodes)
     for position, difference in zip(order, model.differences, strict=True):
         episode = episodes[position]
-        scores = slow.network_scores(difference, stride, size)
+        scores = slow.network_scores(difference, size)
         assert np.abs(scores).min() > 1e-5  # nothing hangs on the last bit
         mask = read_mask(index.records[episode.query].mask_path)
         assert counts[position].tolist() == slow.counts_at_network_size(scores > 0, mask, episode.class_id)
@@ -281,14 +272,16 @@ def test_the_record_names_every_choice(index: ImageIndex) -> None:
     assert (plain["name"], plain["min_area"], plain["image_size"]) == ("hsnet", 1, 64)
     assert "no area filter" in plain["min_area_of"]
     assert plain["resize"].startswith("squashed to 64 x 64 px")
-    assert plain["resize"].endswith("65 px for the network")
+    assert plain["network_size"] == 64
     assert plain["scored_at"].startswith("network size, 64 x 64 px")
     assert plain["k_shot"] == "one forward pass over K supports"
     assert {name for name in plain if plain[name] != vote[name]} == {"vote", "k_shot"}
     assert "over the most votes" in vote["k_shot"]
     assert {name for name in plain if plain[name] != original[name]} == {"original_size", "scored_at"}
     assert original["scored_at"].startswith("original size")
-    assert {name for name in plain if plain[name] != small[name]} == {"image_size", "resize", "scored_at"}
+    assert {name for name in plain if plain[name] != small[name]} == {
+        *("image_size", "network_size", "resize", "scored_at")
+    }
 
 
 @pytest.fixture(scope="module", params=["colour", "rifenet"])
@@ -342,14 +335,3 @@ def test_no_randomness_no_graph_and_the_mode_comes_back(index: ImageIndex, varia
     assert model.training
     assert model.modes == {False}
     assert model.inference == {True}
-
-
-def test_what_is_said_of_repeated_pixels_is_cut_off() -> None:
-    # Size 360 is extended to 385: grid point 45 of a stride of 8 is pixel 360, the first one past the picture.
-    foreground = torch.full((49, 49), -1.0)
-    foreground[:, 45:] = 1.0
-    logits = torch.stack([torch.zeros_like(foreground), foreground])[None]
-    mask = predicted_mask(logits, Placement(10, 20, 360, 360, 360), HSNET)
-    assert mask.shape == (360, 360)
-    # Between pixels 352 (-1) and 360 (+1) the score crosses 0 at 356.
-    assert (mask == (np.arange(360) > 356)).all()

@@ -70,7 +70,7 @@ def test_a_list_of_the_protocols_own_episodes_gives_its_own_result(
 ) -> None:
     rules = config(protocol)
     own = evaluate(ColourModel(), index, rules)
-    write_episodes(tmp_path / "own.json", index, rules, drawn_episodes(index, settled(rules)))
+    write_episodes(tmp_path / "own.json", index, rules, drawn_episodes(index, settled(rules, index)))
     listed = read_episodes(tmp_path / "own.json", index)
     # Shots, seeds and N are the list's, whatever the config says.
     again = evaluate(ColourModel(), index, config(protocol, shots=1, seeds=(0,), episodes=9), listed=listed)

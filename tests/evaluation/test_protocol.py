@@ -25,7 +25,9 @@ from rifenet.data.transforms import place
 from rifenet.evaluation import scoring
 from rifenet.evaluation.protocol import evaluate, score_episodes
 from rifenet.evaluation.provenance import git_commit
-from rifenet.evaluation.result_file import unpack_counts
+from rifenet.evaluation.result_file import names_hash, unpack_counts
+from rifenet.evaluation.settings import setting_title
+from rifenet.evaluation.supports import Cache
 from rifenet.formats.pictures import binary_mask
 from rifenet.models import build_model
 
@@ -60,7 +62,8 @@ def test_exactly_n_episodes_for_each_seed(index: ImageIndex, episodes: int) -> N
     done: list[int] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        result = evaluate(ColourModel(), index, config(episodes=episodes), progress=done.append)
+        rules = config(episodes=episodes, partial=True)
+        result = evaluate(ColourModel(), index, rules, progress=done.append)
     assert sum(done) == 2 * episodes
     assert unpack_counts(result).counts.shape == (2, episodes, 2, 2)
     for seed in range(2):
@@ -220,7 +223,7 @@ def test_each_query_and_each_support_set_is_encoded_once(index: ImageIndex) -> N
 def test_context_cache_stays_within_its_limit_and_changes_nothing(
     index: ImageIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = scoring._Contexts(limit=100)
+    cache = Cache(limit=100)
     for key in range(4):
         cache.put(key, (torch.zeros(5), torch.zeros(5)))  # 40 bytes each
         cache.get(0)
@@ -260,12 +263,90 @@ def test_unusable_requests_are_refused_in_a_sentence(index: ImageIndex) -> None:
 def test_model_trained_on_a_novel_class_is_named(index: ImageIndex) -> None:
     model = ColourModel()
     model.metadata = {"name": "leaker", "classes_trained_on": ["apple", "lemon"], "exclude_novel": False}
-    with pytest.warns(UserWarning, match="trained on lemon"):
+    with pytest.warns(UserWarning, match="trained on lemon") as caught:
         result = evaluate(model, index, config())
+    told = [str(one.message) for one in caught]
+    assert told[0] == "The model was trained on lemon: these are not novel for it."
+    assert told[1].startswith("No table of class names has leaf, heather: whether the model was trained on")
     assert result["novel_classes_seen"] == ["lemon"]
+    assert result["seen_as"] == {"lemon": ["lemon"]}
+    assert result["names_unchecked"] == ["leaf", "heather"]
     assert result["model"]["name"] == "leaker"
-    assert result["model"]["exclude_novel"] is False
+    assert result["model"]["exclude_novel"] is None  # of another fold, whatever it was
     assert evaluate(ColourModel(), index, config(), name="mine")["model"]["name"] == "mine"
+
+
+def test_model_trained_on_a_novel_class_by_another_name_is_named(tmp_path: Path) -> None:
+    """A model of couch, tv, potted plant, dining table and motorcycle has seen five of VOC under other names."""
+    novel = ("sofa", "tvmonitor", "pottedplant", "diningtable", "motorbike", "sheep")
+    scenes = {
+        f"{name}{i}": Scene(((number, 4 * i, 4, True),)) for number, name in enumerate(novel, 1) for i in range(2)
+    }
+    folds = f"0: [{', '.join(novel)}]\n"
+    index = open_scenes(write_dataset(tmp_path / "scenes", scenes, (*novel, "kite"), folds))
+    model = ColourModel()
+    trained = ["couch", "tv", "potted plant", "dining table", "motorcycle", "bear"]
+    model.metadata = {"classes_trained_on": trained}
+    with pytest.warns(UserWarning, match=r"trained on sofa \(as couch\), tvmonitor \(as tv\), pottedplant") as caught:
+        result = evaluate(model, index, config())
+    assert len(caught) == 1  # every name is in the table
+    assert result["novel_classes_seen"] == list(novel[:5])
+    assert result["seen_as"] == {name: [seen] for name, seen in zip(novel, trained[:5], strict=False)}
+    assert result["names_unchecked"] == []
+    model.metadata = {"classes_trained_on": ["bear"]}
+    assert evaluate(model, index, config())["novel_classes_seen"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({}, True),
+        ({"exclude_novel": False}, False),
+        ({"fold": 1}, None),
+        ({"dataset": "pascal"}, None),
+        ({"novel_classes": ["leaf", "lemon"]}, None),
+        ({"classes_hash": "of another list"}, None),
+        ({"classes_trained_on": ["apple", "lemons"]}, None),  # lemon, in the plural
+        ({"novel_classes": None}, None),  # an older model, of which a custom dataset alone says too little
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_filter_of_training_is_told_only_of_its_own_fold(
+    index: ImageIndex, change: dict[str, Any], kept: bool | None
+) -> None:
+    model = ColourModel()
+    own = {"dataset": "custom", "fold": 0, "classes_trained_on": ["apple", "plum"], "exclude_novel": True}
+    own |= {"novel_classes": ["heather", "leaf", "lemon"], "classes_hash": names_hash(index.class_names)}
+    model.metadata = {name: value for name, value in {**own, **change}.items() if value is not None}
+    assert evaluate(model, index, config())["model"]["exclude_novel"] is kept
+
+
+def test_an_n_that_leaves_out_classes_is_refused_or_confirmed(index: ImageIndex) -> None:
+    """14 queries in list order: both (leaf, lemon), 4 heather, 4 leaf, 4 lemon; heather comes third."""
+    with pytest.raises(ValueError, match=r"2 leave out 1: heather\. The fold has 14 queries: give --episodes 14, or"):
+        evaluate(ColourModel(), index, config(episodes=2))
+    with pytest.warns(UserWarning, match="No episode of heather"):
+        result = evaluate(ColourModel(), index, config(episodes=2, partial=True))
+    assert result["absent_classes"] == ["heather"]
+    assert setting_title(result).endswith(", pfenet, 1-shot, without 1 of 3 classes")
+    whole = evaluate(ColourModel(), index, config(episodes=3))
+    assert setting_title(whole).endswith(", pfenet, 1-shot")
+    assert setting_title(whole, {**result, "fold": 1}).endswith(", without 1 of 6 classes")  # of all folds together
+
+
+def test_a_small_query_counts_by_the_published_rule_and_not_by_class_area(tmp_path: Path) -> None:
+    """Of lemon's two squares a model finds one too many; beside a leaf of 400 px, a lemon of 20 px is asked for."""
+    scenes = {**mixed_scenes(), "small": Scene(((2, 10, 4, True), (4, 62, 40, True)))}  # two rows of lemon
+    index = open_scenes(write_dataset(tmp_path / "scenes", scenes))
+    (small,) = [position for position, record in enumerate(index.records) if record.name == "small"]
+    assert index.records[small].areas == {2: 400, 4: 40}
+    for class_area, lemons, name in ((False, 6, "pfenet"), (True, 5, "pfenet by class area")):
+        result = evaluate(ColourModel(), index, config(episodes=16, class_area=class_area))
+        assert {row["name"]: row["queries"] for row in result["per_class"]}["lemon"] == lemons
+        assert f", {name}, 1-shot" in setting_title(result)
+        assert result["protocol"].get("class_area") is (None if class_area else False)
+        assert any("one class of the fold in it, drawn at random" in words for words in result["deviations"])
+        assert any(words.startswith("area of the class:") for words in result["deviations"]) is class_area
 
 
 def test_result_holds_what_the_protocol_asks_for(index: ImageIndex, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from evaluation.test_result_file import counted, result
 from rifenet.config import PROTOCOLS
 from rifenet.evaluation.report import report
 from rifenet.evaluation.result_file import compare_results, names_hash, write_result
-from rifenet.evaluation.settings import PASCAL_5I, setting_label
+from rifenet.evaluation.settings import PASCAL_5I, setting_label, setting_sentence
 
 PASCAL = {
     "name": "pascal",
@@ -43,6 +43,7 @@ def scored(
     """A result file; `seed` and `better` make its counts, the rest replaces fields of it."""
     counts = counted(changes.pop("seed", fold), better=changes.pop("better", 0))
     protocol = {"name": "pfenet", "min_area": 2048, "absent_as_zero": False, "query_order": "in list order"}
+    protocol["class_area"] = False
     fields = {
         "protocol": protocol,
         "dataset": dataset,
@@ -214,9 +215,47 @@ def test_published_rows_keep_their_marks(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_label_says_what_was_scored(dataset: dict[str, Any], episodes: int, min_area: int, label: str) -> None:
-    protocol = {"name": "pfenet", "min_area": min_area}
+    protocol = {"name": "pfenet", "min_area": min_area, "class_area": False}
     content = {"dataset": dataset, "episodes": episodes, "protocol": protocol, "config": {"data": {"root": "photos"}}}
     assert setting_label(content) == label
+    before = {"name": "pfenet", "min_area": min_area}  # an older file, whose queries were filtered by class
+    other = "PASCAL-5i test images under other rules"
+    assert setting_label({**content, "protocol": before}) == (other if label == PASCAL_5I else label)
+
+
+def test_two_area_rules_never_share_a_table_and_older_files_say_theirs(tmp_path: Path) -> None:
+    before = {"name": "pfenet", "min_area": 2048, "absent_as_zero": False, "query_order": "in list order"}
+    paths = [
+        scored(tmp_path / "image.json"),
+        scored(tmp_path / "before.json", protocol=before),
+        scored(tmp_path / "class.json", protocol=before, name="other"),  # as --class-area records it
+    ]
+    text = report(paths)
+    assert re.findall(r"^## (?!Sources)(.*)", text, re.MULTILINE) == [
+        f"{MINI_LIST}, pfenet, 1-shot",
+        f"{MINI_LIST}, pfenet by class area, 1-shot",
+    ]
+    assert "queries: every class of the fold in an image where one of them has at least 2,048 px in the mask" in text
+    assert "; classes of at least 2,048 px in the mask as stored; scored at" not in text.split("by class area")[0]
+    assert len(table(text, f"## {MINI_LIST}, pfenet by class area")) == 4  # two models and the missing prototype
+    with pytest.raises(ValueError, match="protocol differs"):
+        compare_results(*(json.loads(path.read_text()) for path in paths[:2]))
+
+
+def test_classes_without_episodes_stand_in_the_title(tmp_path: Path) -> None:
+    paths = [scored(tmp_path / f"{fold}.json", fold=fold, absent_classes=["cat"] * (fold == 1)) for fold in (1, 2)]
+    assert f"## {MINI_LIST}, pfenet, 1-shot, without 1 of 6 classes" in report(paths)
+
+
+@pytest.mark.parametrize(
+    ("episodes", "words"), [(1000, "RiFeNet and its relatives"), (5000, "PFENet's own test script")]
+)
+def test_the_published_numbers_of_episodes_are_named(episodes: int, words: str) -> None:
+    content = {"dataset": PASCAL, "episodes": episodes, "seeds": [0], "shots": 1, "fold": 0}
+    content |= {"protocol": {"name": "pfenet", "min_area": 2048, "class_area": False}}
+    assert f"{episodes:,} episodes (as {words}) for each" in setting_sentence(content)
+    assert "(as " not in setting_sentence({**content, "episodes": episodes + 1})
+    assert "(as " not in setting_sentence({**content, "dataset": OWN})
 
 
 def test_settings_never_share_a_table(tmp_path: Path) -> None:
@@ -235,7 +274,7 @@ def test_settings_never_share_a_table(tmp_path: Path) -> None:
 
 HSNET = {
     **dict.fromkeys(("query_order", "min_area_of", "resize", "k_shot"), "as hsnet has it"),
-    **{"name": "hsnet", "min_area": 1, "absent_as_zero": False, "image_size": 400},
+    **{"name": "hsnet", "min_area": 1, "absent_as_zero": False, "image_size": 400, "network_size": 400},
     **{"scored_at": "network size, 400 x 400 px", "original_size": False, "vote": False},
 }
 
@@ -276,6 +315,7 @@ def test_two_protocols_and_their_options_never_share_a_table(tmp_path: Path) -> 
         ({"original_size": True}, PASCAL_5I, []),
         ({"vote": True}, PASCAL_5I, []),
         ({"image_size": 473}, "PASCAL-5i test images under other rules", []),
+        ({"network_size": None}, "PASCAL-5i test images under other rules", []),  # older: 417 px, edges repeated
         ({"episode_list": "theirs.json"}, "PASCAL-5i test images under other rules", []),
     ],
 )
@@ -291,12 +331,22 @@ def test_figures_published_for_the_other_protocol_stay_away(
     assert ("This is not PASCAL-5i" in text) == (label != PASCAL_5I)
 
 
+def test_published_figures_of_hsnet_for_five_shots_stand_beside_a_vote_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rifenet.evaluation.settings._PUBLISHED_EPISODES", 24)
+    for vote, methods in ((False, []), (True, ["HSNet", "VAT"])):
+        path = scored(tmp_path / f"{vote}.json", dataset=PASCAL, shots=5, protocol={**HSNET, "vote": vote})
+        assert re.findall(r"published: ([^,]+), ResNet-50", report([path])) == methods
+
+
 def test_training_with_and_without_novel_images_are_two_rows(tmp_path: Path) -> None:
     paths = []
     for kept in (True, False, None):
         path = scored(tmp_path / f"{kept}.json")
         content = json.loads(path.read_text())
-        content["model"]["metadata"] = {} if kept is None else {"exclude_novel": kept}
+        own = {"dataset": "pascal", "fold": 1, "classes_trained_on": ["dog"], "exclude_novel": kept}
+        content["model"]["metadata"] = {} if kept is None else own
         path.write_text(json.dumps(content))
         paths.append(path)
     rows = table(report(paths), "## ")[1:4]
@@ -305,6 +355,27 @@ def test_training_with_and_without_novel_images_are_two_rows(tmp_path: Path) -> 
         "rifenet, 473 px, exclude_novel off",
         "rifenet, 473 px",
     ]
+
+
+def test_the_filter_of_another_fold_or_of_a_leaking_model_is_not_printed(tmp_path: Path) -> None:
+    own = {"dataset": "pascal", "fold": 1, "classes_trained_on": ["dog"], "exclude_novel": True}
+    for change in ({"fold": 2}, {"dataset": "coco"}, {"classes_trained_on": ["cats"]}):
+        path = scored(tmp_path / "a.json")
+        content = json.loads(path.read_text())
+        content["model"]["metadata"] = {**own, **change}
+        path.write_text(json.dumps(content))
+        assert "exclude_novel" not in report([path])
+
+
+def test_leaking_classes_are_named_by_both_names_even_in_older_files(tmp_path: Path) -> None:
+    path = scored(tmp_path / "a.json")
+    content = json.loads(path.read_text())
+    content["model"]["metadata"] = {"classes_trained_on": ["kitten", "sports car", "flibbertigibbet"]}
+    path.write_text(json.dumps(content))
+    text = report([path])
+    assert table(text, "## ")[1][1] == f"{percent(path)}† [1]"
+    assert "- † [1]: the model was trained on car (as sports car), cat (as kitten)." in text
+    assert "- [1]: unchecked, since no table of class names has them: flibbertigibbet." in text
 
 
 def test_five_seeds_have_mean_deviation_and_both_intervals(tmp_path: Path) -> None:

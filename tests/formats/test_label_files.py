@@ -292,6 +292,7 @@ def whole_files() -> dict[str, Any]:
     }
 
 
+@pytest.mark.filterwarnings("ignore:.*left out:UserWarning")
 @pytest.mark.parametrize("kind", ["polygon", "runs", "labelme", "studio"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_any_value_in_any_place_is_a_mask_or_a_sentence(kind: str) -> None:

@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -164,9 +165,13 @@ def test_the_command_writes_what_is_asked(
     truth = (scene() == BLUE).all(-1)
     assert (blue & truth).sum() / (blue | truth).sum() > 0.8
     page = (out / "index.html").read_text()
-    assert page.count("<figure>") == 2
-    assert "b &lt;i&gt;.png: ring" in page
-    assert not re.search(r'(?:src|href)="(?!data:)', page)
+    assert page.count("<figure ") == 2
+    assert "<b>b &lt;i&gt;.png</b>" in page
+    assert re.search(r"ring: confidence 0\.\d\d, \d\d\.\d %", page)
+    assert not re.search(r'src="(?!data:)', page)
+    links = re.findall(r'href="([^"]+)"', page)
+    assert len(links) == 2 * (1 + 6)  # around each picture, and to its mask, overlay, coco, two classes and json
+    assert all((out / unquote(link)).is_file() for link in links)
     data = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
     with Image.open(io.BytesIO(base64.b64decode(data[0]))) as thumbnail:
         assert max(thumbnail.size) <= 360

@@ -33,11 +33,9 @@ def squash_coordinate(position: float, side: int, size: int) -> float:
     return (position + 0.5) * size / side - 0.5
 
 
-def network_scores(difference: np.ndarray, stride: int, size: int) -> np.ndarray:
-    """Scores [size, size] of a map [h, w] whose entry (i, j) belongs to network pixel (stride * i, stride * j)."""
-    rows, columns = ((length - 1) * stride + 1 for length in difference.shape)
-    assert min(rows, columns) >= size, "the map does not reach the far edge"
-    return bilinear_align_corners(difference[None], rows, columns)[0, :size, :size]
+def network_scores(difference: np.ndarray, size: int) -> np.ndarray:
+    """Scores [size, size] of a map [h, w]: as in the published code, its corners go to the picture's corners."""
+    return bilinear_align_corners(difference[None], size, size)[0]
 
 
 def counts_at_network_size(prediction: np.ndarray, mask: np.ndarray, class_id: int) -> list[list[int]]:

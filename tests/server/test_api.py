@@ -30,6 +30,7 @@ def test_two_classes_learned_and_found_where_they_are(client: TestClient) -> Non
     assert first.status_code == 200, first.text
     second = learn(client, "blue", "right").json()
     assert [(each["id"], each["name"], each["shots"]) for each in second["classes"]] == [(1, "red", 1), (2, "blue", 1)]
+    assert second.pop("warnings") == []
     assert client.get("/api/classes").json() == second
     (result,) = client.post("/api/segment", files=photo()).json()["results"]
     expected = quarter("left") + 2 * quarter("right")
@@ -91,6 +92,7 @@ def test_shots_are_added_or_replaced_and_each_change_has_a_revision(client: Test
 
 def test_a_refused_replacement_leaves_the_class_as_it_was(client: TestClient) -> None:
     before = learn(client).json()
+    assert before.pop("warnings") == []
     bad = [("images", ("a.png", encoded(scene()))), ("masks", ("a.png", encoded(np.zeros((48, 64), np.uint8))))]
     refused = client.post("/api/classes", data={"name": "red", "replace": "true"}, files=bad)
     assert refused.status_code == 422

@@ -18,6 +18,7 @@ from typing import Any
 
 from rifenet.advice.photos import PhotoAdvice, describe, looks, ranked
 from rifenet.advice.shot_agreement import MARGIN, ShotAdvice, agreement, judged
+from rifenet.formats.label_files import Label
 from rifenet.formats.pictures import Source
 from rifenet.segmenting.segmenter import Segmenter
 
@@ -58,6 +59,7 @@ def advise(
     *,
     suggest: int = SUGGESTED,
     white_is_object: bool = False,
+    labels: Mapping[str, Label] | None = None,
     on_error: Callable[[Source, Exception], None] | None = None,
     watch: Watch = lambda items, total, label: items,
 ) -> Advice:
@@ -70,6 +72,7 @@ def advise(
         queries: photos without masks, read one by one; any number.
         suggest: the most photos to suggest.
         white_is_object: 255 in masks marks the class, too.
+        labels: class -> its label in its mask files, as `label` in `Segmenter.learn`.
         on_error: receives each photo that cannot be read and its error. The photo is skipped and listed in
             `Advice.failed`.
         watch: wraps items for a progress bar: `watch(items, total, label)` yields them. A total of 0 means unknown.
@@ -84,7 +87,8 @@ def advise(
     if shots is not None:
         segmenter = Segmenter(segmenter.engine)
         for name, pairs in shots.items():
-            segmenter.learn(name, *([pair[i] for pair in pairs] for i in (0, 1)), white_is_object=white_is_object)
+            options: dict[str, Any] = {"white_is_object": white_is_object, "label": (labels or {}).get(name)}
+            segmenter.learn(name, *([pair[i] for pair in pairs] for i in (0, 1)), **options)
             names[name] = [_name(photo) for photo, _ in pairs]
     engine = segmenter.engine
     classes = [known for known in segmenter.learned if known.inputs is not None]

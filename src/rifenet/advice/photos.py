@@ -45,6 +45,8 @@ class Look:
     """Confidence that the class is in the photo, in [0,1]."""
     area: float
     """Share of the photo in the mask of that class, in [0,1]."""
+    expected: float
+    """Expected IoU of its mask of that class by the model's own scores, in [0,1]."""
     description: NDArray[np.float16]
     """Unit vector, [D]."""
 
@@ -113,10 +115,28 @@ def look_at(
     found = []
     for known in classes:
         own = margins(engine, features, known.context)[0, valid]
-        area = float((own > 0).mean())
-        found.append((doubt(sigmoid(own)), known.name, confidence(own, known.shift), area))
-    most, name, sure, area = max(found, key=lambda each: each[0])
-    return Look(source, number, name, most, sure, area, describe(engine, pixels, valid))
+        scores, inside = sigmoid(own), own > 0
+        found.append(
+            (
+                doubt(scores),
+                known.name,
+                confidence(own, known.shift),
+                float(inside.mean()),
+                expected_iou(scores, inside),
+            )
+        )
+    most, name, sure, area, expected = max(found, key=lambda each: each[0])
+    return Look(source, number, name, most, sure, area, expected, describe(engine, pixels, valid))
+
+
+def expected_iou(scores: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
+    """IoU that a mask [M] has by scores [M]: the mean share of its pixels that are right, over what it should cover.
+
+    That is the sum of the scores in the mask over its size and the scores outside; 1 for an empty mask of zero scores.
+    """
+    exact = scores.astype(np.float64)
+    union = np.count_nonzero(inside) + float(exact[~inside].sum())
+    return float(exact[inside].sum()) / union if union > 0 else 1.0
 
 
 def doubt(scores: NDArray[np.float32]) -> float:

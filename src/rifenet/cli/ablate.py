@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, noted_warnings
@@ -63,6 +64,8 @@ def train_and_score(config: Config) -> dict[str, Any]:
     from rifenet.cli.evaluate import episode_bar, named_by_backbone
     from rifenet.data.sources import open_dataset
     from rifenet.engines.device import choose_device
+    from rifenet.evaluation.ablation import RESULT_FILE
+    from rifenet.evaluation.partial import Journal, partial_path
     from rifenet.evaluation.protocol import evaluate, settled
     from rifenet.models import build_model
     from rifenet.models.files.hub import load_model
@@ -77,6 +80,8 @@ def train_and_score(config: Config) -> dict[str, Any]:
     index = open_dataset(
         data.dataset, data.root, list_file=data.list_file, part="val", folds=data.folds, progress=False
     )
-    config = settled(config)
+    config = settled(config, index)
+    device = choose_device(config.train.device)
+    journal = Journal(partial_path(Path(config.train.out) / RESULT_FILE))
     with noted_warnings(True), episode_bar(config, None) as progress:
-        return evaluate(model.to(choose_device(config.train.device)), index, config, progress=progress)
+        return evaluate(model.to(device), index, config, progress=progress, journal=journal)

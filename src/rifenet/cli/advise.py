@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rifenet.cli.console import note, print_json, progress
-from rifenet.cli.options import add_engine, add_photos, photos_of
+from rifenet.cli.console import note, noted_remarks, print_json, progress
+from rifenet.cli.options import add_engine, add_photos, labels_of, photos_of
+from rifenet.cli.supports import shots_of
 
 if TYPE_CHECKING:
     from rifenet.advice import Advice
@@ -18,8 +19,15 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """Prints the advice, writes it into `--out`, and returns 0, whatever the advice is."""
-    arguments = _parser().parse_args(argv)
-    annotated = {Path(path).resolve() for _, *pair in arguments.support for path in pair}
+    with noted_remarks():
+        return _advise(argv)
+
+
+def _advise(argv: list[str]) -> int:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    support = shots_of(parser, arguments.support)
+    annotated = {Path(path).resolve() for _, *pair in support for path in pair}
     out = Path(arguments.out) if arguments.out else None
     queries = photos_of(arguments.query, out, annotated) if arguments.query else []
 
@@ -27,19 +35,23 @@ def main(argv: list[str]) -> int:
     from rifenet.segmenting.segmenter import Segmenter
 
     shots: dict[str, list[tuple[Any, Any]]] = {}
-    for name, photo, mask in arguments.support:
+    for name, photo, mask in support:
         shots.setdefault(name, []).append((photo, mask))
+    options: dict[str, Any] = {
+        "white_is_object": arguments.white_is_object,
+        "labels": labels_of(arguments.label, list(shots)),
+    }
     advice = advise(
         Segmenter.from_pretrained(arguments.model, arguments.device, arguments.threads),
         shots,
         queries,
         suggest=arguments.suggest,
-        white_is_object=arguments.white_is_object,
+        **options,
         on_error=lambda photo, error: note(f"rifenet advise: skipped {photo}: {error}"),
         watch=progress,
     )
     if out is not None:
-        _write(advice, shots, out)
+        _write(advice, shots, out, options)
     if arguments.json:
         print_json(advice.to_dict())
     else:
@@ -89,7 +101,7 @@ def _print(advice: Advice) -> None:
         console.print(f"{len(advice.failed)} photos could not be read.", highlight=False)
 
 
-def _write(advice: Advice, shots: dict[str, list[tuple[str, str]]], out: Path) -> None:
+def _write(advice: Advice, shots: dict[str, list[tuple[str, str]]], out: Path, options: dict[str, Any]) -> None:
     """Writes `advice.json`, and `advice.html`, which shows the photos."""
     from rifenet.drawing.visualize import Report, render
     from rifenet.files import write_text
@@ -101,28 +113,27 @@ def _write(advice: Advice, shots: dict[str, list[tuple[str, str]]], out: Path) -
         header=("class", "shot", "IoU from the others", "verdict"),
         table=table,
         notes=[f"{query}: {reason}" for query, reason in advice.failed],
-        sections=[*_shot_sections(advice, shots), *_next_sections(advice)],
+        sections=[*_shot_sections(advice, shots, options), *_next_sections(advice)],
     )
     write_text(out / "advice.json", json.dumps(advice.to_dict(), indent=1))
     write_text(out / "advice.html", render(report))
 
 
-def _shot_sections(advice: Advice, shots: dict[str, list[tuple[str, str]]]) -> Iterator[Section]:
+def _shot_sections(
+    advice: Advice, shots: dict[str, list[tuple[str, str]]], options: dict[str, Any]
+) -> Iterator[Section]:
     """One section for each class: the shots to check on the left, the others beside them."""
-    import numpy as np
-
     from rifenet.drawing.visualize import Figure, Section, overlay
-    from rifenet.formats.pictures import load_image, load_mask
+    from rifenet.segmenting.shots import read_shot
 
     for name, pairs in shots.items():
         warned: list[Figure] = []
         good: list[Figure] = []
+        asked = {"label": options["labels"].get(name), "white_is_object": options["white_is_object"]}
         for shot in advice.shots:
             if shot.class_name == name:
-                photo, mask = (
-                    read(path) for read, path in zip((load_image, load_mask), pairs[shot.number - 1], strict=True)
-                )
-                figure = Figure(overlay(photo, np.minimum(mask, 1)), f"{shot.number}: {shot.reason}")
+                photo, labels = read_shot(name, *pairs[shot.number - 1], **asked)
+                figure = Figure(overlay(photo, (labels == 1).astype("uint8")), f"{shot.number}: {shot.reason}")
                 (warned if shot.warns else good).append(figure)
         heads = ("to check" if warned else "nothing to check", "in order" if good else "", "", "")
         yield Section(f"Annotated: {name}", heads, warned, [good])

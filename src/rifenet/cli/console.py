@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rifenet.formats.remarks import heard
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -21,12 +23,13 @@ def progress_bar(*, auto_refresh: bool = True) -> Progress:
     Without `auto_refresh` no thread redraws the bar: it moves only when it is advanced.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    from rifenet.drawing.progress import columns
+
     console = Console(stderr=True)
     hidden = not console.is_terminal
-    return Progress(*columns, console=console, transient=True, disable=hidden, auto_refresh=auto_refresh)
+    return Progress(*columns(), console=console, transient=True, disable=hidden, auto_refresh=auto_refresh)
 
 
 def progress(items: Iterable[Item], total: int, label: str, *, auto_refresh: bool = True) -> Iterator[Item]:
@@ -47,6 +50,16 @@ def print_json(value: Any) -> None:
 def note(text: str) -> None:
     """Prints a line for the user on stderr; stdout is for results."""
     print(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def noted_remarks() -> Iterator[None]:
+    """Prints each remark on a file once, as one line; Pillow's own warning of large photos is none for users."""
+    from PIL.Image import DecompressionBombWarning
+
+    with warnings.catch_warnings(), heard(lambda about, sentence: note(f"warning: {about}: {sentence}")):
+        warnings.simplefilter("ignore", DecompressionBombWarning)
+        yield
 
 
 @contextlib.contextmanager

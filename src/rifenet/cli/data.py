@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, noted_warnings, print_json
+from rifenet.cli.options import add_list_file
 from rifenet.config import DATASETS, FOLDS, PROTOCOLS
 
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
     from rifenet.data.index import ImageIndex
 
+SHOWN = 10
+"""Files left out that `rifenet data index` prints."""
 _EXAMPLES = """examples:
   rifenet data index --dataset custom --root my_photos
   rifenet data show --dataset pascal --root VOCdevkit/VOC2012 --fold 1 --shots 2 --out episodes.png
@@ -25,7 +29,9 @@ def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     from rifenet.data.sources import open_dataset
 
-    index = open_dataset(options.dataset, options.root, list_file=options.list, part=options.part, folds=options.folds)
+    index = open_dataset(
+        options.dataset, options.root, list_file=options.list_file, part=options.part, folds=options.folds
+    )
     return _index(index, options) if options.action == "index" else _show(index, options)
 
 
@@ -33,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--dataset", choices=DATASETS, required=True, help="layout of the dataset")
     shared.add_argument("--root", required=True, help="folder of the dataset")
-    shared.add_argument("--list", default="", metavar="FILE", help="image names to use instead of the dataset's list")
+    add_list_file(shared, "image names to use instead of the dataset's list")
     shared.add_argument("--part", choices=("train", "val"), default="train", help="list to read (default: train)")
     shared.add_argument("--folds", choices=FOLDS, default=FOLDS[0], help="coco: how folds divide the classes")
     shared.add_argument(
@@ -46,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
         "index", parents=[shared], help="count images, classes and pairs; name each unreadable file", **texts
     )
     scan.add_argument("--json", action="store_true", help="print JSON")
+    scan.add_argument(
+        "--bad-files",
+        type=Path,
+        metavar="FILE",
+        help=f"write all files left out to FILE (default: to the cache, where there are more than {SHOWN})",
+    )
     show = actions.add_parser(
         "show", parents=[shared], help="draw a sheet of episodes as the network sees them", **texts
     )
@@ -98,7 +110,7 @@ def summary(index: ImageIndex, min_area: int) -> dict[str, Any]:
                 "novel_pairs_of_any_area": len(index.pairs(novel)),
                 "base_pairs": sum(len(images[class_id]) for class_id in index.base_classes(fold)),
                 "base_pairs_of_any_area": len(index.pairs(index.base_classes(fold))),
-                "images_without_novel": len(index.without_classes(novel)),
+                "images_without_novel": len(index.without_classes(index.held_back(fold))),
             }
             for fold, novel in enumerate(index.folds)
         ],
@@ -133,10 +145,24 @@ def _index(index: ImageIndex, options: argparse.Namespace) -> int:
     console.print(
         f"A pair is an image and a class in it. The first number counts pairs with {enough}, the second all pairs."
     )
-    console.print(f"{len(found['bad_files']):,} files left out" + (":" if found["bad_files"] else "."))
-    for row in found["bad_files"]:
-        console.print(f"  {row['file']}: {row['reason']}", soft_wrap=True)
+    _print_left_out(index, options.bad_files, lambda line: console.print(line, soft_wrap=True))
     return 0
+
+
+def _print_left_out(index: ImageIndex, file: Path | None, say: Callable[[str], None]) -> None:
+    """Says which files are left out: the first few, and all of them in a file where that is asked for or needed."""
+    from rifenet.data.cache import cache_folder
+    from rifenet.files import write_text
+
+    lines = [f"{name}: {reason}" for name, reason in index.bad_files]
+    say(f"{len(lines):,} files left out" + (":" if lines else "."))
+    for line in lines[:SHOWN]:
+        say(f"  {line}")
+    if file is not None or len(lines) > SHOWN:
+        path = file or cache_folder() / f"left-out-{index.hash[:12]}.txt"
+        write_text(path, "".join(f"{line}\n" for line in lines))
+        rest = f"  and {len(lines) - SHOWN:,} more. " if len(lines) > SHOWN else "  "
+        say(f"{rest}All {len(lines):,} are listed in {path}")
 
 
 def _show(index: ImageIndex, options: argparse.Namespace) -> int:
@@ -159,7 +185,11 @@ def _show(index: ImageIndex, options: argparse.Namespace) -> int:
     config = DataConfig(fold=options.fold, shots=options.shots, image_size=size, min_area=options.min_area)
     if options.train:
         pool = data.EpisodePool(
-            index.without_classes(novel), base, shots=options.shots, unlabeled=2, min_area=options.min_area
+            index.without_classes(index.held_back(options.fold)),
+            base,
+            shots=options.shots,
+            unlabeled=2,
+            min_area=options.min_area,
         )
         for name, reason in pool.left_out:
             note(f"warning: {name} is left out: {reason}.")

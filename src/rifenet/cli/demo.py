@@ -14,6 +14,7 @@ from PIL import Image
 from rifenet import __version__
 from rifenet.cli.console import print_json, progress
 from rifenet.cli.options import add_engine
+from rifenet.data.class_names import seen_classes
 from rifenet.drawing import visualize
 from rifenet.drawing.visualize import Figure, Report, Section
 from rifenet.examples.samples import Example, load_examples
@@ -200,7 +201,7 @@ def model_notes(outcome: dict[str, Any]) -> list[str]:
     model = outcome["model"]
     notes = [BUNDLED_MODEL] if model["bundled"] else []
     if model["classes_trained_on"] is not None:
-        seen = [entry["name"] for entry in outcome["classes"] if entry["name"] in model["classes_trained_on"]]
+        seen = seen_classes((entry["name"] for entry in outcome["classes"]), model["classes_trained_on"])
         notes.append(
             f"Its training included {', '.join(seen)}." if seen else "Its training included none of these classes."
         )

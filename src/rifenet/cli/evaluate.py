@@ -9,17 +9,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rifenet.cli.console import noted_warnings, print_json, progress_bar
-from rifenet.cli.options import TRAINED
+from rifenet.cli.console import noted_warnings, print_json
+from rifenet.cli.options import TRAINED, add_list_file
 from rifenet.config import (
     BACKBONES,
     DATASETS,
     FOLDS,
+    NAMED_EPISODES,
     PROTOCOLS,
     TEST_OPTIONS,
     Config,
     DataConfig,
     EvalConfig,
+    named_episodes,
     needs,
     with_test_options,
 )
@@ -36,6 +38,10 @@ _EXAMPLE = """examples:
   torchrun --nproc-per-node 4 -m rifenet evaluate --model runs/fold2 --dataset pascal --root VOC2012 --fold 2"""
 
 
+_EPISODES = f"""episodes for each seed, or by name: {" or ".join(NAMED_EPISODES)} (default: 1000; pfenet on COCO: 5000;
+FSS-1000: each query once)"""
+
+
 @needs("rifenet[train]")
 def main(argv: list[str]) -> int:
     """Scores one or two models, writes a result file for each, and returns 0."""
@@ -47,6 +53,7 @@ def main(argv: list[str]) -> int:
     from rifenet.data.sources import open_dataset
     from rifenet.engines.device import choose_device
     from rifenet.evaluation.lists import read_episodes, write_episodes
+    from rifenet.evaluation.partial import Journal, discard_partial, partial_path
     from rifenet.evaluation.presence import judged_presence
     from rifenet.evaluation.protocol import drawn_episodes, evaluate, settled
     from rifenet.evaluation.result_file import write_result
@@ -67,7 +74,7 @@ def main(argv: list[str]) -> int:
         progress=watched,
     )
     listed = read_episodes(options.episodes_from, index) if options.episodes_from else None
-    config = settled(_config(options, getattr(model, "metadata", {}).get("image_size")), listed)
+    config = settled(_config(options, getattr(model, "metadata", {}).get("image_size")), index, listed)
     if options.save_episodes and leads:
         runs_of_episodes = listed.runs if listed else drawn_episodes(index, config)
         write_episodes(options.save_episodes, index, config, runs_of_episodes)
@@ -78,14 +85,23 @@ def main(argv: list[str]) -> int:
         expect_writable(*runs)
     printed: list[dict[str, Any]] = []
     for out, (scored, name) in runs.items():
+        journal = Journal(partial_path(out), skip=options.on_error == "skip")
         with noted_warnings(leads), episode_bar(config, fabric) as progress:
             result = evaluate(
-                scored.to(device), index, config, listed=listed, name=name, fabric=fabric, progress=progress
+                scored.to(device),
+                index,
+                config,
+                listed=listed,
+                name=name,
+                fabric=fabric,
+                progress=progress,
+                journal=journal,
             )
         if leads:
             if options.presence:
                 result["presence"] = judged_presence(scored, index, config, options.presence)
             write_result(result, out)
+            discard_partial(out)
             printed.append({"file": str(out), **{key: result[key] for key in result if key != "episode_counts"}})
     if leads:
         print_json(printed) if options.json else _print(printed)
@@ -105,18 +121,22 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--backbone", choices=BACKBONES, help="backbone of --model prototype")
     add("--weights", default="", metavar="FILE", help="the backbone's ImageNet weights, if no package brings them")
     add("--baseline", action="store_true", help="also score the training-free prototype with the model's own backbone")
-    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help=f"options to change: {', '.join(TEST_OPTIONS)}")
+    for option in TEST_OPTIONS:
+        add(f"--model.{option}", metavar="VALUE", help="changes this option of a trained model, as in a config")
+    add("--set", nargs="+", default=[], metavar="NAME=VALUE", help="older form of --model.NAME VALUE")
     add("--name", default="", help="name of the model in tables (default: its own)")
     add("--dataset", choices=DATASETS, required=True, help="layout of the dataset")
     add("--root", required=True, metavar="DIR", help="folder of the dataset")
-    add("--list-file", default="", metavar="FILE", help="image names to use instead of the dataset's test list")
+    add_list_file(parser, "image names to use instead of the dataset's test list")
     add("--fold", type=int, default=data.fold, help="fold whose novel classes are scored (default: %(default)s)")
     add("--folds", choices=FOLDS, default=data.folds, help="coco: how folds divide the classes (default: %(default)s)")
     add("--shots", type=int, metavar="K", help=f"support images in an episode (default: {data.shots})")
     add("--protocol", choices=tuple(PROTOCOLS), default=rules.protocol, help="rules of scoring (default: %(default)s)")
-    add("--episodes", type=int, metavar="N", help="episodes for each seed (default: 1000; pfenet on COCO: 5000)")
+    add("--episodes", type=_episodes, metavar="N", help=_EPISODES)
+    add("--partial", action="store_true", help="accept an N that leaves out classes; the title of the table says so")
     add("--seeds", type=_seeds, metavar="0,1,...", help="each seed draws N episodes (default: 0,1,2,3,4; hsnet: 0)")
     add("--min-area", type=int, metavar="PX", help=f"smallest area of a class that counts (default: {data.min_area})")
+    add("--class-area", action="store_true", help="pfenet: also a query's own class must have that area")
     add("--original-size", action="store_true", help="hsnet: score masks at the photo's size, not the network's")
     add("--vote", action="store_true", help="hsnet, K > 1: segment with each shot alone, and let the shots vote")
     add("--unlabeled", type=int, default=0, metavar="U", help="also learn the class from U photos without masks")
@@ -128,18 +148,32 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--workers", type=int, default=rules.workers, help="loader processes; has no effect on scores")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: %(default)s")
     add("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+    add(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="stop",
+        help="if an image cannot be read: stop, to go on later, or skip its episodes and name them (default: stop)",
+    )
     add("--presence", type=int, default=0, metavar="N", help="also check confidence, on N photos with and N without")
     add("--json", action="store_true", help="print the results as JSON")
     add("--out", type=Path, default=Path("result.json"), metavar="FILE", help="result file (default: %(default)s)")
     options = parser.parse_args(argv)
+    given = {option: getattr(options, f"model.{option}") for option in TEST_OPTIONS}
+    options.set += [f"{option}={value}" for option, value in given.items() if value is not None]
+    _check(parser, options)
+    return options
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Ends the program where options contradict each other."""
     if (options.model == "prototype") != (options.backbone is not None):
         parser.error("give --backbone with --model prototype, and only with it")
     if options.model == "prototype" and options.baseline:
         parser.error("--baseline is for a trained model; --model prototype is the baseline itself")
     if options.model == "prototype" and options.set:
-        parser.error("--set is for a trained model; the prototype has no such options")
-    if options.protocol == "hsnet" and (options.min_area is not None or options.unlabeled):
-        parser.error("--min-area and --unlabeled belong to --protocol pfenet; hsnet has neither")
+        parser.error("--model.NAME and --set are for a trained model; the prototype has no such options")
+    if options.protocol == "hsnet" and (options.min_area is not None or options.unlabeled or options.class_area):
+        parser.error("--min-area, --class-area and --unlabeled belong to --protocol pfenet; hsnet has none of them")
     if options.protocol != "hsnet" and (options.original_size or options.vote):
         parser.error("--original-size and --vote belong to --protocol hsnet")
     if options.presence and options.unlabeled:
@@ -147,7 +181,16 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     own = (options.shots, options.episodes, options.seeds, options.unlabeled)
     if options.episodes_from and own != (None, None, None, 0):
         parser.error("--episodes-from sets shots, episodes, seeds and unlabeled itself; leave those options out")
-    return options
+
+
+def _episodes(text: str) -> int | str:
+    if text in NAMED_EPISODES:
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        known = ", ".join(NAMED_EPISODES)
+        raise argparse.ArgumentTypeError(f"expected a whole number or one of {known}, but got {text!r}") from error
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -170,9 +213,14 @@ def _config(options: argparse.Namespace, model_size: int | None) -> Config:
         image_size=model_size or default.image_size,
         min_area=default.min_area if options.min_area is None else options.min_area,
     )
+    episodes = options.episodes
+    if isinstance(episodes, str):
+        episodes = named_episodes(episodes, options.dataset)
     rules = EvalConfig(
         protocol=options.protocol,
-        episodes=options.episodes,
+        episodes=episodes,
+        partial=options.partial,
+        class_area=options.class_area,
         seeds=options.seeds or (),
         image_size=options.image_size,
         original_size=options.original_size,
@@ -222,19 +270,16 @@ def _fabric(device: str) -> Fabric | None:
 
 @contextlib.contextmanager
 def episode_bar(config: Config, fabric: Fabric | None) -> Iterator[Callable[[int], None] | None]:
-    """A progress bar over this rank's episodes; None if stderr is no terminal or this rank does not lead.
+    """Shows this rank's episodes, as a bar or as lines; None if this rank does not lead. `config` is settled."""
+    from rifenet.drawing.progress import TaskProgress
 
-    `config` is settled.
-    """
-    bar = progress_bar()
-    if bar.disable or (fabric is not None and not fabric.is_global_zero):
+    if fabric is not None and not fabric.is_global_zero:
         yield None
         return
     assert config.eval.episodes is not None
     ranks = 1 if fabric is None else fabric.world_size
-    with bar:
-        task = bar.add_task("Episodes", total=config.eval.episodes * len(config.eval.seeds) // ranks)
-        yield lambda done: bar.advance(task, done)
+    with TaskProgress("episode", config.eval.episodes * len(config.eval.seeds) // ranks) as progress:
+        yield progress.advance
 
 
 def _print(printed: list[dict[str, Any]]) -> None:
@@ -267,6 +312,8 @@ def _print(printed: list[dict[str, Any]]) -> None:
             f"{result['episodes_per_second']:.1f} a second" + (f", trained with exclude_novel {kept}" if kept else ""),
             soft_wrap=True,
         )
+        if result["skipped"]:
+            console.print(f"  {len(result['skipped']):,} of these episodes were skipped: an image could not be read.")
 
 
 def _range(counts: list[int]) -> str:

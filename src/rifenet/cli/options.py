@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import os
 from collections.abc import Collection
 from pathlib import Path
 
+from rifenet.cli.supports import add_support
 from rifenet.formats.pictures import PHOTO_SUFFIXES
 
+_LONGEST_PATH = 256  # a longer word is no folder that somebody has lost, and is named like a photo
 TRAINED = "default (bundled), a run folder, a .safetensors file"
 
 
@@ -28,6 +31,13 @@ def add_threads(parser: argparse.ArgumentParser, library: str = "the library") -
     parser.add_argument("--threads", type=int, help=f"CPU threads (default: {library}'s choice)")
 
 
+def add_list_file(parser: argparse.ArgumentParser, text: str) -> None:
+    """`--list-file`, with the help `text`; the name in a config and an older name mean the same."""
+    parser.add_argument(
+        "--list-file", "--data.list_file", "--list", dest="list_file", default="", metavar="FILE", help=text
+    )
+
+
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """`--model`, `--device` and `--threads`, which open an engine."""
     add_model(parser)
@@ -36,10 +46,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def add_photos(parser: argparse.ArgumentParser, *, shot: str, query_required: bool) -> None:
-    """`--support` (with the help `shot`), `--query` and `--white-is-object`."""
-    parser.add_argument(
-        "--support", nargs=3, action="append", required=True, metavar=("CLASS", "PHOTO", "MASK"), help=shot
-    )
+    """`--support` (with the help `shot`), `--query`, `--label` and `--white-is-object`."""
+    add_support(parser, shot)
     parser.add_argument(
         "--query",
         nargs="+",
@@ -47,11 +55,34 @@ def add_photos(parser: argparse.ArgumentParser, *, shot: str, query_required: bo
         default=[],
         required=query_required,
         metavar="PATH",
-        help="photos or folders of photos",
+        help="photos, folders of photos, or quoted patterns",
     )
     parser.add_argument(
         "--white-is-object", action="store_true", help="255 in a mask marks the class, instead of pixels to ignore"
     )
+
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="CLASS=LABEL",
+        help="the class's label in its mask files: a name, a number or a colour (#rrggbb); in a JSON the default is the"
+        " class's own name",
+    )
+
+
+def labels_of(words: list[str], classes: list[str]) -> dict[str, str]:
+    """Class -> its label in mask files, from `--label`. Raises ValueError for a word that begins with no class."""
+    labels: dict[str, str] = {}
+    for word in words:
+        fitting = [name for name in classes if word.startswith(f"{name}=") and len(word) > len(name) + 1]
+        if not fitting:
+            raise ValueError(
+                f"Expected --label CLASS=LABEL with a class of --support ({', '.join(classes)}), but got {word!r}."
+            )
+        name = max(fitting, key=len)
+        labels[name] = word[len(name) + 1 :]
+    return labels
 
 
 def photos_in(folder: Path, leave_out: Collection[Path] = ()) -> list[Path]:
@@ -66,15 +97,29 @@ def photos_in(folder: Path, leave_out: Collection[Path] = ()) -> list[Path]:
 
 
 def photos_of(queries: list[str], out: Path | None, masks: Collection[Path]) -> list[Path]:
-    """The photos that `--query` names, each once: a file as given, a folder's photos except `masks`.
+    """The photos that `--query` names, each once: a file as given, a folder's photos except `masks`, a pattern's files.
 
     A file that does not exist stays in the list: the command names it when it fails to read it.
     """
     photos: dict[Path, Path] = {}
-    for path in map(Path, queries):
-        is_folder = os.path.isdir(path)
-        if is_folder and out is not None and path.resolve() == out.resolve():
-            raise ValueError(f"Expected --out to be another folder than --query, but both are {path}.")
-        for file in photos_in(path, masks) if is_folder else [path]:
-            photos.setdefault(file.resolve(), file)
+    for word in queries:
+        for path in _expanded(word):
+            is_folder = os.path.isdir(path)
+            if is_folder and out is not None and path.resolve() == out.resolve():
+                raise ValueError(f"Expected --out to be another folder than --query, but both are {path}.")
+            for file in photos_in(path, masks) if is_folder else [path]:
+                photos.setdefault(file.resolve(), file)
     return list(photos.values())
+
+
+def _expanded(word: str) -> list[Path]:
+    """What a pattern matches, by name; else the path itself, which may be a photo that does not exist."""
+    if os.path.exists(word) or "://" in word:
+        return [Path(word)]
+    if glob.has_magic(word):
+        if found := sorted(glob.glob(word, recursive=True)):
+            return [Path(each) for each in found]
+        raise FileNotFoundError(f"Expected photos that match the pattern {word} of --query, but there are none.")
+    if not Path(word).suffix and len(os.fsencode(word)) < _LONGEST_PATH:
+        raise FileNotFoundError(f"Expected photos or a folder of photos for --query, but there is no folder {word}.")
+    return [Path(word)]

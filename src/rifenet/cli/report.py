@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.cli.console import note
+from rifenet.cli.options import add_list_file
 from rifenet.config import DataConfig, needs
 
 _TITLE = "Results"
@@ -36,7 +37,7 @@ file.""",
     add("--ablation", nargs="+", type=Path, default=[], metavar="FILE", help="JSON files of rifenet ablate")
     add("--strips", nargs="+", default=[], metavar="MODEL", help="draw episodes from the results of these models")
     add("--root", metavar="DIR", help="folder of the dataset, with --strips")
-    add("--list-file", default="", metavar="FILE", help="file of image names that was used for scoring, with --strips")
+    add_list_file(parser, "file of image names that was used for scoring, with --strips")
     add(
         "--title",
         default="",

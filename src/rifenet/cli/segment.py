@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rifenet.cli.console import note, print_json, progress
-from rifenet.cli.options import add_engine, add_photos, photos_of
+from rifenet.cli.console import note, noted_remarks, print_json, progress
+from rifenet.cli.options import add_engine, add_photos, labels_of, photos_of
 from rifenet.cli.segmented import (
     CLASSES,
     begin,
@@ -22,35 +22,53 @@ from rifenet.cli.segmented import (
     write_manifest,
     write_together,
 )
+from rifenet.cli.supports import shots_of
 
 if TYPE_CHECKING:
     from rifenet.segmenting.segmenter import Segmenter
 
-FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "html")
+FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "csv", "geojson", "yolo", "cvat", "html")
+OBJECTS = ("csv",)  # formats that list objects, with or without --instances
 
 
 def main(argv: list[str]) -> int:
     """Names and skips photos that cannot be read. Raises ValueError if no photo was segmented."""
-    arguments = _parser().parse_args(argv)
+    with noted_remarks():
+        return _segment(argv)
+
+
+def _segment(argv: list[str]) -> int:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    support = shots_of(parser, arguments.support)
     out = Path(arguments.out)
-    masks = {Path(mask).resolve() for _, _, mask in arguments.support}
-    from rifenet.formats.outputs import longest_ending
+    masks = {Path(mask).resolve() for _, _, mask in support}
+    from rifenet.formats.outputs import endings
 
-    classes = list(dict.fromkeys(name for name, _, _ in arguments.support))
-    queries = output_names(photos_of(arguments.query, out, masks), longest_ending(classes, arguments.format))
+    classes = list(dict.fromkeys(name for name, _, _ in support))
+    queries = output_names(photos_of(arguments.query, out, masks), endings(classes, arguments.format))
 
+    from rifenet.segmenting.instances import compact, expect_extra
     from rifenet.segmenting.pseudo_labels import COUNT
     from rifenet.segmenting.queries import model_record
     from rifenet.segmenting.segmenter import Segmenter
 
+    if arguments.clean or arguments.instances or set(OBJECTS) & set(arguments.format):
+        expect_extra()
     segmenter = Segmenter.from_pretrained(arguments.model, arguments.device, arguments.threads)
     supports: dict[str, list[tuple[str, str]]] = {}
-    for name, image, mask in arguments.support:
+    for name, image, mask in support:
         supports.setdefault(name, []).append((image, mask))
-    labels = _labels(arguments.label, classes)
+    labels = labels_of(arguments.label, classes)
     for name, shots in supports.items():
         pair = zip(*shots, strict=True)
         segmenter.learn(name, *pair, white_is_object=arguments.white_is_object, label=labels.get(name))
+    together = [known.name for known in segmenter.learned if not compact(known.shapes)] if arguments.instances else []
+    if together:
+        note(
+            f"rifenet segment: the shots' objects of {', '.join(together)} are not compact, so objects that touch count"
+            " as one."
+        )
     settings = {
         "model": model_record(segmenter.engine),
         "classes": {name: [[digest(path) for path in shot] for shot in shots] for name, shots in supports.items()},
@@ -61,6 +79,10 @@ def main(argv: list[str]) -> int:
         "refine": arguments.refine,
         "formats": arguments.format,
     }
+    if arguments.clean:
+        settings["clean"] = True
+    if arguments.instances:
+        settings["instances"] = True
     if arguments.adapt is not None:
         settings["adapt"] = arguments.adapt or COUNT
     adopted = claim(out, settings, arguments.overwrite)
@@ -86,14 +108,6 @@ def _parser() -> argparse.ArgumentParser:
         query_required=True,
     )
     parser.add_argument(
-        "--label",
-        action="append",
-        default=[],
-        metavar="CLASS=LABEL",
-        help="the class's label in its mask files: a name, a number or a colour (#rrggbb); in a JSON the default is the"
-        " class's own name",
-    )
-    parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder for the results; run the same command again to resume"
     )
     add_engine(parser)
@@ -102,8 +116,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_formats,
         default=["index", "overlay"],
         metavar="A,B,...",
-        help=f"what to write, one or more of {', '.join(FORMATS)} (default: index,overlay). coco adds coco.json and"
-        " html adds index.html, each for all photos",
+        help=f"what to write, one or more of {', '.join(FORMATS)} (default: index,overlay). For all photos together,"
+        " coco adds coco.json, csv table.csv, cvat annotations.xml, yolo data.yaml, and html index.html",
     )
     parser.add_argument(
         "--tiles",
@@ -122,6 +136,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--refine", action="store_true", help="make masks follow the photos' edges")
     parser.add_argument(
+        "--instances",
+        action="store_true",
+        help="tell objects apart, also touching ones, in the overlay, coco, labelme, geojson, yolo and cvat, and count"
+        " them; csv always lists objects",
+    )
+    parser.add_argument(
+        "--clean",
+        action="store_true",
+        help="fill small holes of the masks and remove specks, both judged by the size of the shots' objects",
+    )
+    parser.add_argument(
         "--keep-absent", action="store_true", help="keep a class in the mask even if it is judged absent"
     )
     parser.add_argument("--overwrite", action="store_true", help="use --out even if it holds other files")
@@ -137,25 +162,15 @@ def _adopted_at_most(text: str) -> int:
 
 def _formats(text: str) -> list[str]:
     chosen = [word.strip() for word in text.split(",")]
+    if "gpkg" in chosen:
+        from rifenet.formats.outputs import NO_GPKG
+
+        raise argparse.ArgumentTypeError(NO_GPKG)
     if wrong := [word for word in chosen if word not in FORMATS]:
         raise argparse.ArgumentTypeError(f"expected formats among {', '.join(FORMATS)}, but got {', '.join(wrong)}")
     if "html" in chosen and "overlay" not in chosen:
         chosen.append("overlay")  # the page shows the overlays
     return list(dict.fromkeys(chosen))
-
-
-def _labels(words: list[str], classes: list[str]) -> dict[str, str]:
-    """Class -> its label in mask files. Raises ValueError for a word that begins with no class."""
-    labels: dict[str, str] = {}
-    for word in words:
-        fitting = [name for name in classes if word.startswith(f"{name}=") and len(word) > len(name) + 1]
-        if not fitting:
-            raise ValueError(
-                f"Expected --label CLASS=LABEL with a class of --support ({', '.join(classes)}), but got {word!r}."
-            )
-        name = max(fitting, key=len)
-        labels[name] = word[len(name) + 1 :]
-    return labels
 
 
 def _adapt(segmenter: Segmenter, photos: list[Path], count: int, out: Path, before: dict[str, Any]) -> dict[str, Any]:
@@ -200,6 +215,7 @@ def _run(
     options: dict[str, Any] = {
         "tiles": {"auto": "auto", "yes": True, "no": False}[arguments.tiles],
         "refine": arguments.refine,
+        "clean": arguments.clean,
     }
     results = segmenter.segment_many(todo, batch_size=1, keep_absent=arguments.keep_absent, **options, on_error=skip)
     formats = [each for each in arguments.format if each != "html"]
@@ -207,7 +223,8 @@ def _run(
     for result in progress(results, len(todo), "segmenting"):
         photo = by_source[result.source]
         try:
-            paths = result.save(out, queries[photo], {"run": run, "file": stamp(photo)}, formats=formats)
+            facts = {"run": run, "file": stamp(photo)}
+            paths = result.save(out, queries[photo], facts, formats=formats, objects=arguments.instances)
         except OSError as error:
             if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ) or error.filename == str(photo):
                 skip(photo, error)  # some disks take less than others, and the photo itself may be gone
@@ -240,6 +257,14 @@ def _reason(error: OSError) -> str:
     return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror or error)
 
 
+def _cell(entry: dict[str, Any], pixels: int) -> str:
+    """One class in one photo, for the table."""
+    if not entry["present"]:
+        return f"[dim]{entry['confidence']:.2f} absent[/dim]"
+    counted = f" · {entry['objects']}" if "objects" in entry else ""
+    return f"{entry['confidence']:.2f} · {100 * entry['pixels'] / pixels:.1f} %{counted}"
+
+
 def _print_summary(manifest: dict[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -249,12 +274,14 @@ def _print_summary(manifest: dict[str, Any], out: Path) -> None:
     if results and len(results) <= 40:
         table = Table("photo", *(escape(entry["name"]) for entry in results[0]["classes"]))
         for record in results:
-            cells = [
-                f"{entry['confidence']:.2f}" if entry["present"] else f"[dim]{entry['confidence']:.2f} absent[/dim]"
-                for entry in record["classes"]
-            ]
-            table.add_row(escape(Path(record["query"]).name), *cells)
+            pixels = record["height"] * record["width"]
+            table.add_row(escape(Path(record["query"]).name), *(_cell(entry, pixels) for entry in record["classes"]))
         console.print(table)
+        counted = ", and the number of its objects" if "objects" in results[0]["classes"][0] else ""
+        console.print(
+            f"The numbers: how likely the photo shows the class (0 to 1), its share of the photo{counted}.",
+            highlight=False,
+        )
     for name, shots in manifest.get("adopted", {}).get("photos", {}).items():
         names = (
             ", ".join(f"{Path(shot['query']).name} ({shot['confidence']:.2f})" for shot in shots) or "no other photo"

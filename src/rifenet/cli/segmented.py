@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,26 @@ from rifenet.cli.console import note
 
 MANIFEST = "manifest.json"
 LONGEST_NAME = 255  # bytes of a file name on all common disks
+TOGETHER = ("coco", "csv", "cvat")
+"""Formats whose files of single photos are put together into one."""
 CLASSES = "classes.safetensors"
 """The learned classes of a run with `--adapt`; a resumed run loads them."""
 
 
-def output_names(photos: list[Path], ending: int = 0) -> dict[Path, str]:
-    """A unique name for each photo's results, even on file systems that ignore case.
+def output_names(photos: list[Path], endings: Collection[str] = (".json",)) -> dict[Path, str]:
+    """A name for each photo's results, such that no two files have the same, even where case makes no difference.
 
-    A name that is not UTF-8, or too long with `ending` more bytes, is shortened and gets a digest.
+    `endings`: what is added to the name in the names of a photo's files. A name that is not UTF-8, or too long with the
+    longest of them, is shortened and gets a digest.
     """
     names: dict[Path, str] = {}
-    taken = {Path(MANIFEST).stem, "coco", "index"}
+    taken = {MANIFEST, "coco.json", "index.html"}
+    longest = max(len(ending.encode()) for ending in endings)
     for photo in photos:
-        choices = (_fitting(choice, LONGEST_NAME - ending) for choice in _choices(photo))
-        names[photo] = next(choice for choice in choices if choice.lower() not in taken)
-        taken.add(names[photo].lower())
+        choices = (_fitting(choice, LONGEST_NAME - longest) for choice in _choices(photo))
+        files = ((choice, {f"{choice}{ending}".casefold() for ending in endings}) for choice in choices)
+        names[photo], own = next((choice, own) for choice, own in files if not own & taken)
+        taken |= own
     return names
 
 
@@ -114,11 +119,24 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 def write_together(out: Path, records: list[dict[str, Any]], formats: list[str]) -> None:
     """Writes the files that cover all photos, if `formats` asks for them."""
-    from rifenet.formats.outputs import merge_coco, write_page
+    if not records:
+        return
+    from rifenet.files import write_text
+    from rifenet.formats.contact_page import write_page
+    from rifenet.formats.object_files import merge_csv, merge_cvat, yolo_names
+    from rifenet.formats.outputs import merge_coco
 
-    if records and "coco" in formats:
-        merge_coco(out / "coco.json", (out / record["files"]["coco"] for record in records))
-    if records and "html" in formats:
+    classes = [entry["name"] for entry in records[0]["classes"]]
+    single = {each: [out / record["files"][each] for record in records] for each in formats if each in TOGETHER}
+    if "coco" in single:
+        merge_coco(out / "coco.json", single["coco"])
+    if "csv" in single:
+        merge_csv(out / "table.csv", single["csv"])
+    if "cvat" in single:
+        merge_cvat(out / "annotations.xml", single["cvat"], classes)
+    if "yolo" in formats:
+        write_text(out / "data.yaml", yolo_names(classes))
+    if "html" in formats:
         write_page(out / "index.html", records, title=f"{len(records)} photos segmented")
 
 

@@ -16,12 +16,15 @@ def main(argv: list[str]) -> int:
     """Serves until the user stops it, and returns 0."""
     arguments = _parser().parse_args(argv)
     token = arguments.token or os.environ.get("RIFENET_TOKEN") or None
+    from rifenet.segmenting.instances import expect_extra
     from rifenet.server.limits import Limits
 
     with needs("rifenet[serve]"):
         from rifenet.server.clients import LOOPBACK
         from rifenet.server.label_studio.link import Link
         from rifenet.server.run import check_exposure, serve
+
+        expect_extra()  # every answer counts objects
 
     limits = Limits(**{bound.name: getattr(arguments, bound.name) for bound in fields(Limits)})
     check_exposure(arguments.host, token, arguments.name)  # fails before the model loads

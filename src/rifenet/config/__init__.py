@@ -15,9 +15,9 @@ from rifenet.config.extras import MissingExtra, needs
 from rifenet.config.model import TEST_OPTIONS, ModelConfig, with_test_options
 from rifenet.config.network import BACKBONES, GUIDES, NetworkConfig
 from rifenet.config.options import About, about_option, behaviour, free_options
-from rifenet.config.protocols import PROTOCOLS, default_episodes
+from rifenet.config.protocols import NAMED_EPISODES, PROTOCOLS, default_episodes, named_episodes
 from rifenet.config.reading import checked, shown
-from rifenet.config.recipe import DATASETS, FOLDS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig
+from rifenet.config.recipe import DATASETS, FOLDS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig, of_fold
 
 __all__ = [
     "BACKBONES",
@@ -25,6 +25,7 @@ __all__ = [
     "FOLDS",
     "FREE",
     "GUIDES",
+    "NAMED_EPISODES",
     "PROTOCOLS",
     "PSEUDO_LABELS",
     "SECTIONS",
@@ -43,7 +44,9 @@ __all__ = [
     "effective",
     "from_dict",
     "load_config",
+    "named_episodes",
     "needs",
+    "of_fold",
     "resolved",
     "save_config",
     "shown",
@@ -67,12 +70,17 @@ class Config:
 
 
 def effective(config: Config) -> Config:
-    """The configuration that training uses: `config` without the parts that have no loss.
+    """The configuration that training uses: the fold's own values, and no parts that have no loss.
 
     A head without a loss would only shrink by weight decay, and would stall data-parallel training. Views without a
-    loss would only cost time.
+    loss would only cost time. Raises ValueError where `train.lr` or `train.batch_size` has no value for the fold.
     """
-    model, settings = config.model, config.train
+    model, settings, fold = config.model, config.train, config.data.fold
+    settings = dataclasses.replace(
+        settings,
+        lr=of_fold("train.lr", settings.lr, fold),
+        batch_size=of_fold("train.batch_size", settings.batch_size, fold),
+    )
     if settings.w_aux == 0:
         model = dataclasses.replace(model, aux=False)
     if settings.beta == 0:
@@ -85,7 +93,8 @@ def effective(config: Config) -> Config:
 def resolved(config: Config) -> Config:
     """The configuration that evaluation uses: `config` with the protocol's defaults for what `eval` leaves open.
 
-    `data` also takes the protocol's image size and area filter. Training reads `data` unchanged instead.
+    `data` also takes the protocol's image size and area filter. Training reads `data` unchanged instead. N stays open
+    where it is the number of queries, which only the dataset tells.
     """
     data, rules = config.data, config.eval
     own = PROTOCOLS[rules.protocol]

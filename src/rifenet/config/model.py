@@ -22,14 +22,15 @@ class ModelConfig(NetworkConfig):
     """Beyond the paper: let the evidence head predict the mask. It compares the high features of query and support;
     the paper's network only assists it."""
     evidence_dim: int = 64
-    """Channels of the evidence head, a multiple of 32."""
+    """Beyond the paper: channels of the evidence head, a multiple of 32."""
     max_evidence_keys: int = field(default=2205, metadata=about(test=True))
-    """Most support positions, over all shots, that the evidence head compares with the query."""
+    """Beyond the paper: most support positions, over all shots, that the evidence head compares with the query."""
     assist_dropout: float = field(default=0.5, metadata=about(answers=False))
-    """Training only: share of queries that the evidence head segments without help from the paper's network."""
+    """Beyond the paper, training only: share of queries that the evidence head segments without help from the paper's
+    network."""
     fine: int = 0
-    """Backbone stage whose features, at their own resolution, help the evidence head place edges; 0: the stage of
-    stride 4."""
+    """Beyond the paper: backbone stage whose features, at their own resolution, help the evidence head place edges; 0:
+    the stage of stride 4."""
     support_views: int = field(default=1, metadata=about(test=True))
     """Beyond the paper: views of each support photo when a trained model learns a class. 1: the photo; 2: also its
     mirror image; 4: also a close-up of the object and its mirror image."""

@@ -32,8 +32,8 @@ class NetworkConfig:
     stride: int = 8
     """Output stride of the features: 8 or 16."""
     deep_stages: str = "dilate"
-    """How stages deeper than the output stride reach it: dilate (dilated convolutions) or resize (keep their own stride
-    and resize their features)."""
+    """How stages deeper than the output stride reach it: dilate (dilated convolutions) or, beyond the paper, resize
+    (keep their own stride and resize their features)."""
     stem: str = "plain"
     """ResNet stem: plain (7x7), deep (PSPNet's three 3x3), or caffe (7x7, max-pool without padding, ceil mode)."""
     stride_on: str = "conv2"

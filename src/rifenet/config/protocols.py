@@ -24,8 +24,24 @@ PROTOCOLS = {
 }
 """Defaults by name of the protocol."""
 EPISODES = 1000
+NAMED_EPISODES = {
+    "rifenet": {"pascal": 1000, "coco": 5000},
+    "pfenet_script": {"pascal": 5000, "coco": 20000},
+}
+"""N by name: of RiFeNet and its relatives, and of PFENet's own test script."""
 
 
-def default_episodes(protocol: str, dataset: str) -> int:
-    """N, the number of episodes of a protocol on a kind of dataset."""
-    return PROTOCOLS[protocol].episodes.get(dataset, EPISODES)
+def default_episodes(protocol: str, dataset: str) -> int | None:
+    """N, the number of episodes of a protocol on a kind of dataset; None, on FSS-1000: each query once."""
+    return None if dataset == "fss1000" else PROTOCOLS[protocol].episodes.get(dataset, EPISODES)
+
+
+def named_episodes(name: str, dataset: str) -> int:
+    """N of `NAMED_EPISODES`. Raises ValueError for an unknown name, or a dataset for which the name has no N."""
+    found = NAMED_EPISODES.get(name, {}).get(dataset)
+    if found is None:
+        raise ValueError(
+            f"Expected a number of episodes, or for pascal and coco one of {', '.join(NAMED_EPISODES)}, but got {name} "
+            f"for {dataset}. Give the number."
+        )
+    return found

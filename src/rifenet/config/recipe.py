@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from rifenet.config.checks import expect, one_of
 from rifenet.config.options import about
@@ -11,6 +12,7 @@ from rifenet.config.protocols import PROTOCOLS
 DATASETS = ("pascal", "coco", "fss1000", "custom")
 FOLDS = ("interleaved", "contiguous")
 PSEUDO_LABELS = ("weak_to_strong", "mutual")
+Value = TypeVar("Value", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +41,9 @@ class DataConfig:
     unlabeled_source: str = field(default="class", metadata=about(read_with=("train.unlabeled",)))
     """Source of unlabeled images: class (images of the episode's class) or any (all base images)."""
     sampling: str = "image"
-    """How training draws a query. image: uniform over all image-class pairs; class: a class, uniform, then one of its
-    images; root: the same, but a class has the weight of the square root of its number of images."""
+    """How training draws a query. image: uniform over all image-class pairs, as published. Beyond the paper: class (a
+    class, uniform, then one of its images), or root (the same, but a class has the weight of the square root of its
+    number of images)."""
     scale_min: float = 0.9
     """Smallest random scale of the training views."""
     scale_max: float = 1.1
@@ -52,7 +55,8 @@ class DataConfig:
     flip: float = 0.5
     """Probability of a mirror image (left-right) in the training views."""
     holdout: float = 0.1
-    """Share of the base images that training leaves out; validation on them selects the checkpoint."""
+    """Beyond the paper: share of the base images that training leaves out; validation on them selects the
+    checkpoint."""
     seed: int | None = None
     """Seed of the held-out images and of the cached views; null: train.seed. Set it to share one cache between runs
     with different train.seed."""
@@ -60,14 +64,16 @@ class DataConfig:
     """Processes that load data; 0: the main process."""
     # Runs with a cache keep their names from the time when no name mentioned the cache: hence `unnamed`.
     cache_dir: str = field(default="", metadata=about(free=True, whether=True, unnamed="on"))
-    """Folder that caches the frozen backbone's features; empty: no cache, so the backbone runs in every step."""
+    """Beyond the paper: folder that caches the frozen backbone's features; empty: no cache, so the backbone runs in
+    every step."""
     cache_views: int = field(default=4, metadata=about(read_with=("data.cache_dir",)))
-    """Cached views of an image: the plain image, its mirror image, then weak views (scale, rotate, blur and flip as
-    above). With the unlabeled branch, the cache also holds a strong version of each."""
+    """Beyond the paper: cached views of an image: the plain image, its mirror image, then weak views (scale, rotate,
+    blur and flip as above). With the unlabeled branch, the cache also holds a strong version of each."""
     cache_strong: bool = field(default=False, metadata=about(read_with=("data.cache_dir",)))
-    """Cache strong versions even without the unlabeled branch, so that runs with and without it share one cache."""
+    """Beyond the paper: cache strong versions even without the unlabeled branch, so that runs with and without it share
+    one cache."""
     own_views: float = 0.0
-    """Share of training episodes whose supports are several cached views of the same photo, as with
+    """Beyond the paper: share of training episodes whose supports are several cached views of the same photo, as with
     model.support_views; the other episodes use one view of each of K photos. Needs data.cache_dir."""
 
     def __post_init__(self) -> None:
@@ -103,18 +109,21 @@ class TrainConfig:
     out: str = field(default="runs/rifenet", metadata=about(free=True))
     """Run folder; the same command resumes the run that it finds there."""
     steps: int = 1000
-    """Optimiser steps."""
-    batch_size: int = 4
-    """Episodes in a step, over all ranks together."""
+    """Optimiser steps; 0: as many as train.epochs makes."""
+    epochs: int = 0
+    """Read with train.steps 0 only: passes over the training images, each of images // batch_size steps."""
+    batch_size: int | tuple[int, ...] = 4
+    """Episodes in a step, over all ranks together; a list has one value for each fold."""
     seed: int = 0
     """Seed of episodes, views, initial weights and dropout."""
     start: str = ""
-    """Model whose weights training starts from: default (the bundled model), a run folder, a .safetensors file or
-    hf:owner/name; its weights must fit the model section. Empty: random weights."""
+    """Beyond the paper: model whose weights training starts from: default (the bundled model), a run folder, a
+    .safetensors file or hf:owner/name; its weights must fit the model section. Empty: random weights."""
     optimizer: str = "paper"
-    """paper (SGD, with AdamW for the transformer) or adamw (one AdamW with warm-up and cosine decay)."""
-    lr: float = 0.075
-    """Learning rate of SGD (paper) or of AdamW (adamw)."""
+    """paper (SGD, with AdamW for the transformer) or, beyond the paper, adamw (one AdamW with warm-up and cosine
+    decay)."""
+    lr: float | tuple[float, ...] = 0.075
+    """Learning rate of SGD (paper) or of AdamW (adamw); a list has one value for each fold."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 1e-4
@@ -126,7 +135,7 @@ class TrainConfig:
     transformer_weight_decay: float = 1e-2
     """Weight decay of AdamW; biases have none."""
     warmup: int = 0
-    """Steps of linear warm-up (adamw only)."""
+    """Beyond the paper: steps of linear warm-up (adamw only)."""
     clip: float = 1.0
     """Largest gradient norm; larger gradients are scaled down to it."""
     unlabeled: int = 2
@@ -136,14 +145,14 @@ class TrainConfig:
     w_aux: float = field(default=1.0, metadata=about(read_with=("model.aux",)))
     """Weight of the auxiliary support loss."""
     crossed: float = 0.0
-    """Evidence head only: share of queries that are also segmented for another episode's class, to teach the head to
-    find nothing where a class is absent. Above 0, at least one query of each step and rank."""
+    """Beyond the paper, evidence head only: share of queries that are also segmented for another episode's class, to
+    teach the head to find nothing where a class is absent. Above 0, at least one query of each step and rank."""
     mixed_shots: bool = False
-    """Draw the number of supports anew in each step, from 1 to data.shots; a class with too few images repeats some.
-    Validation uses one support."""
+    """Beyond the paper: draw the number of supports anew in each step, from 1 to data.shots; a class with too few
+    images repeats some. Validation uses one support."""
     average: float = 0.0
-    """Decay of a running average of the weights, which validation uses and the run saves; 0: no average. In the first
-    steps the average follows faster."""
+    """Beyond the paper: decay of a running average of the weights, which validation uses and the run saves; 0: no
+    average. In the first steps the average follows faster."""
     pseudo_labels: str = field(default="weak_to_strong", metadata=about(read_with=("train.unlabeled",)))
     """Direction of the pseudo-labels: weak_to_strong, or mutual (the mean of both directions)."""
     hard_labels: bool = field(default=False, metadata=about(read_with=("train.unlabeled",)))
@@ -163,7 +172,7 @@ class TrainConfig:
     devices: int = field(default=1, metadata=about(free=True))
     """Devices on this machine (on a CPU: processes); torchrun or Slurm overrides it."""
     precision: str = "auto"
-    """auto (bf16-mixed on CUDA devices with native bfloat16, else 32-true), 32-true or bf16-mixed."""
+    """32-true, or beyond the paper bf16-mixed; auto: bf16-mixed on CUDA devices with native bfloat16, else 32-true."""
     threads: int = field(default=0, metadata=about(free=True))
     """CPU threads of each process; 0: torch decides."""
     checkpoint_activations: bool = field(default=False, metadata=about(free=True))
@@ -173,11 +182,11 @@ class TrainConfig:
     minutes. On a CPU, this needs a C++ compiler."""
     tensorboard: bool = field(default=False, metadata=about(free=True))
     """Also write TensorBoard curves; needs the extra tensorboard."""
+    wandb: bool = field(default=False, metadata=about(free=True))
+    """Also send the curves to Weights & Biases; needs the extra wandb, and an account or WANDB_MODE=offline."""
 
     def __post_init__(self) -> None:
         for name in (
-            "steps",
-            "batch_size",
             "log_every",
             "validate_every",
             "validate_episodes",
@@ -185,10 +194,16 @@ class TrainConfig:
             "devices",
         ):
             expect(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
-        for name in ("unlabeled", "beta", "w_aux", "warmup", "threads", "seed", "weight_decay"):
+        for name in ("steps", "epochs", "unlabeled", "beta", "w_aux", "warmup", "threads", "seed", "weight_decay"):
             expect(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
-        for name in ("lr", "transformer_lr", "clip"):
+        for name in ("transformer_lr", "clip"):
             expect(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "above 0")
+        for size in _listed(self.batch_size):
+            expect(size >= 1, "train.batch_size", self.batch_size, "at least 1")
+        for rate in _listed(self.lr):
+            expect(rate > 0, "train.lr", self.lr, "above 0")
+        if not (self.steps or self.epochs):
+            raise ValueError("Expected train.steps or train.epochs, but both are 0. Set one of them.")
         one_of("train.optimizer", self.optimizer, ("paper", "adamw"))
         if self.warmup and self.optimizer == "paper":
             raise ValueError(
@@ -205,6 +220,25 @@ class TrainConfig:
         one_of("train.precision", self.precision, ("auto", "32-true", "bf16-mixed"))
 
 
+def _listed(values: Value | tuple[Value, ...]) -> tuple[Value, ...]:
+    return values if isinstance(values, tuple) else (values,)
+
+
+def of_fold(name: str, values: Value | tuple[Value, ...], fold: int) -> Value:
+    """The value of `fold`, of an option that has one value for all folds or a list with one for each.
+
+    Raises ValueError where the list has none for the fold.
+    """
+    if not isinstance(values, tuple):
+        return values
+    if fold >= len(values):
+        raise ValueError(
+            f"Expected {name} to have a value for each fold up to data.fold {fold}, but got {len(values)}: "
+            f"{', '.join(map(str, values))}. Add the missing ones, or give a single value."
+        )
+    return values[fold]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """How novel classes are scored."""
@@ -212,7 +246,12 @@ class EvalConfig:
     protocol: str = "pfenet"
     """pfenet (as in the paper) or hsnet (photos stretched to a square, no area filter, scored at network size)."""
     episodes: int | None = None
-    """N: exact number of episodes; null: 1000, or 5000 for pfenet on coco."""
+    """N: exact number of episodes; null: 1000, 5000 for pfenet on coco, or on fss1000 each query once."""
+    partial: bool = field(default=False, metadata=about(free=True))
+    """Score even where N is too small for a query of each class; the title of the table then says so."""
+    class_area: bool = False
+    """pfenet only: a query's own class must cover data.min_area. Off, the published rule: some class of the fold must,
+    and the query's class may be of any size. Supports always need it."""
     seeds: tuple[int, ...] = ()
     """Each seed is one run of N episodes; empty: 0 to 4 (pfenet) or 0 (hsnet)."""
     image_size: int | None = None
@@ -223,7 +262,8 @@ class EvalConfig:
     """hsnet with several shots: segment with each shot alone and let the masks vote, instead of using all shots at
     once."""
     unlabeled: int = 0
-    """U: further photos of the episode's class, without masks, from which the model also learns (semi-supervised)."""
+    """Beyond the paper: U further photos of the episode's class, without masks, from which the model also learns
+    (semi-supervised)."""
     batch_size: int = field(default=1, metadata=about(free=True))
     """Episodes loaded together; does not change the scores."""
     workers: int = field(default=0, metadata=about(free=True))
@@ -239,6 +279,11 @@ class EvalConfig:
                     f"Expected eval.{name} only with eval.protocol hsnet, but the protocol is {self.protocol}. "
                     "Leave it out, or choose hsnet."
                 )
+        if self.class_area and self.protocol != "pfenet":
+            raise ValueError(
+                f"Expected eval.class_area only with eval.protocol pfenet, but the protocol is {self.protocol}. "
+                "Leave it out, or choose pfenet."
+            )
         expect(self.unlabeled >= 0, "eval.unlabeled", self.unlabeled, "0 or more")
         if self.unlabeled and self.protocol != "pfenet":
             raise ValueError(

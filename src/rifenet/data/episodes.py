@@ -7,12 +7,13 @@ Masks become binary here: the episode's class 1, every other class 0, ignored pi
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from rifenet.config import DataConfig
 from rifenet.data.index import ImageIndex
@@ -24,7 +25,7 @@ from rifenet.data.sampling import (
     evaluation_episodes,
     split_holdout,
 )
-from rifenet.data.transforms import resize_and_pad, resize_mask, squash, to_float
+from rifenet.data.transforms import Placement, resize_and_pad, resize_mask, squash, to_float
 from rifenet.data.views import strong_view, view_rng, weak_view
 from rifenet.formats.pictures import binary_mask, load_image
 
@@ -34,16 +35,15 @@ __all__ = [
     "EvaluationEpisodes",
     "TrainingEpisodes",
     "Views",
-    "collate_evaluation",
+    "as_batches",
     "episodes_from_json",
     "episodes_to_json",
     "evaluation_episodes",
     "load_episode",
     "load_pair",
+    "load_support",
     "split_holdout",
 ]
-
-_KEPT_AS_LISTS = ("placement", "query_mask_original", "unlabeled_images", "unlabeled_valid")
 
 
 def load_pair(index: ImageIndex, image: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -102,7 +102,7 @@ def load_episode(
 
     In evaluation (no `views`), images are resized and padded, or with `squashed` stretched to the square. This adds
     placement and query_mask_original, the binary mask at its original size. An episode with unlabeled images also has
-    unlabeled_images [U,3,S,S] and unlabeled_valid [U,S,S].
+    unlabeled_images [U,3,S,S] and unlabeled_valid [U,S,S]. One without supports has no support arrays.
 
     In training (with `views`), images are random views. An episode with unlabeled images also has unlabeled_weak and
     unlabeled_strong [U,3,S,S], two views with the same geometry, and unlabeled_valid [U,S,S]. `other_class` adds
@@ -114,8 +114,7 @@ def load_episode(
         photo, mask = load_pair(index, image)
         value = index.records[image].value(episode.class_id)
         if views is None:
-            pixels, valid, placement = (squash if squashed else resize_and_pad)(photo, size)
-            labels = resize_mask(mask, placement)
+            pixels, labels, valid, placement = _placed(photo, mask, size, squashed)
             if position == 0:
                 arrays |= {"placement": placement, "query_mask_original": binary_mask(mask, value)}
         else:
@@ -125,11 +124,29 @@ def load_episode(
                 arrays["crossed_masks"] = binary_mask(labels, index.records[image].value(other_class))
         loaded.append((pixels, binary_mask(labels, value), valid))
     arrays["query_images"], arrays["query_masks"], arrays["query_valid"] = loaded[0]
-    for name, parts in zip(("images", "masks", "valid"), zip(*loaded[1:], strict=True), strict=True):
-        arrays[f"support_{name}"] = np.stack(parts)
+    if episode.supports:
+        for name, parts in zip(("images", "masks", "valid"), zip(*loaded[1:], strict=True), strict=True):
+            arrays[f"support_{name}"] = np.stack(parts)
     if episode.unlabeled:
         arrays |= _load_plain(index, episode, size) if views is None else _load_unlabeled(index, episode, views)
     return arrays
+
+
+def load_support(
+    index: ImageIndex, class_id: int, image: int, size: int, *, squashed: bool = False
+) -> dict[str, NDArray[Any]]:
+    """The support arrays of `load_episode`, in evaluation, for one image: support_images [1,3,S,S] and so on."""
+    photo, mask = load_pair(index, image)
+    pixels, labels, valid, _ = _placed(photo, mask, size, squashed)
+    labels = binary_mask(labels, index.records[image].value(class_id))
+    return {"support_images": pixels[None], "support_masks": labels[None], "support_valid": valid[None]}
+
+
+def _placed(
+    photo: NDArray[np.uint8], mask: NDArray[np.uint8], size: int, squashed: bool
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_], Placement]:
+    pixels, valid, placement = (squash if squashed else resize_and_pad)(photo, size)
+    return pixels, resize_mask(mask, placement), valid, placement
 
 
 def _load_plain(index: ImageIndex, episode: Episode, size: int) -> dict[str, NDArray[Any]]:
@@ -173,10 +190,16 @@ class TrainingEpisodes(Dataset[dict[str, Any]]):
 
 
 class EvaluationEpisodes(Dataset[dict[str, Any]]):
-    """Item i is episode i of a list, resized and padded or squashed; `collate_evaluation` makes batches."""
+    """Item i is episode i of a list, resized and padded or squashed; `as_batches` makes tensors of it.
 
-    def __init__(self, index: ImageIndex, episodes: Sequence[Episode], size: int, squashed: bool = False) -> None:
-        self.index, self.episodes, self.size, self.squashed = index, episodes, size, squashed
+    Without `supports`, items have no support arrays, which `load_support` loads one by one.
+    """
+
+    def __init__(
+        self, index: ImageIndex, episodes: Sequence[Episode], size: int, squashed: bool = False, supports: bool = True
+    ) -> None:
+        self.index, self.size, self.squashed = index, size, squashed
+        self.episodes = episodes if supports else [replace(episode, supports=()) for episode in episodes]
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -185,9 +208,17 @@ class EvaluationEpisodes(Dataset[dict[str, Any]]):
         return load_episode(self.index, self.episodes[i], self.size, squashed=self.squashed) | {"episode": i}
 
 
-def collate_evaluation(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Like default_collate, but keeps lists where sizes differ: placement, query_mask_original, unlabeled arrays."""
-    batch: dict[str, Any] = default_collate(
-        [{key: value for key, value in item.items() if key not in _KEPT_AS_LISTS} for item in items]
-    )
-    return batch | {key: [item.get(key) for item in items] for key in _KEPT_AS_LISTS}
+def as_batches(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each episode as a batch of 1: its arrays become tensors with a batch axis.
+
+    Only query_mask_original, whose size is the photo's, stays an array. Of a loader, this makes lists of such batches.
+    """
+    return [
+        {
+            key: torch.from_numpy(value)[None]
+            if isinstance(value, np.ndarray) and key != "query_mask_original"
+            else value
+            for key, value in item.items()
+        }
+        for item in items
+    ]

@@ -24,6 +24,7 @@ from PIL import Image
 from rifenet import IGNORE
 from rifenet.config import MissingExtra, needs
 from rifenet.data.cache import cache_folder, read_scans, write_scans
+from rifenet.data.class_names import seen_in_training
 from rifenet.data.folds import Folds, base_classes, novel_classes
 from rifenet.formats.pictures import load_image, load_mask
 
@@ -118,9 +119,21 @@ class ImageIndex:
         return novel_classes(fold, self.folds)
 
     def base_classes(self, fold: int) -> tuple[int, ...]:
-        """Class ids that `fold` may train on."""
+        """Class ids that `fold` may train on: none that `held_back` has."""
+        held_back = self.held_back(fold)
         base = base_classes(fold, self.folds, len(self.class_names))
-        return tuple(class_id for class_id in base if class_id in self.trainable) if self.trainable else base
+        allowed = self.trainable or base
+        return tuple(class_id for class_id in base if class_id in allowed and class_id not in held_back)
+
+    def held_back(self, fold: int) -> tuple[int, ...]:
+        """The novel class ids of `fold`, and those whose things may be of a novel class by another name.
+
+        `class_names` tells the latter. A published list of training classes, `trainable`, stands as it is.
+        """
+        novel = self.novel_classes(fold)
+        names = [self.class_name(class_id) for class_id in novel]
+        others = base_classes(fold, self.folds, len(self.class_names)) if not self.trainable else ()
+        return (*novel, *(one for one in others if seen_in_training(self.class_name(one), names)))
 
     def pairs(self, class_ids: Collection[int], min_area: int = 1) -> list[tuple[int, int]]:
         """(record index, class id) of each image with at least `min_area` pixels of that class, in list order."""

@@ -3,7 +3,8 @@
 Each choice is a SHA-256 hash of (purpose, seed, position, ...), so an episode depends only on its seed and position.
 Machine and number of workers, batch size and ranks do not change it, and a run can resume at any step. Training draws
 episodes with replacement. Evaluation takes the (image, class) pairs in list order, so its queries are not random; only
-`hsnet` on COCO draws a class and then one of its images.
+`hsnet` on COCO draws a class and then one of its images. The published codes of `pfenet` go through the images in list
+order and draw one class of each.
 """
 
 from __future__ import annotations
@@ -152,28 +153,23 @@ def evaluation_episodes(
     episodes: int,
     min_area: int = 2048,
     protocol: str = "pfenet",
+    class_area: bool = False,
     unlabeled: int = 0,
 ) -> list[Episode]:
     """Exactly `episodes` episodes of a protocol, each a pure function of (index, classes, shots, seed, position).
 
-    pfenet: queries are the (image, class) pairs of at least `min_area` pixels, in list order, repeated as needed.
-    hsnet: the same, but one pixel is enough; on COCO, queries are drawn: a class, uniform, then one of its images.
-    Both draw supports uniformly from the other images of the class. Then they draw `unlabeled` more images, or as many
-    as the class has left; this does not change queries and supports.
+    Queries are those of `queries`, in list order, repeated as needed; `hsnet` on COCO draws a class, uniform, then one
+    of its images. Supports are drawn uniformly from the other images of the class, with at least `min_area` pixels of
+    it (pfenet) or one (hsnet). Then `unlabeled` more of these are drawn, or as many as the class has left; this does
+    not change queries and supports.
 
     A class with fewer than K + 1 images is left out and named in a UserWarning. Raises ValueError if none remains.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"Expected protocol to be one of {', '.join(PROTOCOLS)}, but got {protocol!r}.")
-    if not PROTOCOLS[protocol].filters_by_area:
-        min_area = 1
-    images, left_out = usable_classes(index, class_ids, shots, min_area)
-    named = "; ".join(f"{name} ({reason})" for name, reason in left_out)
-    if not images:
-        raise ValueError(f"Expected a class with at least {shots + 1} images to evaluate, but got none: {named}.")
+    pairs = queries(index, class_ids, shots, min_area, protocol, class_area)
+    images, left_out = usable_classes(index, class_ids, shots, _least_area(protocol, min_area))
     if left_out:
+        named = "; ".join(f"{name} ({reason})" for name, reason in left_out)
         warnings.warn(f"Classes left out of the evaluation: {named}.", stacklevel=2)
-    pairs = index.pairs(images, min_area)
     purpose = "evaluate" if protocol == "pfenet" else protocol
     result = []
     for i in range(episodes):
@@ -182,10 +178,43 @@ def evaluation_episodes(
             class_id = sorted(images)[_draw(len(images), purpose, seed, i, "class")]
             query = images[class_id][_draw(len(images[class_id]), purpose, seed, i, "query")]
         supports = _draw_others(images[class_id], shots, (query,), purpose, seed, i)
-        more = min(unlabeled, len(images[class_id]) - 1 - shots)
+        more = min(unlabeled, len(images[class_id]) - (query in images[class_id]) - shots)
         others = _draw_others(images[class_id], more, (query, *supports), purpose, seed, i, "unlabeled")
         result.append(Episode(class_id, query, supports, others))
     return result
+
+
+def queries(
+    index: ImageIndex,
+    class_ids: Sequence[int],
+    shots: int,
+    min_area: int = 2048,
+    protocol: str = "pfenet",
+    class_area: bool = False,
+) -> list[tuple[int, int]]:
+    """(record index, class id) of the queries of a fold's classes, in list order, without classes of too few images.
+
+    pfenet, as published: an image in which some class of the fold has at least `min_area` pixels, and each class of the
+    fold in it, of any size. With `class_area`, the class itself must have that many.
+    hsnet: every image with a pixel of the class.
+
+    Raises ValueError for an unknown protocol, or if no class has K + 1 images.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"Expected protocol to be one of {', '.join(PROTOCOLS)}, but got {protocol!r}.")
+    least = _least_area(protocol, min_area)
+    images, left_out = usable_classes(index, class_ids, shots, least)
+    if not images:
+        named = "; ".join(f"{name} ({reason})" for name, reason in left_out)
+        raise ValueError(f"Expected a class with at least {shots + 1} images to evaluate, but got none: {named}.")
+    if class_area:
+        return index.pairs(images, least)
+    admitted = {image for image, _ in index.pairs(class_ids, least)}
+    return [pair for pair in index.pairs(images) if pair[0] in admitted]
+
+
+def _least_area(protocol: str, min_area: int) -> int:
+    return min_area if PROTOCOLS[protocol].filters_by_area else 1
 
 
 def absent_query(index: ImageIndex, class_id: int, seed: int, i: int) -> int:

@@ -10,6 +10,7 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,22 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8], *, opacity: float
         painted[outline] = table[labels[outline]]
         picture.paste(Image.fromarray(painted), (0, top))
     return picture
+
+
+def neighbours_apart(labels: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+    """A map [H,W] of objects (0: none) with few numbers, so that each touching pair gets two colours of the palette."""
+    touching: dict[int, set[int]] = {int(label): set() for label in np.unique(labels[labels > 0])}
+    for one, other in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
+        meet = (one != other) & (one > 0) & (other > 0)
+        for a, b in set(zip(one[meet].tolist(), other[meet].tolist(), strict=True)):
+            touching[a].add(b)
+            touching[b].add(a)
+    numbers = np.zeros(int(labels.max(initial=0)) + 1, np.uint8)
+    for place, (label, beside) in enumerate(touching.items()):
+        taken = {int(numbers[each]) for each in beside}
+        turned = [(place + step) % len(OKABE_ITO) + 1 for step in range(len(OKABE_ITO))]
+        numbers[label] = next(each for each in (*turned, *range(len(OKABE_ITO) + 1, IGNORE)) if each not in taken)
+    return numbers[labels]
 
 
 def heat(values: NDArray[np.floating]) -> Image.Image:
@@ -203,15 +220,19 @@ def swatch(class_id: int) -> str:
 
 def figure(shown: Figure, width: int) -> str:
     """HTML of a picture with its caption, at most `width` px wide and 3/4 of that high; contains the picture."""
-    picture = shown.picture.convert("RGB")
-    picture.thumbnail((width, width * 3 // 4))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
-    data = base64.b64encode(buffer.getvalue()).decode()
     caption = html.escape(shown.caption)
     label = f"<figcaption>{caption}</figcaption>" if caption else ""
-    size = f"width={picture.width} height={picture.height}"
-    return f'<figure><img {size} alt="{caption}" src="data:image/jpeg;base64,{data}">{label}</figure>'
+    return f"<figure>{inlined(shown.picture, width, caption)}{label}</figure>"
+
+
+def inlined(picture: Image.Image, width: int, text: str) -> str:
+    """An `img` that contains the picture, at most `width` px wide and 3/4 of that high; `text` is its alternative."""
+    small = picture.convert("RGB")
+    small.thumbnail((width, width * 3 // 4))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=80)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img width={small.width} height={small.height} alt="{text}" src="data:image/jpeg;base64,{data}">'
 
 
 STYLE = """

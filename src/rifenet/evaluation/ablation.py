@@ -20,7 +20,9 @@ from filelock import FileLock, Timeout
 from rifenet.config import FREE, Config, load_config, resolved, to_dict
 from rifenet.evaluation.ablation_table import Finished, ablation_markdown, ablation_table, read_table
 from rifenet.evaluation.grid import Grid, PlannedRun, changed, identity, plan
+from rifenet.evaluation.partial import discard_partial
 from rifenet.evaluation.result_file import read_result, write_result
+from rifenet.evaluation.settings import by_class_area
 from rifenet.files import write_text
 
 RESULT_FILE = "result.json"
@@ -94,9 +96,13 @@ def stored_result(job: PlannedRun) -> dict[str, Any] | None:
         return None
     result = read_result(result_file)
     rules = to_dict(resolved(job.config).eval)
-    wanted = {f"eval.{name}": value for name, value in rules.items() if name not in FREE["eval"]}
-    # A result may be older than an option. Older results have the input size in `data`.
-    before = {"image_size": result["config"]["data"]["image_size"], **result["config"]["eval"]}
+    wanted = {f"eval.{name}": value for name, value in rules.items() if name not in FREE["eval"] and value is not None}
+    # A result may be older than an option. Older results have the input size in `data`, and filtered by class.
+    before = {
+        "image_size": result["config"]["data"]["image_size"],
+        "class_area": by_class_area(result["protocol"]),
+        **result["config"]["eval"],
+    }
     scored = {name: before.get(name.removeprefix("eval."), value) for name, value in wanted.items()}
     _expect_same(str(result_file), scored, wanted)
     return result
@@ -113,6 +119,7 @@ def _once(job: PlannedRun, run: Callable[[Config], dict[str, Any]]) -> dict[str,
     if result is None:
         result = run(job.config)
         write_result(result, job.folder / RESULT_FILE)
+        discard_partial(job.folder / RESULT_FILE)
     return result
 
 

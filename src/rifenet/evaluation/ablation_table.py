@@ -15,7 +15,8 @@ import numpy as np
 
 from rifenet.evaluation.grid import PROTOTYPE, Grid, PlannedRun, Row, changed
 from rifenet.evaluation.paired import paired_difference
-from rifenet.evaluation.report import interval_text, link, markdown_table, plus_minus, setting_label
+from rifenet.evaluation.report import interval_text, link, markdown_table, plus_minus
+from rifenet.evaluation.settings import area_words, by_class_area, setting_label
 
 FORMAT = 1
 Finished = dict[str, dict[str, Any]]  # folder name of a run -> its result
@@ -87,7 +88,7 @@ def ablation_markdown(table: dict[str, Any], path: str | Path, relative_to: str 
     """
     folds = table["folds"]
     mean = [f"mean of folds {', '.join(map(str, folds))}"] if len(folds) > 1 else []
-    heading = ["row", *(f"fold {fold}" for fold in folds), *mean]
+    heading = [table["title"], *(f"fold {fold}" for fold in folds), *mean]
     heading += [f"minus {table['baseline']}, paired 95%", "sign", "better in", "runs"]
     told = any(row["paper"] for row in table["rows"])
     rows = [[*_cells(row, table, bool(mean)), *([row["paper"] or _DASH] if told else [])] for row in table["rows"]]
@@ -166,6 +167,7 @@ def _setting(result: dict[str, Any]) -> dict[str, Any]:
         "shots": result["shots"],
         "protocol": result["protocol"]["name"],
         "min_area": result["protocol"]["min_area"],
+        "class_area": by_class_area(result["protocol"]),
         "episodes": result["episodes"],
         "seeds": result["seeds"],
         "image_size": result["model"]["image_size"],
@@ -198,7 +200,7 @@ def _lead(table: dict[str, Any]) -> list[str]:
     return [
         f"{setting['label']}, {setting['shots']}-shot: `{setting['backbone']}`, {setting['image_size']} px; "
         f"{setting['episodes']:,} episodes for each of the evaluation seeds {_listed(setting['seeds'])}, protocol "
-        f"`{setting['protocol']}`, classes of at least {setting['min_area']:,} px in the mask as stored; "
+        f"`{setting['protocol']}`, {area_words({'name': setting['protocol'], **setting})}; "
         f"{setting['images']:,} images, dataset hash `{setting['dataset_hash'][:12]}`; training seeds "
         f"{_listed(table['seeds'])}.{kept}",
         "",

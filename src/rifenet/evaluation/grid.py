@@ -120,8 +120,9 @@ def run_config(config: Config, fold: int, seed: int) -> Config:
 
     So rows that mean the same (`train.beta: 0`, `train.unlabeled: 0`) share one run.
     """
-    config = effective(config)
     data, train = dataclasses.replace(config.data, fold=fold), dataclasses.replace(config.train, seed=seed)
+    config = effective(dataclasses.replace(config, data=data, train=train))
+    data, train = config.data, config.train
     if not data.cache_dir and (data.seed == seed or not data.holdout):
         # Without a cache, data.seed only draws the held-out slice. With null, train.seed draws it.
         data = dataclasses.replace(data, seed=None)
@@ -257,6 +258,8 @@ def _value(name: str, value: Any, current: Any) -> Any:
         return type(current)(current * float(found[1]))
     if type(current) is float and type(value) is int:
         return float(value)
+    if isinstance(current, list) and type(value) in (int, float):
+        return value  # one value for all folds in place of a list; where a list is needed, building the config says so
     wanted = int if current is None else type(current)  # options that may be null hold numbers
     if type(value) is not wanted and not (value is current is None):
         raise ValueError(f"Expected {name} to be of type {wanted.__name__}, but got {value!r}.")

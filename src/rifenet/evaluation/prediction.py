@@ -5,28 +5,24 @@ Decisions:
   models. The difference of the two logits is resized to the network's size with aligned corners, as the network's own
   grid. For scoring at the original size, `restore` then crops and resizes it without an offset.
 - Features sit on every 8th, 16th or 32nd pixel, so corners align only where the side is a multiple of that plus 1. The
-  400 px of `hsnet` are not: masks and scores would be up to 15 px off at the far edges. So the last row and column of
-  the squashed picture are repeated up to the next such side, 417 px. Predictions for these pixels are cut off before
-  scoring.
+  400 px of `hsnet` are not, and no code of that family corrects it: what a feature says is read up to 15 px off,
+  of supports and query alike. So it is here (protocols.md 3).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rifenet import IGNORE
 from rifenet.data.transforms import Placement, restore
 from rifenet.metrics import log_odds
 from rifenet.models import aligned_resize
-
-_GRID = 32  # pixels between the coarsest features of any backbone
 
 
 class Model(Protocol):
@@ -67,23 +63,9 @@ class ScoringRules(NamedTuple):
 PFENET = ScoringRules()
 
 
-def extended(one: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Repeats the last row and column of one squashed episode up to `extended_side`; new mask pixels are ignored."""
-    extra = extended_side(one["query_images"].shape[-1]) - one["query_images"].shape[-1]
-    edges = (0, extra, 0, extra)
-    result = {}
-    for key, value in one.items():
-        if key.endswith("images"):
-            value = F.pad(value.flatten(0, -4), edges, mode="replicate").unflatten(0, value.shape[:-3])
-        elif key.endswith(("masks", "valid")):
-            value = F.pad(value, edges, value=IGNORE if key.endswith("masks") else True)
-        result[key] = value
-    return result
-
-
-def extended_side(size: int) -> int:
-    """Side of the network's input for a squashed picture of `size` px: the next multiple of 32, plus 1."""
-    return size + (1 - size) % _GRID
+def device_of(model: Model) -> torch.device:
+    """The model's device; the CPU for a model without parameters and buffers."""
+    return next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 def mask_threshold(model: Model) -> float:
@@ -98,8 +80,7 @@ def predicted_mask(
 
     Raises ValueError for logits that are not finite.
     """
-    square = margins(logits, extended_side(placement.size) if rules.squashed else placement.size, threshold)
-    scores = square[: placement.size, : placement.size]
+    scores = margins(logits, placement.size, threshold)
     return ((restore(scores, placement) if rules.original_size else scores) > 0).astype(np.uint8)
 
 

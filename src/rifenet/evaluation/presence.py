@@ -22,8 +22,7 @@ from rifenet.data.episodes import load_episode
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, absent_query, evaluation_episodes
 from rifenet.data.transforms import resize_and_pad
-from rifenet.evaluation.prediction import Model, margins, mask_threshold
-from rifenet.evaluation.scoring import device_of
+from rifenet.evaluation.prediction import Model, device_of, margins, mask_threshold
 from rifenet.formats.pictures import load_image
 from rifenet.metrics import auroc, calibrated, expected_calibration_error, presence_statistic, sigmoid
 from rifenet.models.baseline import PrototypeFeatures
@@ -136,9 +135,10 @@ def fit_calibration(statistics: NDArray[np.float64], present: NDArray[np.bool_])
 def judged_presence(model: Any, index: ImageIndex, config: Config, count: int) -> dict[str, Any]:
     """Measures how reliable the model's confidence is, for a result file: scores, and `bins` for a reliability diagram.
 
-    It draws `count` episodes of the novel classes by the protocol `pfenet` with the first seed, and scores each with
-    its query and with a negative. `hard` holds the scores with hard negatives instead (`hard_statistics`). The model's
-    own calibration is used as it is. A model without one, such as `prototype`, gives `{"pairs": 0}`.
+    It draws `count` episodes of the novel classes by the protocol `pfenet` with `class_area` and the first seed, and
+    scores each with its query and with a negative. `hard` holds the scores with hard negatives instead
+    (`hard_statistics`). The model's own calibration is used as it is. A model without one, such as `prototype`, gives
+    `{"pairs": 0}`.
     """
     calibration = getattr(model, "metadata", {}).get("calibration")
     if calibration is None:
@@ -153,6 +153,7 @@ def judged_presence(model: Any, index: ImageIndex, config: Config, count: int) -
             seed=seed,
             episodes=count,
             min_area=data.min_area,
+            class_area=True,
         )
     statistics, present = presence_pairs(model.eval(), index, episodes, data.image_size, seed)
     sure = calibrated(statistics, calibration)

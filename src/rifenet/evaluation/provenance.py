@@ -16,13 +16,13 @@ from rifenet import __version__
 from rifenet.config import Config, to_dict
 from rifenet.data.index import ImageIndex
 from rifenet.evaluation.result_file import names_hash
+from rifenet.models.files.checkpoint import backbone_hash
 
 
 def model_record(model: Any, image_size: int, name: str = "") -> dict[str, Any]:
     """Name, kind, backbone, hash and input size of the scored model, and its file's metadata on training.
 
-    `name` replaces the model's own. `exclude_novel` is the filter of the training; None where the file does not record
-    it or nothing was trained. `checkpoint_hash` is None for a model that comes from no file.
+    `name` replaces the model's own. `checkpoint_hash` is None for a model that comes from no file.
     """
     metadata: dict[str, Any] = getattr(model, "metadata", {})
     config = getattr(model, "config", None)
@@ -33,8 +33,8 @@ def model_record(model: Any, image_size: int, name: str = "") -> dict[str, Any]:
         "backbone": backbone,
         "checkpoint_hash": getattr(model, "hash", None),
         "weights_hash": getattr(model, "weights_hash", None),
+        "backbone_hash": backbone_hash(model) if hasattr(model, "backbone") else None,
         "image_size": image_size,
-        "exclude_novel": metadata.get("exclude_novel"),
         "metadata": metadata,
     }
 
@@ -50,6 +50,7 @@ def dataset_record(index: ImageIndex) -> dict[str, Any]:
         "names_hash": names_hash(record.name for record in index.records),
         "median_sides": [float(side) for side in np.median(sides, axis=0)],
         "bad_files": len(index.bad_files),
+        "classes_hash": names_hash(index.class_names),
     }
 
 

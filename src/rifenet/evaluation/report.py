@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from rifenet.evaluation.leakage import classes_seen, exclude_novel_here, names_unchecked, seen_words
 from rifenet.evaluation.result_file import compare_results, read_result
 from rifenet.evaluation.settings import PASCAL_5I, setting_key, setting_label, setting_sentence, setting_title
 from rifenet.metrics import Interval
@@ -76,7 +77,7 @@ def _section(members: list[NumberedResult]) -> list[str]:
     rows = _rows(members)
     folds = list(range(4)) if label == PASCAL_5I else sorted({source.result["fold"] for source in members})
     published = [row for row in _published()["rows"] if label == PASCAL_5I and _fits(row, first)]
-    lines = [f"## {setting_title(first)}", "", setting_sentence(first), ""]
+    lines = [f"## {setting_title(*(source.result for source in members))}", "", setting_sentence(first), ""]
     if published:
         # The queries of hsnet are in the published order.
         order = f"Deviation from the published codes, query order: {rules['query_order']}. " * (
@@ -126,8 +127,9 @@ def _rows(members: Iterable[NumberedResult]) -> list[tuple[str, ByFold]]:
 
 
 def _filter(source: NumberedResult) -> str:
-    """The filter `exclude_novel` of the model's training: on, off, or a dash where the model does not record it."""
-    return {True: "on", False: "off"}.get(source.result["model"]["metadata"].get("exclude_novel"), _DASH)
+    """The filter `exclude_novel` of the model's training: on, off, or a dash where it says nothing of this fold."""
+    kept = exclude_novel_here(source.result)
+    return _DASH if kept is None else {True: "on", False: "off"}[kept]
 
 
 def _row_cells(name: str, row: ByFold, folds: Sequence[int], with_mean: bool) -> list[str]:
@@ -141,7 +143,8 @@ def _cell(source: NumberedResult | None, figure: str) -> str:
     if source is None:
         return _DASH
     score = source.result["scores"][figure]
-    mark = "†" * bool(source.result["novel_classes_seen"]) + "‡" * bool(source.result["absent_classes"])
+    mark = "†" * bool(classes_seen(source.result)) + "‡" * bool(source.result["absent_classes"])
+    mark += "§" * bool(source.result.get("skipped"))
     return f"{plus_minus(score['mean'], score['std'])}{mark} [{source.number}]"
 
 
@@ -158,11 +161,15 @@ def _published() -> dict[str, Any]:
 
 
 def _fits(row: dict[str, Any], result: dict[str, Any]) -> bool:
-    """Whether a published row belongs beside a result: same dataset, shots and protocol, and no scoring option set."""
+    """Whether a published row belongs beside a result: same dataset, shots and protocol, and the same scoring.
+
+    Figures of `hsnet` for several shots come from voting, all others from one pass.
+    """
     rules = result["protocol"]
     own = (row["dataset"], row["shots"], row["protocol"])
     same = own == (result["dataset"]["name"], result["shots"], rules["name"])
-    return same and not any(rules.get(option) for option in ("original_size", "vote", "unlabeled"))
+    votes = rules["name"] == "hsnet" and result["shots"] > 1
+    return same and bool(rules.get("vote")) == votes and not (rules.get("original_size") or rules.get("unlabeled"))
 
 
 def _published_cells(row: dict[str, Any]) -> list[str]:
@@ -173,8 +180,12 @@ def _notes(members: Iterable[NumberedResult]) -> list[str]:
     notes = []
     for source in members:
         result = source.result
-        if result["novel_classes_seen"]:
-            notes.append(f"- † [{source.number}]: the model was trained on {', '.join(result['novel_classes_seen'])}.")
+        if seen := classes_seen(result):
+            notes.append(f"- † [{source.number}]: the model was trained on {seen_words(seen)}.")
+        if names := names_unchecked(result):
+            notes.append(f"- [{source.number}]: unchecked, since no table of class names has them: {', '.join(names)}.")
+        if skipped := result.get("skipped"):
+            notes.append(f"- § [{source.number}]: {len(skipped)} episodes were skipped: an image could not be read.")
         if result["absent_classes"]:
             outcome = "counted as 0" if result["protocol"]["absent_as_zero"] else "left out of the mean"
             notes.append(f"- ‡ [{source.number}]: no episode of {', '.join(result['absent_classes'])}, {outcome}.")

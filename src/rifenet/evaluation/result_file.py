@@ -32,11 +32,17 @@ class EpisodeCounts(NamedTuple):
     queries: NDArray[np.int32]  # position of the query image in the dataset's index, [R,N]
     counts: NDArray[np.int32]  # rows background and foreground, columns intersection and union, pixels, [R,N,2,2]
 
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """False for a skipped episode, [R,N]: its counts are 0, and a scored one has pixels."""
+        found: NDArray[np.bool_] = (self.counts > 0).max((-2, -1))
+        return found
+
     def meters(self, classes: Sequence[int]) -> list[IoUMeter]:
         """One filled meter for each run."""
         meters = [IoUMeter(classes) for _ in self.class_ids]
-        for meter, counts, class_ids in zip(meters, self.counts, self.class_ids, strict=True):
-            meter.update(counts, class_ids)
+        for meter, counts, class_ids, scored in zip(meters, self.counts, self.class_ids, self.scored, strict=True):
+            meter.update(counts[scored], class_ids[scored])
         return meters
 
 
@@ -83,7 +89,7 @@ def figures(
                 "std": _deviation(present),
                 "per_seed": [None if np.isnan(value) else float(value) for value in ious[:, row]],
                 "episodes": [int(meter.episodes[row]) for meter in meters],
-                "queries": len(np.unique(counted.queries[counted.class_ids == class_id])),
+                "queries": len(np.unique(counted.queries[counted.scored & (counted.class_ids == class_id)])),
             }
         )
     return {
@@ -121,6 +127,15 @@ def expect_same_episodes(result: dict[str, Any], other: dict[str, Any]) -> None:
                 f"Expected two results on the same episodes, but {field} differs: {result[field]} and {other[field]}. "
                 "Evaluate both models with the same data, fold, shots, seeds and number of episodes."
             )
+    if _left_out(result) != _left_out(other):
+        raise ValueError(
+            "Expected two results on the same episodes, but one of them skipped episodes that the other has, because "
+            "an image could not be read. Evaluate both models again with all images."
+        )
+
+
+def _left_out(result: dict[str, Any]) -> set[tuple[int, int]]:
+    return {(each["seed"], each["episode"]) for each in result.get("skipped", ())}
 
 
 def pack_counts(counted: EpisodeCounts) -> str:
@@ -169,6 +184,11 @@ def read_result(path: str | Path) -> dict[str, Any]:
         result = parse_json(path.read_bytes(), path)
     except ValueError as error:
         raise ValueError(f"Expected {path} to be a result file. {error}") from error
+    if isinstance(result, dict) and "episodes" in result and "episode_counts" not in result:
+        raise ValueError(
+            f"Expected {path} to be a result file, but it is a list of episodes, which holds no scores. Score a model "
+            f"on it: rifenet evaluate --episodes-from {path} --out result.json."
+        )
     found = result.get("format") if isinstance(result, dict) else None
     if found != FORMAT or "episode_counts" not in result:
         raise ValueError(

@@ -5,39 +5,41 @@ Decisions, so that batch size, threads and ranks never change a digit:
 - On the CPU each operation uses one thread, because several threads change those bits, too. The threads score different
   episodes instead, which is also faster.
 - Episodes run query by query, and queries of one class run together. So a query is encoded once for all its classes,
-  episodes and seeds, and a bounded cache that the threads share holds most supports. Each rank, and each of its
-  threads, takes a contiguous part of that order. The counts return in the caller's order.
+  episodes and seeds, and a bounded cache that the threads share holds most supports (`supports`). Each rank, and each
+  of its threads, takes a contiguous part of that order. The counts return in the caller's order.
 
-`prediction` turns logits into masks.
+`prediction` turns logits into masks; `partial` keeps what is scored.
 """
 
 from __future__ import annotations
 
-import collections
 import itertools
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from rifenet.data.episodes import EvaluationEpisodes, collate_evaluation
+from rifenet.data.episodes import EvaluationEpisodes, as_batches
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode
+from rifenet.evaluation.partial import Journal
 from rifenet.evaluation.prediction import (
     PFENET,
     Model,
     ScoringRules,
-    extended,
+    device_of,
     majority,
     mask_threshold,
     predicted_mask,
 )
+from rifenet.evaluation.supports import CACHE_BYTES, Supports, Unreadable, reading
 from rifenet.evaluation.unlabeled import semi_supervised
 from rifenet.metrics import intersection_union
 
@@ -45,10 +47,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Item = TypeVar("Item")
-
-PARTS = ("images", "masks", "valid")
-CACHE_BYTES = 2**31
-"""Bytes of support contexts that the cache holds: 330 one-shot supports at 473 px with ResNet-50."""
 
 
 def score_episodes(
@@ -62,6 +60,7 @@ def score_episodes(
     workers: int = 0,
     fabric: Fabric | None = None,
     progress: Callable[[int], None] | None = None,
+    journal: Journal | None = None,
 ) -> NDArray[np.int64]:
     """Pixel counts of each episode, [N,2,2], in the order of `episodes` (see `metrics.intersection_union`).
 
@@ -78,63 +77,70 @@ def score_episodes(
         workers: loader processes in all; if not 0, each thread has at least one.
         fabric: shares the work among its processes; None: this process does all of it.
         progress: called, from any thread, with the number of episodes done since its last call.
+        journal: episodes that it knows are not scored again; it notes each one scored. An episode that it skips has
+            counts of 0. None: nothing is kept, and an image that cannot be read is an error.
 
     Raises:
-        ValueError: the model's logits are not finite.
+        ValueError, FileNotFoundError: an image cannot be read, or the model's logits are not finite.
     """
     rank, ranks = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
-    order = _order(episodes)
-    positions = _parts(order, ranks)[rank]
-    mine = [episodes[position] for position in positions]
-    counts = torch.zeros(len(episodes), 2, 2, dtype=torch.int64)
+    journal = Journal() if journal is None else journal
+    positions = _parts([position for position in _order(episodes) if position not in journal.known], ranks)[rank]
+    if journal.known and progress is not None:
+        progress(len(journal.known) // ranks)
+    counts = np.zeros((len(episodes), 2, 2), dtype=np.int64)
     was_training = model.training
     model.train(False)
     try:
-        counts[positions] = torch.from_numpy(
-            _score_in_threads(model, index, mine, size, rules, batch_size, workers, progress)
-        )
+        supports = Supports(model, index, size, rules, CACHE_BYTES)
+        run = _Run(model, index, episodes, size, rules, supports, journal, progress, counts)
+        _score_in_threads(run, positions, batch_size, workers)
     finally:
         model.train(was_training)
     if fabric is not None and ranks > 1:
         # Each episode is non-zero on one rank only, so a sum of whole numbers gathers them exactly.
-        gathered = fabric.all_reduce(counts.to(fabric.device), reduce_op="sum")
+        gathered = fabric.all_reduce(torch.from_numpy(counts).to(fabric.device), reduce_op="sum")
         assert isinstance(gathered, Tensor)
-        counts = gathered.cpu()
-    return counts.numpy()
+        counts = gathered.cpu().numpy()
+    for position, known in journal.known.items():
+        counts[position] = known
+    return counts
 
 
-def _score_in_threads(
-    model: Model,
-    index: ImageIndex,
-    episodes: Sequence[Episode],
-    size: int,
-    rules: ScoringRules,
-    batch_size: int,
-    workers: int,
-    progress: Callable[[int], None] | None,
-) -> NDArray[np.int64]:
-    """Counts of all `episodes`, with one thread on an accelerator and all of torch's threads on the CPU."""
+@dataclass(frozen=True)
+class _Run:
+    """What the threads of one process share."""
+
+    model: Model
+    index: ImageIndex
+    episodes: Sequence[Episode]
+    size: int
+    rules: ScoringRules
+    supports: Supports
+    journal: Journal
+    progress: Callable[[int], None] | None
+    counts: NDArray[np.int64]  # the result, [N,2,2]; no two threads write the same episode
+
+
+def _score_in_threads(run: _Run, positions: Sequence[int], batch_size: int, workers: int) -> None:
+    """Scores the episodes at `positions`, with one thread on an accelerator and all of torch's on the CPU."""
     threads = torch.get_num_threads()
-    parts = _parts(episodes, max(1, min(threads, len(episodes))) if device_of(model).type == "cpu" else 1)
+    parts = _parts(positions, max(1, min(threads, len(positions))) if device_of(run.model).type == "cpu" else 1)
     # Start loader processes before the threads: a process forked while threads run may inherit a held lock.
     share = -(-workers // len(parts))
-    streams = [
-        iter(_loader(EvaluationEpisodes(index, part, size, rules.squashed), batch_size, share)) for part in parts
-    ]
-    stop, contexts = threading.Event(), _Contexts(CACHE_BYTES)
+    streams = [iter(_loader(run, part, batch_size, share)) for part in parts]
+    stop = threading.Event()
     try:
         with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            work = [
-                pool.submit(_score, model, stream, part, rules, contexts, stop, progress)
-                for stream, part in zip(streams, parts, strict=True)
-            ]
+            work = [pool.submit(_score, run, part, stream, stop) for part, stream in zip(parts, streams, strict=True)]
             try:
                 wait(work, return_when=FIRST_EXCEPTION)
             finally:
                 stop.set()  # after an error or interrupt, the other threads stop after their episode
     finally:
         torch.set_num_threads(threads)
-    return np.concatenate([part.result() for part in work])
+    for done in work:
+        done.result()
 
 
 def _order(episodes: Sequence[Episode]) -> list[int]:
@@ -151,107 +157,85 @@ def _parts(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
     return [items[part * len(items) // count : (part + 1) * len(items) // count] for part in range(count)]
 
 
-def _loader(episodes: EvaluationEpisodes, batch_size: int, workers: int) -> DataLoader[dict[str, Any]]:
+class _Loaded(Dataset[dict[str, Any]]):
+    """The episodes of a dataset; one that cannot be read is its error, as `problem`."""
+
+    def __init__(self, episodes: EvaluationEpisodes) -> None:
+        self.episodes = episodes
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        try:
+            with reading():
+                return self.episodes[i]
+        except Unreadable as problem:
+            return {"problem": problem.error}  # in a loader process, where an error would lose its sentence
+
+
+def _loader(run: _Run, part: Sequence[int], batch_size: int, workers: int) -> Iterable[list[dict[str, Any]]]:
+    # Loader processes load the supports ahead. Without them, a support that the cache holds need not be loaded at all.
+    episodes = [run.episodes[position] for position in part]
+    loaded = EvaluationEpisodes(run.index, episodes, run.size, run.rules.squashed, supports=workers > 0)
     return DataLoader(
-        episodes,
+        _Loaded(loaded),
         batch_size=batch_size,
         num_workers=workers,
-        collate_fn=collate_evaluation,
+        collate_fn=as_batches,
         # Without its own generator, a loader draws from the global one, and validation would change a training run.
         generator=torch.Generator(),
     )
 
 
 @torch.inference_mode()
-def _score(
-    model: Model,
-    batches: Iterator[dict[str, Any]],
-    episodes: Sequence[Episode],
-    rules: ScoringRules,
-    contexts: _Contexts,
-    stop: threading.Event,
-    progress: Callable[[int], None] | None,
-) -> NDArray[np.int64]:
-    device, threshold = device_of(model), mask_threshold(model)
-    counts = np.zeros((len(episodes), 2, 2), dtype=np.int64)
-    done, encoded = 0, -1
-    for batch in batches:
-        for item, placement in enumerate(batch["placement"]):
-            one = {key: value[item : item + 1] for key, value in batch.items() if isinstance(value, Tensor)}
-            one = {key: value.to(device) for key, value in (extended(one) if rules.squashed else one).items()}
-            episode = episodes[done]
-            if episode.query != encoded:
-                features, encoded = model.encode_query(one["query_images"], one["query_valid"]), episode.query
-            taught: Iterable[Any] = _contexts(model, one, episode, contexts, rules.vote)
-            if episode.unlabeled:
-                (context,) = taught  # unlabeled images exclude a vote
-                support = [one[f"support_{part}"] for part in PARTS]
-                unlabeled = [
-                    torch.from_numpy(batch[f"unlabeled_{part}"][item]).to(device) for part in ("images", "valid")
-                ]
-                kept = _photos(model, unlabeled, episode, contexts)
-                taught = [semi_supervised(model, support, unlabeled, context, kept)]
-            logits = [model.decode(features, context) for context in taught]
-            masks = [predicted_mask(each, placement, rules, threshold) for each in logits]
-            target = batch["query_mask_original"][item] if rules.original_size else batch["query_masks"][item].numpy()
-            counts[done] = intersection_union(majority(masks), target)
-            done += 1
-            if progress is not None:
-                progress(1)
-            if stop.is_set():
-                return counts
-    return counts
+def _score(run: _Run, part: Sequence[int], batches: Iterator[list[dict[str, Any]]], stop: threading.Event) -> None:
+    """Scores the episodes at the positions `part`, whose arrays come from `batches` in this order."""
+    query = _Query(run)
+    for position, loaded in zip(part, itertools.chain.from_iterable(batches), strict=True):
+        try:
+            if "problem" in loaded:
+                raise Unreadable(loaded["problem"])
+            run.counts[position] = _counted(run, run.episodes[position], loaded, query)
+        except Unreadable as problem:
+            run.journal.fail(position, problem.error)
+        else:
+            run.journal.keep(position, run.counts[position])
+        if run.progress is not None:
+            run.progress(1)
+        if stop.is_set():
+            return
 
 
-def _contexts(model: Model, one: dict[str, Tensor], episode: Episode, cache: _Contexts, alone: bool) -> Iterator[Any]:
-    """Yields the context of all shots together, or of each shot `alone`; encodes it where the cache lacks it."""
-    shots = len(episode.supports)
-    for shot in [slice(k, k + 1) for k in range(shots)] if alone else [slice(shots)]:
-        key = (episode.class_id, episode.supports[shot])
-        context = cache.get(key)
-        if context is None:
-            context = model.encode_support(*(one[f"support_{part}"][:, shot] for part in PARTS))
-            cache.put(key, context)
-        yield context
+def _counted(run: _Run, episode: Episode, loaded: dict[str, Any], query: _Query) -> NDArray[np.int64]:
+    """The counts [2,2] of one episode."""
+    features = query.features(episode, loaded)
+    taught = list(run.supports.contexts(episode, loaded))
+    if episode.unlabeled:
+        device = device_of(run.model)
+        (context,) = taught  # unlabeled images exclude a vote
+        support = run.supports.tensors(episode, slice(len(episode.supports)), loaded)
+        unlabeled = [loaded[f"unlabeled_{part}"][0].to(device) for part in ("images", "valid")]
+        kept = run.supports.photos(unlabeled, episode)
+        taught = [semi_supervised(run.model, support, unlabeled, context, kept)]
+    threshold = mask_threshold(run.model)
+    logits = [run.model.decode(features, context) for context in taught]
+    masks = [predicted_mask(each, loaded["placement"], run.rules, threshold) for each in logits]
+    target = loaded["query_mask_original"] if run.rules.original_size else loaded["query_masks"][0].numpy()
+    return intersection_union(majority(masks), target)
 
 
-def _photos(model: Model, unlabeled: Sequence[Tensor], episode: Episode, cache: _Contexts) -> Iterator[Any]:
-    """Yields the features of each unlabeled image; encodes them where the cache lacks them."""
-    for image, valid, record in zip(*unlabeled, episode.unlabeled, strict=True):
-        features = cache.get(record)
-        if features is None:
-            features = model.encode_query(image[None], valid[None])
-            cache.put(record, features)
-        yield features
+class _Query:
+    """The features of a thread's last query; the same query follows for all its classes and episodes."""
 
+    def __init__(self, run: _Run) -> None:
+        self._run, self._image, self._features = run, -1, None
 
-class _Contexts:
-    """Cache of the support contexts and unlabeled features used last, up to `limit` bytes, shared by all threads."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._bytes = limit, 0
-        self._kept: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable) -> Any:
-        """The context kept under `key`, or None."""
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def put(self, key: Hashable, context: Iterable[Tensor]) -> None:
-        """Stores `context`, a tuple of tensors, and drops the entries used longest ago while over the limit."""
-        with self._lock:
-            if key in self._kept:
-                return  # another thread has stored the same values
-            self._kept[key] = context
-            self._bytes += sum(field.nbytes for field in context)
-            while self._bytes > self._limit:
-                _, oldest = self._kept.popitem(last=False)
-                self._bytes -= sum(field.nbytes for field in oldest)
-
-
-def device_of(model: Model) -> torch.device:
-    """The model's device; the CPU for a model without parameters and buffers."""
-    return next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), torch.device("cpu"))
+    def features(self, episode: Episode, loaded: dict[str, Any]) -> Any:
+        """The features of the episode's query, whose arrays are `loaded`."""
+        if episode.query != self._image:
+            device = device_of(self._run.model)
+            photo = (loaded[f"query_{part}"].to(device) for part in ("images", "valid"))
+            self._features = self._run.model.encode_query(*photo)
+            self._image = episode.query
+        return self._features

@@ -6,15 +6,17 @@ import json
 from importlib.resources import files
 from typing import Any
 
+from rifenet.config import NAMED_EPISODES
 from rifenet.evaluation.result_file import names_hash
 
 PASCAL_5I = "PASCAL-5i"
 _PASCAL_TEST_IMAGES = 1449
 _PUBLISHED_RULES: dict[str, dict[str, Any]] = {
-    "pfenet": {"min_area": 2048},
-    "hsnet": {"min_area": 1, "image_size": 400},
+    "pfenet": {"min_area": 2048, "class_area": False},
+    "hsnet": {"min_area": 1, "image_size": 400, "network_size": 400},
 }
 _PUBLISHED_EPISODES = 1000
+_RUN_BY = {"rifenet": "RiFeNet and its relatives", "pfenet_script": "PFENet's own test script"}
 
 
 def setting_key(result: dict[str, Any]) -> str:
@@ -23,13 +25,41 @@ def setting_key(result: dict[str, Any]) -> str:
     return json.dumps([setting_label(result), result["dataset"]["hash"], *(result[part] for part in parts)])
 
 
-def setting_title(result: dict[str, Any]) -> str:
-    """Data, protocol with its options, and shots: the heading of a table."""
-    rules = result["protocol"]
-    options = {"original_size": " at original size", "vote": " with vote", "episode_list": " on listed episodes"}
+def setting_title(result: dict[str, Any], *others: dict[str, Any]) -> str:
+    """Data, protocol with its options, shots, and how many classes have no episode: the heading of a table.
+
+    `others` are further results of the same setting, of any fold.
+    """
+    rules = {**result["protocol"], "class_area": by_class_area(result["protocol"])}
+    options = {
+        "class_area": " by class area",
+        "original_size": " at original size",
+        "vote": " with vote",
+        "episode_list": " on listed episodes",
+    }
     protocol = rules["name"] + "".join(words for option, words in options.items() if rules.get(option))
     besides = f" and {rules['unlabeled']} unlabeled" if rules.get("unlabeled") else ""
-    return f"{setting_label(result)}, {protocol}, {result['shots']}-shot{besides}"
+    title = f"{setting_label(result)}, {protocol}, {result['shots']}-shot{besides}"
+    classes = {
+        (one["fold"], row["name"]): row["name"] in one["absent_classes"]
+        for one in (result, *others)
+        for row in one["per_class"]
+    }
+    absent = sum(classes.values())
+    return f"{title}, without {absent} of {len(classes)} classes" if absent else title
+
+
+def by_class_area(rules: dict[str, Any]) -> bool:
+    """Whether queries are filtered by the area of their own class: older records of `pfenet` do not say, and were."""
+    return bool(rules.get("class_area", rules["name"] == "pfenet"))
+
+
+def area_words(rules: dict[str, Any]) -> str:
+    """What `pfenet` admits, in words."""
+    area = f"at least {rules['min_area']:,} px in the mask as stored"
+    if by_class_area(rules):
+        return f"classes of {area}"
+    return f"queries: every class of the fold in an image where one of them has {area}; supports: classes of that size"
 
 
 def setting_label(result: dict[str, Any]) -> str:
@@ -52,7 +82,7 @@ def setting_sentence(result: dict[str, Any]) -> str:
     if "episode_list" in rules:
         which = f"those of `{rules['episode_list']}`, whatever the protocol would have drawn"
     elif rules["name"] == "pfenet":
-        which = f"classes of at least {rules['min_area']:,} px in the mask as stored"
+        which = area_words(rules)
     else:
         which = f"{rules['min_area_of']}; queries: {rules['query_order']}"
     how = f"{which}; scored at the original size"
@@ -62,9 +92,17 @@ def setting_sentence(result: dict[str, Any]) -> str:
         how = f"{which}; {rules['resize']}; scored at {rules['scored_at']}"
         how += f"; shots: {rules['k_shot']}" if result["shots"] > 1 else ""
     return (
-        f"Protocol `{rules['name']}`: {result['episodes']:,} episodes for each of the seeds {seeds}; {how}; "
+        f"Protocol `{rules['name']}`: {result['episodes']:,} episodes{_run_by(result)} for each of the seeds {seeds}; "
+        f"{how}; "
         f"{dataset['images']:,} images (`{dataset['list']}`, dataset hash `{dataset['hash'][:12]}`)."
     )
+
+
+def _run_by(result: dict[str, Any]) -> str:
+    """Whose N it is, on a published dataset under `pfenet`; empty where it is nobody's."""
+    dataset = result["dataset"]["name"]
+    names = [name for name, counts in NAMED_EPISODES.items() if counts.get(dataset) == result["episodes"]]
+    return f" (as {_RUN_BY[names[0]]})" if names and result["protocol"]["name"] == "pfenet" else ""
 
 
 def _is_pascal_test_set(dataset: dict[str, Any]) -> bool:
@@ -77,5 +115,6 @@ def _is_pascal_test_set(dataset: dict[str, Any]) -> bool:
 def _by_published_rules(result: dict[str, Any]) -> bool:
     rules = result["protocol"]
     published = _PUBLISHED_RULES[rules["name"]]
-    own = all(rules[name] == value for name, value in published.items()) and "episode_list" not in rules
+    known = {"class_area": by_class_area(rules), **rules}
+    own = all(known.get(name) == value for name, value in published.items()) and "episode_list" not in rules
     return own and result["episodes"] >= _PUBLISHED_EPISODES

@@ -23,12 +23,12 @@ from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, evaluation_episodes
 from rifenet.data.transforms import restore
 from rifenet.drawing.visualize import contact_sheet, heat, overlay, strip
-from rifenet.evaluation.prediction import Model, mask_threshold, predicted_mask
+from rifenet.evaluation.prediction import Model, device_of, mask_threshold, predicted_mask
 from rifenet.evaluation.protocol import episodes_hash
 from rifenet.evaluation.report import percent
 from rifenet.evaluation.report_pictures import image, unused
 from rifenet.evaluation.result_file import EpisodeCounts, unpack_counts
-from rifenet.evaluation.scoring import device_of
+from rifenet.evaluation.settings import by_class_area
 from rifenet.evaluation.unlabeled import semi_supervised
 from rifenet.files import write_bytes
 from rifenet.formats.pictures import binary_mask
@@ -123,6 +123,7 @@ def _episodes(index: ImageIndex, result: dict[str, Any]) -> list[list[Episode]]:
                 seed=seed,
                 episodes=result["episodes"],
                 min_area=result["protocol"]["min_area"],
+                class_area=by_class_area(result["protocol"]),
                 unlabeled=result["protocol"].get("unlabeled", 0),
             )
             for seed in result["seeds"]

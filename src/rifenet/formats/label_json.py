@@ -10,8 +10,10 @@ import base64
 import io
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import takewhile
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -22,6 +24,7 @@ from PIL import Image
 
 from rifenet.formats.brush_rle import decode_brush
 from rifenet.formats.polygons import corners_of, fill_polygon
+from rifenet.formats.remarks import remark
 from rifenet.formats.run_lengths import Check, decode_runs, unchecked
 
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # prefix that Label Studio adds to uploaded files
@@ -44,43 +47,91 @@ class Annotated(NamedTuple):
     width: int
     shapes: list[Shape]
     labels: dict[str, int | None]
+    faults: tuple[str, ...] = ()
+    """Why annotations of the photo are no shapes, a sentence for each."""
 
 
-def read_annotations(text: bytes, photo: str, most_pixels: int) -> Annotated:
-    """Annotations of the photo with the file name `photo`; a JSON of only one photo is read whatever the name.
+class _Asked(NamedTuple):
+    """What is looked for in a JSON."""
 
+    photo: str
+    """Path of the photo."""
+    most_pixels: int
+    size: tuple[int, int] | None
+    """Height and width of the photo, if they are known."""
+    file: str
+    """What to call the JSON in messages."""
+
+
+def read_annotations(
+    text: bytes, photo: str, most_pixels: int, size: tuple[int, int] | None = None, file: str = "the JSON"
+) -> Annotated:
+    """Annotations of the photo at the path `photo`; a JSON of only one photo is read whatever the name.
+
+    `size`: height and width of the photo, for a JSON that lacks them. `file`: what to call the JSON in messages.
     Raises ValueError for an unknown kind of JSON, for a photo not in it, and for more than `most_pixels` pixels.
     """
+    asked = _Asked(photo, most_pixels, size, file)
     try:
-        content = json.loads(text.decode("utf-8-sig"))
+        content = json.loads(_decoded(text, file))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"Expected annotations, but the file is not JSON ({error}).") from error
     if isinstance(content, dict) and "shapes" in content:
-        return _labelme(content, most_pixels)
+        return _labelme(content, asked)
     if isinstance(content, dict) and "images" in content and "annotations" in content:
-        return _coco(content, photo, most_pixels)
+        return _coco(content, asked)
     tasks = content if isinstance(content, list) else [content]
     if tasks and all(isinstance(task, dict) and isinstance(task.get("data"), dict) for task in tasks):
-        return _label_studio(tasks, photo, most_pixels)
+        return _label_studio(tasks, asked)
     raise ValueError(
         "Expected annotations of COCO (images, annotations, categories), LabelMe (shapes) or Label Studio (a list of"
         " tasks, exported as JSON, not JSON-MIN), but got none of them."
     )
 
 
-def _size(height: Any, width: Any, most_pixels: int) -> tuple[int, int]:
-    if not (type(height) is int and type(width) is int and min(height, width) > 0):
+def composed(text: str) -> str:
+    """Text with accents as one character each (NFC): file systems and programs write them in two ways."""
+    return unicodedata.normalize("NFC", text)
+
+
+def whole(value: Any) -> int | None:
+    """A whole number that a JSON may also write as 10.0 or "10"; None for anything else."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
+
+
+def _decoded(text: bytes, file: str) -> str:
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return text.decode("utf-16")
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        decoded = text.decode("gb18030")
+    remark(file, "It is not in UTF-8 and was read as GB18030, which Chinese Windows writes. Save it in UTF-8.")
+    return decoded
+
+
+def _size(height: Any, width: Any, asked: _Asked) -> tuple[int, int]:
+    if asked.size is not None and not height and not width:  # null, 0 or missing
+        return asked.size
+    high, wide = whole(height), whole(width)
+    if high is None or wide is None or min(high, wide) < 1:
         raise ValueError(f"Expected the photo's height and width in pixels, but got {height!r} and {width!r}.")
-    if height * width > most_pixels:
-        raise ValueError(f"Expected at most {most_pixels:,} pixels, but got a photo of {width} x {height}.")
-    return height, width
+    if high * wide > asked.most_pixels:
+        raise ValueError(f"Expected at most {asked.most_pixels:,} pixels, but got a photo of {wide} x {high}.")
+    return high, wide
 
 
-def _one_of(photo: str, names: Sequence[str]) -> int:
-    """Index of the only name, or of the name that matches the photo."""
+def _one_of(asked: _Asked, names: Sequence[str]) -> int:
+    """Index of the only name, or of the name that matches the photo's."""
+    photo, wanted = asked.photo, _plain(asked.photo)
     if len(names) == 1:
+        if photo and names[0] and PurePosixPath(_plain(names[0])).stem != PurePosixPath(wanted).stem:
+            remark(asked.file, f"It annotates {_base(names[0])}, and was taken for {_base(photo)}.")
         return 0
-    wanted = _plain(photo)
     places = [place for place, name in enumerate(names) if photo and _plain(name) == wanted]
     if not places:
         there = ", ".join(dict.fromkeys(map(_base, names[:8]))) + (" and others" if len(names) > 8 else "")
@@ -88,9 +139,21 @@ def _one_of(photo: str, names: Sequence[str]) -> int:
             f"Expected annotations of the photo {_base(photo) or '(which has no file name)'}, but the file annotates"
             f" {there or 'none'}. Rename the photo, or choose the file that belongs to it."
         )
-    if len(places) > 1:
-        raise ValueError(f"Expected the photo {_base(photo)} once, but the file has it {len(places)} times.")
-    return places[0]
+    shared = [_shared_folders(names[place], photo) for place in places]
+    if shared.count(max(shared)) > 1:
+        raise ValueError(
+            f"Expected the photo {_base(photo)} once, but the file has it {len(places)} times:"
+            f" {', '.join(names[place] for place in places[:4])}. Give the photo with its folders, or rename it."
+        )
+    return places[shared.index(max(shared))]
+
+
+def _shared_folders(name: str, photo: str) -> int:
+    """How many folders above the file, from the last, are the same in both paths."""
+    ours, theirs = (
+        PurePosixPath(PureWindowsPath(composed(path).casefold()).as_posix()).parts[-2::-1] for path in (photo, name)
+    )
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
 
 
 def _base(path: str) -> str:
@@ -99,7 +162,7 @@ def _base(path: str) -> str:
 
 def _plain(name: str) -> str:
     """A file name to compare by: without folders and without the changes that Label Studio makes on upload."""
-    return _UPLOADED.sub("", _base(unquote(name))).replace(" ", "_").casefold()
+    return composed(_UPLOADED.sub("", _base(unquote(name))).replace(" ", "_")).casefold()
 
 
 def _rows(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
@@ -109,27 +172,39 @@ def _rows(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _coco(content: dict[str, Any], photo: str, most_pixels: int) -> Annotated:
+def _coco(content: dict[str, Any], asked: _Asked) -> Annotated:
     images, categories = _rows(content, "images"), _rows(content, "categories")
-    names = {row.get("id"): str(row.get("name")) for row in categories if type(row.get("id")) is int}
-    image = images[_one_of(photo, [str(row.get("file_name")) for row in images])]
-    height, width = _size(image.get("height"), image.get("width"), most_pixels)
-    shapes = []
+    names = {number: str(row.get("name")) for row in categories if (number := whole(row.get("id"))) is not None}
+    image = images[_one_of(asked, [str(row.get("file_name")) for row in images])]
+    height, width = _size(image.get("height"), image.get("width"), asked)
+    shapes, faults = [], []
     for row in _rows(content, "annotations"):
-        if row.get("image_id") != image.get("id"):
+        if not _same_id(row.get("image_id"), image.get("id")):
             continue
-        category = row.get("category_id")
-        if type(category) is not int or category not in names:
-            raise ValueError(f"Expected one of the file's categories, but an annotation has category_id {category!r}.")
-        draw = _coco_drawer(row.get("segmentation"), height, width)
+        category = whole(row.get("category_id"))
+        if category is None or category not in names:
+            faults.append(
+                "Expected one of the file's categories, but an annotation has category_id"
+                f" {str(row.get('category_id'))[:80]}."
+            )
+            continue
+        draw = _coco_drawer(row.get("segmentation"), height, width, asked.file)
         shapes.append(Shape(names[category], category, bool(row.get("iscrowd")), draw))
-    return Annotated(height, width, shapes, {name: number for number, name in names.items()})
+    return Annotated(height, width, shapes, {name: number for number, name in names.items()}, tuple(faults))
 
 
-def _coco_drawer(segmentation: Any, height: int, width: int) -> Callable[[Check], NDArray[Any]]:
+def _same_id(one: Any, other: Any) -> bool:
+    return bool(one == other or (whole(one) is not None and whole(one) == whole(other)))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _coco_drawer(segmentation: Any, height: int, width: int, file: str) -> Callable[[Check], NDArray[Any]]:
     def draw(check: Check) -> NDArray[Any]:
         if isinstance(segmentation, dict):
-            if segmentation.get("size") != [height, width]:
+            if [whole(each) for each in _listed(segmentation.get("size"))] != [height, width]:
                 raise ValueError(
                     f"Expected run lengths of the size [{height}, {width}] (height, width) of the photo, but got"
                     f" {str(segmentation.get('size'))[:40]}."
@@ -137,17 +212,27 @@ def _coco_drawer(segmentation: Any, height: int, width: int) -> Callable[[Check]
             return decode_runs(segmentation.get("counts") or [], height, width, check)
         if not isinstance(segmentation, list) or not segmentation:
             raise ValueError(f"Expected a segmentation (polygons or run lengths), but got {str(segmentation)[:80]}.")
-        mask = np.zeros((height, width), bool)
+        mask, faults = np.zeros((height, width), bool), []
         for polygon in segmentation:
             check()
-            mask |= fill_polygon(corners_of(polygon, height, width), height, width)
+            try:
+                mask |= fill_polygon(corners_of(polygon, height, width), height, width)
+            except ValueError as error:
+                faults.append(error)
+        if faults and not mask.any():
+            raise faults[0]
+        if faults:
+            which = "polygon of an annotation was" if len(faults) == 1 else "polygons of an annotation were"
+            remark(file, f"{len(faults)} {which} left out. The first: {faults[0]}")
         return mask
 
     return draw
 
 
-def _labelme(content: dict[str, Any], most_pixels: int) -> Annotated:
-    height, width = _size(content.get("imageHeight"), content.get("imageWidth"), most_pixels)
+def _labelme(content: dict[str, Any], asked: _Asked) -> Annotated:
+    height, width = _size(content.get("imageHeight"), content.get("imageWidth"), asked)
+    if isinstance(path := content.get("imagePath"), str):
+        _one_of(asked, [path])  # remarks on another name
     shapes = [
         Shape(str(row.get("label")), None, False, _labelme_drawer(row, height, width))
         for row in _rows(content, "shapes")
@@ -200,9 +285,9 @@ def _pasted(data: Any, corner: tuple[int, int], height: int, width: int) -> NDAr
     return mask
 
 
-def _label_studio(tasks: list[dict[str, Any]], photo: str, most_pixels: int) -> Annotated:
+def _label_studio(tasks: list[dict[str, Any]], asked: _Asked) -> Annotated:
     names = [next((str(value) for value in task["data"].values() if isinstance(value, str)), "") for task in tasks]
-    task = tasks[_one_of(photo, names)]
+    task = tasks[_one_of(asked, names)]
     done = [row for row in _rows(task, "annotations") if not row.get("was_cancelled")]
     best = [row for row in done if row.get("ground_truth")] or done
     regions = [
@@ -217,7 +302,7 @@ def _label_studio(tasks: list[dict[str, Any]], photo: str, most_pixels: int) -> 
     height, width = (regions[0].get(key) for key in ("original_height", "original_width"))
     if any((row.get("original_height"), row["original_width"]) != (height, width) for row in regions):
         raise ValueError("Expected regions of one photo, but their heights and widths differ. Export the task again.")
-    height, width = _size(height, width, most_pixels)
+    height, width = _size(height, width, asked)
     shapes = [
         Shape(label, None, False, partial(draw_region, row["value"], height, width))
         for row in regions

@@ -1,17 +1,16 @@
-"""Writes results as files for other programs: masks, overlays, cut-outs, COCO and LabelMe; one page of many photos.
+"""Writes results as files for other programs: masks, overlays, cut-outs, COCO, LabelMe and lists of objects.
 
-The files of one photo are built in memory. `merge_coco` and `write_page` combine them into files of many photos, one
-photo at a time.
+The files of one photo are built in memory. `write_together` combines them into files of many photos, one photo at a
+time.
 """
 
 from __future__ import annotations
 
-import html
 import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -21,16 +20,19 @@ from PIL import Image
 
 from rifenet.drawing import visualize
 from rifenet.files import write_atomically
+from rifenet.formats.object_files import TOLERANCE, Found, csv_of, cvat_of, geojson_of, regions, yolo_of
 from rifenet.formats.polygons import flattened, trace_polygons
-from rifenet.formats.run_lengths import encode_runs, pack_runs
+from rifenet.formats.run_lengths import encode_part, pack_runs
 
-FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout")
+FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "csv", "geojson", "yolo", "cvat")
 DEFAULT = ("index", "overlay")
-TOLERANCE = 0.5  # pixels by which a LabelMe outline may differ from the mask's, to save corners
-THUMBNAIL = 360
+NO_GPKG = (
+    "GeoPackage (gpkg) needs photos that carry a place on the map, which rifenet does not read yet. Take geojson, which"
+    " is in pixel coordinates."
+)
 
 
-class Segmented(Protocol):
+class Segmented(Found, Protocol):
     """The parts of `segmenting.result.Result` that the writers need."""
 
     @property
@@ -38,27 +40,7 @@ class Segmented(Protocol):
         """The photo, [H,W,3]."""
         ...
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes; mask value i is the i-th."""
-        ...
-
-    @property
-    def confidence(self) -> dict[str, float]:
-        """Confidence of each class, in [0,1]."""
-        ...
-
-    @property
-    def source(self) -> str:
-        """Path of the photo; may be empty."""
-        ...
-
-    @property
-    def mask(self) -> NDArray[np.uint8]:
-        """Index mask, [H,W]."""
-        ...
-
-    def overlay(self) -> Image.Image:
+    def overlay(self, *, objects: bool = False) -> Image.Image:
         """The photo with the mask drawn over it."""
         ...
 
@@ -67,37 +49,48 @@ def check_formats(formats: Sequence[str], known: Sequence[str] = FORMATS) -> tup
     """The formats without repeats. Raises ValueError for an empty list and for unknown formats."""
     if isinstance(formats, str) or not formats or (wrong := [each for each in formats if each not in known]):
         got = repr(formats) if isinstance(formats, str) or not formats else ", ".join(map(repr, wrong))
-        raise ValueError(f"Expected formats among {', '.join(known)}, but got {got}.")
+        hint = f" {NO_GPKG}" if "gpkg" in formats else ""
+        raise ValueError(f"Expected formats among {', '.join(known)}, but got {got}.{hint}")
     return tuple(dict.fromkeys(formats))
 
 
-def encoded(result: Segmented, stem: str, formats: Sequence[str], folder: Path) -> dict[str, tuple[str, bytes]]:
-    """Files of one result, by kind (`mask`, `binary:dog`, ...): name and content.
+Files = dict[str, tuple[str, bytes]]
+"""Files of a result by kind (`mask`, `binary:dog`, ...): name and content."""
 
-    `folder`: where the files will be saved. A LabelMe file gives the photo's path relative to it.
+
+def encoded(result: Segmented, stem: str, formats: Sequence[str], folder: Path, *, objects: bool = False) -> Files:
+    """Files of one result.
+
+    Args:
+        result: what was found.
+        stem: how their names begin.
+        formats: which files.
+        folder: where the files will be saved. A LabelMe file gives the photo's path relative to it.
+        objects: tell objects apart in the overlay, COCO, LabelMe, GeoJSON, YOLO and CVAT.
     """
-    files: dict[str, tuple[str, bytes]] = {}
+    files: Files = {}
     for each in check_formats(formats):
-        files |= _WRITERS[each](result, stem, folder)
+        files |= _WRITERS[each](result, stem, folder, objects)
     return files
 
 
-def longest_ending(classes: Sequence[str], formats: Sequence[str]) -> int:
-    """Bytes that `encoded` adds to a stem at most."""
+def endings(classes: Sequence[str], formats: Sequence[str]) -> list[str]:
+    """What `Result.save` adds to a stem in the names of its files, of all formats and of the record."""
     parts = _name_parts(classes).values() if "binary" in formats else ()
-    endings = ["_overlay.jpg", "_cutout.png", "_labelme.json", *(f"_{part}.png" for part in parts)]
-    return max(len(ending.encode()) for ending in endings)
+    json_files = (".json", "_coco.json", "_labelme.json", ".geojson")
+    fixed = (*json_files, "_mask.png", "_overlay.jpg", "_cutout.png", "_table.csv", ".txt", "_cvat.xml")
+    return [*fixed, *(f"_{part}.png" for part in parts)]
 
 
-def _index(result: Segmented, stem: str, folder: Path) -> dict[str, tuple[str, bytes]]:
+def _index(result: Segmented, stem: str, folder: Path, objects: bool) -> Files:
     return {"mask": (f"{stem}_mask.png", picture_bytes(visualize.mask_image(result.mask), "PNG"))}
 
 
-def _overlay(result: Segmented, stem: str, folder: Path) -> dict[str, tuple[str, bytes]]:
-    return {"overlay": (f"{stem}_overlay.jpg", picture_bytes(result.overlay(), "JPEG", quality=90))}
+def _overlay(result: Segmented, stem: str, folder: Path, objects: bool) -> Files:
+    return {"overlay": (f"{stem}_overlay.jpg", picture_bytes(result.overlay(objects=objects), "JPEG", quality=90))}
 
 
-def _binary(result: Segmented, stem: str, folder: Path) -> dict[str, tuple[str, bytes]]:
+def _binary(result: Segmented, stem: str, folder: Path, objects: bool) -> Files:
     """A black-and-white PNG for each class; all black for an absent class."""
     return {
         f"binary:{name}": (f"{stem}_{part}.png", picture_bytes(Image.fromarray(result.mask == number), "PNG"))
@@ -105,7 +98,7 @@ def _binary(result: Segmented, stem: str, folder: Path) -> dict[str, tuple[str, 
     }
 
 
-def _cutout(result: Segmented, stem: str, folder: Path) -> dict[str, tuple[str, bytes]]:
+def _cutout(result: Segmented, stem: str, folder: Path, objects: bool) -> Files:
     """The photo with a transparent background."""
     alpha = np.where(result.mask > 0, np.uint8(255), np.uint8(0))
     picture = Image.fromarray(result.image)
@@ -113,46 +106,68 @@ def _cutout(result: Segmented, stem: str, folder: Path) -> dict[str, tuple[str, 
     return {"cutout": (f"{stem}_cutout.png", picture_bytes(picture, "PNG"))}
 
 
-def _coco(result: Segmented, stem: str, folder: Path) -> dict[str, tuple[str, bytes]]:
-    content = json.dumps(coco_of(result), indent=1)
+def _coco(result: Segmented, stem: str, folder: Path, objects: bool) -> Files:
+    content = json.dumps(coco_of(result, objects=objects), indent=1)
     return {"coco": (f"{stem}_coco.json", f"{content}\n".encode())}
 
 
-def _labelme(result: Segmented, stem: str, folder: Path) -> dict[str, tuple[str, bytes]]:
-    content = json.dumps(labelme_of(result, folder), indent=1)
+def _labelme(result: Segmented, stem: str, folder: Path, objects: bool) -> Files:
+    content = json.dumps(labelme_of(result, folder, objects=objects), indent=1)
     return {"labelme": (f"{stem}_labelme.json", f"{content}\n".encode())}
 
 
-_WRITERS: dict[str, Callable[[Segmented, str, Path], dict[str, tuple[str, bytes]]]] = {
+def _csv(result: Segmented, stem: str, folder: Path, objects: bool) -> Files:
+    """A row for each object, also without `objects`."""
+    return {"csv": (f"{stem}_table.csv", csv_of(result).encode(errors="backslashreplace"))}
+
+
+def _geojson(result: Segmented, stem: str, folder: Path, objects: bool) -> Files:
+    content = json.dumps(geojson_of(result, objects))
+    return {"geojson": (f"{stem}.geojson", f"{content}\n".encode())}
+
+
+def _yolo(result: Segmented, stem: str, folder: Path, objects: bool) -> Files:
+    return {"yolo": (f"labels/{stem}.txt", yolo_of(result, objects).encode())}
+
+
+def _cvat(result: Segmented, stem: str, folder: Path, objects: bool) -> Files:
+    return {"cvat": (f"{stem}_cvat.xml", cvat_of(result, objects).encode())}
+
+
+_WRITERS: dict[str, Callable[[Segmented, str, Path, bool], Files]] = {
     "index": _index,
     "binary": _binary,
     "overlay": _overlay,
     "coco": _coco,
     "labelme": _labelme,
     "cutout": _cutout,
+    "csv": _csv,
+    "geojson": _geojson,
+    "yolo": _yolo,
+    "cvat": _cvat,
 }
 
 
-def coco_of(result: Segmented, image_id: int = 1) -> dict[str, Any]:
-    """Content of a COCO file of one photo: run lengths of each class shown; `score` is the class's confidence."""
+def coco_of(result: Segmented, image_id: int = 1, *, objects: bool = False) -> dict[str, Any]:
+    """Content of a COCO file of one photo: run lengths of each class shown, or of each object.
+
+    `score` is the class's confidence, or the object's score.
+    """
     height, width = result.mask.shape
     annotations: list[dict[str, Any]] = []
-    for number, name in enumerate(result.classes, 1):
-        inside = result.mask == number
-        if not inside.any():
-            continue
-        rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
-        box = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
+    for each in regions(result, objects):
+        left, top, *_ = each.box
+        runs = encode_part(each.part, left, top, height, width)
         annotations.append(
             {
                 "id": len(annotations) + 1,
                 "image_id": image_id,
-                "category_id": number,
-                "segmentation": {"size": [height, width], "counts": pack_runs(encode_runs(inside))},
-                "area": int(np.count_nonzero(inside)),
-                "bbox": [int(each) for each in box],
+                "category_id": each.class_id,
+                "segmentation": {"size": [height, width], "counts": pack_runs(runs)},
+                "area": int(np.count_nonzero(each.part)),
+                "bbox": list(each.box),
                 "iscrowd": 0,
-                "score": round(result.confidence[name], 4),
+                "score": round(each.score, 4),
             }
         )
     return {
@@ -162,12 +177,23 @@ def coco_of(result: Segmented, image_id: int = 1) -> dict[str, Any]:
     }
 
 
-def labelme_of(result: Segmented, folder: Path, *, tolerance: float = TOLERANCE) -> dict[str, Any]:
-    """Content of a LabelMe file: a polygon for each part of a class, with holes joined to their outline."""
+def labelme_of(
+    result: Segmented, folder: Path, *, objects: bool = False, tolerance: float = TOLERANCE
+) -> dict[str, Any]:
+    """Content of a LabelMe file: a polygon for each part of a class, with holes joined to their outline.
+
+    With `objects`, `group_id` is the object's number within its class.
+    """
     shapes: list[dict[str, Any]] = [
-        {"label": name, "points": flattened(corners), "group_id": None, "shape_type": "polygon", "flags": {}}
-        for number, name in enumerate(result.classes, 1)
-        for corners in trace_polygons(result.mask == number, tolerance=tolerance)
+        {
+            "label": each.name,
+            "points": flattened(corners + np.array(each.box[:2])),
+            "group_id": each.instance or None,
+            "shape_type": "polygon",
+            "flags": {},
+        }
+        for each in regions(result, objects)
+        for corners in trace_polygons(each.part, tolerance=tolerance)
     ]
     return {
         "version": "5.5.0",
@@ -229,39 +255,6 @@ def _merge(out: IO[str], later: IO[str], files: Iterable[Path]) -> None:
     while chunk := later.read(2**20):
         out.write(chunk)
     out.write(f'\n],\n"categories": {json.dumps(categories)}\n}}\n')
-
-
-def write_page(path: Path, records: Iterable[Mapping[str, Any]], *, title: str) -> None:
-    """Writes a contact sheet as one HTML file that contains its pictures. Raises OSError on a full disk.
-
-    `records` come from `Result.to_dict` and are read one at a time. Each has an `overlay` among its `files`, in the
-    folder of the page.
-    """
-
-    def write(target: Path) -> None:
-        with target.open("w", encoding="utf-8", errors="backslashreplace") as out:  # of names that are not UTF-8
-            out.write(visualize.page_head(title) + f"<h1>{html.escape(title)}</h1>")
-            for number, record in enumerate(records):
-                if number == 0:
-                    out.write(_legend(record) + "<div class=sheet>")
-                out.write(_card(record, path.parent))
-            out.write("</div></main></body></html>\n")
-
-    write_atomically(path, write)
-
-
-def _legend(record: Mapping[str, Any]) -> str:
-    spans = (f"<span>{visualize.swatch(each['id'])}{html.escape(each['name'])}</span>" for each in record["classes"])
-    return f"<div class=legend>{''.join(spans)}</div>"
-
-
-def _card(record: Mapping[str, Any], folder: Path) -> str:
-    with Image.open(folder / record["files"]["overlay"]) as picture:
-        picture.draft("RGB", (THUMBNAIL, THUMBNAIL))
-        shown = picture.convert("RGB")
-    found = [f"{each['name']} {each['confidence']:.2f}" for each in record["classes"] if each["present"]]
-    caption = f"{Path(record['query']).name}: {', '.join(found) or 'none of the classes'}"
-    return visualize.figure(visualize.Figure(shown, caption), THUMBNAIL)
 
 
 def picture_bytes(picture: Image.Image, format: str, **options: Any) -> bytes:

@@ -6,13 +6,24 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from rifenet import IGNORE
+from rifenet.formats.bands import array_of, as_bytes, channels_last, is_transparency, over_white, scales_of
+from rifenet.formats.picture_files import (
+    all_bits,
+    load_pixels,
+    open_picture,
+    orientation_of,
+    say_other_pages,
+    second_reader,
+    turned,
+    turned_array,
+)
 
 Source = str | PathLike[str] | Image.Image | NDArray[Any]
 """A picture: its path, a PIL picture or an array."""
@@ -21,26 +32,35 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".g
 """Suffixes, in lower case, of the files in a folder that count as photos."""
 
 _STRIP = 2**20  # pixels
+_EXTRA_SAMPLES = 338  # TIFF's tag of what the bands after the colours are
 _LOSSY = {"JPEG": "a JPEG", "MPO": "a JPEG", "WEBP": "a WebP", "jpeg": "a TIFF of JPEG", "webp": "a TIFF of WebP"}
 
 
 def load_image(source: Source) -> NDArray[np.uint8]:
-    """RGB photo, uint8 [H, W, 3], from a path, a PIL image or an array.
+    """RGB photo, uint8 [H, W, 3], from a path, a PIL image or an array. Raises FileNotFoundError or ValueError.
 
     EXIF rotation is applied; grey, palette, CMYK and 16-bit pictures are converted; transparency is laid over white.
-    Arrays: [H, W] or [H, W, 1 | 3 | 4], uint8 or uint16. Raises FileNotFoundError, or ValueError naming the file.
+    Arrays are read as `bands.rgb_of` says. What could mean two things gets a remark (`formats.remarks`).
     """
-    if isinstance(source, np.ndarray):
-        return _array_to_rgb(source, "the given image")
-    picture, name = read_picture(source, "image")
+    return load_photo(source)[0]
+
+
+def load_photo(source: Source) -> tuple[NDArray[np.uint8], int]:
+    """As `load_image`, and the EXIF orientation that was undone, 1 to 8; 1 for none."""
+    if not isinstance(source, str | PathLike | Image.Image):
+        return _array_to_rgb(array_of(source, "image"), "the given image"), 1
+    read = _read(source, "image")
+    if read.deep is not None:
+        return _array_to_rgb(read.deep, read.name), read.orientation
+    picture = read.picture
     if picture.mode == "F" or picture.mode.startswith("I"):
-        return _array_to_rgb(np.asarray(picture), name)
-    mode = "RGBA" if picture.has_transparency_data else "RGB"
+        return _array_to_rgb(np.asarray(picture), read.name), read.orientation
+    mode = "RGBA" if picture.has_transparency_data and _shows_through(picture, read.name) else "RGB"
     rgb = np.empty((picture.height, picture.width, 3), np.uint8)
     for rows in strips(picture.height, picture.width):
-        part = picture.crop((0, rows.start, picture.width, rows.stop)).convert(mode)
-        rgb[rows] = _rgb(np.asarray(part))
-    return rgb
+        part = np.asarray(picture.crop((0, rows.start, picture.width, rows.stop)).convert(mode))
+        rgb[rows] = over_white(part[:, :, :3], part[:, :, 3:]) if mode == "RGBA" else part
+    return rgb, read.orientation
 
 
 def load_mask(source: Source) -> NDArray[np.uint8]:
@@ -48,13 +68,13 @@ def load_mask(source: Source) -> NDArray[np.uint8]:
 
     Booleans give 0 and 1. Raises FileNotFoundError, or ValueError for a coloured, lossy or unreadable mask.
     """
-    if isinstance(source, np.ndarray):
-        return _array_to_mask(source, "the given mask")
+    if not isinstance(source, str | PathLike | Image.Image):
+        return index_of(array_of(source, "mask"), "the given mask")
     picture, name = read_picture(source, "mask")
     if kind := lossy_kind(picture):
         raise ValueError(f"Expected a lossless mask, but {name} is {kind}, which may change labels. Save it as PNG.")
     if picture.mode in ("1", "L", "P", "F") or picture.mode.startswith("I"):
-        return _array_to_mask(np.asarray(picture), name)
+        return index_of(np.asarray(picture), name)
     colours = np.asarray(picture.convert("RGBA"))
     if (colours[..., 3] < 255).any() or (colours[..., :3] != colours[..., :1]).any():
         raise ValueError(
@@ -85,50 +105,73 @@ def lossy_kind(picture: Image.Image) -> str | None:
 
 def read_picture(source: str | PathLike[str] | Image.Image, what: str) -> tuple[Image.Image, str]:
     """The upright picture, and its name for messages, such as "`what` file PATH". Raises as `load_image`."""
-    name = f"the given {what}" if isinstance(source, Image.Image) else f"{what} file {fspath(source)}"
-    if not isinstance(source, Image.Image) and not Path(source).is_file():
-        raise FileNotFoundError(f"Expected {name}, but there is no such file.")
+    read = _read(source, what)
+    return read.picture, read.name
+
+
+class _Read(NamedTuple):
+    picture: Image.Image
+    """Upright."""
+    name: str
+    orientation: int
+    """The EXIF orientation that was undone."""
+    deep: NDArray[np.uint16] | None
+    """All 16 bits of a dark picture of 16 bits a colour, [H,W,3 | 4]. Pillow keeps the upper 8 alone."""
+
+
+def _read(source: str | PathLike[str] | Image.Image, what: str) -> _Read:
+    name = named(source, what)
+    if not isinstance(source, Image.Image):
+        path = Path(source)
+        if path.is_dir():
+            raise FileNotFoundError(f"Expected {name}, but it is a folder. Give its files one by one.")
+        if not path.is_file():
+            raise FileNotFoundError(f"Expected {name}, but there is no such file.")
     try:
-        with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as picture:
-            picture.load()
-            if picture.getexif().get(ExifTags.Base.Orientation) not in range(2, 9):
-                return picture, name  # not through exif_transpose, which would copy it
-            upright = ImageOps.exif_transpose(picture)
+        with nullcontext(source) if isinstance(source, Image.Image) else open_picture(source) as picture:
+            say_other_pages(picture, name)
+            orientation = orientation_of(picture, name)
+            again = second_reader(picture)
+            load_pixels(picture)
+            deep = None if again is None else all_bits(picture, again)
+            if orientation == 1 or picture.format == "TIFF":  # which Pillow has turned
+                return _Read(picture, name, orientation, deep)
+            upright = turned(picture, orientation)
             upright.format = picture.format
-            return upright, name
+            deep = None if deep is None else turned_array(deep, orientation)
+            return _Read(upright, name, orientation, deep)
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error and more on bad bytes
         raise ValueError(f"Expected a readable picture, but cannot read {name}: {error}.") from error
 
 
+def named(source: str | PathLike[str] | Image.Image, what: str) -> str:
+    """What to call a picture in messages."""
+    return f"the given {what}" if isinstance(source, Image.Image) else f"{what} file {fspath(source)}"
+
+
 def _array_to_rgb(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise ValueError(f"Expected an image [H, W], [H, W, 3] or [H, W, 4], but {name} is {list(array.shape)}.")
-    if array.dtype.kind not in "ui" or array.min() < 0 or array.max() > 65535:
-        raise ValueError(
-            f"Expected image values 0..255 (uint8) or 0..65535 (uint16), but {name} holds {array.dtype} from"
-            f" {array.min()} to {array.max()}. Scale to 0..255 and convert to uint8."
-        )
+    array = channels_last(array, name)
+    scales = scales_of(array, name)
     rgb = np.empty((*array.shape[:2], 3), np.uint8)
     for rows in strips(*array.shape[:2]):
-        rgb[rows] = _rgb(array[rows])
+        rgb[rows] = as_bytes(array[rows], scales)
     return rgb
 
 
-def _rgb(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """[H, W, 1 | 3 | 4] as uint8 [H, W, 1 | 3]."""
-    if array.dtype != np.uint8:
-        array = ((array.astype(np.int64) + 128) // 257).astype(np.uint8)
-    if array.shape[2] == 4:
-        alpha = array[:, :, 3:].astype(np.uint32)
-        array = ((array[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    return array
+def _shows_through(picture: Image.Image, name: str) -> bool:
+    """Whether the transparency of a picture with transparency is one."""
+    if picture.mode not in ("RGBA", "LA", "PA"):
+        return True  # one colour, or some of a palette
+    counts = picture.getchannel("A").histogram()
+    by_format = not (picture.format == "TIFF" and _EXTRA_SAMPLES not in getattr(picture, "tag_v2", {}))
+    total = max(1, sum(counts))
+    return is_transparency(sum(counts[1:255]) / total, counts[0] < total, name, by_format)
 
 
-def _array_to_mask(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
+def index_of(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """An array [H,W], [H,W,1] or [1,H,W] of whole numbers from 0 to 255 as uint8 [H,W]. Raises ValueError."""
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
+        array = array[:, :, 0] if array.shape[2] == 1 else array[0]
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"Expected a mask [H, W] with one number a pixel, but {name} is {list(array.shape)}.")
     if array.dtype not in (np.bool_, np.uint8) and not np.isin(array, np.arange(256)).all():

@@ -90,18 +90,27 @@ def trace_polygons(mask: NDArray[Any], *, tolerance: float = 0.0, holes: bool = 
 
     `tolerance`: pixels by which an outline may move to save corners; 0 is exact. `holes` False fills the holes.
     """
-    rings = [ring for ring in _rings(mask != 0) if holes or ring.beside < 0]
-    shapes = [_simplified(ring.corners, tolerance) for ring in rings]
-    parts: dict[int, Corners] = {}
+    parts = []
+    for outline, *inner in trace_parts(mask, tolerance=tolerance):
+        for hole in inner if holes else ():
+            outline = _joined(outline, hole)
+        parts.append(outline)
+    return sorted(parts, key=lambda corners: -abs(signed_area(corners)))
+
+
+def trace_parts(mask: NDArray[Any], *, tolerance: float = 0.0) -> list[list[Corners]]:
+    """The outlines of each part of a mask [H,W] (not 0: inside): the outer one, then those of its holes.
+
+    Outer ones go clockwise as seen on a screen, holes counter-clockwise. `tolerance` as in `trace_polygons`.
+    """
+    rings = _rings(mask != 0)
+    parts: dict[int, list[Corners]] = {}
     for number, ring in sorted(enumerate(rings), key=lambda item: (item[1].beside >= 0, item[1].corners[:, 0].min())):
-        if ring.beside < 0:
-            parts[number] = shapes[number]
-            continue
-        outline = ring.beside
-        while outline not in parts:
+        outline = number
+        while rings[outline].beside >= 0:
             outline = rings[outline].beside
-        parts[outline] = _joined(parts[outline], shapes[number])
-    return sorted(parts.values(), key=lambda corners: -abs(signed_area(corners)))
+        parts.setdefault(outline, []).append(_simplified(ring.corners, tolerance))
+    return list(parts.values())
 
 
 def signed_area(corners: Corners) -> float:

@@ -41,6 +41,20 @@ def encode_runs(mask: NDArray[Any]) -> list[int]:
     return [0, *runs] if inside.size and inside[0] else runs
 
 
+def encode_part(part: NDArray[Any], left: int, top: int, height: int, width: int) -> list[int]:
+    """Run lengths of a mask [height, width] that is empty but for `part` [h,w], whose corner is at `left` and `top`."""
+    columns = np.zeros((height, part.shape[1]), bool)
+    columns[top : top + part.shape[0]] = part
+    runs = encode_runs(columns)
+    runs[0] += left * height
+    after = (width - left - part.shape[1]) * height
+    if len(runs) % 2:
+        runs[-1] += after
+    elif after:
+        runs.append(after)
+    return runs
+
+
 def pack_runs(runs: Sequence[int]) -> str:
     """Run lengths as COCO's text."""
     text = []

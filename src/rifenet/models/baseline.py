@@ -21,6 +21,18 @@ from rifenet.models.structures import Tensors, check_query, check_support, match
 
 
 @dataclass(frozen=True)
+class PrototypeShots(Tensors):
+    """What the baseline keeps of K annotated images."""
+
+    features: Tensor
+    """Unit length at each position, [B,K,D,h,w]."""
+    foreground: Tensor
+    """Soft mask, [B,K,h,w] in [0,1]."""
+    void: Tensor
+    """Ignored pixels and padding, [B,K,h,w] in [0,1]."""
+
+
+@dataclass(frozen=True)
 class PrototypeContext(Tensors):
     """A learned class."""
 
@@ -66,10 +78,20 @@ class Prototype(nn.Module):
         self, support_images: Tensor, support_masks: Tensor, support_valid: Tensor | None = None
     ) -> PrototypeContext:
         """Images [B,K,3,H,W], masks [B,K,H,W] (0, 1, 255), valid [B,K,H,W] bool -> the two prototypes."""
+        return self.learn(self.encode_shots(support_images, support_masks, support_valid))
+
+    def encode_shots(
+        self, support_images: Tensor, support_masks: Tensor, support_valid: Tensor | None = None
+    ) -> PrototypeShots:
+        """The costly part of `encode_support`, with its arguments; no shot depends on the others."""
         check_support(support_images, support_masks, support_valid)
         features = self._features(support_images.flatten(0, 1)).unflatten(0, support_images.shape[:2])
         soft = soft_masks(support_masks, support_valid, (features.shape[-2], features.shape[-1]))
-        return PrototypeContext(matching_prototypes(features, soft.foreground, soft.void))
+        return PrototypeShots(features, soft.foreground, soft.void)
+
+    def learn(self, shots: PrototypeShots) -> PrototypeContext:
+        """The prototypes of the class that `shots` show."""
+        return PrototypeContext(matching_prototypes(shots.features, shots.foreground, shots.void))
 
     def encode_query(self, query_images: Tensor, query_valid: Tensor | None = None) -> PrototypeFeatures:
         """Images [B,3,H,W] -> unit-length features; positions are independent, so `query_valid` has no effect."""

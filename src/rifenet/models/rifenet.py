@@ -2,7 +2,7 @@
 
 Shapes: B batch, K shots, U unlabeled images, C embed dim, H W image size, h w feature size, N = h*w, T support tokens.
 
-    support images, masks --encode_support--> SupportContext
+    support images, masks --encode_support--> SupportContext   (encode_shots, then learn)
     query images          --encode_query----> QueryFeatures
     QueryFeatures + SupportContext --decode--> logits [B,2,h,w]
 
@@ -37,6 +37,7 @@ from rifenet.models.structures import (
     Images,
     QueryFeatures,
     RiFeNetOutput,
+    Shots,
     SupportContext,
     check_query,
     check_support,
@@ -98,8 +99,30 @@ class RiFeNet(nn.Module):
 
         Raises ValueError for shapes that do not fit.
         """
+        return self.learn(self.encode_shots(support_images, support_masks, support_valid))
+
+    def encode_shots(self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None) -> Shots:
+        """The costly part of `encode_support`, with its arguments. No shot depends on the others.
+
+        So `learn(joined(shots))` of shots encoded one by one equals `encode_support` of all of them, up to rounding.
+        """
         check_support(support_images, support_masks, support_valid)
-        return self._support(self._encode(support_images), support_masks, support_valid)[0]
+        return self._shots(self._encode(support_images), support_masks, support_valid)[0]
+
+    def learn(self, shots: Shots) -> SupportContext:
+        """The context of the class that `shots` show."""
+        count = shots.own.shape[1]
+        cap = torch.sym_max(self.config.max_prior_keys // count, 1)
+        keys, keys_valid = choose_keys(shots.high, shots.foreground > 0, cap)
+        context = SupportContext(shots.own.mean(1), keys, keys_valid)
+        if shots.merged is None:
+            return context
+        slots = torch.sym_min(2 * self.config.tokens_per_label * count, self.config.max_support_tokens)
+        soft = SoftMasks(shots.foreground, shots.void)
+        tokens, labels, valid = support_tokens(
+            shots.merged, soft, shots.real, slots, at_random=self.training and self.config.random_tokens
+        )
+        return replace(context, tokens=tokens, token_labels=labels, token_valid=valid)
 
     def encode_query(self, query_images: Images, query_valid: Tensor | None = None) -> QueryFeatures:
         """Encodes images [B,3,H,W] (RGB in [0,1], or their `Features`), once for any number of classes.
@@ -174,7 +197,8 @@ class RiFeNet(nn.Module):
             assert unlabeled_strong is not None, "unlabeled images come in pairs of a weak and a strong view"
             images += [unlabeled_weak, unlabeled_strong]
         features = self._extract(images)
-        context, projected = self._support(features[0], support_masks, support_valid)
+        shots, projected = self._shots(features[0], support_masks, support_valid)
+        context = self.learn(shots)
         query = self._query(features[1], query_valid)
         decoded = self.decode_all(query, context)
         output = self._output(query, context, decoded, **further)
@@ -253,35 +277,15 @@ class RiFeNet(nn.Module):
             local=None if self.local_prototype is None else self.local_prototype.reduce(features.low),
         )
 
-    def _support(
-        self, features: Features, support_masks: Tensor, valid: Tensor | None
-    ) -> tuple[SupportContext, Tensor]:
-        """The context, and the projected features before the interaction, [B,K,C,h,w], for the auxiliary head."""
-        batch, shots, _, height, width = features.mid.shape
+    def _shots(self, features: Features, support_masks: Tensor, valid: Tensor | None) -> tuple[Shots, Tensor]:
+        """The shots, and their projected features before the interaction, [B,K,C,h,w], for the auxiliary head."""
+        batch, count, _, height, width = features.mid.shape
         soft = soft_masks(support_masks, valid, (height, width))
-        on_grid = real_positions(valid, (batch, shots, height, width), support_masks.device)
-        projected = self.support_projection(features.mid.flatten(0, 1)).unflatten(0, (batch, shots))
-        return self._context(features, projected, soft, on_grid), projected
-
-    def _context(self, features: Features, projected: Tensor, soft: SoftMasks, on_grid: Tensor) -> SupportContext:
-        """The context of a class.
-
-        Args:
-            features: of the supports, [B,K,...,h,w].
-            projected: their projection, [B,K,C,h,w].
-            soft: the support masks on the grid.
-            on_grid: real positions, [B,K,h,w] bool.
-        """
-        batch, shots = projected.shape[:2]
-        own = masked_average(projected, soft.foreground)  # [B,K,C]
-        cap = torch.sym_max(self.config.max_prior_keys // shots, 1)
-        keys, keys_valid = choose_keys(features.high, soft.foreground > 0, cap)
-        context = SupportContext(own.mean(1), keys, keys_valid)
-        if self.support_interaction is None:
-            return context
-        merged = self.support_interaction(projected.flatten(0, 1), own.flatten(0, 1)).unflatten(0, (batch, shots))
-        slots = torch.sym_min(2 * self.config.tokens_per_label * shots, self.config.max_support_tokens)
-        tokens, labels, valid = support_tokens(
-            merged, soft, on_grid, slots, at_random=self.training and self.config.random_tokens
-        )
-        return replace(context, tokens=tokens, token_labels=labels, token_valid=valid)
+        on_grid = real_positions(valid, (batch, count, height, width), support_masks.device)
+        projected = self.support_projection(features.mid.flatten(0, 1)).unflatten(0, (batch, count))
+        own = masked_average(projected, soft.foreground)
+        shots = Shots(own, features.high, soft.foreground, soft.void, on_grid)
+        if self.support_interaction is not None:
+            merged = self.support_interaction(projected.flatten(0, 1), own.flatten(0, 1))
+            shots = replace(shots, merged=merged.unflatten(0, (batch, count)))
+        return shots, projected

@@ -6,10 +6,11 @@ size, N = h*w, T support tokens, P prior keys a shot, L size of the local protot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from rifenet.models.backbones import Features
@@ -35,6 +36,34 @@ class Tensors:
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.named().values())
+
+
+def joined(parts: Sequence[SomeTensors]) -> SomeTensors:
+    """Shots that were encoded one by one, put together on the axis K, as if they had been encoded together.
+
+    Each part holds V views of one shot. The views of a kind come one after the other, first those of the first kind.
+    """
+    named = [part.named() for part in parts]
+    whole = {name: torch.stack([each[name] for each in named], 2).flatten(1, 2) for name in named[0]}
+    return replace(parts[0], **whole)
+
+
+@dataclass(frozen=True)
+class Shots(Tensors):
+    """What the network keeps of K annotated images; `RiFeNet.learn` makes a class of it, whatever else was encoded."""
+
+    own: Tensor
+    """Masked average of each image, [B,K,C]."""
+    high: Tensor
+    """High features, [B,K,D,h,w]."""
+    foreground: Tensor
+    """Soft mask, [B,K,h,w] in [0,1]."""
+    void: Tensor
+    """Ignored pixels and padding, [B,K,h,w] in [0,1]."""
+    real: Tensor
+    """Real positions, [B,K,h,w] bool."""
+    merged: Tensor | None = None
+    """After the interaction, [B,K,C,h,w]; None without cross-attention, which alone reads it."""
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,8 @@ def _segment_batch(
             threshold=engine.threshold,
             placement=placement,
             refine=options.refine,
+            clean=options.clean,
+            shapes={known.name: known.shapes for known in classes},
         )
         if options.tiles is True or (options.tiles == "auto" and is_large(placement)):
             tiled = [known.context if result.shown(known.name) else None for known in classes]

@@ -10,8 +10,9 @@ log-odds of its calibrated confidence. A class judged absent gets no pixel, unle
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -22,10 +23,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rifenet.data.transforms import Placement, restored_columns
-from rifenet.drawing import visualize
+from rifenet.drawing import notebook, visualize
 from rifenet.files import write_bytes
 from rifenet.formats.outputs import DEFAULT, encoded
 from rifenet.metrics import log_odds
+from rifenet.segmenting.instances import Instance, ObjectShape, holes, instances, specks
 from rifenet.segmenting.margins import probabilities
 from rifenet.segmenting.refine import refined_rows
 
@@ -39,6 +41,7 @@ class Options(NamedTuple):
     keep_absent: bool
     tiles: bool | str
     refine: bool
+    clean: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -68,10 +71,30 @@ class Result:
     """Where the photo lies in `margins`."""
     refine: bool = False
     """Whether full-size maps follow the photo's edges."""
+    clean: bool = False
+    """Whether small holes of the mask are filled and its specks removed (`segmenting.instances`)."""
+    shapes: Mapping[str, Sequence[ObjectShape]] = field(default_factory=dict)
+    """Shapes of the objects in each class's shots, by which `instances` tells objects apart."""
 
     def __repr__(self) -> str:
-        seen = ", ".join(name for name, present in self.present.items() if present) or "no class"
-        return f"<Result {self.source or 'of a picture in memory'}: {seen}>"
+        height, width = self.image.shape[:2]
+        seen = ", ".join(f"{name} {self.confidence[name]:.2f}" for name, there in self.present.items() if there)
+        return f"<Result of {self.source or 'a picture in memory'}, {width} x {height}: {seen or 'no class'}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the overlay, and a row for each class."""
+        pixels, total = Image.fromarray(self.mask).histogram(), self.mask.size
+        rows = [
+            (class_id, name, f"{self.confidence[name]:.2f}", f"{100 * pixels[class_id] / total:.1f} %")
+            if self.present[name]
+            else (class_id, name, f"{self.confidence[name]:.2f}", "absent")
+            for class_id, name in enumerate(self.classes, 1)
+        ]
+        return notebook.card(repr(self), [self.overlay()], ("class", "confidence", "of the photo"), rows)
+
+    def _repr_png_(self) -> bytes:
+        """The overlay, for notebooks without HTML."""
+        return notebook.png(self.overlay())
 
     @cached_property
     def present(self) -> dict[str, bool]:
@@ -105,6 +128,15 @@ class Result:
             margins = {index: part for index, (_, part) in zip(shown, parts, strict=True)}
             place, first = parts[0]
             mask[place] = self.winners(first.shape, margins.__getitem__)
+        return self._cleaned(mask) if self.clean else mask
+
+    def _cleaned(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The mask with the specks of all classes given to the background, and then small holes filled."""
+        named = list(enumerate(self.classes, 1))
+        for class_id, name in named:
+            mask[specks(mask == class_id, self.shapes.get(name, ()))] = 0
+        for class_id, name in named:
+            mask[holes(mask == class_id, self.shapes.get(name, ())) & (mask == 0)] = class_id
         return mask
 
     def winners(self, shape: tuple[int, ...], margins_of: Callable[[int], NDArray[np.float32]]) -> NDArray[np.uint8]:
@@ -147,12 +179,75 @@ class Result:
         for rows, signed in refined_rows(self.image, np.tanh(own / 2)):
             yield np.s_[rows, :], 2 * np.arctanh(signed.clip(-_NEARLY_1, _NEARLY_1))
 
-    def overlay(self) -> Image.Image:
-        """The photo with the mask tinted and outlined on it."""
-        return visualize.overlay(self.image, self.mask)
+    def instances(self, name: str) -> list[Instance]:
+        """The objects of a class in the mask, the largest first; touching ones apart (`segmenting.instances`).
 
-    def to_dict(self) -> dict[str, Any]:
-        """The photo, the model, and each class's presence, confidence and pixels, ready for JSON."""
+        Raises ValueError for an unknown class, and where scikit-image (`rifenet[instances]`) is not installed.
+        """
+        if name not in self.classes:
+            raise ValueError(f"Expected a class of the result ({', '.join(self.classes)}), but got {name!r}.")
+        if name not in self._objects:
+            index, known = self.classes.index(name), self.shapes.get(name, ())
+            inside = self.mask == index + 1
+            if not known:
+                warnings.warn(
+                    f"{name!r} came from a file of an earlier version, which does not tell what its objects look like,"
+                    " so objects that touch count as one. Learn it from its photos, and save it again.",
+                    stacklevel=2,
+                )
+            self._objects[name] = []
+            if inside.any():
+                # Margins before they follow the photo's edges: those have a valley at every edge within an object.
+                coarse = replace(self, refine=False)._map(index)
+                self._objects[name] += instances(inside, self.scores[name], known, coarse)
+        return list(self._objects[name])
+
+    @cached_property
+    def _objects(self) -> dict[str, list[Instance]]:
+        return {}
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each object, class by class, for a data frame or a CSV file.
+
+        The columns: `class`; `instance`, counted from 1 within the class; `area` in pixels and `share` of the photo;
+        `centroid_x`, `centroid_y`, and the box `x`, `y`, `width`, `height`, in pixels from the top left corner; `score`
+        of the object; `confidence` that the photo shows the class; `quality` of the class's mask. Raises as
+        `instances` does.
+        """
+        return [
+            {
+                "class": name,
+                "instance": number,
+                "area": each.area,
+                "share": each.area / self.mask.size,
+                "centroid_x": each.centroid[0],
+                "centroid_y": each.centroid[1],
+                **dict(zip(("x", "y", "width", "height"), each.box, strict=True)),
+                "score": each.score,
+                "confidence": self.confidence[name],
+                "quality": getattr(self, "quality", {}).get(name),
+            }
+            for name in self.classes
+            for number, each in enumerate(self.instances(name), 1)
+        ]
+
+    def overlay(self, *, objects: bool = False) -> Image.Image:
+        """The photo with the mask tinted and outlined on it.
+
+        With `objects` each object has a colour of its own, whatever its class; raises as `instances` does.
+        """
+        if not objects:
+            return visualize.overlay(self.image, self.mask)
+        labels = np.zeros(self.mask.shape, np.int32)
+        for number, each in enumerate((each for name in self.classes for each in self.instances(name)), 1):
+            labels[each.place][each.part] = number
+        return visualize.overlay(self.image, visualize.neighbours_apart(labels))
+
+    def to_dict(self, *, objects: bool = False) -> dict[str, Any]:
+        """The photo, the model, and each class's presence, confidence and pixels, ready for JSON.
+
+        With `objects` also each class's number of `objects`; raises as `instances` does.
+        """
         pixels = Image.fromarray(self.mask).histogram()
         return {
             "query": self.source,
@@ -168,6 +263,7 @@ class Result:
                     "present": self.present[name],
                     "confidence": round(self.confidence[name], 4),
                     "pixels": pixels[class_id],
+                    **({"objects": len(self.instances(name))} if objects else {}),
                 }
                 for class_id, name in enumerate(self.classes, 1)
             ],
@@ -180,6 +276,7 @@ class Result:
         facts: Mapping[str, Any] | None = None,
         *,
         formats: Sequence[str] = DEFAULT,
+        objects: bool = False,
     ) -> dict[str, Path]:
         """Writes the files of `formats` and, last, `NAME.json`. A failed write leaves no partial file.
 
@@ -189,18 +286,20 @@ class Result:
             facts: further entries for the JSON.
             formats: `index` (`NAME_mask.png`, with a palette), `binary` (a black-and-white PNG for each class),
                 `overlay` (JPEG), `coco` (JSON), `labelme` (JSON of polygons), `cutout` (the photo, transparent
-                elsewhere).
+                elsewhere), `csv` (`table`), `geojson` (in pixel coordinates), `yolo` (polygons) and `cvat` (XML).
+            objects: tell objects apart (`instances`) in all formats but `index`, `binary` and `cutout`; `csv` always
+                does.
 
         Returns:
-            The paths by name: `mask`, `binary:CLASS`, `overlay`, `coco`, `labelme` and `cutout`, as chosen, and `json`.
+            The paths by name: `mask`, `binary:CLASS`, the other formats by their own names, and `json`.
 
-        Raises ValueError for an unknown format, OSError on a full disk.
+        Raises ValueError for an unknown format and as `instances` does, OSError on a full disk.
         """
         stem, place = name or Path(self.source).stem or "query", Path(folder)
-        made = encoded(self, stem, formats, place)
+        made = encoded(self, stem, formats, place, objects=objects)
         paths = {key: place / file for key, (file, _) in made.items()}
         files = {key: file for key, (file, _) in made.items()}
-        text = json.dumps({**self.to_dict(), "files": files, **(facts or {})}, indent=1)
+        text = json.dumps({**self.to_dict(objects=objects), "files": files, **(facts or {})}, indent=1)
         for file, content in made.values():
             write_bytes(place / file, content)
         paths["json"] = place / f"{stem}.json"

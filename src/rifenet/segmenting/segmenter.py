@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from rifenet.drawing import notebook
 from rifenet.engines import Engine
-from rifenet.formats.label_files import Label
+from rifenet.formats.label_files import Label, Marked
 from rifenet.formats.pictures import Source
+from rifenet.formats.remarks import together
 from rifenet.segmenting.adaptation import adapted
+from rifenet.segmenting.given import check_pairs, check_several
 from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.segmenting.queries import confidence, counted, segment_lazily, total_of
 from rifenet.segmenting.result import Options, Result
@@ -58,6 +60,20 @@ class Segmenter:
 
         return cls(load_engine("default" if model is None else model, device, threads))
 
+    def __repr__(self) -> str:
+        counted = (f"{name} ({shots} {'shot' if shots == 1 else 'shots'})" for name, shots in self.shots.items())
+        known = ", ".join(counted) or "no class yet"
+        return f"<Segmenter of the model {self.engine.name}: {known}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the shots with their masks, and a row for each class."""
+        drawn = [each for n, known in enumerate(self.learned, 1) if known.inputs for each in known.inputs.overlays(n)]
+        rows = [
+            (number, known.name, str(known.shots), "" if known.inputs else "from a file, which holds no photos")
+            for number, known in enumerate(self.learned, 1)
+        ]
+        return notebook.card(repr(self), drawn, ("class", "shots", ""), rows)
+
     @property
     def classes(self) -> list[str]:
         """Names of the learned classes, in the order of their numbers in a mask."""
@@ -81,7 +97,7 @@ class Segmenter:
         self,
         name: str,
         images: Sequence[Source],
-        masks: Sequence[Source],
+        masks: Sequence[Source | Marked],
         *,
         replace: bool = False,
         white_is_object: bool = False,
@@ -98,6 +114,8 @@ class Segmenter:
             white_is_object: 255 marks the class too. A mask that holds only 0 and 255 does not need this option.
             label: name, number or colour (#rrggbb) of the class in label files that hold several.
 
+        Warns (`UserWarning`) where a file could mean two things, and says what it was taken for.
+
         Raises:
             FileNotFoundError: a file is missing.
             ValueError: a picture cannot be read; a mask marks nothing, differs from its photo in size or lacks `label`;
@@ -106,10 +124,7 @@ class Segmenter:
         known = None if replace else self._classes.get(name)
         if not name or not isinstance(name, str):
             raise ValueError(f"Expected a name for the class, but got {name!r}.")
-        if isinstance(images, str | PathLike | Image.Image) or isinstance(masks, str | PathLike | Image.Image):
-            raise ValueError("Expected lists of images and masks, but got one. Write images=[...], masks=[...].")
-        if not len(images) == len(masks) > 0:
-            raise ValueError(f"Expected a mask for each of 1 to 20 images, but got {len(images)} and {len(masks)}.")
+        check_pairs(images, masks)
         before = None if known is None else known.annotated()
         total = len(images) + (known.shots if known else 0)
         if total > MAX_SHOTS:
@@ -117,7 +132,8 @@ class Segmenter:
         if name not in self._classes:
             self._check_room([name])
         options: dict[str, Any] = {"label": label, "white_is_object": white_is_object}
-        shots = [prepare_shot(name, *pair, self.engine.size, **options) for pair in zip(images, masks, strict=True)]
+        with together():
+            shots = [prepare_shot(name, *pair, self.engine.size, **options) for pair in zip(images, masks, strict=True)]
         inputs = Shots(*(np.concatenate(part) for part in zip(*shots, strict=True)))
         self._keep(name, inputs if before is None else before.followed_by(inputs))
 
@@ -172,8 +188,7 @@ class Segmenter:
         """
         if count < 1:
             raise ValueError(f"Expected count to be at least 1, but got {count}.")
-        if isinstance(photos, str | PathLike | Image.Image | np.ndarray):
-            raise ValueError("Expected a list of photos, but got one. Write adapt([...]).")
+        check_several(photos, "adapt({})")
         if not self._classes:
             raise ValueError("Expected at least one learned class, but there is none. Call learn() first.")
         known = adapted(self.engine, self.learned, photos, count, MAX_SHOTS, on_error, on_progress)
@@ -181,13 +196,19 @@ class Segmenter:
         return {each.name: each.adopted for each in known}
 
     def segment(
-        self, query: Source, *, keep_absent: bool = False, tiles: bool | str = "auto", refine: bool = False
+        self,
+        query: Source,
+        *,
+        keep_absent: bool = False,
+        tiles: bool | str = "auto",
+        refine: bool = False,
+        clean: bool = False,
     ) -> Result:
         """Segments one photo: a path, a PIL image or an [H,W,3] array; options as in `segment_many`.
 
         Raises FileNotFoundError for a missing photo, ValueError for an unreadable one or if no class is learned.
         """
-        return next(self.segment_many([query], keep_absent=keep_absent, tiles=tiles, refine=refine))
+        return next(self.segment_many([query], keep_absent=keep_absent, tiles=tiles, refine=refine, clean=clean))
 
     def segment_many(
         self,
@@ -197,6 +218,7 @@ class Segmenter:
         keep_absent: bool = False,
         tiles: bool | str = "auto",
         refine: bool = False,
+        clean: bool = False,
         on_error: Callable[[Source, Exception], None] | None = None,
         on_progress: Callable[[int, int | None], None] | None = None,
     ) -> Iterator[Result]:
@@ -210,6 +232,8 @@ class Segmenter:
                 "auto" for photos whose longer side is at least three times the network's. Tiles take several times as
                 long.
             refine: make the masks follow the photos' edges (`rifenet.segmenting.refine`).
+            clean: fill small holes of the masks and remove specks, both judged by the size of the objects in the shots
+                (`rifenet.segmenting.instances`); the mask then needs scikit-image (`rifenet[instances]`).
             on_error: called with a photo that cannot be read and the error, before the next photos. None raises the
                 error, after the results of the photos before it.
             on_progress: called before each result with the number of results so far and the total, None if unknown.
@@ -221,9 +245,10 @@ class Segmenter:
             raise ValueError("Expected at least one learned class, but there is none. Call learn() first.")
         if batch_size < 1:
             raise ValueError(f"Expected batch_size to be at least 1, but got {batch_size}.")
+        check_several(queries, "segment_many({})")
         if tiles not in (True, False, "auto"):
             raise ValueError(f"Expected tiles to be True, False or 'auto', but got {tiles!r}.")
-        options = Options(keep_absent, tiles, refine)
+        options = Options(keep_absent, tiles, refine, clean)
         results = segment_lazily(self.engine, list(self._classes.values()), queries, batch_size, options, on_error)
         return results if on_progress is None else counted(results, total_of(queries), on_progress)
 

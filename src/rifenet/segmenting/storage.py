@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from safetensors.numpy import save
 
 from rifenet.engines import Context, Engine
 from rifenet.files import parse_json, write_bytes
+from rifenet.segmenting.instances import ObjectShape, shapes_of
 from rifenet.segmenting.shots import PseudoShot, Shots
 
 FORMAT = "rifenet-classes"
@@ -42,6 +44,14 @@ class LearnedClass:
     """Photos without annotation that it adopted as further shots (`Segmenter.adapt`)."""
     shift: float = 0.0
     """Added to the log-odds of its confidence; undoes the rise in confidence that adopted photos cause."""
+
+    kept_shapes: tuple[ObjectShape, ...] = ()
+    """For a class from a file, the shapes that the file holds; those of earlier versions hold none."""
+
+    @cached_property
+    def shapes(self) -> tuple[ObjectShape, ...]:
+        """Shapes of the objects in its annotated shots."""
+        return self.kept_shapes if self.inputs is None else shapes_of(self.inputs.masks)
 
     def memory(self) -> int:
         """Bytes of its arrays."""
@@ -74,6 +84,7 @@ def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) ->
         "classes": [known.name for known in classes],
         "shots": [known.shots for known in classes],
         "shifts": shifts,
+        "shapes": [known.shapes for known in classes],  # which readers of earlier versions leave alone
         "checksum": _checksum(tensors, shifts),
     }
     write_bytes(path, save(tensors, {FORMAT: json.dumps(header)}))
@@ -108,10 +119,28 @@ def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
         raise ValueError(
             f"Expected {path} to be as it was saved, but its content has changed. Learn the classes again."
         )
+    rows = zip(header["classes"], header["shots"], shifts, _shapes_in(header, path), strict=True)
     return [
-        LearnedClass(name, shots, _context_of(index, tensors), shift=float(shift))
-        for index, (name, shots, shift) in enumerate(zip(header["classes"], header["shots"], shifts, strict=True))
+        LearnedClass(name, shots, _context_of(index, tensors), shift=float(shift), kept_shapes=shapes)
+        for index, (name, shots, shift, shapes) in enumerate(rows)
     ]
+
+
+def _shapes_in(header: Mapping[str, Any], path: Path) -> list[tuple[ObjectShape, ...]]:
+    """Shapes of each class's objects; none from a file of a version that did not keep them."""
+    count = len(header["classes"])
+    try:
+        shapes = [
+            tuple(ObjectShape(*map(float, shape)) for shape in kept) for kept in header.get("shapes", [()] * count)
+        ]
+    except (TypeError, ValueError):
+        shapes = []
+    if len(shapes) != count or not all(0 < number <= 1 for kept in shapes for shape in kept for number in shape):
+        raise ValueError(
+            f"Expected area and solidity in (0,1] of each class's objects, but {path} holds something else. Learn the"
+            " classes again."
+        )
+    return shapes
 
 
 def _check_model(path: Path, header: Mapping[str, Any], engine: Engine) -> None:

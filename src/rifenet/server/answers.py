@@ -5,16 +5,21 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
 from rifenet.advice import Advice
 from rifenet.drawing.visualize import class_colour, mask_image
+from rifenet.formats.object_files import TOLERANCE
+from rifenet.formats.polygons import flattened, trace_polygons
+from rifenet.formats.run_lengths import encode_part, pack_runs
 from rifenet.segmenting.result import Result
 from rifenet.segmenting.shots import PseudoShot
 from rifenet.server.problem import Problem
 from rifenet.server.projects import Project
+
+Warnings = Annotated[list[str], Field(description="What could have meant something else, and what it was taken for.")]
 
 
 class ProblemAnswer(BaseModel):
@@ -40,6 +45,25 @@ class ClassesAnswer(BaseModel):
     classes: list[ClassAnswer]
 
 
+class LearnedAnswer(ClassesAnswer):
+    """The classes of a project after one of them was learned."""
+
+    warnings: Warnings = []
+
+
+class InstanceAnswer(BaseModel):
+    """An object of a class. Coordinates are in pixels from the photo's top left corner."""
+
+    box: tuple[int, int, int, int] = Field(description="x, y, width, height.")
+    area: int = Field(description="In pixels.")
+    centroid: tuple[float, float] = Field(description="x, y.")
+    score: float = Field(description="Mean score of the class on its pixels, 0 to 1.")
+    polygons: list[list[tuple[float, float]]] | None = Field(
+        None, description="With outlines=polygons: an outline for each of its parts, with holes joined to it."
+    )
+    rle: str | None = Field(None, description="With outlines=rle: COCO's run lengths as text, of the whole photo.")
+
+
 class FoundAnswer(BaseModel):
     """What one photo says about one class."""
 
@@ -48,6 +72,8 @@ class FoundAnswer(BaseModel):
     present: bool = Field(description="Whether the photo shows the class; if not, it gets no pixel of the mask.")
     confidence: float = Field(description="How likely the photo shows it, 0 to 1.")
     pixels: int = Field(description="Its pixels in the mask.")
+    count: int = Field(description="Its objects in the mask.")
+    instances: list[InstanceAnswer] = Field(description="Its objects, the largest first; touching ones apart.")
 
 
 class PhotoAnswer(BaseModel):
@@ -65,6 +91,7 @@ class SegmentAnswer(BaseModel):
     """Segmented photos, in the order of the request."""
 
     results: list[PhotoAnswer]
+    warnings: Warnings = []
 
 
 class RequestPhoto(BaseModel):
@@ -93,6 +120,7 @@ class AdaptAnswer(BaseModel):
     """What each class of the project adopted, in the order of their numbers."""
 
     classes: list[AdaptedAnswer]
+    warnings: Warnings = []
 
 
 class ShotAnswer(BaseModel):
@@ -123,6 +151,7 @@ class AdviceAnswer(BaseModel):
 
     shots: list[ShotAnswer]
     next: list[NextAnswer]
+    warnings: Warnings = []
 
 
 class HealthAnswer(BaseModel):
@@ -173,20 +202,53 @@ def mask_png(result: Result) -> bytes:
     return buffer.getvalue()
 
 
-def photo_answer(result: Result, name: str) -> PhotoAnswer:
-    """One result as JSON holds it."""
-    facts = result.to_dict()
+def photo_answer(result: Result, name: str, outlines: str | None = None) -> PhotoAnswer:
+    """One result as JSON holds it; `outlines` as in `check_outlines`."""
+    facts = result.to_dict(objects=True)
     return PhotoAnswer(
         name=name,
         width=facts["width"],
         height=facts["height"],
         calibrated=facts["calibrated"],
-        classes=[FoundAnswer(**entry) for entry in facts["classes"]],
+        classes=[
+            FoundAnswer(**entry, count=entry["objects"], instances=_instances(result, entry["name"], outlines))
+            for entry in facts["classes"]
+        ],
         mask=base64.b64encode(mask_png(result)).decode(),
     )
 
 
-def adapt_answer(adopted: Mapping[str, Sequence[PseudoShot]], names: Sequence[str]) -> AdaptAnswer:
+def _instances(result: Result, name: str, outlines: str | None) -> list[InstanceAnswer]:
+    height, width = result.mask.shape
+    answers = []
+    for each in result.instances(name):
+        answer = InstanceAnswer(
+            box=each.box,
+            area=each.area,
+            centroid=(round(each.centroid[0], 2), round(each.centroid[1], 2)),
+            score=round(each.score, 4),
+        )
+        if outlines == "polygons":
+            shifted = (corners + each.box[:2] for corners in trace_polygons(each.part, tolerance=TOLERANCE))
+            answer.polygons = [[(x, y) for x, y in flattened(corners)] for corners in shifted]
+        elif outlines == "rle":
+            answer.rle = pack_runs(encode_part(each.part, *each.box[:2], height, width))
+        answers.append(answer)
+    return answers
+
+
+def check_outlines(outlines: str | None) -> str | None:
+    """How to tell the outlines of objects: polygons, rle or None. Raises Problem: 422 for anything else."""
+    if outlines and outlines not in ("polygons", "rle"):
+        raise Problem(
+            422, f"Expected outlines to be polygons or rle, but got {outlines[:20]!r}. Leave it out for none."
+        )
+    return outlines or None
+
+
+def adapt_answer(
+    adopted: Mapping[str, Sequence[PseudoShot]], names: Sequence[str], warnings: Sequence[str] = ()
+) -> AdaptAnswer:
     """Class -> its adopted photos as JSON holds them; `names` are those of the request's photos."""
     return AdaptAnswer(
         classes=[
@@ -198,16 +260,18 @@ def adapt_answer(adopted: Mapping[str, Sequence[PseudoShot]], names: Sequence[st
                 ],
             )
             for class_name, shots in adopted.items()
-        ]
+        ],
+        warnings=list(warnings),
     )
 
 
-def advice_answer(advice: Advice, names: Sequence[str]) -> AdviceAnswer:
+def advice_answer(advice: Advice, names: Sequence[str], warnings: Sequence[str] = ()) -> AdviceAnswer:
     """Advice as JSON holds it; `names` are those of the request's photos."""
     told = advice.to_dict()
     return AdviceAnswer(
         shots=[ShotAnswer(**shot) for shot in told["shots"]],
         next=[NextAnswer(**photo, name=names[photo["number"] - 1]) for photo in told["next"]],
+        warnings=list(warnings),
     )
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Header, Request, Response, UploadFile
-from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
 from rifenet import __version__
 from rifenet.advice import advise
+from rifenet.formats.label_files import Marked
+from rifenet.formats.remarks import collected
 from rifenet.formats.run_lengths import Check
 from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.server import answers
@@ -83,7 +83,7 @@ async def learn(
     white_is_object: Annotated[bool, Form(description="255 marks the class too; else it is ignored.")] = False,
     label: Annotated[str | None, Form(description="Its name, number or #rrggbb in files of several labels.")] = None,
     x_project: ProjectName = None,
-) -> answers.ClassesAnswer:
+) -> answers.LearnedAnswer:
     """Learns a class from annotated photos, or adds shots to one."""
     called, name = service.project_of(request, x_project)[0], class_name(name)
     if len(images) != len(masks):
@@ -91,7 +91,7 @@ async def learn(
     await run_in_threadpool(check_files, images, service.limits, "photo")
     await run_in_threadpool(check_files, masks, service.limits, "mask")
 
-    def work() -> answers.ClassesAnswer:
+    def work() -> answers.LearnedAnswer:
         service.projects.check_memory(len(images))
         project = service.projects.open(called)
         try:
@@ -99,15 +99,16 @@ async def learn(
             check = service.worker.check
             asked = {"name": name, "label": label or None, "white_is_object": white_is_object}
 
-            def read(mask: UploadFile, index: int, check: Check) -> NDArray[np.uint8]:
-                return read_mask(mask, index, asked, file_name(images[index - 1], index), service.limits, check)
+            def read(mask: UploadFile, index: int, check: Check) -> Marked:
+                return Marked(read_mask(mask, index, asked, images[index - 1], service.limits, check))
 
             photos, labels = _Pictures(images, read_photo, check), _Pictures(masks, read, check)
-            project.segmenter.learn(name, photos, labels, replace=replace, white_is_object=white_is_object)
+            with collected() as warnings:
+                project.segmenter.learn(name, photos, labels, replace=replace)
             project.changed(name)
         finally:
             service.projects.drop_if_empty(project)
-        return answers.classes_answer(project)
+        return answers.LearnedAnswer(**answers.classes_answer(project).model_dump(), warnings=warnings)
 
     answer = await service.run(request, work)
     if x_project is None:
@@ -140,11 +141,15 @@ async def segment(
     images: Photos,
     keep_absent: Annotated[bool, Form(description="Keep classes in the mask that are judged absent.")] = False,
     format: Annotated[str | None, Form(description="json or png (of one photo); without it, as Accept says.")] = None,
+    outlines: Annotated[
+        str | None, Form(description="polygons or rle (COCO's): the pixels of each object, too.")
+    ] = None,
     x_project: ProjectName = None,
 ) -> Any:
     """Segments photos by all classes of the project at once: JSON, or the mask of one photo as a PNG."""
     project = _taught(service, request, x_project)
     png = answers.wants_png(request.headers.get("accept", ""), format)
+    outlines = answers.check_outlines(outlines)
     if png and len(images) != 1:
         raise Problem(422, f"Expected one photo for a PNG, but got {len(images)}. Send them one by one, or take json.")
     await run_in_threadpool(check_files, images, service.limits, "photo")
@@ -152,12 +157,14 @@ async def segment(
 
     def work() -> bytes | answers.SegmentAnswer:
         results = project.segmenter.segment_many(photos, batch_size=1, keep_absent=keep_absent)
-        if png:
-            return answers.mask_png(next(results))
-        named = enumerate(zip(results, images, strict=True), 1)
-        return answers.SegmentAnswer(
-            results=[answers.photo_answer(result, file_name(upload, index)) for index, (result, upload) in named]
-        )
+        with collected() as warnings:
+            if png:
+                return answers.mask_png(next(results))
+            named = enumerate(zip(results, images, strict=True), 1)
+            found = [
+                answers.photo_answer(result, file_name(upload, index), outlines) for index, (result, upload) in named
+            ]
+        return answers.SegmentAnswer(results=found, warnings=warnings)
 
     answer = await service.run(request, work)
     return Response(answer, media_type="image/png") if isinstance(answer, bytes) else answer
@@ -181,12 +188,14 @@ async def adapt(
 
     def work() -> answers.AdaptAnswer:
         trial = copy.copy(project.segmenter)  # kept only if somebody still waits
-        adopted = trial.adapt(photos, count=count)
+        with collected() as warnings:
+            adopted = trial.adapt(photos, count=count)
         service.worker.check()
         project.segmenter = trial
         for name in adopted:
             project.changed(name)
-        return answers.adapt_answer(adopted, [file_name(upload, index) for index, upload in enumerate(images, 1)])
+        names = [file_name(upload, index) for index, upload in enumerate(images, 1)]
+        return answers.adapt_answer(adopted, names, warnings)
 
     return await service.run(request, work)
 
@@ -205,27 +214,27 @@ async def advice(
     photos = _Pictures(uploads, read_photo, service.worker.check)
 
     def work() -> answers.AdviceAnswer:
-        found = advise(project.segmenter, None, photos, suggest=suggest)
-        return answers.advice_answer(found, [file_name(upload, index) for index, upload in enumerate(uploads, 1)])
+        with collected() as warnings:
+            found = advise(project.segmenter, None, photos, suggest=suggest)
+        names = [file_name(upload, index) for index, upload in enumerate(uploads, 1)]
+        return answers.advice_answer(found, names, warnings)
 
     return await service.run(request, work)
 
 
-class _Pictures(Sequence[NDArray[np.uint8]]):
+class _Pictures(Sequence[Any]):
     """Decodes each upload when it is read, so that memory holds one decoded picture at a time.
 
     Calls `check` before and while it decodes; `check` raises where nobody waits any more.
     """
 
-    def __init__(
-        self, uploads: list[UploadFile], read: Callable[[UploadFile, int, Check], NDArray[np.uint8]], check: Check
-    ) -> None:
+    def __init__(self, uploads: list[UploadFile], read: Callable[[UploadFile, int, Check], Any], check: Check) -> None:
         self._uploads, self._read, self._check = uploads, read, check
 
     def __len__(self) -> int:
         return len(self._uploads)
 
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+    def __iter__(self) -> Iterator[Any]:
         return (self[index] for index in range(len(self._uploads)))
 
     def __getitem__(self, index: Any) -> Any:

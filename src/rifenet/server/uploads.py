@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rifenet.formats.label_files import load_labels
+from rifenet.formats.picture_files import frame_of, open_picture
 from rifenet.formats.pictures import load_image, lossy_kind
+from rifenet.formats.remarks import heard, remark
 from rifenet.formats.run_lengths import Check, unchecked
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
@@ -84,9 +87,7 @@ def _check_file(upload: UploadFile, name: str, limits: Limits, lossless: bool) -
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the pixels are counted below
             upload.file.seek(0)
-            picture = Image.open(upload.file, formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise _too_many_pixels(name, limits) from None
+            picture = open_picture(upload.file, FORMATS)
     except Exception:  # Pillow's readers raise OSError, SyntaxError, struct.error and more on bad bytes
         raise Problem(
             415, f"Expected a picture ({', '.join(FORMATS)}), but {name} is something else, or damaged. Send another."
@@ -105,27 +106,42 @@ def _too_many_pixels(name: str, limits: Limits) -> Problem:
 
 def read_photo(upload: UploadFile, index: int, check: Check = unchecked) -> NDArray[np.uint8]:
     """RGB photo [H,W,3], upright; `check` is called while it is decoded. Raises Problem: 422 where it cannot be."""
-    try:
+    with _about("photo", upload, index):
         return load_image(_opened(upload, check))
-    except ValueError as error:
-        raise Problem(422, f"photo {file_name(upload, index)}: {error}") from error
 
 
 def read_mask(
-    upload: UploadFile, index: int, labels: Mapping[str, Any], photo: str, limits: Limits, check: Check = unchecked
+    upload: UploadFile,
+    index: int,
+    labels: Mapping[str, Any],
+    photo: UploadFile,
+    limits: Limits,
+    check: Check = unchecked,
 ) -> NDArray[np.uint8]:
     """Where a mask or label file marks the class, [H,W]: 1 the class, 0 not, 255 ignored.
 
-    `labels`: further arguments of `load_labels`; `photo`: the name of its photo; `check` is called between steps.
+    `labels`: further arguments of `load_labels`; `photo`: its photo; `check` is called between steps.
     Raises Problem: 422 for one that cannot be read, or has no such label.
     """
     most = limits.megapixels * 10**6
-    try:
+    with _about("photo", photo, index):
+        asked = {**labels, "frame": frame_of(_opened(photo, check), "image")}
+    with _about("mask", upload, index):
         if is_json(upload):
-            return load_labels(upload.file.read(), **labels, photo=photo, most_pixels=most, check=check)
-        return load_labels(_opened(upload, check), **labels)
+            asked |= {"photo": file_name(photo, index), "most_pixels": most, "check": check}
+            return load_labels(upload.file.read(), **asked)
+        return load_labels(_opened(upload, check), **asked)
+
+
+@contextmanager
+def _about(what: str, upload: UploadFile, index: int) -> Iterator[None]:
+    """Names the upload in remarks, and in refusals, which become a Problem: 422."""
+    name = f"{what} {file_name(upload, index)}"
+    try:
+        with heard(lambda about, sentence: remark(name, sentence)):
+            yield
     except ValueError as error:
-        raise Problem(422, f"mask {file_name(upload, index)}: {error}") from error
+        raise Problem(422, f"{name}: {error}") from error
 
 
 class _Checked:
@@ -146,6 +162,6 @@ def _opened(upload: UploadFile, check: Check) -> Image.Image:
     upload.file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        picture = Image.open(_Checked(upload.file, check), formats=FORMATS)
-    picture.decodermaxblock = _PART
+        picture = open_picture(_Checked(upload.file, check), FORMATS)
+    picture.decodermaxblock = _PART  # type: ignore[attr-defined]
     return picture

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -33,6 +32,7 @@ from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.transforms import resize_and_pad, resize_mask, to_float
 from rifenet.data.views import strong_view, view_rng, weak_view
+from rifenet.drawing.progress import TaskProgress
 from rifenet.files import write_text
 from rifenet.formats.pictures import binary_mask
 from rifenet.models import Features, RiFeNet
@@ -282,4 +282,12 @@ def _remaining(dataset: ViewDataset, done: int, workers: int) -> Iterator[tuple[
     loader = DataLoader(dataset, batch_size=None, sampler=list(numbers), num_workers=workers)
     if not numbers:
         return iter(())
-    return zip(numbers, track(loader, "Computing frozen features", len(numbers)), strict=True)
+    return zip(numbers, _shown(loader, len(numbers)), strict=True)
+
+
+def _shown(items: Iterable[Any], total: int) -> Iterator[Any]:
+    """Yields the items, and shows how many are done."""
+    with TaskProgress("frozen features of photo", total) as progress:
+        for item in items:
+            yield item
+            progress.advance()

@@ -30,7 +30,7 @@ from rifenet.training.features import PackedFeatures, unpack
 from rifenet.training.logging import RunLog
 from rifenet.training.optim import build_optimizers, learning_rates, set_learning_rates
 from rifenet.training.selection import finish, finished, select
-from rifenet.training.split import base_split, step_batches, training_episodes
+from rifenet.training.split import base_split, episodes_a_step, step_batches, training_episodes, with_steps
 from rifenet.training.start import start_from
 from rifenet.training.state import STATE_FILE, claimed, load_state, save_state
 
@@ -50,13 +50,13 @@ def train(config: Config, *, stop_at: int | None = None) -> dict[str, Any]:
     """
     settings = config.train
     fabric = launch(settings.device, devices=settings.devices, precision=settings.precision)
-    last = settings.steps if stop_at is None else min(stop_at, settings.steps)
     with claimed(Path(settings.out)) if fabric.is_global_zero else nullcontext():
-        return _train(effective(config), fabric, last)
+        return _train(effective(config), fabric, stop_at)
 
 
-def _train(config: Config, fabric: Fabric, last: int) -> dict[str, Any]:
+def _train(config: Config, fabric: Fabric, stop_at: int | None) -> dict[str, Any]:
     run = _Run(config, fabric)
+    last = run.settings.steps if stop_at is None else min(stop_at, run.settings.steps)
     with run.log or nullcontext():
         run.announce()
         for batch in step_batches(run.episodes, run.config, run.fabric, run.progress["step"], last):
@@ -80,23 +80,26 @@ class _Run:
                 "Expected model.pretrained for training, but got false. Set it: the backbone stays frozen, and random "
                 "features are of no use."
             )
-        self.config, self.settings, self.folder = config, settings, Path(settings.out)
+        self.folder, self.batch_size = Path(settings.out), episodes_a_step(config)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self.fabric = fabric
-        if settings.batch_size % self.fabric.world_size:
+        if self.batch_size % self.fabric.world_size:
             raise ValueError(
                 f"Expected train.batch_size to be a multiple of the {self.fabric.world_size} ranks, "
-                f"but got {settings.batch_size}."
+                f"but got {self.batch_size}."
             )
         data = config.data
-        if settings.crossed > 0 and settings.batch_size < 2 * self.fabric.world_size:
+        if settings.crossed > 0 and self.batch_size < 2 * self.fabric.world_size:
             raise ValueError(
-                f"Expected at least 2 episodes a rank for train.crossed, but got {settings.batch_size} on "
+                f"Expected at least 2 episodes a rank for train.crossed, but got {self.batch_size} on "
                 f"{self.fabric.world_size} ranks. Raise train.batch_size, or set train.crossed to 0."
             )
         index = open_dataset(data.dataset, data.root, list_file=data.list_file, folds=data.folds)
         self.split = base_split(config, index)
+        self.written, config = config, with_steps(config, len(self.split.pool.index))
+        settings = config.train
+        self.config, self.settings = config, settings
         torch.manual_seed(settings.seed)
         model = build_model(config.model)
         assert isinstance(model, RiFeNet)
@@ -122,8 +125,9 @@ class _Run:
         self.episodes = training_episodes(config, self.split, model, self.fabric)
         self.log = None
         if self.fabric.is_global_zero:
-            write_atomically(self.folder / "config.yaml", lambda file: save_config(config, file))
-            self.log = RunLog(self.folder, self.progress["step"], settings.steps, tensorboard=settings.tensorboard)
+            # As written, with epochs: the same file serves a fold with another number of images.
+            write_atomically(self.folder / "config.yaml", lambda file: save_config(self.written, file))
+            self.log = RunLog(self.folder, self.progress["step"], config)
         self.since, self.episodes_since = time.perf_counter(), 0
 
     def announce(self) -> None:
@@ -132,6 +136,12 @@ class _Run:
             return
         for note in self.split.notes:
             self.log.say(note)
+        if not self.written.train.steps:
+            images = len(self.split.pool.index) // self.batch_size
+            self.log.say(
+                f"{self.settings.epochs} epochs of {images:,} steps, with {self.batch_size} episodes each: "
+                f"{self.settings.steps:,} steps"
+            )
         if self.progress["step"]:
             self.log.say(f"resuming {self.folder} at step {self.progress['step']}")
 
@@ -156,7 +166,7 @@ class _Run:
         self.progress["step"] += 1
         if self.average:
             self.average.update(self.progress["step"])
-        self.episodes_since += settings.batch_size
+        self.episodes_since += self.batch_size
         return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}, float(norm)
 
     def record(self, terms: dict[str, Tensor], norm: float, last: int) -> None:

@@ -15,10 +15,10 @@ def build_optimizers(model: nn.Module, train: TrainConfig) -> list[Optimizer]:
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     transformer = {name: parameter for name, parameter in trained.items() if name.startswith("activation.")}
     if train.optimizer == "adamw":
-        return [AdamW(_decay_groups(trained, train.transformer_weight_decay), lr=train.lr)]
+        return [AdamW(_decay_groups(trained, train.transformer_weight_decay), lr=_rate(train))]
     rest = [parameter for name, parameter in trained.items() if name not in transformer]
     optimizers: list[Optimizer] = [
-        SGD(rest, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay),
+        SGD(rest, lr=_rate(train), momentum=train.momentum, weight_decay=train.weight_decay),
     ]
     if transformer:
         groups = _decay_groups(transformer, train.transformer_weight_decay)
@@ -30,10 +30,15 @@ def learning_rates(train: TrainConfig, step: int) -> list[float]:
     """The true rate of each optimiser at `step` (0-based)."""
     if train.optimizer == "adamw":
         if step < train.warmup:
-            return [train.lr * (step + 1) / train.warmup]
+            return [_rate(train) * (step + 1) / train.warmup]
         progress = (step - train.warmup) / max(train.steps - train.warmup, 1)
-        return [train.lr * 0.5 * (1 + math.cos(math.pi * progress))]
-    return [train.lr * (1 - step / train.steps) ** train.poly_power, train.transformer_lr]
+        return [_rate(train) * 0.5 * (1 + math.cos(math.pi * progress))]
+    return [_rate(train) * (1 - step / train.steps) ** train.poly_power, train.transformer_lr]
+
+
+def _rate(train: TrainConfig) -> float:
+    assert not isinstance(train.lr, tuple), "`config.effective` takes the value of the fold"
+    return train.lr
 
 
 def set_learning_rates(optimizers: list[Optimizer], rates: list[float]) -> None:

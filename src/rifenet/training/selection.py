@@ -11,6 +11,7 @@ import torch
 
 from rifenet.config import Config
 from rifenet.evaluation.presence import fit_calibration, presence_pairs
+from rifenet.evaluation.result_file import names_hash
 from rifenet.evaluation.scoring import score_episodes
 from rifenet.files import write_text
 from rifenet.metrics import IoUMeter, auroc, calibrated, expected_calibration_error
@@ -67,6 +68,8 @@ def run_metadata(config: Config, split: Split, progress: dict[str, Any]) -> dict
         "fold": config.data.fold,
         "shots": config.data.shots,
         "exclude_novel": config.data.exclude_novel,
+        "novel_classes": [index.class_name(class_id) for class_id in index.novel_classes(config.data.fold)],
+        "classes_hash": names_hash(index.class_names),
         "classes_trained_on": classes,
         **started,
         "step": progress["best_step"],

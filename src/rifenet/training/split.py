@@ -32,8 +32,8 @@ class Split:
 def base_split(config: Config, index: ImageIndex) -> Split:
     """Splits a dataset for training on the base classes of `config.data.fold` (method.md 12, rows 9 and 11)."""
     data = config.data
-    novel, base = index.novel_classes(data.fold), index.base_classes(data.fold)
-    images = index.without_classes(novel) if data.exclude_novel else index
+    held_back, base = index.held_back(data.fold), index.base_classes(data.fold)
+    images = index.without_classes(held_back) if data.exclude_novel else index
     training, heldout = split_holdout(images, data.holdout, _data_seed(config))
     pool = EpisodePool(
         training,
@@ -53,16 +53,21 @@ def base_split(config: Config, index: ImageIndex) -> Split:
         drawn = EpisodePool(heldout, base, shots=shots, min_area=data.min_area, sampling="root")
         heldout_classes = drawn.classes
         episodes = [drawn.episode(config.train.seed, number) for number in range(config.train.validate_episodes)]
-    return Split(pool, heldout, episodes, heldout_classes, _notes(pool, len(heldout), heldout_classes))
+    other_names = held_back[len(index.novel_classes(data.fold)) :]
+    return Split(pool, heldout, episodes, heldout_classes, _notes(pool, len(heldout), heldout_classes, other_names))
 
 
-def _notes(pool: EpisodePool, heldout: int, heldout_classes: tuple[int, ...]) -> list[str]:
+def _notes(
+    pool: EpisodePool, heldout: int, heldout_classes: tuple[int, ...], other_names: tuple[int, ...]
+) -> list[str]:
     def names(classes: Sequence[int]) -> str:
         return ", ".join(pool.index.class_name(class_id) for class_id in classes)
 
     notes = [f"training on {len(pool.index)} images of the base classes {names(pool.classes)}"]
     if heldout:
         notes.append(f"selecting the checkpoint on {heldout} more images, of {names(heldout_classes)}")
+    if other_names:
+        notes.append(f"not trained on, because their things may be of a novel class: {names(other_names)}")
     if pool.left_out:
         notes.append("left out: " + "; ".join(f"{name} ({reason})" for name, reason in pool.left_out))
     if pool.unlabeled and pool.borrowing:
@@ -74,7 +79,7 @@ def training_episodes(
     config: Config, split: Split, model: RiFeNet, fabric: lightning_fabric.Fabric
 ) -> Dataset[dict[str, Any]]:
     """All training episodes of the run, from images or, with `data.cache_dir`, from cached frozen features."""
-    total = config.train.steps * config.train.batch_size
+    total = config.train.steps * episodes_a_step(config)
     if not config.data.cache_dir:
         return TrainingEpisodes(split.pool, config.data, seed=config.train.seed, episodes=total)
     strong = config.train.unlabeled > 0 or config.data.cache_strong
@@ -85,6 +90,21 @@ def training_episodes(
     return CachedEpisodes(split.pool, cache, config.train.seed, total, config.data.own_views)
 
 
+def episodes_a_step(config: Config) -> int:
+    """The batch size of an effective config, over all ranks together."""
+    size = config.train.batch_size
+    assert not isinstance(size, tuple), "`config.effective` takes the value of the fold"
+    return size
+
+
+def with_steps(config: Config, images: int) -> Config:
+    """An effective config whose `train.steps` is set: for a config with epochs over that many training images."""
+    if config.train.steps:
+        return config
+    steps = config.train.epochs * max(images // episodes_a_step(config), 1)
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
+
+
 def _data_seed(config: Config) -> int:
     return config.train.seed if config.data.seed is None else config.data.seed
 
@@ -93,7 +113,8 @@ def step_batches(
     dataset: Dataset[dict[str, Any]], config: Config, fabric: lightning_fabric.Fabric, start: int, stop: int
 ) -> DataLoader[dict[str, Any]]:
     """Batches of this rank for steps start..stop-1; item j is episode step * batch_size + rank * share + j."""
-    total, share = config.train.batch_size, config.train.batch_size // fabric.world_size
+    total = episodes_a_step(config)
+    share = total // fabric.world_size
     first = fabric.global_rank * share
     batches = [list(range(step * total + first, step * total + first + share)) for step in range(start, stop)]
     return DataLoader(

@@ -15,7 +15,7 @@ from rifenet.models.backbones import Backbone, Features
 from rifenet.models.beyond.evidence import EvidenceHead, EvidenceKeys, EvidenceLogits, support_keys
 from rifenet.models.beyond.support_views import ViewedRiFeNet
 from rifenet.models.masks import SoftMasks
-from rifenet.models.structures import Decoded, QueryFeatures, RiFeNetOutput, SupportContext, match_batches
+from rifenet.models.structures import Decoded, QueryFeatures, RiFeNetOutput, Shots, SupportContext, match_batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,9 @@ class EvidenceNetwork(ViewedRiFeNet):
         cosines = self.evidence.affinity(query.high, query.valid) if affinity else None
         return EvidenceFeatures(**vars(query), fine=features.fine, affinity=cosines)
 
-    def _context(self, features: Features, projected: Tensor, soft: SoftMasks, on_grid: Tensor) -> EvidenceContext:
-        context = super()._context(features, projected, soft, on_grid)
-        keys = support_keys(features.high, soft, self.evidence.channels, self.config.max_evidence_keys)
+    def learn(self, shots: Shots) -> EvidenceContext:
+        """The context of the class that `shots` show."""
+        context = super().learn(shots)
+        soft = SoftMasks(shots.foreground, shots.void)
+        keys = support_keys(shots.high, soft, self.evidence.channels, self.config.max_evidence_keys)
         return EvidenceContext(**vars(context), **{f"evidence_{name}": field for name, field in keys._asdict().items()})

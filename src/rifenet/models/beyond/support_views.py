@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rifenet.models.backbones import Features
 from rifenet.models.rifenet import RiFeNet
-from rifenet.models.structures import Images, SupportContext, check_support
+from rifenet.models.structures import Images, Shots, check_support
 
 ROOM = 1.5
 """Side of a closer look over the object's longer side, both relative to the image's sides."""
@@ -25,13 +25,11 @@ ROOM = 1.5
 class ViewedRiFeNet(RiFeNet):
     """RiFeNet that learns a class from `config.support_views` views of each support."""
 
-    def encode_support(
-        self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None
-    ) -> SupportContext:
-        """Learns a class; see `RiFeNet.encode_support`. `Features` allow one view only."""
+    def encode_shots(self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None) -> Shots:
+        """All views of the shots; see `RiFeNet.encode_shots`. `Features` allow one view only."""
         check_support(support_images, support_masks, support_valid)
         shots = support_images, support_masks, support_valid
-        return self._support(*viewed_features(self._encode, *shots, self.config.support_views))[0]
+        return self._shots(*viewed_features(self._encode, *shots, self.config.support_views))[0]
 
 
 def viewed_features(

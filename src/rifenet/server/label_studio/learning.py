@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from rifenet.formats.remarks import heard
 from rifenet.formats.run_lengths import Check
 from rifenet.server.label_studio.book import Annotation, AnnotationIn, Book, Shot, TaskIn, digest_of, packed
 from rifenet.server.label_studio.link import Link
@@ -133,8 +135,12 @@ class Labeling:
             regions, score = prediction_of(result, config)
             return [{"result": regions, "score": score, "model_version": version}]
 
+        def all_of_them() -> list[list[dict[str, Any]]]:
+            with _logged(book):
+                return [one(place) for place in places]
+
         try:
-            found = await self.service.run(request, lambda: [one(place) for place in places])
+            found = await self.service.run(request, all_of_them)
         finally:
             _close(photos)
         if not any(found):
@@ -202,7 +208,8 @@ class Labeling:
                     "Label Studio project %s: task %s teaches nothing: %s", book.name, shot.annotation.task, sentence
                 )
         if usable:
-            project.segmenter.learn(label, _Lazy(usable, photo_of), _Lazy(usable, mask_of_shot), replace=True)
+            with _logged(book):
+                project.segmenter.learn(label, _Lazy(usable, photo_of), _Lazy(usable, mask_of_shot), replace=True)
         elif label in project.segmenter.classes:
             project.segmenter.forget(label)
         project.changed(label)
@@ -238,6 +245,11 @@ class _Nobody(Request):
 
 async def _never() -> Any:
     await asyncio.get_running_loop().create_future()
+
+
+def _logged(book: Book) -> AbstractContextManager[None]:
+    """Writes remarks on photos and masks into the log."""
+    return heard(lambda about, sentence: log.warning("Label Studio project %s: %s: %s", book.name, about, sentence))
 
 
 def _annotations(tasks: list[Any], config: LabelingConfig) -> list[Annotation]:

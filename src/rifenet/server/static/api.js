@@ -9,6 +9,7 @@ export class Refusal extends Error {
 
 const OFFLINE = "The server does not answer. Your work is kept in this browser: start the server again, then go on.";
 const RETRIES = 4;
+const warned = new Set(); // what answers have said, since somebody asked, of files that could mean two things
 
 /** JSON of a request; waits and tries again where the server is busy. `signal` cancels. */
 export async function ask(path, { method = "GET", form = null, signal = null, retries = RETRIES } = {}) {
@@ -20,7 +21,11 @@ export async function ask(path, { method = "GET", form = null, signal = null, re
       if (error.name === "AbortError") throw error;
       throw new Refusal(OFFLINE, 0);
     }
-    if (response.ok) return response.json();
+    if (response.ok) {
+      const answer = await response.json();
+      for (const each of answer.warnings ?? []) warned.add(each);
+      return answer;
+    }
     const wait = Number(response.headers.get("Retry-After"));
     if (response.status === 503 && wait && wait < 10 && tries < retries) {
       await pause(wait * 1000, signal);
@@ -29,6 +34,13 @@ export async function ask(path, { method = "GET", form = null, signal = null, re
     const answer = await response.json().catch(() => ({}));
     throw new Refusal(answer.detail || `The server answers ${response.status}.`, response.status);
   }
+}
+
+/** The warnings of the answers since the last call, each once. */
+export function takeWarnings() {
+  const all = [...warned];
+  warned.clear();
+  return all;
 }
 
 /** A multipart form of names and values; a value is text or a Blob with a `.name`. */

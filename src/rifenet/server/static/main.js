@@ -1,6 +1,7 @@
 // The page: wires the project, the stage, the lists and the jobs.
 
 import { advise, drawAdvice, dropAdvice } from "./advice.js";
+import { takeWarnings } from "./api.js";
 import { archive } from "./archive.js";
 import { find, say } from "./dom.js";
 import { Editor } from "./editor.js";
@@ -132,6 +133,7 @@ async function run() {
     return;
   }
   say("");
+  takeWarnings();
   const abort = new AbortController(), todo = model.toSegment();
   let taught = lesson(), refused = "";
   running = { done: 0, total: todo.length, abort };
@@ -150,7 +152,8 @@ async function run() {
       refresh();
     }
     const failed = todo.filter((photo) => photo.status === "error").length;
-    if (failed || refused) say(refused + (failed ? `${failed} of ${todo.length} photos failed. Choose one to see why.` : ""), true);
+    const told = [refused, failed ? `${failed} of ${todo.length} photos failed. Choose one to see why.` : "", ...takeWarnings()];
+    if (told.some(Boolean)) say(told.filter(Boolean).join(" "), true);
   } catch (error) {
     if (error.name === "AbortError") say("Cancelled. What was segmented stays.");
     else say(error.message, true);
