@@ -169,7 +169,8 @@ async def segment(
         raise Problem(422, f"Expected one photo for a PNG, but got {len(images)}. Send them one by one, or take json.")
     await run_in_threadpool(check_files, images, service.limits, "photo")
     photos = _Pictures(images, read_photo, service.worker.check)
-    chosen = {"tiles": _CHOSEN.get(tiles, "auto"), "refine": _CHOSEN.get(refine, "auto"), "clean": clean}
+    looks = {"tiles": _CHOSEN.get(tiles, "auto"), "refine": _CHOSEN.get(refine, "auto")}
+    chosen: dict[str, Any] = {**looks, "clean": clean}
 
     def work() -> bytes | answers.SegmentAnswer:
         results = project.segmenter.segment_many(photos, batch_size=1, keep_absent=keep_absent, **chosen)
