@@ -13,10 +13,13 @@ from safetensors.torch import load_file
 from tiny_model import SMALL
 
 from rifenet.config import Config, DataConfig, ModelConfig, TrainConfig, load_config, to_dict
+from rifenet.data.sources import open_dataset
 from rifenet.models import build_model
 from rifenet.models.files.checkpoint import read_model, save_model, trained_state
 from rifenet.models.files.hub import bundled_model
 from rifenet.training import train
+from rifenet.training.selection import run_metadata
+from rifenet.training.split import base_split
 from rifenet.training.start import start_from
 from rifenet.training.state import STATE_FILE
 
@@ -90,6 +93,54 @@ def test_the_model_says_what_it_started_from_and_all_classes_that_taught_it(
     assert {"aeroplane", "boat", "bus", "chair"} <= set(seen)
     assert len(seen) == len(set(seen))
     assert load_config(tmp_path / "config.yaml").train.start == str(first)
+
+
+@pytest.mark.parametrize(
+    ("own", "before", "kept"),
+    [
+        (True, {"exclude_novel": True, "novel_classes": ["aeroplane", "bicycle", "bird", "boat", "bottle"]}, True),
+        (True, {"exclude_novel": True, "classes_never_seen": ["bird", "boat", "bottle", "aeroplane", "bicycle"]}, True),
+        (True, {"exclude_novel": False, "novel_classes": ["aeroplane", "bicycle", "bird", "boat", "bottle"]}, False),
+        (False, {"exclude_novel": True, "novel_classes": ["aeroplane", "bicycle", "bird", "boat", "bottle"]}, False),
+        (True, {"exclude_novel": True, "novel_classes": ["bus", "car"]}, False),  # those of another fold
+        (True, {"exclude_novel": True}, None),
+        (True, {}, None),
+    ],
+)
+def test_the_filter_is_on_only_if_it_was_for_the_start_model_too(
+    voc: Path, tmp_path: Path, own: bool, before: dict[str, Any], kept: bool | None
+) -> None:
+    config = _config(voc, tmp_path / "run")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, exclude_novel=own))
+    model = build_model(config.model)
+    save_model(model, tmp_path / "model.safetensors", {"classes_trained_on": ["zebra"], **before})
+    split = base_split(config, open_dataset("pascal", voc))
+    progress = {"best_step": 1, "best_miou": None, "started_from": start_from(str(tmp_path), model)}  # type: ignore[arg-type]
+    assert run_metadata(config, split, progress)["exclude_novel"] is kept
+
+
+@pytest.mark.parametrize(
+    ("before", "images"),
+    [
+        ({"classes_trained_on": ["zebra"], "images_trained_on": 7}, 7),
+        ({"classes_trained_on": ["zebra"], "images_trained_on": 7, "started_from": {}}, None),
+        ({"images_trained_on": 7, "started_from": {}, "images_trained_on_before": 30}, 37),
+        ({}, None),
+    ],
+)
+def test_what_taught_the_start_model_taught_the_new_one(
+    voc: Path, tmp_path: Path, before: dict[str, Any], images: int | None
+) -> None:
+    config = _config(voc, tmp_path / "run")
+    model = build_model(config.model)
+    save_model(model, tmp_path / "model.safetensors", before)
+    split = base_split(config, open_dataset("pascal", voc))
+    progress = {"best_step": 1, "best_miou": None, "started_from": start_from(str(tmp_path), model)}  # type: ignore[arg-type]
+    metadata = run_metadata(config, split, progress)
+    assert metadata["images_trained_on"] == len(split.pool.index)
+    assert metadata["images_trained_on_before"] == images
+    assert ("zebra" in metadata.get("classes_trained_on", ())) == ("classes_trained_on" in before)
+    assert ("classes_trained_on" in metadata) == ("classes_trained_on" in before), "unknown stays unknown"
 
 
 @pytest.mark.parametrize(

@@ -55,28 +55,42 @@ def run_metadata(config: Config, split: Split, progress: dict[str, Any]) -> dict
     """The metadata of a trained model."""
     index = split.pool.index
     classes = [index.class_name(class_id) for class_id in split.pool.classes]
-    started = {}
+    novel = [index.class_name(class_id) for class_id in index.novel_classes(config.data.fold)]
+    exclude_novel: bool | None = config.data.exclude_novel
+    trained: dict[str, Any] = {"classes_trained_on": classes}
     if "started_from" in progress:
         before: dict[str, Any] = progress["started_from"]
-        classes += [name for name in before["classes_trained_on"] if name not in classes]  # it saw these, too
-        started = {"started_from": {name: before[name] for name in ("name", "hash")}}
+        seen = before.get("classes_trained_on")
+        # Of a model that does not say what taught it, the new one cannot say it either.
+        trained = {} if seen is None else {"classes_trained_on": list(dict.fromkeys((*classes, *seen)))}
+        trained["started_from"] = {name: before[name] for name in ("name", "hash")}
+        trained["images_trained_on_before"] = before.get("images_trained_on")
+        exclude_novel = exclude_novel and _left_out_before(before, novel)
     return {
         "name": Path(config.train.out).name,
         "image_size": config.data.image_size,
         "dataset": config.data.dataset,
         "dataset_hash": index.hash,
         "images_trained_on": len(index),
+        "list": Path(index.list_name).name,
         "fold": config.data.fold,
         "shots": config.data.shots,
-        "exclude_novel": config.data.exclude_novel,
-        "novel_classes": [index.class_name(class_id) for class_id in index.novel_classes(config.data.fold)],
+        "exclude_novel": exclude_novel,
+        "novel_classes": novel,
         "classes_hash": names_hash(index.class_names),
-        "classes_trained_on": classes,
+        **trained,
         "backbone_file": backbone_file(config.model),
-        **started,
         "step": progress["best_step"],
         "heldout_base_miou": progress["best_miou"],
     }
+
+
+def _left_out_before(before: dict[str, Any], novel: list[str]) -> bool | None:
+    """Whether the start model's training left out images of the classes `novel`; None where its file does not say."""
+    if not before.get("exclude_novel"):
+        return before.get("exclude_novel")
+    held_back = before.get("novel_classes")
+    return None if held_back is None else set(novel) <= set(held_back)
 
 
 def finished(folder: Path) -> bool:

@@ -22,7 +22,9 @@ def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
         model: the model to train, with its backbone loaded.
 
     Returns:
-        `name`, `hash` and `classes_trained_on` from the file of the model called `name`, for the new model's metadata.
+        `name` and `hash` of the model called `name`, and what its file says of its training, for the new model's
+        metadata: `classes_trained_on`, `images_trained_on`, `exclude_novel` and `novel_classes`, None where it does not
+        say.
 
     Raises:
         FileNotFoundError: there is no such model.
@@ -57,5 +59,16 @@ def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
     return {
         "name": metadata.get("name", name),
         "hash": model_hash(state_hash(state), config, metadata),
-        "classes_trained_on": metadata.get("classes_trained_on", []),
+        "classes_trained_on": metadata.get("classes_trained_on"),
+        "images_trained_on": _images(metadata),
+        "exclude_novel": metadata.get("exclude_novel"),
+        "novel_classes": metadata.get("novel_classes", metadata.get("classes_never_seen")),
     }
+
+
+def _images(metadata: dict[str, Any]) -> int | None:
+    """How many images trained a model, those of its own start model included; None where its file does not say."""
+    counts = [metadata.get("images_trained_on")]
+    if "started_from" in metadata:
+        counts.append(metadata.get("images_trained_on_before"))
+    return None if None in counts else sum(counts)
