@@ -44,7 +44,8 @@ class DataConfig:
     unlabeled_source: str = field(default="class", metadata=about(read_with=("train.unlabeled",)))
     """Source of unlabeled images: class (images of the episode's class) or any (all base images)."""
     sampling: str = "image"
-    """How training draws a query. image: uniform over all image-class pairs, as published. Beyond the paper: class (a
+    """How training draws a query. image: uniform over all image-class pairs, with replacement; the published codes pass
+    over shuffled images and draw a class of each (docs/protocols.md, section 7). Beyond the paper: class (a
     class, uniform, then one of its images), or root (the same, but a class has the weight of the square root of its
     number of images)."""
     scale_min: float = 0.9

@@ -30,9 +30,9 @@ def open_dataset(
     """Index of the `part` ("train" or "val") of the dataset at `root`; `list_file` replaces the dataset's own list.
 
     pascal: a VOC folder with `JPEGImages/`. Each mask comes from `SegmentationClassAug/`, else `SegmentationClass/`,
-    else SBD's `cls/*.mat`. The list for "train": the root's `train_aug.txt`; else the published 5,953 ids, if the root
-    has masks for at least 95% of them; else the root's `train.txt`. For "val": the root's `val.txt`, else the
-    published 1,449 ids.
+    else SBD's `cls/*.mat`. The list for "train": the root's `train_aug.txt` or `trainaug.txt` (usually 10,582
+    ids, not the field's); else the published 5,953 ids, if the root has masks for at least 95% of them; else the root's
+    `train.txt`. For "val": the root's `val.txt`, else the published 1,449 ids.
     coco: all `annotations/instances_PART*.json`, or the json `list_file`. Images of `instances_train2017.json` lie in
     `train2017/`, `images/train2017/`, `images/` or the root. `folds`: interleaved or contiguous.
     fss1000: `CLASS/N.jpg` and `CLASS/N.png`; class lists in `splits.txt` or `list_file`.
