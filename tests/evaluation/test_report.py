@@ -248,7 +248,11 @@ def test_classes_without_episodes_stand_in_the_title(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("episodes", "words"), [(1000, "RiFeNet and its relatives"), (5000, "PFENet's own test script")]
+    ("episodes", "words"),
+    [
+        (1000, "the RiFeNet paper states; the authors' script makes one pass over the list"),
+        (5000, "PFENet's own test script"),
+    ],
 )
 def test_the_published_numbers_of_episodes_are_named(episodes: int, words: str) -> None:
     content = {"dataset": PASCAL, "episodes": episodes, "seeds": [0], "shots": 1, "fold": 0}
@@ -355,6 +359,53 @@ def test_training_with_and_without_novel_images_are_two_rows(tmp_path: Path) -> 
         "rifenet, 473 px, exclude_novel off",
         "rifenet, 473 px",
     ]
+
+
+def trained(path: Path, **metadata: Any) -> Path:
+    """The result file `path`, with this `metadata` of its model."""
+    content = json.loads(path.read_text())
+    content["model"]["metadata"] = metadata
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_mean_over_folds_bears_every_mark_of_its_folds(tmp_path: Path) -> None:
+    clean = trained(scored(tmp_path / "a.json", fold=0), classes_trained_on=["dog"])
+    leaks = trained(scored(tmp_path / "b.json", fold=1), classes_trained_on=["cat"])
+    skips = scored(tmp_path / "c.json", fold=2, skipped=[{"seed": 0, "episode": 1}])
+    lacks = scored(tmp_path / "d.json", fold=2, absent_classes=["train"])
+    for paths, mark in (((clean, leaks), "†"), ((leaks, skips), "†§"), ((leaks, lacks), "†‡"), ((clean,), "")):
+        heading, row, *_ = table(report(paths), "## ")
+        for title, cell in zip(heading, row, strict=True):
+            if title == "FB-IoU" or title.startswith("mean"):
+                assert re.sub(r"[\d. ±]", "", cell) == mark, title
+
+
+def test_a_model_that_does_not_say_what_taught_it_is_no_model_that_saw_nothing(tmp_path: Path) -> None:
+    words = "- [1]: what it was trained on is not recorded"
+    own = {"dataset": "pascal", "fold": 1, "exclude_novel": True}
+    silent = report([trained(scored(tmp_path / "a.json"), **own)])
+    assert words in silent
+    assert "exclude_novel" not in silent
+    named = report([trained(scored(tmp_path / "b.json"), **own, classes_trained_on=["dog"])])
+    assert words not in named
+    assert "exclude_novel on" in named
+    assert words not in report([scored(tmp_path / "c.json", kind="prototype")])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({}, "–"),
+        ({"images_trained_on": 1696}, "1,696 images"),
+        ({"images_trained_on": 10582, "list": "train_aug.txt"}, "10,582 images of `train_aug.txt`"),
+        ({"images_trained_on": 9, "started_from": {}, "images_trained_on_before": 1200}, "9 images, after 1,200"),
+        ({"images_trained_on": 9, "started_from": {}}, "9 images, after an unknown number"),
+    ],
+)
+def test_sources_say_how_many_images_trained_a_model(tmp_path: Path, metadata: dict[str, Any], said: str) -> None:
+    heading, row = table(report([trained(scored(tmp_path / "a.json"), **metadata)]), "## Sources")
+    assert row[heading.index("trained on")] == said
 
 
 def test_the_filter_of_another_fold_or_of_a_leaking_model_is_not_printed(tmp_path: Path) -> None:

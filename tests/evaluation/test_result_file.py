@@ -8,6 +8,7 @@ import pytest
 
 from rifenet.evaluation.result_file import (
     FORMAT,
+    PREDICTION_WORDS,
     EpisodeCounts,
     compare_results,
     figures,
@@ -95,6 +96,19 @@ def test_packed_counts_come_back_and_stay_small(tmp_path: Path) -> None:
         assert (before == after).all()
     assert (tmp_path / "deep" / "result.json").stat().st_size < 100_000
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["result.json"]
+
+
+def test_an_older_file_says_the_rule_of_masks_and_compares_with_a_new_one(tmp_path: Path) -> None:
+    """Older files named the two logits, whatever the model's threshold was."""
+    read = []
+    for words in ("foreground logit above background logit", PREDICTION_WORDS):
+        content = result(counted())
+        content["protocol"]["prediction"] = words
+        write_result(content, tmp_path / "result.json")
+        read.append(read_result(tmp_path / "result.json"))
+    assert "mask_threshold" in read[0]["protocol"]["prediction"]
+    assert read[0]["protocol"] == read[1]["protocol"]
+    assert compare_results(*read).miou == 0
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -290,6 +290,7 @@ def _print(printed: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from rifenet.evaluation.leakage import training_unknown
     from rifenet.evaluation.settings import setting_title
 
     console = Console(highlight=False, markup=False)
@@ -313,7 +314,9 @@ def _print(printed: list[dict[str, Any]]) -> None:
         kept = {True: "on", False: "off"}.get(result["model"]["exclude_novel"])
         console.print(
             f"{result['file']}: {result['episodes']:,} episodes x {len(result['seeds'])} seeds, "
-            f"{result['episodes_per_second']:.1f} a second" + (f", trained with exclude_novel {kept}" if kept else ""),
+            f"{result['episodes_per_second']:.1f} a second"
+            + (f", trained with exclude_novel {kept}" if kept else "")
+            + (", trained on what its file does not say" if training_unknown(result) else ""),
             soft_wrap=True,
         )
         if result["skipped"]:

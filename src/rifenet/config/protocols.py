@@ -28,7 +28,7 @@ NAMED_EPISODES = {
     "rifenet": {"pascal": 1000, "coco": 5000},
     "pfenet_script": {"pascal": 5000, "coco": 20000},
 }
-"""N by name: of RiFeNet and its relatives, and of PFENet's own test script."""
+"""N by name: as the RiFeNet paper states, and as PFENet's own test script runs."""
 
 
 def default_episodes(protocol: str, dataset: str) -> int | None:

@@ -24,6 +24,12 @@ def names_unchecked(result: dict[str, Any]) -> list[str]:
     return list(unchecked(dict.fromkeys((*novel, *trained))))
 
 
+def training_unknown(result: dict[str, Any]) -> bool:
+    """Whether a trained model's file does not say which classes it was trained on: then nothing is known of leakage."""
+    model = result["model"]
+    return model["kind"] != "prototype" and model["metadata"].get("classes_trained_on") is None
+
+
 def seen_words(seen: dict[str, tuple[str, ...]]) -> str:
     """The classes, and their names in training where these are others: `sofa (as couch), bus`."""
     return ", ".join(name if names == (name,) else f"{name} (as {', '.join(names)})" for name, names in seen.items())
@@ -32,11 +38,14 @@ def seen_words(seen: dict[str, tuple[str, ...]]) -> str:
 def exclude_novel_here(result: dict[str, Any]) -> bool | None:
     """The filter `exclude_novel` of the model's training; None where the result is not on the fold of its training.
 
-    That takes the same kind of dataset, fold and novel classes, and none of these among the trained ones. Files of
+    That takes the same kind of dataset, fold and novel classes, and none of these among the trained ones, which the
+    model's file has to name. Files of
     older models do not name their novel classes; for those, on a published dataset, its kind and fold tell them.
     """
     trained, dataset = result["model"]["metadata"], result["dataset"]
-    if (trained.get("dataset"), trained.get("fold")) != (dataset["name"], result["fold"]) or classes_seen(result):
+    if (trained.get("dataset"), trained.get("fold")) != (dataset["name"], result["fold"]):
+        return None
+    if training_unknown(result) or classes_seen(result):
         return None
     if trained.get("classes_hash", dataset.get("classes_hash")) != dataset.get("classes_hash"):
         return None

@@ -25,7 +25,7 @@ from rifenet.evaluation.lists import EpisodeList
 from rifenet.evaluation.partial import Journal
 from rifenet.evaluation.prediction import Model, ScoringRules, device_of
 from rifenet.evaluation.provenance import config_record, dataset_record, environment, model_record, peak_memory
-from rifenet.evaluation.result_file import FORMAT, EpisodeCounts, figures, pack_counts
+from rifenet.evaluation.result_file import FORMAT, PREDICTION_WORDS, EpisodeCounts, figures, pack_counts
 from rifenet.evaluation.scoring import score_episodes
 from rifenet.evaluation.settings import by_class_area
 from rifenet.segmenting.pseudo_labels import COUNT
@@ -42,7 +42,7 @@ PFENET_WORDS = {
     "resize": "longer side to the image size, ratio kept, padded right and below with the mean",
     "scored_at": "original size; ignored pixels and padding excluded",
     "k_shot": "one forward pass over K supports",
-    "prediction": "foreground logit above background logit",
+    "prediction": PREDICTION_WORDS,
 }
 """The rules of `pfenet` with `class_area` in words, for the result file."""
 IMAGE_AREA_WORDS = {

@@ -21,7 +21,13 @@ from urllib.parse import quote
 
 import numpy as np
 
-from rifenet.evaluation.leakage import classes_seen, exclude_novel_here, names_unchecked, seen_words
+from rifenet.evaluation.leakage import (
+    classes_seen,
+    exclude_novel_here,
+    names_unchecked,
+    seen_words,
+    training_unknown,
+)
 from rifenet.evaluation.result_file import compare_results, read_result
 from rifenet.evaluation.settings import PASCAL_5I, setting_key, setting_label, setting_sentence, setting_title
 from rifenet.metrics import Interval
@@ -143,16 +149,25 @@ def _cell(source: NumberedResult | None, figure: str) -> str:
     if source is None:
         return _DASH
     score = source.result["scores"][figure]
-    mark = "†" * bool(classes_seen(source.result)) + "‡" * bool(source.result["absent_classes"])
-    mark += "§" * bool(source.result.get("skipped"))
-    return f"{plus_minus(score['mean'], score['std'])}{mark} [{source.number}]"
+    return f"{plus_minus(score['mean'], score['std'])}{_marks(source.result)} [{source.number}]"
+
+
+def _marks(*results: dict[str, Any]) -> str:
+    """The marks of a figure: each that a result behind it bears. `_notes` explains them."""
+    borne = {
+        "†": any(classes_seen(result) for result in results),
+        "‡": any(result["absent_classes"] for result in results),
+        "§": any(result.get("skipped") for result in results),
+    }
+    return "".join(mark for mark, bears in borne.items() if bears)
 
 
 def _mean_cell(row: ByFold, folds: Sequence[int], figure: str) -> str:
     if any(fold not in row for fold in folds):
         return _DASH
     runs = np.mean([[run[figure] for run in row[fold].result["per_seed"]] for fold in folds], axis=0)
-    return plus_minus(float(runs.mean()), float(runs.std(ddof=1)) if len(runs) > 1 else None)
+    marks = _marks(*(row[fold].result for fold in folds))
+    return plus_minus(float(runs.mean()), float(runs.std(ddof=1)) if len(runs) > 1 else None) + marks
 
 
 def _published() -> dict[str, Any]:
@@ -182,6 +197,8 @@ def _notes(members: Iterable[NumberedResult]) -> list[str]:
         result = source.result
         if seen := classes_seen(result):
             notes.append(f"- † [{source.number}]: the model was trained on {seen_words(seen)}.")
+        if training_unknown(result):
+            notes.append(f"- [{source.number}]: what it was trained on is not recorded, perhaps these classes.")
         if names := names_unchecked(result):
             notes.append(f"- [{source.number}]: unchecked, since no table of class names has them: {', '.join(names)}.")
         if skipped := result.get("skipped"):
@@ -235,7 +252,7 @@ def _classes(rows: Sequence[tuple[str, ByFold]], members: Iterable[NumberedResul
 
 def _sources(sources: Iterable[NumberedResult], folder: Path) -> list[str]:
     heading = ["", "file", "model", "checkpoint", "fold", "shots", "seeds", "N", "config", "commit", "torch"]
-    heading += ["device", "episodes/s", "peak MiB"]
+    heading += ["device", "episodes/s", "peak MiB", "trained on"]
     table = []
     for number, path, result in sources:
         machine, memory = result["environment"], result["peak_memory_mib"]
@@ -256,10 +273,22 @@ def _sources(sources: Iterable[NumberedResult], folder: Path) -> list[str]:
                 f"{machine['device']} ({machine['device_name']}, {machine['ranks']} x {machine['threads']} threads)",
                 f"{result['episodes_per_second']:.1f}",
                 f"{memory['device'] or memory['process'] or 0:,.0f}",
+                _trained_on(result["model"]["metadata"]),
             ]
         )
     note = "Each file holds its whole config, every filter, and the pixel counts of every episode."
     return ["## Sources", "", note, "", *markdown_table(heading, table)]
+
+
+def _trained_on(metadata: dict[str, Any]) -> str:
+    """How many images trained the model and of which list, where its file says so, and its start model before it."""
+    if (images := metadata.get("images_trained_on")) is None:
+        return _DASH
+    words = f"{images:,} images" + (f" of `{metadata['list']}`" if metadata.get("list") else "")
+    if "started_from" in metadata:
+        before = metadata.get("images_trained_on_before")
+        words += ", after " + ("an unknown number" if before is None else f"{before:,}")
+    return words
 
 
 def _frozen(source: NumberedResult) -> list[Any]:

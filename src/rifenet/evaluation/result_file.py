@@ -159,6 +159,11 @@ def unpack_counts(result: dict[str, Any]) -> EpisodeCounts:
     return EpisodeCounts(table[..., 0], table[..., 1], table[..., 2:].reshape(*shape, 2, 2))
 
 
+PREDICTION_WORDS = "foreground probability above the model's mask_threshold (config, section model), else above 0.5"
+"""When a pixel is in the mask. The rule is the same for every model, so that models with other thresholds compare."""
+_OLDER_PREDICTION_WORDS = "foreground logit above background logit"
+"""What older files say of the same rule, whatever their threshold; `read_result` puts the rule in its place."""
+
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("protocol", "dataset", "model", "scores", "config", "environment"), dict),
     **dict.fromkeys(("seeds", "per_class", "per_seed"), list),
@@ -201,6 +206,9 @@ def read_result(path: str | Path) -> dict[str, Any]:
                 f"Expected {path} to have {name} as `rifenet evaluate` writes it, but got {shown(result.get(name))}."
                 " Run `rifenet evaluate` again."
             )
+    rules = result["protocol"]
+    if rules.get("prediction") == _OLDER_PREDICTION_WORDS:
+        rules["prediction"] = PREDICTION_WORDS
     return dict(result)
 
 

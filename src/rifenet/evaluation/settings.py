@@ -16,7 +16,10 @@ _PUBLISHED_RULES: dict[str, dict[str, Any]] = {
     "hsnet": {"min_area": 1, "image_size": 400, "network_size": 400},
 }
 _PUBLISHED_EPISODES = 1000
-_RUN_BY = {"rifenet": "RiFeNet and its relatives", "pfenet_script": "PFENet's own test script"}
+_RUN_BY = {
+    "rifenet": "the RiFeNet paper states; the authors' script makes one pass over the list",
+    "pfenet_script": "PFENet's own test script",
+}
 
 
 def setting_key(result: dict[str, Any]) -> str:
