@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rifenet.evaluation.protocol import PFENET_WORDS
 from rifenet.evaluation.result_file import (
     FORMAT,
     PREDICTION_WORDS,
@@ -107,6 +108,7 @@ def test_an_older_file_says_the_rule_of_masks_and_compares_with_a_new_one(tmp_pa
         write_result(content, tmp_path / "result.json")
         read.append(read_result(tmp_path / "result.json"))
     assert "mask_threshold" in read[0]["protocol"]["prediction"]
+    assert PFENET_WORDS["prediction"] == read[0]["protocol"]["prediction"], "what an evaluation writes today"
     assert read[0]["protocol"] == read[1]["protocol"]
     assert compare_results(*read).miou == 0
 
