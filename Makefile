@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(USABLE)' >/dev/null 2>&1 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint docs bench clean
+.PHONY: help demo test test-slow digits mutants campaign lint docs bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1: \2/p' Makefile
@@ -24,6 +24,24 @@ test: $(VENV)/.installed-dev ## the tests, without the slow ones; those of the p
 
 test-slow: $(VENV)/.installed-dev ## the slow tests
 	$(BIN)/python -m pytest -m slow
+
+# The tests whose figures come from sums, as processors with fewer instructions and other threads compute them.
+SUMS := tests/data tests/engines tests/evaluation tests/export tests/models tests/segmenting tests/training tests/test_metrics.py
+digits: $(VENV)/.installed-dev ## the tests of everything that computes, under three sets of instructions, and with two threads
+	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(SUMS)
+	ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(SUMS)
+	OMP_NUM_THREADS=2 RIFENET_TEST_THREADS=2 $(BIN)/python -m pytest -m "not slow" $(SUMS)
+	PYTHONPATH=tests $(BIN)/python -m campaigns.digits --out $(RECORDS)/digits.json
+
+mutants: $(VENV)/.installed-mutants ## small changes of the source, which the tests should notice; an hour or more
+	$(BIN)/python scripts/mutants.py --out docs/results/mutants.json
+
+RECORDS ?= docs/results/campaigns
+campaign: $(VENV)/.installed-dev ## attacks on the whole program: killed runs, damaged files, bad disks, a crowd; two hours
+	PYTHONPATH=tests $(BIN)/python -m campaigns.files --out $(RECORDS)/files.json
+	PYTHONPATH=tests $(BIN)/python -m campaigns.kills --out $(RECORDS)/kills.json
+	PYTHONPATH=tests $(BIN)/python -m campaigns.disk --out $(RECORDS)/disk.json
+	PYTHONPATH=tests $(BIN)/python -m campaigns.crowd --out $(RECORDS)/crowd.json
 
 lint: $(VENV)/.installed-dev ## style, format and types
 	$(BIN)/ruff check
@@ -56,3 +74,7 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[serve,docs]"
 	touch $(VENV)/.installed $@
+
+$(VENV)/.installed-mutants: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,mutants]"
+	touch $(VENV)/.installed $(VENV)/.installed-dev $@

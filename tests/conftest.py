@@ -18,7 +18,7 @@ def _one_thread() -> None:
     if "torch" in sys.modules:
         import torch
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(int(os.environ.get("RIFENET_TEST_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,8 @@ def test_absent_class_is_left_out_or_zero() -> None:
     assert meter.compute()["miou"] == 0.5
     assert meter.compute(absent_as_zero=True)["miou"] == 0.25
     assert meter.episodes.tolist() == [1, 0]
+    assert metrics.miou(meter.state) == 0.5
+    assert metrics.miou(meter.state, absent_as_zero=True) == 0.25
 
 
 def test_fb_iou_without_any_background_is_the_foreground() -> None:
@@ -231,6 +233,17 @@ def test_calibration_at_a_prevalence_equals_repeated_examples() -> None:
     ours = metrics.expected_calibration_error(confidences, present, prevalence=0.5)
     assert ours == pytest.approx(balanced)
     assert ours != pytest.approx(metrics.expected_calibration_error(confidences, present))
+
+
+def test_calibration_at_a_prevalence_weighs_every_positive_alike() -> None:
+    confidences, present = [0.9, 0.35, 0.1, 0.2, 0.7, 0.3], [True, True, False, False, False, False]
+    balanced = reference.ece([0.9, 0.35] * 2 + confidences[2:], [True, True] * 2 + present[2:])
+    assert metrics.expected_calibration_error(confidences, present, prevalence=0.5) == pytest.approx(balanced)
+
+
+def test_certainty_is_in_the_last_bin() -> None:
+    confidences, present = [1.0, 0.92], [False, True]  # together: mean confidence 0.96, half of them right
+    assert metrics.expected_calibration_error(confidences, present) == pytest.approx(0.46)
 
 
 def test_calibration_refuses_what_is_no_confidence() -> None:

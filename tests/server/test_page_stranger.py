@@ -117,6 +117,7 @@ def corrected(page: Page, name: str, number: int, truth: NDArray[np.uint8]) -> t
         page.wait_for_timeout(1000 * PAUSE)
 
 
+@pytest.mark.slow
 def test_two_classes_five_photos_ten_results(open_page: Any) -> None:
     page: Page = open_page()
     known = truths()

@@ -16,7 +16,7 @@ SMALL = 128  # and of each of several
 
 
 def card(
-    title: str, pictures: Sequence[Image.Image], header: Sequence[str], rows: Sequence[tuple[int, *tuple[str, ...]]]
+    title: str, pictures: Sequence[Image.Image], header: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]]
 ) -> str:
     """A title, pictures side by side, and a table: each row has the class's number, then a cell for each heading."""
     side = LARGEST if len(pictures) == 1 else SMALL
@@ -27,7 +27,7 @@ def card(
         f"<tr>{cell}{_mark(number)}{html.escape(str(first))}</td>"
         + "".join(f"{cell}{html.escape(str(each))}</td>" for each in rest)
         + "</tr>"
-        for number, first, *rest in rows
+        for number, (first, *rest) in rows
     )
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>" if rows else ""
     return f"<div><p>{html.escape(title)}</p>{shown}{table}</div>"

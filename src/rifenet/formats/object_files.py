@@ -184,7 +184,6 @@ def _cvat_image(result: Found, objects: bool) -> ET.Element:
         runs = [(bool(value), sum(1 for _ in same)) for value, same in groupby(each.part.ravel().tolist())]
         counts = [length for _, length in runs]
         left, top, across, down = map(str, each.box)
-        place = {"left": left, "top": top, "width": across, "height": down}
         rle = ", ".join(map(str, [0, *counts] if runs[0][0] else counts))
         ET.SubElement(
             image,
@@ -194,7 +193,10 @@ def _cvat_image(result: Found, objects: bool) -> ET.Element:
             occluded="0",
             rle=rle,
             z_order="0",
-            **place,
+            left=left,
+            top=top,
+            width=across,
+            height=down,
         )
     return image
 

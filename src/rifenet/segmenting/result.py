@@ -89,10 +89,9 @@ class Result:
         """What a notebook shows: the overlay, and a row for each class."""
         pixels, total = Image.fromarray(self.mask).histogram(), self.mask.size
         rows = [
-            (class_id, name, f"{self.confidence[name]:.2f}", f"{100 * pixels[class_id] / total:.1f} %")
-            if self.present[name]
-            else (class_id, name, f"{self.confidence[name]:.2f}", "absent")
+            (class_id, (name, f"{self.confidence[name]:.2f}", share if self.present[name] else "absent"))
             for class_id, name in enumerate(self.classes, 1)
+            for share in (f"{100 * pixels[class_id] / total:.1f} %",)
         ]
         return notebook.card(repr(self), [self.overlay()], ("class", "confidence", "of the photo"), rows)
 

@@ -76,7 +76,7 @@ class Segmenter:
         """What a notebook shows: the shots with their masks, and a row for each class."""
         drawn = [each for n, known in enumerate(self.learned, 1) if known.inputs for each in known.inputs.overlays(n)]
         rows = [
-            (number, known.name, str(known.shots), "" if known.inputs else "from a file, which holds no photos")
+            (number, (known.name, str(known.shots), "" if known.inputs else "from a file, which holds no photos"))
             for number, known in enumerate(self.learned, 1)
         ]
         return notebook.card(repr(self), drawn, ("class", "shots", ""), rows)

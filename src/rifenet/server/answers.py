@@ -301,6 +301,8 @@ def _instances(result: Result, name: str, outlines: str | None) -> list[Instance
             area=each.area,
             centroid=(round(each.centroid[0], 2), round(each.centroid[1], 2)),
             score=round(each.score, 4),
+            polygons=None,
+            rle=None,
         )
         if outlines == "polygons":
             shifted = (corners + each.box[:2] for corners in trace_polygons(each.part, tolerance=TOLERANCE))

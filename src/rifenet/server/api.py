@@ -169,10 +169,10 @@ async def segment(
         raise Problem(422, f"Expected one photo for a PNG, but got {len(images)}. Send them one by one, or take json.")
     await run_in_threadpool(check_files, images, service.limits, "photo")
     photos = _Pictures(images, read_photo, service.worker.check)
-    chosen = {"tiles": _CHOSEN.get(tiles, "auto"), "refine": _CHOSEN.get(refine, "auto"), "clean": clean}
+    chosen: dict[str, Any] = {"tiles": _CHOSEN.get(tiles, "auto"), "refine": _CHOSEN.get(refine, "auto")}
 
     def work() -> bytes | answers.SegmentAnswer:
-        results = project.segmenter.segment_many(photos, batch_size=1, keep_absent=keep_absent, **chosen)
+        results = project.segmenter.segment_many(photos, batch_size=1, keep_absent=keep_absent, clean=clean, **chosen)
         with collected() as warnings:
             if png:
                 return answers.mask_png(next(results))

@@ -1,0 +1,83 @@
+"""JSON bodies: the values that Python's parser gives, in pieces, and refusals of what is no JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import ijson
+import pytest
+import requests
+from colour_engine import ColourEngine
+
+from rifenet.server import json_bodies
+from rifenet.server.app import create_app
+
+from .conftest import running
+
+VALUES: list[Any] = [
+    {"a": [1, 2.5, -3e-7, True, None, 'ü \u2028 "quoted"'], "": {}},
+    [],
+    "text",
+    12345678901234567,
+    [[[[0.1]]]] * 3,
+]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_the_values_are_those_of_the_plain_parser(value: Any) -> None:
+    body = json.dumps(value).encode()
+    found = json_bodies._parsed(body)
+    assert found == json.loads(body)
+    assert repr(found) == repr(json.loads(body))  # whole numbers stay whole
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[1,]", b"nonsense", b"[1] [2]", b"[NaN]", b"\xff\xfe", b'{"a": 1'])
+def test_what_is_no_json_is_refused_as_the_plain_parser_refuses_it(body: bytes) -> None:
+    with pytest.raises(json.JSONDecodeError, match="no JSON"):
+        json_bodies._parsed(body)
+
+
+def test_a_long_body_is_parsed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two pieces other threads run; one piece of all would hold them back until the end."""
+    asked: list[int] = []
+    parse = ijson.basic_parse
+
+    def noted(file: Any, *arguments: Any, **options: Any) -> Any:
+        read = file.read
+
+        class Noting:
+            def read(self, size: int) -> bytes:
+                asked.append(size)
+                return bytes(read(size))
+
+        return parse(Noting(), *arguments, **options)
+
+    monkeypatch.setattr(ijson, "basic_parse", noted)
+    body = json.dumps(list(range(100_000))).encode()
+    assert json_bodies._parsed(body) == list(range(100_000))
+    assert max(asked) <= 2**16
+    assert len(asked) >= len(body) / 2**16
+
+
+@pytest.mark.parametrize("depth", [101, 5000])
+@pytest.mark.parametrize("route", ["setup", "predict", "webhook"])
+def test_deep_json_is_refused_while_it_arrives(route: str, depth: int) -> None:
+    with running(create_app(ColourEngine())) as address:
+        body = '{"project": ' + "[" * depth + "]" * depth + "}"
+        answer = requests.post(
+            f"{address}/labeling/{route}", data=body, headers={"content-type": "application/json"}, timeout=30
+        )
+    assert (answer.status_code, answer.json()["detail"]) == (
+        413,
+        "Expected JSON nested at most 100 deep, but got more.",
+    )
+
+
+def test_wide_json_is_not_taken_for_deep() -> None:
+    with running(create_app(ColourEngine())) as address:
+        body = json.dumps({"project": "p", "schema": "<View/>", "tasks": [[[]]] * 1000})
+        answer = requests.post(
+            f"{address}/labeling/setup", data=body, headers={"content-type": "application/json"}, timeout=30
+        )
+    assert answer.status_code != 413
