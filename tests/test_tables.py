@@ -120,3 +120,16 @@ def test_what_more_sets_in_training_gained() -> None:
         if way == "plain" and never.is_file():
             cells.append(f"{100 * json.loads(never.read_text(encoding='utf-8'))['per_seed'][0]['miou']:.1f}")
         assert [cell.strip() for cell in line.split("|")[2:-1] if cell.strip()] == cells
+
+
+def test_fold_0_on_the_co_segmentation_set() -> None:
+    page, folder = (ROOT / "docs/lab/worlds.md").read_text(encoding="utf-8"), ROOT / "docs/results/coseg_fold0"
+    table = page[page.index("| fold 0 on the co-segmentation set |") :].splitlines()
+    for file in sorted(folder.glob("result*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        shown = [found["per_seed"][0]["miou"], *(row["iou"] for row in found["per_class"])]
+        kind = "trained" if found["model"]["kind"] == "rifenet" else "`prototype`"
+        name = f"{kind}, {'one shot' if found['shots'] == 1 else 'five shots'}"
+        (line,) = (line for line in table if line.startswith(f"| {name} | "))
+        cells = [cell.strip() for cell in line.split("|")[2:-1]]
+        assert cells == [f"{100 * value:.1f}" for value in (*shown[1:], shown[0])]

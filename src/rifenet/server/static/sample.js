@@ -15,7 +15,7 @@ export async function addSample() {
   for (const name of CLASSES) ids[name] = project.classes.find((each) => nameOf(each) === name)?.id ?? addClass(name);
   for (const name of CLASSES) {
     const photos = table.photos.filter((photo) => photo.classes.length === 1 && photo.classes[0] === name);
-    for (const photo of photos.filter((each) => each.support)) await add(photo, "example", { ...named, 255: 255 });
+    for (const photo of photos.filter((each) => each.support)) await add(photo, "example", ids[name]);
     for (const photo of photos.filter((each) => !each.support).slice(0, QUERIES)) await add(photo, "query", 0);
   }
   project.chosen = ids[CLASSES[0]];
