@@ -35,7 +35,7 @@ def test_names_the_wrong_shot_and_the_photo_unlike_the_others(client: TestClient
 
 
 def test_photos_are_not_needed_and_nothing_is_changed(client: TestClient) -> None:
-    before = learn(client).json()
+    before = {name: value for name, value in learn(client).json().items() if name != "warnings"}
     found = told(client.post("/api/advice"))
     assert [(each["verdict"], each["warns"]) for each in found["shots"]] == [("alone", False)]
     assert found["next"] == []

@@ -14,16 +14,17 @@ const isTold = (path) => MARKED.test(withoutEnding(path)) || path.split(/[/\\]/)
 
 /**
  * { photos: [file], masks: [{ file, stem }], jsons: [file] }. A picture is a mask where its name or folder says so, or where it
- * has the name of another one, of `known` names too, and is the one of both that lost nothing.
+ * has the name of another one, of `known` names too, and is the one of both that lost nothing. The same name with the same
+ * ending is the photo once more.
  */
 export function sorted(files, known = []) {
   const jsons = files.filter(({ path }) => /\.json$/i.test(path)).map(({ file }) => file);
   const pictures = files.filter(({ path }) => !/\.json$/i.test(path)), groups = Map.groupBy?.(pictures, ({ path }) => stemOf(path)) ?? grouped(pictures);
-  const there = new Set(known.map(stemOf)), photos = [], masks = [];
+  const there = new Set(known.map(stemOf)), again = new Set(known.map(base)), photos = [], masks = [];
   for (const [stem, group] of groups) {
     const told = group.filter(({ path }) => isTold(path)), rest = group.filter(({ path }) => !isTold(path));
     const lossless = rest.filter(({ path }) => LOSSLESS.test(path)), lossy = rest.filter(({ path }) => PICTURE.test(path) && !LOSSLESS.test(path));
-    const isPair = !told.length && lossless.length === 1 && (lossy.length === 1 || (!lossy.length && there.has(stem)));
+    const isPair = !told.length && lossless.length === 1 && (lossy.length === 1 || (!lossy.length && there.has(stem) && !again.has(base(lossless[0].path))));
     for (const each of group) {
       if (told.includes(each) || (isPair && lossless.includes(each))) masks.push({ file: each.file, stem });
       else photos.push(each.file);
