@@ -132,6 +132,7 @@ MAY_IMPORT_BY_NAME = ("__init__", "models", "cli.main")  # may hand a string to 
 BASE = {"torch", "numpy", "PIL", "safetensors", "rich"}
 EXTRAS = {
     "fastapi": ("server.*",),
+    "ijson": ("server.*",),
     "uvicorn": ("server.*",),
     "starlette": ("server.*",),
     "pydantic": ("server.*",),

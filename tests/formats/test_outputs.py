@@ -167,7 +167,7 @@ def test_the_command_writes_what_is_asked(
     page = (out / "index.html").read_text()
     assert page.count("<figure ") == 2
     assert "<b>b &lt;i&gt;.png</b>" in page
-    assert re.search(r"ring: confidence 0\.\d\d, \d\d\.\d %", page)
+    assert re.search(r"ring: quality 0\.\d\d, confidence 0\.\d\d, \d\d\.\d %", page)
     assert not re.search(r'src="(?!data:)', page)
     links = re.findall(r'href="([^"]+)"', page)
     assert len(links) == 2 * (1 + 6)  # around each picture, and to its mask, overlay, coco, two classes and json

@@ -224,14 +224,14 @@ def test_a_job_whose_client_has_gone_leaves_its_place_in_the_queue() -> None:
 
 
 def test_no_more_photos_are_decoded_for_a_client_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    read, go, original = [], threading.Event(), api.read_photo
+    read, go, original = [], threading.Event(), api.read_framed
 
     def slowly(*asked: Any) -> Any:
         read.append(asked[1])
         assert go.wait(20)
         return original(*asked)
 
-    monkeypatch.setattr(api, "read_photo", slowly)
+    monkeypatch.setattr(api, "read_framed", slowly)
     app = create_app(ColourEngine(), limits=Limits(seconds=LATE))
     with running(app) as address, httpx2.Client(base_url=address, timeout=20) as client:
         assert client.post("/api/classes", data={"name": "red"}, files=shot() * 3).status_code == 503

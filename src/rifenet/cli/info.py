@@ -23,9 +23,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="rifenet info",
         description="Shows versions, devices and the model's card; or counts what the model computes.",
-        epilog="""examples:
-  rifenet info --model runs/first --json
-  rifenet info --flops --config configs/pascal_resnet50_paper.yaml""",
+        epilog="""example: rifenet info --model runs/first --json
+         rifenet info --flops --config configs/pascal_resnet50_paper.yaml""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model(parser)
