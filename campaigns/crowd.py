@@ -121,7 +121,7 @@ def _figures(seen: list[Asked], memory: list[tuple[float, float]], minutes: floa
 
 
 def _client(address: str, number: int, until: float, seen: list[Asked]) -> None:
-    """Learns a class from a bundled photo and segments others, over and over; a 503 is asked again after its seconds."""
+    """Learns a class from a bundled photo and segments others, over and over; asks again a second after a 503."""
     names, examples = load_examples()
     shots = [each for each in examples if each.support]
     queries = [each for each in examples if not each.support]

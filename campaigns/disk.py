@@ -2,8 +2,9 @@
 
     PYTHONPATH=tests:src python -m campaigns.disk --out docs/results/campaigns/disk.json
 
-It mounts small disks, which takes root. Each command writes into a folder that already holds its earlier result. What fails has to end with exit code 1 and one
-line that names a path. The earlier files have to be whole, and the same command has to succeed afterwards.
+It mounts small disks, which takes root. Each command writes into a folder that already holds its earlier result. What
+fails has to end with exit code 1 and one line that names a path. The earlier files have to be whole, and the same
+command has to succeed afterwards.
 """
 
 from __future__ import annotations
