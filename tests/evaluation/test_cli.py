@@ -193,6 +193,15 @@ def test_counts_of_episodes_and_images_are_printed(
     assert "95%" in printed
 
 
+def test_a_model_file_that_does_not_say_what_taught_it_is_said_to_be_unknown(
+    line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*line, "--baseline", "--out", str(tmp_path / "result.json")]) == 0
+    said = [text for text in capsys.readouterr().out.splitlines() if "trained on what its file does not say" in text]
+    assert len(said) == 1, "the baseline is trained on nothing"
+    assert "result.json" in said[0]
+
+
 def test_saved_episodes_are_what_another_model_is_scored_on(line: list[str], tmp_path: Path) -> None:
     saved, first, second = tmp_path / "episodes.json", tmp_path / "first.json", tmp_path / "second.json"
     assert main([*line, "--shots", "2", "--episodes", "4", "--save-episodes", str(saved), "--out", str(first)]) == 0

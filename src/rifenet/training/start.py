@@ -68,7 +68,8 @@ def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
 
 def _images(metadata: dict[str, Any]) -> int | None:
     """How many images trained a model, those of its own start model included; None where its file does not say."""
-    counts = [metadata.get("images_trained_on")]
-    if "started_from" in metadata:
-        counts.append(metadata.get("images_trained_on_before"))
-    return None if None in counts else sum(counts)
+    own: int | None = metadata.get("images_trained_on")
+    if own is None or "started_from" not in metadata:
+        return own
+    before: int | None = metadata.get("images_trained_on_before")
+    return None if before is None else own + before
