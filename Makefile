@@ -76,5 +76,5 @@ $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
 	touch $(VENV)/.installed $@
 
 $(VENV)/.installed-mutants: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,mutants]"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]" mutmut==3.8.1
 	touch $(VENV)/.installed $(VENV)/.installed-dev $@
