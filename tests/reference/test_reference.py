@@ -541,10 +541,9 @@ class TestHsnet:
         close(hsnet.squash_coordinate(-0.5, 7, 400), -0.5)
         close(hsnet.squash_coordinate(6.5, 7, 400), 399.5)
 
-    def test_scores_sit_on_every_second_pixel(self) -> None:
-        # Entries belong to pixels 0 and 2; a network of 2 pixels never sees the far one in full.
-        close(hsnet.network_scores(np.array([[0.0, 2], [4, 6]]), 2, 3), [[0, 1, 2], [2, 3, 4], [4, 5, 6]])
-        close(hsnet.network_scores(np.array([[0.0, 2], [4, 6]]), 2, 2), [[0, 1], [2, 3]])
+    def test_corners_of_scores_go_to_the_corners_of_the_picture(self) -> None:
+        close(hsnet.network_scores(np.array([[0.0, 2], [4, 6]]), 3), [[0, 1, 2], [2, 3, 4], [4, 5, 6]])
+        close(hsnet.network_scores(np.array([[0.0, 2], [4, 6]]), 2), [[0, 2], [4, 6]])
 
     def test_counts_meet_at_network_size(self) -> None:
         # Class 3 is under centre (0, 0), the ignored pixel under (1, 1): three pixels count, one of them is wrong.
