@@ -208,7 +208,7 @@ def test_touch_and_keyboard_draw_strokes(open_page: Any, tmp_path: Path) -> None
     fill(page, tmp_path)
     page.locator("#canvas").scroll_into_view_if_needed()
     devices = page.context.new_cdp_session(page)
-    for kind, points in (("touchStart", [(50, 100)]), ("touchMove", [(50, 200)]), ("touchEnd", [])):
+    for kind, points in (("touchStart", [(50, 60)]), ("touchMove", [(50, 240)]), ("touchEnd", [])):
         places = [dict(zip("xy", at(page, *point), strict=True)) for point in points]
         devices.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
     expect(page.locator("#example-list .note").first).to_have_text("red")
@@ -217,8 +217,10 @@ def test_touch_and_keyboard_draw_strokes(open_page: Any, tmp_path: Path) -> None
     page.locator("#canvas").focus()
     for _ in range(26):
         page.keyboard.press("ArrowLeft")  # from the middle, 6 px each
+    for _ in range(15):
+        page.keyboard.press("ArrowUp")
     page.keyboard.down("Shift")
-    for _ in range(6):
+    for _ in range(30):
         page.keyboard.press("ArrowDown")
     expect(page.locator("#example-list .note").first).to_have_text("not marked")
     page.keyboard.up("Shift")
