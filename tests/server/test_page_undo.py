@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from .browsing import SIZES, choose_brush, labels_of, ready, segment
+from .conftest import wait_for
 from .slow_page import address, let_go
 from .test_page_work import KEPT, at, dab, open_photo, painted, photos, remove
 
@@ -37,6 +38,7 @@ def test_a_removed_example_comes_back_with_its_strokes(open_page: Any, photos: l
     page.keyboard.press("Control+y")
     page.keyboard.press("Control+y")
     np.testing.assert_array_equal(labels_of(page, "shot.png"), before)
+    wait_for(lambda: sorted(page.evaluate(KEPT)) == ["q1.png", "q2.png", "shot.png"])  # the browser writes meanwhile
     page.reload()
     ready(page)
     expect(page.locator(".thumb")).to_have_count(3)
