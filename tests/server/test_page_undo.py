@@ -77,6 +77,7 @@ def test_starting_over_can_be_undone(open_page: Any, photos: list[str]) -> None:
     undo(page)
     expect(page.locator(".thumb")).to_have_count(3)
     np.testing.assert_array_equal(labels_of(page, "q2.png"), before)
+    wait_for(lambda: len(page.evaluate(KEPT)) == 3)
     page.reload()
     ready(page)
     expect(page.locator(".thumb")).to_have_count(3)
