@@ -127,13 +127,26 @@ def difference(own: ArrayLike, base: ArrayLike) -> list[float]:
 @contextmanager
 def each_picture_once(backbone: Backbone) -> Iterator[None]:
     """While entered, the backbone caches its features of each picture. The values stay the same."""
-    plain, kept = backbone.forward, dict[bytes, Features]()
+    plain, kept = backbone.forward, dict[str, Features]()
 
     def of(picture: torch.Tensor) -> Features:
-        key = hashlib.sha256(picture.numpy().tobytes()).digest()
+        key = picture_key(picture)
         if key not in kept:
             kept[key] = plain(picture)
         return kept[key]
+
+    with forward_by_picture(backbone, of):
+        yield
+
+
+def picture_key(picture: torch.Tensor) -> str:
+    """Hash of a picture's pixels."""
+    return hashlib.sha256(picture.numpy().tobytes()).hexdigest()
+
+
+@contextmanager
+def forward_by_picture(backbone: Backbone, of: Callable[[torch.Tensor], Features]) -> Iterator[None]:
+    """While entered, the backbone's features of pictures are those that `of` gives for each, [1,3,S,S]."""
 
     def forward(pictures: torch.Tensor) -> Features:
         return Features(*(torch.cat(level) for level in zip(*map(of, pictures.split(1)), strict=True)))

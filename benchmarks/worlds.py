@@ -19,7 +19,6 @@ half precision, so that another run is faster.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +31,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.common import Draw, Values, add_model, difference, model_record, parser, write_record
+from benchmarks.common import (
+    Draw,
+    Values,
+    add_model,
+    difference,
+    forward_by_picture,
+    model_record,
+    parser,
+    picture_key,
+    write_record,
+)
 from rifenet.data.sources import open_dataset
 from rifenet.evaluation.provenance import git_commit
 from rifenet.files import write_bytes
@@ -222,7 +231,7 @@ def features_on_disk(backbone: Backbone, folder: Path | None) -> Iterator[None]:
     plain = backbone.forward
 
     def of(picture: torch.Tensor) -> Features:
-        path = folder / f"{hashlib.sha256(picture.numpy().tobytes()).hexdigest()}.npz"
+        path = folder / f"{picture_key(picture)}.npz"
         if not path.is_file():
             made = {name: level.numpy().astype(np.float16) for name, level in plain(picture)._asdict().items()}
             content = BytesIO()
@@ -231,14 +240,8 @@ def features_on_disk(backbone: Backbone, folder: Path | None) -> Iterator[None]:
         with np.load(path) as kept:
             return Features(*(torch.from_numpy(kept[name].astype(np.float32)) for name in Features._fields))
 
-    def forward(pictures: torch.Tensor) -> Features:
-        return Features(*(torch.cat(level) for level in zip(*map(of, pictures.split(1)), strict=True)))
-
-    backbone.forward = forward  # type: ignore[method-assign]
-    try:
+    with forward_by_picture(backbone, of):
         yield
-    finally:
-        del backbone.forward  # the class's own is visible again
 
 
 WAYS: dict[str, tuple[Values, Values]] = {
