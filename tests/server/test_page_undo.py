@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from .browsing import SIZES, choose_brush, labels_of, ready, segment
 from .conftest import wait_for
 from .slow_page import address, let_go
-from .test_page_work import KEPT, at, dab, open_photo, painted, photos, remove
+from .test_page_work import KEPT, at, dab, open_photo, painted, photos, remove, two_classes
 
 __all__ = ["address", "let_go", "photos"]  # fixtures
 
@@ -46,13 +46,7 @@ def test_a_removed_example_comes_back_with_its_strokes(open_page: Any, photos: l
 
 def test_a_deleted_class_comes_back_with_its_pixels_and_results(open_page: Any, photos: list[str]) -> None:
     page: Page = open_page()
-    painted(page, photos)
-    page.click("#add-class")
-    page.get_by_label("Name of class 2").fill("blue")
-    open_photo(page, "shot.png")
-    page.locator("#class-list input[type=radio]").nth(1).check()
-    dab(page, 370, 150)
-    segment(page)
+    two_classes(page, photos)
     before = {name: labels_of(page, name) for name in ("shot.png", "q1.png", "q2.png")}
     page.get_by_role("button", name="Delete red").click()
     assert not (labels_of(page, "q1.png") == 1).any()

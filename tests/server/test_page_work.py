@@ -172,8 +172,8 @@ def test_an_example_painted_meanwhile_makes_results_out_of_date(open_page: Any, 
     expect(page.locator("#segment")).to_have_text("Segment 2 photos")
 
 
-def test_a_deleted_class_leaves_results_that_can_be_segmented_again(open_page: Any, photos: list[str]) -> None:
-    page: Page = open_page()
+def two_classes(page: Page, photos: list[str]) -> None:
+    """Segments by two classes, both marked on one example."""
     painted(page, photos)
     page.click("#add-class")
     page.get_by_label("Name of class 2").fill("blue")
@@ -181,6 +181,11 @@ def test_a_deleted_class_leaves_results_that_can_be_segmented_again(open_page: A
     page.locator("#class-list input[type=radio]").nth(1).check()
     dab(page, 370, 150)
     segment(page)
+
+
+def test_a_deleted_class_leaves_results_that_can_be_segmented_again(open_page: Any, photos: list[str]) -> None:
+    page: Page = open_page()
+    two_classes(page, photos)
     assert set(np.unique(labels_of(page, "q1.png"))) == {0, 1, 2}
     page.get_by_role("button", name="Delete red").click()
     assert set(np.unique(labels_of(page, "q1.png"))) == {0, 2}
