@@ -302,8 +302,12 @@ def test_without_auxiliary_weight_there_is_no_auxiliary_head(voc: Path, tmp_path
 
 
 TWO_RANKS = """
+import atexit
 import sys
 from pathlib import Path
+import torch
+# What is registered first runs last: by then the program has to have ended the group.
+atexit.register(lambda: print(f"group left at exit: {torch.distributed.is_initialized()}"))
 from rifenet.config import load_config
 from rifenet.training import train
 train(load_config(sys.argv[1]))
@@ -333,7 +337,9 @@ def test_two_ranks_give_the_loss_of_one(voc: Path, tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    # Where a process aborts, its reason stands at the front, before what torchrun says of it.
+    assert done.returncode == 0, f"{done.stderr[:2000]}\n[...]\n{done.stderr[-2000:]}"
+    assert done.stdout.count("group left at exit: False") == 2, done.stdout
     for one, two in zip(_lines(tmp_path / "one"), _lines(tmp_path / "two"), strict=True):
         for term in ("loss", "query", "aux", "self"):
             assert two[term] == pytest.approx(one[term], abs=1e-4), (one["step"], term)

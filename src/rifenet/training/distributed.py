@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 
 import lightning_fabric
@@ -41,4 +42,16 @@ def launch(device: str = "auto", *, devices: int = 1, precision: str = "32-true"
         precision=precision,  # type: ignore[arg-type]  # our names are a part of its
     )
     fabric.launch()
+    if torch.distributed.is_initialized():
+        atexit.register(_leave_group)
     return fabric
+
+
+def _leave_group() -> None:
+    """Ends the process group while Python still runs.
+
+    Fabric does so for NCCL only. A gloo group that is left to the end of the process has threads of its own then, and
+    now and then one of them makes the process abort after all its work is done.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
