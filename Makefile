@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(USABLE)' >/dev/null 2>&1 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow digits mutants campaign lint docs bench clean
+.PHONY: help demo test test-slow partners digits mutants campaign lint docs bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1: \2/p' Makefile
@@ -22,8 +22,15 @@ test: $(VENV)/.installed-dev ## the tests, without the slow ones; those of the p
 	-@scripts/get_browser.sh
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-test-slow: $(VENV)/.installed-dev ## the slow tests
+test-slow: $(VENV)/.installed-dev partners ## the slow tests, and those of the partners
 	$(BIN)/python -m pytest -m slow
+
+# Programs and libraries that rifenet works with and that are too large for the environment of `make test`. Each has an
+# extra of its name, an environment of its own, and its tests in tests/partners/test_NAME.py.
+PARTNERS :=
+partners: $(addprefix partner-,$(PARTNERS)) ## the tests with other programs, each in an environment of its own
+partner-%: $(VENV)-%/.installed
+	RIFENET_PARTNER=$* $(VENV)-$*/$(notdir $(BIN))/python -m pytest tests/partners/test_$*.py
 
 # The tests whose figures come from sums, as processors with fewer instructions and other threads compute them.
 SUMS := tests/data tests/engines tests/evaluation tests/export tests/models tests/segmenting tests/training tests/test_metrics.py
@@ -78,3 +85,9 @@ $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-mutants: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]" mutmut==3.8.1
 	touch $(VENV)/.installed $(VENV)/.installed-dev $@
+
+$(foreach name,$(PARTNERS),$(VENV)-$(name)/.installed): $(VENV)-%/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Expected Python 3.11 or newer with venv, but found none of: $(CANDIDATES)." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/$(notdir $(BIN))/python -m pip install -q -c constraints.txt -e ".[$*]" pytest pytest-xdist
+	touch $@

@@ -53,6 +53,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("No CUDA device here.")
 
 
+    if marker := item.get_closest_marker("partner"):
+        name = marker.args[0]
+        if os.environ.get("RIFENET_PARTNER") != name:
+            pytest.skip(f"`make partner-{name}` runs the tests with {name} in an environment of their own.")
+
+
 BROWSER = "Expected Chromium"  # how the reason of a skipped test of the page begins
 
 
