@@ -103,8 +103,8 @@ def test_python_looks_for_no_garbage_while_it_parses() -> None:
     finally:
         gc.callbacks.remove(noted)
     assert found == kept
-    assert during == 0
-    assert len(looks) > 0  # the same objects made without it
+    assert during <= 1  # the one that waited for the end
+    assert len(looks) - during > 20  # the same objects made without it
 
 
 def test_garbage_is_looked_for_again_after_the_last_of_several() -> None:
