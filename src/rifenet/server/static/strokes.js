@@ -67,24 +67,11 @@ async function completed(photo, id, strokes, signal) {
  */
 function merged(labels, mask, id, strokes) {
   const on = strokes.filter(({ kind }) => kind === "object"), others = labels.data.map((value) => Number(value && value !== id && value !== 255));
-  const free = reached(labels, others, along(on)), inside = corrected(labels, mask.data, strokes);
+  const free = reached(labels, others, along(on)), { data: inside } = mask;
   return labels.data.map((value, place) => {
     if (inside[place]) return others[place] && !free[place] ? value : id;
     return value === id ? 0 : value;
   });
-}
-
-/**
- * The mask as strokes on an earlier one (`base`) mean it: a stroke on the object adds a region that it runs through, one beside
- * it takes such a region away, and the rest stays as it was. Without an earlier mask, the mask itself.
- */
-function corrected(labels, mask, strokes) {
-  const { base } = strokes[0];
-  if (!base) return mask;
-  const lines = (kind) => along(strokes.filter((each) => each.kind === kind));
-  const added = reached(labels, mask.map((value, place) => value && !base[place]), lines("object"));
-  const taken = reached(labels, mask.map((value, place) => !value && base[place]), lines("background"));
-  return base.map((value, place) => (value && !taken[place]) || added[place]);
 }
 
 /** What to paint so that labels become those of `after`: { box, before, after }, the pixels of the box that holds all changes. */
