@@ -38,6 +38,7 @@ ROUNDS = 1  # times that the classifier learns again from what the walk found
 OWN_SHARE = 0.5  # weight of what the walk found, beside the strokes' 1
 BACKGROUND_SHARE = 0.6  # weight of the background's strokes; the frame has the rest
 NEARNESS, REACH, MOST_NEARNESS = 0.5, 0.8, 0.75  # how the log-odds fall with the distance to the object's strokes
+START = 2.0  # log-odds of the object by a mask to correct, and against it beside that mask
 LIKELY = 2.0  # log-odds by a mask to correct or a learned class from which on a cell is surely the object
 NEAR_CELLS = 6  # distance over which a stroke overrules a mask to correct
 SURE = 6.0  # largest log-odds of the classifier
@@ -177,7 +178,7 @@ def _known_odds(engine: Engine, view: View, strokes: Strokes, learned: Context |
         full = restore(margins(engine, view.features, learned), view.placement)[0]
         odds += np.asarray(Image.fromarray(full).resize(view.shape[::-1], Image.Resampling.BOX)).clip(-3, 3)
     if strokes.start is not None:
-        odds += np.where(on_grid(strokes.start, view, 0.5), 3, -3)
+        odds += np.where(on_grid(strokes.start, view, 0.5), START, -START)
     return odds
 
 
