@@ -1,4 +1,4 @@
-"""What can be chosen on the page: objects counted, clean masks, photos that show none; in Chromium, over the colour engine."""
+"""Choices on the page: objects counted, clean masks, photos that show none; in Chromium, over the colour engine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def discs(*places: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def taught(page: Page, folder: Path, **photos: NDArray[np.uint8]) -> None:
-    """A project with the class of red discs: `shot` is the example, whose one disc is marked, the others are queries."""
+    """A project of red discs: `shot` is the example, whose one disc is marked, the others are queries."""
     for name, photo in photos.items():
         (folder / f"{name}.png").write_bytes(encoded(photo))
     page.get_by_label("Name of class 1").fill("disc")

@@ -233,9 +233,8 @@ class Segmenter:
     ) -> NDArray[np.uint8]:
         """Completes a few strokes to the mask of an object, [H,W]: 1 the object, 0 the rest (`segmenting.strokes`).
 
-        Every marked pixel keeps its mark. Further strokes correct the mask: call it again with all of them, and with the
-        mask as `start`. For the last photos it keeps what the model saw, so that later calls on the same photo are
-        faster.
+        Every marked pixel keeps its mark. Further strokes correct the mask: call it again with all of them and with the
+        mask as `start`. For the last photos it keeps what the model saw, so that later calls on them are faster.
 
         Args:
             image: the photo: a path, a PIL image or an [H,W,3] array.
