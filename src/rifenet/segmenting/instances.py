@@ -4,9 +4,9 @@ A connected part that is, with its holes, as compact and at most about as large 
 other part is cut by a watershed along its valleys. The height of a pixel is its margin (`segmenting.margins`) times the
 square root of its distance to the background, so that valleys are where the model is less sure, or where the part has a
 neck. Pieces grow together again while their union is as compact as the shots' objects, or a piece is too small to be
-one of them. Only compact objects, such as cells, fruit or screws, can be told apart by shape: of a class whose own objects are
-not compact, such as people, each connected part is one object. `python -m benchmarks.instances` measures it; its
-settings were chosen on COCO and on rendered pictures.
+one of them. Only compact objects, such as cells, fruit or screws, can be told apart by shape: of a class whose own
+objects are not compact, such as people, each connected part is one object. `python -m benchmarks.instances` measures
+it; its settings were chosen on COCO and on rendered pictures.
 
 Compactness here is solidity: the share of an object's convex hull that the object fills, in (0,1].
 
