@@ -82,6 +82,15 @@ def test_a_loose_box_alone_gives_the_object(segmenter: Segmenter) -> None:
     assert iou(mask, RED_BOX) > 0.9
 
 
+def test_an_object_whose_colour_lies_between_those_around_it(segmenter: Segmenter) -> None:
+    """No plane through the colours parts grey from black on its left and white on its right."""
+    image = np.where(np.arange(160) < 80, 20, 235) + np.zeros((120, 160, 3))[..., 0]
+    image[30:80, 40:120] = 128
+    noise = np.random.default_rng(1).integers(-6, 7, (120, 160, 3))
+    photo = (image[..., None] + noise).astype(np.uint8)
+    assert iou(segmenter.complete(photo, object=area(54, 45, 57, 115)), area(30, 40, 80, 120)) > 0.95
+
+
 def test_background_strokes_take_away_what_looks_the_same(segmenter: Segmenter) -> None:
     image = picture({RED: (30, 20, 80, 140)})
     stroke = area(54, 25, 57, 60)
