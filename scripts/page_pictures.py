@@ -1,4 +1,4 @@
-"""Takes pictures of the page of `rifenet serve`: strokes on an example, results side by side, one result.
+"""Takes pictures of the page of `rifenet serve`: strokes on an example, and results side by side.
 
     python scripts/page_pictures.py docs/images
     python scripts/page_pictures.py pictures --width 360 --height 740 --scheme dark
@@ -54,7 +54,7 @@ def main() -> None:
         page.goto(address)
         page.wait_for_selector("html[data-ready]")
         strokes(page, options.out / "page_strokes.webp")
-        results(page, options.out / "page_results.webp", options.out / "page_result.webp")
+        results(page, options.out / "page_results.webp")
         browser.close()
 
 
@@ -98,8 +98,8 @@ def strokes(page: Page, path: Path) -> None:
     take(page, path)
 
 
-def results(page: Page, many: Path, one: Path) -> None:
-    """The sample's results side by side, and one of them, with its objects counted."""
+def results(page: Page, path: Path) -> None:
+    """The sample's results side by side, their objects counted."""
     page.locator("#options summary").click()
     page.get_by_label("Count objects, touching ones apart").check()
     page.locator("#options summary").click()
@@ -109,10 +109,7 @@ def results(page: Page, many: Path, one: Path) -> None:
     expect(page.locator("#cancel")).to_be_hidden()
     page.locator("#cards .open").first.scroll_into_view_if_needed()
     page.wait_for_timeout(500)
-    take(page, many)
-    page.locator("#cards .open").first.click()
-    page.locator("#facts").scroll_into_view_if_needed()
-    take(page, one)
+    take(page, path)
 
 
 def take(page: Page, path: Path) -> None:
