@@ -167,10 +167,11 @@ def test_a_paper_file_names_the_rows_in_which_it_does_not_follow_the_paper(name:
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Of each class so many photos that a tenth of them, held out, are enough for an episode."""
     folder = tmp_path_factory.mktemp("datasets")
     return {
-        "pascal": make_voc(folder / "VOC2012", class_ids=VOC_IDS, per_class=4, mixed=4),
-        "coco": make_coco(folder / "coco", class_ids=range(1, 13), per_class=4, mixed=2),
+        "pascal": make_voc(folder / "VOC2012", class_ids=VOC_IDS, per_class=12, mixed=4),
+        "coco": make_coco(folder / "coco", class_ids=range(1, 13), per_class=12, mixed=2),
     }
 
 
