@@ -342,7 +342,11 @@ def test_a_small_query_counts_by_the_published_rule_and_not_by_class_area(tmp_pa
     assert index.records[small].areas == {2: 400, 4: 40}
     for class_area, lemons, name in ((False, 6, "pfenet"), (True, 5, "pfenet by class area")):
         result = evaluate(ColourModel(), index, config(episodes=16, class_area=class_area))
-        assert {row["name"]: row["queries"] for row in result["per_class"]}["lemon"] == lemons
+        assert {row["name"]: (row["queries"], row["images"]) for row in result["per_class"]} == {
+            "leaf": (6, 6),
+            "lemon": (lemons, lemons),
+            "heather": (4, 4),
+        }
         assert f", {name}, 1-shot" in setting_title(result)
         assert result["protocol"].get("class_area") is (None if class_area else False)
         assert any("one class of the fold in it, drawn at random" in words for words in result["deviations"])
