@@ -159,7 +159,9 @@ def test_a_paper_file_names_the_rows_in_which_it_does_not_follow_the_paper(name:
     head = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").split("\ndata:")[0]
     said = {int(row) for row in re.findall(r"\b(\d+)\s+(?:#\s+)?\(", head[head.index("follows the paper, but") :])}
     assert said == {row for row, other in others.items() if other}
+    assert "in four more places, which docs/paper_map.md lists below that table" in " ".join(head.split("\n# "))
     page = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    assert "in four more places" in page
     listed = re.search(r"but for rows ([\d, and]+) of \[the table\]", page)
     assert listed
     assert {int(row) for row in re.findall(r"\d+", listed[1])} == said

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import subprocess
 import sys
 import warnings
@@ -357,6 +358,10 @@ def test_result_holds_what_the_protocol_asks_for(index: ImageIndex, tmp_path: Pa
     model = build_model(kind="prototype", backbone="resnet18", width=0.25, pretrained=False)
     model.hash = "abc"
     result = evaluate(model, index, config(image_size=65, shots=2))
+    page = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text(encoding="utf-8")
+    lines = page[page.index("## 6. The result file") : page.index("## 7.")].splitlines()
+    named = {name for line in lines if line.startswith("| `") for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert named == {*result, "presence"}, "the page has every field"
     assert result["protocol"].keys() >= {"name", "min_area", "absent_as_zero", "query_order", "resize", "scored_at"}
     assert (result["protocol"]["name"], result["protocol"]["min_area"]) == ("pfenet", 100)
     assert result["dataset"]["hash"] == index.hash
