@@ -149,7 +149,7 @@ def seen_of(model: Any, index: ImageIndex, fold: int) -> dict[str, tuple[str, ..
 def measure_fold(model: Any, index: ImageIndex, fold: int, options: argparse.Namespace) -> list[Values]:
     """Counts of every query under every rule, with its weight."""
     size, shots = size_of(model), (1,) if options.model else (1, 5)
-    plans: list[tuple[str, int, int, tuple[str, ...]]] = [("pfenet", 1, size, ("", "floor8"))]
+    plans: list[tuple[str, int, int, tuple[str, ...]]] = [("pfenet", 1, size, ("", "floor8", "black"))]
     plans += [
         ("hsnet", count, side, ("", "shifted")[: 2 if side == 401 else 1]) for side in SIDES[1:] for count in shots
     ]
@@ -236,7 +236,8 @@ def padded_counts(model: Any, index: ImageIndex, episode: Episode, size: int, va
     """Counts [2,2] under `pfenet`, at the original size.
 
     `floor8`: photos take up sides that are multiples of 8, and the prediction is read as if they took up the whole
-    `size` and its share, as in published code.
+    `size` and its share, as in published code. `black`: the padding is black, as in published code, not of the mean
+    colour.
     """
 
     def arrays(image: int) -> tuple[Any, ...]:
@@ -254,6 +255,8 @@ def padded_counts(model: Any, index: ImageIndex, episode: Episode, size: int, va
         else:
             pixels, valid, placement = resize_and_pad(photo, size)
             labels = resize_mask(mask, placement)
+            if variant == "black":
+                pixels[:, ~valid] = 0
         return pixels, binary_mask(labels, episode.class_id), valid, placement, mask
 
     *query, placement, mask = arrays(episode.query)
@@ -333,7 +336,11 @@ def figures(record: Values) -> Values:
             "small queries": [int((large == 0).sum()), round(float(weight.sum()))],
             "area": compared((base, weight), (base, weight * large)),
             "order": compared((base, weight / shown), (base, weight)),
-            "floor8": compared((tables["pfenet floor8"], weight), (base, weight)),
+            **{
+                variant: compared((tables[f"pfenet {variant}"], weight), (base, weight))
+                for variant in ("floor8", "black")
+                if f"pfenet {variant}" in tables
+            },
         }
     for shots in (1, 5):
         own = tables.get(f"hsnet {shots} {SQUARE}")

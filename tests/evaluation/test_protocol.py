@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import random
 import re
@@ -352,6 +353,17 @@ def test_a_small_query_counts_by_the_published_rule_and_not_by_class_area(tmp_pa
         assert result["protocol"].get("class_area") is (None if class_area else False)
         assert any("one class of the fold in it, drawn at random" in words for words in result["deviations"])
         assert any(words.startswith("area of the class:") for words in result["deviations"]) is class_area
+
+
+@pytest.mark.parametrize("protocol", ["pfenet", "hsnet"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_deviations_of_a_dataset_stand_in_its_results_only(index: ImageIndex, protocol: str) -> None:
+    own = {"pascal": {"test pairs"} if protocol == "hsnet" else set(), "coco": {"overlaps"}, "custom": set()}
+    for dataset, names in own.items():
+        rules = config(protocol=protocol, some_classes=True)
+        result = evaluate(ColourModel(), dataclasses.replace(index, dataset=dataset), rules)
+        found = {words.partition(":")[0] for words in result["deviations"]}
+        assert found & {"test pairs", "overlaps", "absent class"} == names
 
 
 def test_result_holds_what_the_protocol_asks_for(index: ImageIndex, tmp_path: Path) -> None:

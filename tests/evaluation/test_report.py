@@ -200,6 +200,17 @@ def test_published_rows_keep_their_marks(tmp_path: Path, monkeypatch: pytest.Mon
     assert all("published:" not in row[0] for row in table(text, f"## {MINI_LIST}"))
 
 
+def test_all_deviations_of_a_result_stand_beside_published_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rifenet.evaluation.settings._PUBLISHED_EPISODES", 24)
+    own = ["query order: pairs; published: images", "resize: exact; published: off", "padding: grey; published: black"]
+    for dataset, told in ((PASCAL, own[1:]), (MINI, [])):
+        path = scored(tmp_path / "a.json", dataset=dataset, deviations=own)
+        found = re.findall(r"^- Deviation from the published codes, (.*)\.$", report([path]), re.MULTILINE)
+        assert found == told
+
+
 @pytest.mark.parametrize(
     ("dataset", "episodes", "min_area", "label"),
     [

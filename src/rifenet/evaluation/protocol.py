@@ -179,6 +179,7 @@ def _circumstances(result: dict[str, Any]) -> set[str]:
         "several shots": several,
         "one pass": several and not rules.get("vote"),
         "pascal": result["dataset"]["name"] == "pascal",
+        "coco": result["dataset"]["name"] == "coco",
         "absent class": bool(result["absent_classes"]) and not rules["absent_as_zero"],
     }
     return {name for name, applies in holds.items() if applies}

@@ -92,6 +92,8 @@ def _section(members: list[NumberedResult]) -> list[str]:
             rules["name"] == "pfenet"
         )
         lines += [f"{order}{_published()['mark']}", ""]
+        others = [words for words in first.get("deviations", []) if not words.startswith("query order")]
+        lines += [*(f"- Deviation from the published codes, {words}." for words in others), *[""] * bool(others)]
     elif label != PASCAL_5I and dataset["name"] == "pascal":
         lines += ["This is not PASCAL-5i, and no published figure can stand beside it.", ""]
     mean = "mean" if len(folds) > 1 else None
