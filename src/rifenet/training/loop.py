@@ -97,7 +97,7 @@ class _Run:
             )
         index = open_dataset(data.dataset, data.root, list_file=data.list_file, folds=data.folds)
         self.split = base_split(config, index)
-        self.written, config = config, with_steps(config, len(self.split.pool.index))
+        self.written, config = config, with_steps(config, self.split.pool.queried)
         settings = config.train
         self.config, self.settings = config, settings
         torch.manual_seed(settings.seed)
@@ -137,9 +137,9 @@ class _Run:
         for note in self.split.notes:
             self.log.say(note)
         if not self.written.train.steps:
-            images = len(self.split.pool.index) // self.batch_size
+            steps = self.split.pool.queried // self.batch_size
             self.log.say(
-                f"{self.settings.epochs} epochs of {images:,} steps, with {self.batch_size} episodes each: "
+                f"{self.settings.epochs} epochs of {steps:,} steps, with {self.batch_size} episodes each: "
                 f"{self.settings.steps:,} steps"
             )
         if self.progress["step"]:
