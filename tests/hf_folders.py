@@ -33,18 +33,18 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 MEAN, DEVIATION = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
-def small_config(kind: str) -> Any:
+def small_config(kind: str, **changes: Any) -> Any:
     import transformers
 
     name, options = KINDS[kind]
-    return getattr(transformers, name)(**options)
+    return getattr(transformers, name)(**(options | changes))
 
 
-def random_backbone(kind: str, seed: int = 0) -> Any:
+def random_backbone(kind: str, seed: int = 0, **changes: Any) -> Any:
     """The library's own backbone with all stages, in which no weight is at its start value: no part is the identity."""
     import transformers
 
-    config = small_config(kind)
+    config = small_config(kind, **changes)
     config.out_features = config.stage_names[1:]
     torch.manual_seed(seed)
     model = transformers.MODEL_FOR_BACKBONE_MAPPING[type(config)](config).eval()
@@ -65,9 +65,9 @@ def write_preprocessor(folder: Path, **changes: Any) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(values | changes))
 
 
-def write_backbone(folder: Path, kind: str, seed: int = 0) -> Any:
+def write_backbone(folder: Path, kind: str, seed: int = 0, **changes: Any) -> Any:
     """Writes the folder, and returns the library's own model of it."""
-    model = random_backbone(kind, seed)
+    model = random_backbone(kind, seed, **changes)
     model.save_pretrained(folder)
     write_preprocessor(folder)
     return model

@@ -36,9 +36,9 @@ class NetworkConfig:
     """The paper's network. Each ablation of the architecture is an option here."""
 
     backbone: str = "resnet50"
-    """resnet18, resnet34, resnet50, resnet101 or efficientnet_lite0, efficientnet_lite1, efficientnet_lite2. Beyond the
-    paper (docs/backbones.md): hf:owner/name or hf:owner/name@revision, any backbone of transformers; the path of a
-    folder that holds one; or module:name, one of your own."""
+    """resnet18, resnet34, resnet50, resnet101 or efficientnet_lite0, efficientnet_lite1, efficientnet_lite2. Also
+    (docs/backbones.md) hf:owner/name or hf:owner/name@revision, a backbone of transformers; the path of a folder that
+    holds one; or module:name, one of your own."""
     weights: str = field(default="", metadata=about(answers=False))
     """File with the backbone's ImageNet weights; empty: those of the installed package for this backbone. For a
     backbone of transformers, a folder that holds it, in place of the one that model.backbone names."""

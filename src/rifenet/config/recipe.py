@@ -160,8 +160,8 @@ class TrainConfig:
     """Beyond the paper: a function of your own, as module:name, that adds to the loss terms or changes them
     (docs/backbones.md); empty: the terms as they are."""
     random_backbone: bool = False
-    """For a trial: train over a frozen backbone of random weights (model.pretrained false). Its scores say nothing of
-    the method, and the model's name says so."""
+    """Beyond the paper, for a trial: train over a frozen backbone of random weights (model.pretrained false). Its
+    scores say nothing of the method, and the model's name says so."""
     w_aux: float = field(default=1.0, metadata=about(read_with=("model.aux",)))
     """Weight of the auxiliary support loss."""
     crossed: float = 0.0
