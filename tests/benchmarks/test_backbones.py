@@ -35,7 +35,7 @@ def test_the_gpu_figures_are_arithmetic_and_say_so() -> None:
 
 
 def test_the_counts_are_those_of_the_published_sizes(tmp_path: Path) -> None:
-    """ViT-S/14 of DINOv2 has 22 million parameters. A position of width d costs 12 d^2 + 2 N d multiply-adds a layer."""
+    """DINOv2 ViT-S/14 has 22 million parameters; a position of width d costs 12 d^2 + 2 N d multiply-adds a layer."""
     config = backbones.over_random_weights("dinov2_small", tmp_path)
     assert config.data.image_size == load_config(ROOT / "configs" / "dinov2_small.yaml").data.image_size == 448
     found = costs(config.model, 448)["backbone"]

@@ -144,7 +144,7 @@ def test_a_trial_over_random_weights_says_so(work: Path, capsys: pytest.CaptureF
         train(dataclasses.replace(config, model=dataclasses.replace(config.model, pretrained=True)))
     train(config, stop_at=2)
     train(config)  # the same random weights again
-    assert "A TRIAL: the frozen backbone has random weights" in capsys.readouterr().out
+    assert "A TRIAL: the frozen backbone has random weights" in capsys.readouterr().err
     shutil.rmtree(work / "dinov2-small")
     model = load_model("trial")  # its file holds them
     assert model.metadata["name"] == "trial (a trial: random backbone)"
