@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, noted_remarks, print_json, progress
-from rifenet.cli.options import add_engine, add_photos, labels_of, photos_of
+from rifenet.cli.options import add_engine, add_photos, labels_of, model_of, photos_of
 from rifenet.cli.segmented import (
     CLASSES,
     begin,
@@ -57,7 +57,7 @@ def _segment(argv: list[str]) -> int:
 
     if arguments.clean or arguments.instances or set(OBJECTS) & set(arguments.format):
         expect_extra()
-    segmenter = Segmenter.from_pretrained(arguments.model, arguments.device, arguments.threads)
+    segmenter = Segmenter.from_pretrained(model_of(arguments), arguments.device, arguments.threads)
     supports: dict[str, list[tuple[str, str]]] = {}
     for name, image, mask in support:
         supports.setdefault(name, []).append((image, mask))

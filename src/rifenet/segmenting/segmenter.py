@@ -54,8 +54,9 @@ class Segmenter:
         """A segmenter without classes.
 
         Args:
-            model: None or `default` for the bundled model, a run folder, a `.safetensors` file, `hf:owner/name`, or a
-                folder from `rifenet export`, which needs no torch.
+            model: None or `default` for the bundled model, a run folder, a `.safetensors` file, `hf:owner/name`, a
+                folder from `rifenet export`, which needs no torch, or `prototype:BACKBONE` for the training-free
+                prototype over any backbone, such as `prototype:hf:facebook/dinov2-small`.
             device: auto, cpu, cuda, cuda:N or mps.
             threads: CPU threads (torch: of the whole process); None leaves the library's choice.
 
