@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, noted_remarks, print_json, progress
 from rifenet.cli.options import add_engine, add_photos, labels_of, photos_of
+from rifenet.cli.paged import add_contrast, paged, stacks_among
 from rifenet.cli.segmented import (
     CLASSES,
     begin,
@@ -23,6 +24,7 @@ from rifenet.cli.segmented import (
     write_together,
 )
 from rifenet.cli.supports import shots_of
+from rifenet.formats.contrast import How
 
 if TYPE_CHECKING:
     from rifenet.segmenting.segmenter import Segmenter
@@ -48,7 +50,11 @@ def _segment(argv: list[str]) -> int:
     from rifenet.formats.outputs import endings
 
     classes = list(dict.fromkeys(name for name, _, _ in support))
-    queries = output_names(photos_of(arguments.query, out, masks), endings(classes, arguments.format))
+    labels = labels_of(arguments.label, classes)
+    failed = Failed()
+    how = How(arguments.window, arguments.bands)
+    supports, photos = paged(support, photos_of(arguments.query, out, masks), how, labels, failed.skip)
+    queries = output_names(photos, endings(classes, arguments.format))
 
     from rifenet.segmenting.instances import compact, expect_extra
     from rifenet.segmenting.pseudo_labels import COUNT
@@ -58,17 +64,7 @@ def _segment(argv: list[str]) -> int:
     if arguments.clean or arguments.instances or set(OBJECTS) & set(arguments.format):
         expect_extra()
     segmenter = Segmenter.from_pretrained(arguments.model, arguments.device, arguments.threads)
-    supports: dict[str, list[tuple[str, str]]] = {}
-    for name, image, mask in support:
-        supports.setdefault(name, []).append((image, mask))
-    labels = labels_of(arguments.label, classes)
-    for name, shots in supports.items():
-        pair = zip(*shots, strict=True)
-        options: dict[str, Any] = {"label": labels.get(name), "fit": not arguments.no_fit}
-        segmenter.learn(name, *pair, white_is_object=arguments.white_is_object, **options)
-        if arguments.show_fit and name in segmenter.fits:
-            fit = segmenter.fits[name]
-            note("\n  ".join([f"{name}: {fit}", *fit.notes]))
+    _learn(segmenter, supports, labels, arguments)
     together = [known.name for known in segmenter.learned if not compact(known.shapes)] if arguments.instances else []
     if together:
         note(
@@ -77,7 +73,9 @@ def _segment(argv: list[str]) -> int:
         )
     settings = {
         "model": model_record(segmenter.engine),
-        "classes": {name: [[digest(path) for path in shot] for shot in shots] for name, shots in supports.items()},
+        "classes": {
+            name: [[digest(path) for path in shot[1:]] for shot in support if shot[0] == name] for name in classes
+        },
         "keep_absent": arguments.keep_absent,
         "white_is_object": arguments.white_is_object,
         "labels": labels,
@@ -90,13 +88,40 @@ def _segment(argv: list[str]) -> int:
         settings["clean"] = True
     if arguments.instances:
         settings["instances"] = True
+    settings |= {key: value for key, value in zip(("window", "bands"), map(_listed, how), strict=True) if value}
     if arguments.adapt is not None:
         settings["adapt"] = arguments.adapt or COUNT
     adopted = claim(out, settings, arguments.overwrite)
     if arguments.adapt is not None:
         adopted = _adapt(segmenter, list(queries), settings["adapt"], out, adopted)
         begin(out, settings, adopted)
-    return _run(segmenter, queries, out, settings, adopted, arguments)
+    return _run(segmenter, queries, out, settings, adopted, failed, arguments)
+
+
+class Failed(dict[str, str]):
+    """Why photos were skipped, by their names."""
+
+    def skip(self, photo: Any, error: Exception) -> None:
+        """Keeps the reason, and tells it."""
+        self[str(photo)] = str(error)
+        note(f"rifenet segment: skipped {photo}: {error}")
+
+
+def _listed(value: Any) -> Any:
+    """As JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _learn(
+    segmenter: Segmenter, supports: dict[str, list[Any]], labels: dict[str, str], arguments: argparse.Namespace
+) -> None:
+    for name, shots in supports.items():
+        pair = zip(*shots, strict=True)
+        options: dict[str, Any] = {"label": labels.get(name), "fit": not arguments.no_fit}
+        segmenter.learn(name, *pair, white_is_object=arguments.white_is_object, **options)
+        if arguments.show_fit and name in segmenter.fits:
+            fit = segmenter.fits[name]
+            note("\n  ".join([f"{name}: {fit}", *fit.notes]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", required=True, metavar="DIR", help="folder for the results; run the same command again to resume"
     )
     add_engine(parser)
+    add_contrast(parser)
     parser.add_argument(
         "--format",
         type=_formats,
@@ -192,7 +218,7 @@ def _formats(text: str) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def _adapt(segmenter: Segmenter, photos: list[Path], count: int, out: Path, before: dict[str, Any]) -> dict[str, Any]:
+def _adapt(segmenter: Segmenter, photos: list[Any], count: int, out: Path, before: dict[str, Any]) -> dict[str, Any]:
     """Adds each class's most confident results to its examples, and returns the record of them for the manifest.
 
     A resumed run loads the classes that it started with, even if there are new photos.
@@ -215,28 +241,26 @@ def _adapt(segmenter: Segmenter, photos: list[Path], count: int, out: Path, befo
 
 def _run(
     segmenter: Segmenter,
-    queries: dict[Path, str],
+    queries: dict[Any, str],
     out: Path,
     settings: dict[str, Any],
     adopted: dict[str, Any],
+    failed: Failed,
     arguments: argparse.Namespace,
 ) -> int:
     learned = [settings, adopted["file"]] if adopted else settings
     run = hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:16]
     records = {photo: known for photo, name in queries.items() if (known := done(out, name, photo, run))}
-    resumed, failed = len(records), dict[str, str]()
+    resumed = len(records)
     todo = [photo for photo in queries if photo not in records]
-
-    def skip(photo: Any, error: Exception) -> None:
-        failed[str(photo)] = str(error)
-        note(f"rifenet segment: skipped {photo}: {error}")
-
     options: dict[str, Any] = {
         "tiles": _CHOICES[arguments.tiles],
         "refine": _CHOICES[arguments.refine],
         "clean": arguments.clean,
     }
-    results = segmenter.segment_many(todo, batch_size=1, keep_absent=arguments.keep_absent, **options, on_error=skip)
+    results = segmenter.segment_many(
+        todo, batch_size=1, keep_absent=arguments.keep_absent, **options, on_error=failed.skip
+    )
     formats = [each for each in arguments.format if each != "html"]
     by_source = {str(photo): photo for photo in todo}
     for result in progress(results, len(todo), "segmenting"):
@@ -246,7 +270,7 @@ def _run(
             paths = result.save(out, queries[photo], facts, formats=formats, objects=arguments.instances)
         except OSError as error:
             if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ) or error.filename == str(photo):
-                skip(photo, error)  # some disks take less than others, and the photo itself may be gone
+                failed.skip(photo, error)  # some disks take less than others, and the photo itself may be gone
                 continue
             raise OSError(
                 f"Could not save the results of {photo} ({_reason(error)}). {len(records)} of {len(queries)}"
@@ -261,7 +285,7 @@ def _run(
         "results": [{**records[photo], "json": f"{queries[photo]}.json"} for photo in queries if photo in records],
         "failed": [{"query": query, "reason": reason} for query, reason in failed.items()],
     } | ({"adopted": adopted} if adopted else {})
-    write_together(out, manifest["results"], arguments.format)
+    write_together(out, manifest["results"], arguments.format, stacks_among(queries, queries))
     write_manifest(out, manifest)
     if arguments.json:
         print_json(manifest)

@@ -8,17 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from rifenet.drawing import notebook
 from rifenet.engines import Engine
+from rifenet.formats.contrast import How, checked
 from rifenet.formats.label_files import Label, Marked
+from rifenet.formats.opening import opened
+from rifenet.formats.pages import Page
 from rifenet.formats.pictures import Source, load_image
 from rifenet.formats.remarks import together
 from rifenet.segmenting.adaptation import adapted
+from rifenet.segmenting.annotated import annotated
 from rifenet.segmenting.fit import Fit
 from rifenet.segmenting.fitting import fit_class
 from rifenet.segmenting.given import check_pairs, check_several
@@ -116,6 +121,8 @@ class Segmenter:
         label: Label | None = None,
         background: Sequence[Source] = (),
         fit: bool = True,
+        window: tuple[float, float] | str | None = None,
+        bands: Sequence[int] | None = None,
     ) -> None:
         """Learns a class, or adds shots to a learned one and encodes all its shots together again.
 
@@ -132,6 +139,9 @@ class Segmenter:
             fit: try on the shots themselves what works for the class (`rifenet.segmenting.fitting`); `fits` says what
                 was chosen. False keeps the network's own masks, and learning is quicker. The training-free baseline is
                 never fitted.
+            window: contrast of stacks and other scientific files, as in `segment`. Each annotated page of a stack is a
+                shot: `images=["scan.tif"], masks=["labels.tif"]`, or `images=["scan.tif#3"]` for one.
+            bands: their bands, as in `segment`.
 
         Warns (`UserWarning`) where a file could mean two things, and says what it was taken for.
 
@@ -142,18 +152,20 @@ class Segmenter:
                 without a fit, or more than 20 photos with the shots.
         """
         known = None if replace else self._classes.get(name)
+        how = checked(window, bands)
         if not name or not isinstance(name, str):
             raise ValueError(f"Expected a name for the class, but got {name!r}.")
         check_pairs(images, masks)
         before = None if known is None else known.annotated()
-        total = len(images) + (known.shots if known else 0)
+        pairs = annotated(images, masks, how, label)
+        total = len(pairs) + (known.shots if known else 0)
         if total > MAX_SHOTS:
             raise ValueError(f"Expected at most {MAX_SHOTS} shots of a class, but {name!r} would have {total}.")
         if name not in self._classes:
             self._check_room([name])
         options: dict[str, Any] = {"label": label, "white_is_object": white_is_object}
         with together():
-            shots = [prepare_shot(name, *pair, self.engine.size, **options) for pair in zip(images, masks, strict=True)]
+            shots = [prepare_shot(name, *pair, self.engine.size, **options) for pair in pairs]
         inputs = Shots(*(np.concatenate(part) for part in zip(*shots, strict=True)))
         negatives = None if known is None else known.negatives
         taken = total + (0 if negatives is None else len(negatives.images))
@@ -253,6 +265,10 @@ class Segmenter:
         learned = None if name is None else self._known(name).context
         return complete(self.engine, self.views, photo, strokes, learned)
 
+    @overload
+    def segment(self, query: Image.Image | NDArray[Any] | Page, **options: Any) -> Result: ...
+    @overload
+    def segment(self, query: str | PathLike[str], **options: Any) -> Any: ...
     def segment(
         self,
         query: Source,
@@ -261,12 +277,35 @@ class Segmenter:
         tiles: bool | str = "auto",
         refine: bool | str = "auto",
         clean: bool = False,
-    ) -> Result:
-        """Segments one photo: a path, a PIL image or an [H,W,3] array; options as in `segment_many`.
+        window: tuple[float, float] | str | None = None,
+        bands: Sequence[int] | None = None,
+    ) -> Result | Iterator[Result]:
+        """Segments one photo, or the pages of a file that holds several.
 
-        Raises FileNotFoundError for a missing photo, ValueError for an unreadable one or if no class is learned.
+        Args:
+            query: a path, a PIL image or an [H,W,3] array. For a stack (TIFF of several pages, OME-Zarr) the answer is
+                an iterator of results, one a page, in order; `scan.tif#3` is one page, counted from 0.
+            keep_absent: as in `segment_many`.
+            tiles: as in `segment_many`.
+            refine: as in `segment_many`.
+            clean: as in `segment_many`.
+            window: of scientific files, the numbers that become black and white, (low, high); "auto" takes percentiles
+                of the file. None does so for all but bytes, and leaves plain photos as they are.
+            bands: of scientific files, one band for grey or three for red, green and blue, counted from 1. None takes
+                the first three, or the first.
+
+        Raises:
+            FileNotFoundError: there is no such photo.
+            ValueError: it cannot be read; no class is learned; or it needs `rifenet[tiff]`, which is not installed.
         """
-        return next(self.segment_many([query], keep_absent=keep_absent, tiles=tiles, refine=refine, clean=clean))
+        options: dict[str, Any] = {"keep_absent": keep_absent, "tiles": tiles, "refine": refine, "clean": clean}
+        (found,) = opened([query], how := checked(window, bands))
+        if found is None and how != How():
+            raise ValueError(f"Expected a TIFF or an OME-Zarr folder for window and bands, but got {query!r}.")
+        if found is None:
+            return next(self.segment_many([query], **options))
+        results = self.segment_many(found.pages if found.several else found.chosen(), **options)
+        return results if found.several else next(results)
 
     def segment_many(
         self,

@@ -1,0 +1,107 @@
+"""Annotated pages of stacks, as shots: pairs of a page and its mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rifenet.formats.contrast import How
+from rifenet.formats.label_files import Label, Marked
+from rifenet.formats.opening import Opened, opened, pages_of
+from rifenet.formats.pages import Pages, split_number
+from rifenet.formats.pictures import Source
+from rifenet.formats.remarks import remark
+
+Pair = tuple[Source, Source | Marked]
+
+
+def annotated(
+    images: Sequence[Source], masks: Sequence[Source | Marked], how: How, label: Label | None = None
+) -> list[Pair]:
+    """The pairs with the pages of stacks in place of the stacks.
+
+    The mask of a stack is a stack of as many pages, or an array [N,H,W]; pages whose mask marks nothing are no shots.
+    The mask of one page (`scan.tif#3`) is a picture, or the same page of such a stack.
+
+    Raises FileNotFoundError, ValueError for a stack without fitting masks, and `rifenet.config.MissingExtra`.
+    """
+    pairs: list[Pair] = []
+    files = opened(images, how, first_will_do=True)
+    if how != How() and not any(files):
+        raise ValueError("Expected TIFF files or OME-Zarr folders for window and bands, but got none.")
+    for image, mask, found in zip(images, masks, files, strict=True):
+        pairs += [(image, mask)] if found is None else of_pages(found, mask, label)
+    return pairs
+
+
+def of_pages(found: Opened, mask: Source | Marked, label: Label | None = None) -> list[Pair]:
+    """The shots of an opened file; raises as `annotated`."""
+    layers = _layers(mask, found, label)
+    if layers is None:
+        if found.several:
+            remark(
+                f"image file {found.pages.file}",
+                f"It has {len(found.pages)} {found.pages.called}, and the mask was taken for that of the first. Name"
+                f" another so: {Path(found.pages.file).name}#1.",
+            )
+            found = found._replace(number=0)
+        return [(page, _mask_of_page(mask, label)) for page in found.chosen()]
+    if len(layers) != len(found.pages):
+        raise ValueError(
+            f"Expected as many masks as {found.pages.file} has pages, {len(found.pages)}, but got {len(layers)}."
+        )
+    marked = [(page, layers[page.number]) for page in found.chosen()]
+    pairs: list[Pair] = [(page, layer) for page, layer in marked if layer.any()]
+    if not pairs:
+        raise ValueError(f"Expected masks of {found.pages.file} that mark a pixel, but they mark none.")
+    if len(pairs) < len(marked):
+        remark(
+            f"image file {found.pages.file}",
+            f"{len(pairs)} of its {len(marked)} {found.pages.called} have marks and are shots; the others are not.",
+        )
+    return pairs
+
+
+class _Masks:
+    """The masks of a stack's pages, read one by one."""
+
+    def __init__(self, pages: Pages, label: Label | None) -> None:
+        self.pages, self.label = pages, label
+
+    def __len__(self) -> int:
+        return len(self.pages)
+
+    def __getitem__(self, number: int) -> NDArray[Any]:
+        return labels_of(self.pages.numbers(number), self.label, self.pages.file)
+
+
+def labels_of(numbers: NDArray[Any], label: Label | None, file: str) -> NDArray[Any]:
+    """Numbers of a mask, as bytes. Numbers above 255 count objects, so that all but 0 is the class, also 255."""
+    if label is None and numbers.size and numbers.dtype.kind in "ui" and int(numbers.max()) > 255:
+        remark(file, "Its numbers go beyond 255, so they were taken for numbers of objects: all but 0 is the class.")
+        return (numbers != 0).astype(np.uint8)
+    return numbers
+
+
+def _layers(mask: Source | Marked, found: Opened, label: Label | None) -> _Masks | NDArray[Any] | None:
+    """The masks of several pages, if `mask` holds several."""
+    if isinstance(mask, str | PathLike):
+        path, number = split_number(fspath(mask))
+        pages = pages_of(path) if number is None else None
+        return _Masks(pages, label) if pages is not None and len(pages) > 1 else None
+    stacked = found.several and not isinstance(mask, Marked) and getattr(mask, "ndim", 0) == 3
+    return np.asarray(mask) if stacked else None
+
+
+def _mask_of_page(mask: Source | Marked, label: Label | None) -> Source | Marked:
+    """A mask as `learn` takes it: that of `labels.tif#3` as its numbers."""
+    path, number = split_number(fspath(mask)) if isinstance(mask, str | PathLike) else ("", None)
+    if number is None or (pages := pages_of(path, always=True)) is None:
+        return mask
+    pages.page(number)
+    return labels_of(pages.numbers(number), label, path)
