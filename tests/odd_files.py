@@ -366,7 +366,7 @@ def pages() -> list[Odd]:
             kind, "three pages", tiff(photo, photo // 2, photo // 3), "tif", photo, warns="It has 3 pages", pages=3
         ),
         of_photo(kind, "a page and its smaller copy", tiff(photo, photo[::2, ::2], subfile=(0, 1)), "tif", photo),
-        of_photo(kind, "a moving GIF", moving, "gif", first, warns="It has 2 frames"),
+        of_photo(kind, "a moving GIF", moving, "gif", first, warns="has 2 frames", pages=2),
         of_mask(kind, "a mask of two pages", tiff(block(), ones), block(), "It has 2 pages", labels_name="mask.tif"),
     ]
 

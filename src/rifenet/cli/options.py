@@ -56,8 +56,8 @@ def add_photos(parser: argparse.ArgumentParser, *, shot: str, query_required: bo
         default=[],
         required=query_required,
         metavar="PATH",
-        help="photos, folders of photos, or quoted patterns; a stack (TIFF, OME-Zarr) counts as its pages, and"
-        " scan.tif#3 is one of them, from 0",
+        help="photos, folders of photos, or quoted patterns; a stack (TIFF, OME-Zarr) or a video (MP4, MOV,"
+        " GIF) counts as its pages or frames, and scan.tif#3 is one of them, from 0",
     )
     parser.add_argument(
         "--white-is-object", action="store_true", help="255 in a mask marks the class, instead of pixels to ignore"

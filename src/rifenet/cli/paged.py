@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rifenet.formats.contrast import How, Window, checked
+from rifenet.formats.geotiff import Scene, contrasted, is_scene, is_vector, labelled, open_scene
+from rifenet.formats.pages import Page, Pages, number_in_names
+
+if TYPE_CHECKING:
+    from rifenet.segmenting.result import Result
+    from rifenet.segmenting.segmenter import Segmenter
 
 
 def add_contrast(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +67,8 @@ def paged(
 ) -> tuple[dict[str, list[tuple[Any, Any]]], list[Any]]:
     """The pairs of photo and mask of each class, and the photos, with pages in place of files that hold several.
 
-    Contrast by percentiles is that of shots and photos together.
+    Georeferenced photos become opened scenes, and a scene with a vector file the windows around its labels. Contrast by
+    percentiles is that of shots and photos together.
 
     Args:
         shots: class, photo and mask of each (`cli.supports.shots_of`).
@@ -72,7 +80,8 @@ def paged(
     from rifenet.formats.opening import opened
     from rifenet.segmenting.annotated import of_pages
 
-    supports = [photo for _, photo, _ in shots]
+    of_scenes = [is_vector(mask) for _, _, mask in shots]
+    are_scenes = [is_scene(photo) for photo in photos]
     left_out = set()
 
     def failed(source: Any, error: Exception) -> None:
@@ -81,26 +90,84 @@ def paged(
         left_out.add(source)
         skip(source, error)
 
-    found = opened([*supports, *photos], how, first_will_do=True, on_error=failed)
+    scenes = _scenes(
+        [shot[1] for shot, vector in zip(shots, of_scenes, strict=True) if vector],
+        [photo for photo, is_one in zip(photos, are_scenes, strict=True) if is_one],
+        how,
+        failed,
+    )
+    supports = [None if vector else photo for (_, photo, _), vector in zip(shots, of_scenes, strict=True)]
+    queries = [None if is_one else photo for photo, is_one in zip(photos, are_scenes, strict=True)]
+    found = opened([*supports, *queries], how, first_will_do=True, on_error=failed)
     pairs: dict[str, list[tuple[Any, Any]]] = {}
     for (name, photo, mask), pages in zip(shots, found, strict=False):
-        pairs.setdefault(name, []).extend([(photo, mask)] if pages is None else of_pages(pages, mask, labels.get(name)))
-    queries: list[Any] = []
-    for photo, pages in zip(photos, found[len(shots) :], strict=True):
+        own = pairs.setdefault(name, [])
+        if is_vector(mask):
+            own += labelled(scenes[str(Path(photo))], mask, name, labels.get(name))
+        else:
+            own += [(photo, mask)] if pages is None else of_pages(pages, mask, labels.get(name))
+    todo: list[Any] = []
+    for photo, pages, is_one in zip(photos, found[len(shots) :], are_scenes, strict=True):
         if photo not in left_out:
-            queries += [photo] if pages is None else pages.chosen()
-    return pairs, queries
+            todo += [scenes[str(photo)]] if is_one else [photo] if pages is None else pages.chosen()
+    return pairs, todo
 
 
-def stacks_among(queries: Iterable[Any], names: dict[Any, str]) -> dict[str, list[str]]:
-    """Names of the results of all pages of each stack that is segmented whole, by the name of the stack's own."""
-    from rifenet.formats.pages import Page, number_in_names
-    from rifenet.formats.stacks import Stack
+def _scenes(
+    supports: Sequence[str], photos: Sequence[Path], how: How, failed: Callable[[Any, Exception], None]
+) -> dict[str, Scene]:
+    """The scenes of shots and photos by their paths, with the contrast of all together."""
+    found: dict[str, Scene] = {}
+    for source in (*supports, *photos):
+        path = str(Path(source))
+        try:
+            found[path] = found[path] if path in found else open_scene(path)
+        except (ValueError, OSError) as error:
+            failed(source, error)
+    return dict(zip(found, contrasted(list(found.values()), how), strict=True))
 
-    found: dict[str, list[str]] = {}
-    for page in queries:
-        if isinstance(page, Page) and isinstance(page.pages, Stack) and page.number == 0 and len(page.pages) > 1:
-            found[page.file] = []
-        if isinstance(page, Page) and page.file in found:
-            found[page.file].append(names[page])
-    return {own[0].replace(number_in_names(0), "", 1): own for own in found.values() if len(own) > 1}
+
+class Whole(NamedTuple):
+    """A file of pages that is segmented whole."""
+
+    pages: Pages
+    name: str
+    """How the names of its own results begin."""
+    parts: list[str]
+    """How those of its pages do, in their order."""
+
+
+def whole_files(queries: Mapping[Any, str]) -> list[Whole]:
+    """The files of which all pages are among what is segmented, with the names of results."""
+    found: dict[str, list[Page]] = {}
+    for query in queries:
+        if isinstance(query, Page):
+            found.setdefault(query.file, []).append(query)
+    return [
+        Whole(own[0].pages, queries[own[0]].replace(number_in_names(0), "", 1), [queries[page] for page in own])
+        for own in found.values()
+        if len(own) == len(own[0].pages) > 1
+    ]
+
+
+def segmented(
+    segmenter: Segmenter,
+    todo: Sequence[Any],
+    steady: bool,
+    options: dict[str, Any],
+    skip: Callable[[Any, Exception], None],
+) -> Iterator[Result]:
+    """The results of photos and pages, one at a time; frames of a video with their neighbours, if `steady`."""
+    from rifenet.segmenting.steadying import REACH, steadied
+
+    def of(queries: Iterable[Any]) -> Iterator[Result]:
+        return segmenter.segment_many(queries, batch_size=1, on_error=skip, **options)
+
+    for pages, group in groupby(todo, lambda query: query.pages if isinstance(query, Page) else None):
+        if pages is None or not pages.moving or not steady:
+            yield from of(group)
+            continue
+        numbers = {page.number for page in group}
+        needed = {near for own in numbers for near in range(own - REACH, own + REACH + 1) if 0 <= near < len(pages)}
+        wanted = {str(pages[number]) for number in numbers}
+        yield from (each for each in steadied(of(pages[near] for near in sorted(needed))) if each.source in wanted)

@@ -6,12 +6,14 @@ import argparse
 import errno
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rifenet.cli import scenes
 from rifenet.cli.console import note, noted_remarks, print_json, progress
 from rifenet.cli.options import add_engine, add_photos, labels_of, photos_of
-from rifenet.cli.paged import add_contrast, paged, stacks_among
+from rifenet.cli.paged import add_contrast, paged, segmented, whole_files
 from rifenet.cli.segmented import (
     CLASSES,
     begin,
@@ -25,11 +27,12 @@ from rifenet.cli.segmented import (
 )
 from rifenet.cli.supports import shots_of
 from rifenet.formats.contrast import How
+from rifenet.formats.geotiff import Scene
 
 if TYPE_CHECKING:
     from rifenet.segmenting.segmenter import Segmenter
 
-FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "csv", "geojson", "yolo", "cvat", "html")
+FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "csv", "geojson", "yolo", "cvat", "gpkg", "html")
 OBJECTS = ("csv",)  # formats that list objects, with or without --instances
 
 _CHOICES: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
@@ -47,14 +50,16 @@ def _segment(argv: list[str]) -> int:
     support = shots_of(parser, arguments.support)
     out = Path(arguments.out)
     masks = {Path(mask).resolve() for _, _, mask in support}
-    from rifenet.formats.outputs import endings
+    from rifenet.formats.outputs import NO_GPKG, endings
 
     classes = list(dict.fromkeys(name for name, _, _ in support))
     labels = labels_of(arguments.label, classes)
     failed = Failed()
     how = How(arguments.window, arguments.bands)
     supports, photos = paged(support, photos_of(arguments.query, out, masks), how, labels, failed.skip)
-    queries = output_names(photos, endings(classes, arguments.format))
+    queries = output_names(photos, [*endings(classes, arguments.format), *scenes.ENDINGS])
+    if "gpkg" in arguments.format and not any(isinstance(photo, Scene) for photo in photos):
+        parser.error(f"argument --format: {NO_GPKG}")
 
     from rifenet.segmenting.instances import compact, expect_extra
     from rifenet.segmenting.pseudo_labels import COUNT
@@ -86,6 +91,8 @@ def _segment(argv: list[str]) -> int:
     }
     if arguments.clean:
         settings["clean"] = True
+    if arguments.no_steady:
+        settings["steady"] = False
     if arguments.instances:
         settings["instances"] = True
     settings |= {key: value for key, value in zip(("window", "bands"), map(_listed, how), strict=True) if value}
@@ -93,7 +100,7 @@ def _segment(argv: list[str]) -> int:
         settings["adapt"] = arguments.adapt or COUNT
     adopted = claim(out, settings, arguments.overwrite)
     if arguments.adapt is not None:
-        adopted = _adapt(segmenter, list(queries), settings["adapt"], out, adopted)
+        adopted = _adapt(segmenter, photos_alone(queries), settings["adapt"], out, adopted)
         begin(out, settings, adopted)
     return _run(segmenter, queries, out, settings, adopted, failed, arguments)
 
@@ -105,6 +112,11 @@ class Failed(dict[str, str]):
         """Keeps the reason, and tells it."""
         self[str(photo)] = str(error)
         note(f"rifenet segment: skipped {photo}: {error}")
+
+
+def photos_alone(queries: Iterable[Any]) -> list[Any]:
+    """The photos and pages among what is segmented, without scenes."""
+    return [query for query in queries if not isinstance(query, Scene)]
 
 
 def _listed(value: Any) -> Any:
@@ -192,6 +204,11 @@ def _parser() -> argparse.ArgumentParser:
         help="fill small holes of the masks and remove specks, both judged by the size of the shots' objects",
     )
     parser.add_argument(
+        "--no-steady",
+        action="store_true",
+        help="segment each frame of a video by itself; by default neighbouring frames weigh in",
+    )
+    parser.add_argument(
         "--keep-absent", action="store_true", help="keep a class in the mask even if it is judged absent"
     )
     parser.add_argument("--overwrite", action="store_true", help="use --out even if it holds other files")
@@ -207,10 +224,6 @@ def _adopted_at_most(text: str) -> int:
 
 def _formats(text: str) -> list[str]:
     chosen = [word.strip() for word in text.split(",")]
-    if "gpkg" in chosen:
-        from rifenet.formats.outputs import NO_GPKG
-
-        raise argparse.ArgumentTypeError(NO_GPKG)
     if wrong := [word for word in chosen if word not in FORMATS]:
         raise argparse.ArgumentTypeError(f"expected formats among {', '.join(FORMATS)}, but got {', '.join(wrong)}")
     if "html" in chosen and "overlay" not in chosen:
@@ -252,16 +265,17 @@ def _run(
     run = hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:16]
     records = {photo: known for photo, name in queries.items() if (known := done(out, name, photo, run))}
     resumed = len(records)
-    todo = [photo for photo in queries if photo not in records]
     options: dict[str, Any] = {
         "tiles": _CHOICES[arguments.tiles],
         "refine": _CHOICES[arguments.refine],
         "clean": arguments.clean,
+        "keep_absent": arguments.keep_absent,
     }
-    results = segmenter.segment_many(
-        todo, batch_size=1, keep_absent=arguments.keep_absent, **options, on_error=failed.skip
-    )
-    formats = [each for each in arguments.format if each != "html"]
+    own = [query for query in queries if isinstance(query, Scene)]
+    records |= scenes.segment_scenes(segmenter, own, queries, out, run, arguments.format, options)
+    todo = [photo for photo in queries if photo not in records]
+    results = segmented(segmenter, todo, not arguments.no_steady, options, failed.skip)
+    formats = [each for each in arguments.format if each not in ("html", "gpkg")] or ["index"]
     by_source = {str(photo): photo for photo in todo}
     for result in progress(results, len(todo), "segmenting"):
         photo = by_source[result.source]
@@ -285,7 +299,8 @@ def _run(
         "results": [{**records[photo], "json": f"{queries[photo]}.json"} for photo in queries if photo in records],
         "failed": [{"query": query, "reason": reason} for query, reason in failed.items()],
     } | ({"adopted": adopted} if adopted else {})
-    write_together(out, manifest["results"], arguments.format, stacks_among(queries, queries))
+    photos = [records[photo] for photo in photos_alone(queries) if photo in records]
+    write_together(out, photos, [each for each in arguments.format if each != "gpkg"], whole_files(queries))
     write_manifest(out, manifest)
     if arguments.json:
         print_json(manifest)

@@ -10,16 +10,23 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from rifenet import IGNORE
 from rifenet.cli.console import note
+from rifenet.cli.paged import Whole
+from rifenet.formats.geotiff import Scene
 from rifenet.formats.pages import Page, number_in_names, split_number
+from rifenet.formats.pictures import load_image, load_mask
 
 MANIFEST = "manifest.json"
+Query = Path | Page | Scene
+"""What a command segments: a photo, a page of a file, or a scene."""
 LONGEST_NAME = 255  # bytes of a file name on all common disks
 TOGETHER = ("coco", "csv", "cvat")
 """Formats whose files of single photos are put together into one."""
@@ -27,7 +34,7 @@ CLASSES = "classes.safetensors"
 """The learned classes of a run with `--adapt`; a resumed run loads them."""
 
 
-def output_names(photos: Sequence[Path | Page], endings: Collection[str] = (".json",)) -> dict[Any, str]:
+def output_names(photos: Sequence[Query], endings: Collection[str] = (".json",)) -> dict[Any, str]:
     """A name for each photo's results, such that no two files have the same, even where case makes no difference.
 
     `endings`: what is added to the name in the names of a photo's files. A name that is not UTF-8, or too long with the
@@ -44,15 +51,15 @@ def output_names(photos: Sequence[Path | Page], endings: Collection[str] = (".js
     return names
 
 
-def _choices(photo: Path | Page) -> Iterator[str]:
-    file, page = file_of(photo), "" if isinstance(photo, Path) else number_in_names(photo.number)
+def _choices(photo: Query) -> Iterator[str]:
+    file, page = file_of(photo), number_in_names(photo.number) if isinstance(photo, Page) else ""
     stem, suffix = file.stem, file.suffix.lstrip(".")
     beginnings = (stem, f"{stem}_{suffix}", f"{file.resolve().parent.name}_{stem}")
     yield from (f"{beginning}{page}" for beginning in beginnings)
     yield from (f"{stem}_{number}{page}" for number in itertools.count(2))
 
 
-def file_of(photo: Path | Page) -> Path:
+def file_of(photo: Query) -> Path:
     """The file that a photo is, or lies in."""
     return photo if isinstance(photo, Path) else Path(photo.file)
 
@@ -135,12 +142,10 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def write_together(
-    out: Path, records: list[dict[str, Any]], formats: list[str], stacks: Mapping[str, Sequence[str]] | None = None
-) -> None:
+def write_together(out: Path, records: list[dict[str, Any]], formats: list[str], whole: Sequence[Whole] = ()) -> None:
     """Writes the files that cover all photos, if `formats` asks for them.
 
-    `stacks`: the names of the results of each stack's pages, for its stack of masks.
+    `whole`: files of pages whose masks or overlays become one file again.
     """
     if not records:
         return
@@ -159,32 +164,44 @@ def write_together(
         merge_cvat(out / "annotations.xml", single["cvat"], classes)
     if "yolo" in formats:
         write_text(out / "data.yaml", yolo_names(classes))
-    if "index" in formats:
-        for name, pages in (stacks or {}).items():
-            _write_stack(out, name, pages)
+    for each in whole:
+        _write_whole(out, each, formats)
     if "html" in formats:
         write_page(out / "index.html", records, title=f"{len(records)} photos segmented")
 
 
-def _write_stack(out: Path, name: str, pages: Sequence[str]) -> None:
-    """Writes the masks of a stack's pages as `NAME_masks.tif`; a page that could not be segmented is 255, ignored."""
-    from rifenet import IGNORE
-    from rifenet.formats.pictures import load_mask
-    from rifenet.formats.stacks import write_masks
+def _write_whole(out: Path, whole: Whole, formats: Sequence[str]) -> None:
+    """Writes the masks of a stack's pages as `NAME_masks.tif`, and the overlays of a video as `NAME_overlay.mp4`."""
+    from rifenet.config import MissingExtra
+    from rifenet.formats.stacks import Stack, write_masks
+    from rifenet.formats.video import Frames, write_video
 
-    files = [out / f"{page}_mask.png" for page in pages]
+    if "index" in formats and isinstance(whole.pages, Stack):
+        write_masks(out / f"{whole.name}_masks.tif", _masks(out, whole))
+    if "overlay" in formats and isinstance(whole.pages, Frames):
+        files = (out / f"{part}_overlay.jpg" for part in whole.parts)
+        try:
+            overlays = (load_image(file) for file in files if file.is_file())
+            write_video(out / f"{whole.name}_overlay.mp4", overlays, whole.pages.rate)
+        except MissingExtra as error:  # a GIF is read without it
+            note(f"rifenet segment: no video of the overlays of {whole.pages.file}: {error}")
+
+
+def _masks(out: Path, whole: Whole) -> Iterator[NDArray[np.uint8]]:
+    """The masks of all pages; one that could not be segmented is 255, ignored, all over."""
+    files = [out / f"{part}_mask.png" for part in whole.parts]
     there = next(file for file in files if file.is_file())
     nothing = np.full_like(load_mask(there), IGNORE)
-    write_masks(out / f"{name}_masks.tif", (load_mask(file) if file.is_file() else nothing for file in files))
+    return (load_mask(file) if file.is_file() else nothing for file in files)
 
 
-def stamp(photo: Path | Page) -> dict[str, int]:
+def stamp(photo: Query) -> dict[str, int]:
     """Size and modification time of a photo's file. A photo that keeps both counts as unchanged."""
     status = file_of(photo).stat()
     return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
-def done(out: Path, name: str, photo: Path | Page, run: str) -> dict[str, Any] | None:
+def done(out: Path, name: str, photo: Query, run: str) -> dict[str, Any] | None:
     """The record of a photo that `run` has segmented; None if the photo has changed or a file is missing."""
     record = _read_json(out / f"{name}.json")
     if record is None or record.get("run") != run or not file_of(photo).exists() or record.get("file") != stamp(photo):

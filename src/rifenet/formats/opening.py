@@ -17,6 +17,7 @@ from rifenet.formats.contrast import How
 from rifenet.formats.pages import Page, Pages, split_number
 from rifenet.formats.picture_files import check_size, count_pages, load_pixels, open_picture
 from rifenet.formats.stacks import TIFF_SUFFIXES, Stack, is_zarr, open_stack, settled
+from rifenet.formats.video import VIDEO_SUFFIXES, open_gif, open_video
 
 
 class Opened(NamedTuple):
@@ -84,7 +85,9 @@ def _opened(source: Any, how: How, first_will_do: bool, known: dict[str, Pages |
     if pages is not None:
         return Opened(pages, number)
     if number is not None:
-        raise ValueError(f"Expected a file of several pages, such as a TIFF, but got {path} and the page {number}.")
+        raise ValueError(
+            f"Expected a file of several pages, such as a TIFF or a video, but got {path} and the page {number}."
+        )
     return None
 
 
@@ -94,6 +97,10 @@ def pages_of(path: str, *, always: bool = False) -> Pages | None:
         return None  # whoever reads it says so
     if path and Path(path).is_dir() and is_zarr(path):
         return open_stack(path)
+    if Path(path).suffix.lower() in VIDEO_SUFFIXES:
+        return open_video(path)
+    if Path(path).suffix.lower() == ".gif":
+        return open_gif(path)
     if Path(path).suffix.lower() not in TIFF_SUFFIXES or not _is_tiff(path):
         return None
     return open_stack(path) if always or not _is_plain(path) else None

@@ -129,7 +129,7 @@ class Stack(Pages):
         if height * width > MOST_PIXELS:
             raise ValueError(
                 f"Expected pages of at most {MOST_PIXELS:,} pixels, but {self.file} has {width} x {height}. Segment it"
-                " as a scene, which is read in parts: --scene, Segmenter.segment_scene."
+                " as a scene, which is read in parts: Segmenter.segment_scene (rifenet[geo])."
             )
         try:
             return part.values(inside, bands)

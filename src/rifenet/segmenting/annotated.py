@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -11,36 +12,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rifenet.formats.contrast import How
+from rifenet.formats.geotiff import contrasted, is_vector, labelled, open_scene
 from rifenet.formats.label_files import Label, Marked
-from rifenet.formats.opening import Opened, opened, pages_of
+from rifenet.formats.opening import Opened, is_folder_of_photos, opened, pages_of
 from rifenet.formats.pages import Pages, split_number
 from rifenet.formats.pictures import Source
 from rifenet.formats.remarks import remark
 
+_NUMBER = re.compile(r"(\d+)(?:_mask)?$")
+_MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 Pair = tuple[Source, Source | Marked]
 
 
 def annotated(
-    images: Sequence[Source], masks: Sequence[Source | Marked], how: How, label: Label | None = None
+    images: Sequence[Source], masks: Sequence[Source | Marked], how: How, name: str, label: Label | None = None
 ) -> list[Pair]:
     """The pairs with the pages of stacks in place of the stacks.
 
-    The mask of a stack is a stack of as many pages, or an array [N,H,W]; pages whose mask marks nothing are no shots.
-    The mask of one page (`scan.tif#3`) is a picture, or the same page of such a stack.
+    The mask of a stack is a stack of as many pages, or an array [N,H,W]; pages whose mask marks nothing are not shots.
+    So is a folder of masks, whose names end in the number of their page or frame. The mask of one page (`scan.tif#3`) is a
+    picture, or the same page of such a stack. The mask of a scene may be a vector file: windows around the polygons of
+    class `name` are shots.
 
     Raises FileNotFoundError, ValueError for a stack without fitting masks, and `rifenet.config.MissingExtra`.
     """
     pairs: list[Pair] = []
-    files = opened(images, how, first_will_do=True)
-    if how != How() and not any(files):
+    photos = [None if is_vector(mask) else image for image, mask in zip(images, masks, strict=True)]
+    files = opened(photos, how, first_will_do=True)
+    if how != How() and not any(files) and not any(map(is_vector, masks)):
         raise ValueError("Expected TIFF files or OME-Zarr folders for window and bands, but got none.")
     for image, mask, found in zip(images, masks, files, strict=True):
-        pairs += [(image, mask)] if found is None else of_pages(found, mask, label)
+        if is_vector(mask):
+            pairs += of_scene(image, mask, how, name, label)
+        else:
+            pairs += [(image, mask)] if found is None else of_pages(found, mask, label)
     return pairs
+
+
+def of_scene(image: Any, labels: Any, how: How, name: str, label: Label | None) -> list[Pair]:
+    """The shots of a scene with a vector file of labels; raises as `annotated`."""
+    (scene,) = contrasted([open_scene(image)], how)
+    return list(labelled(scene, labels, name, None if label is None else str(label)))
 
 
 def of_pages(found: Opened, mask: Source | Marked, label: Label | None = None) -> list[Pair]:
     """The shots of an opened file; raises as `annotated`."""
+    if found.several and isinstance(mask, str | PathLike) and is_folder_of_photos(mask):
+        return _of_folder(found.pages, Path(mask))
     layers = _layers(mask, found, label)
     if layers is None:
         if found.several:
@@ -65,6 +83,15 @@ def of_pages(found: Opened, mask: Source | Marked, label: Label | None = None) -
             f"{len(pairs)} of its {len(marked)} {found.pages.called} have marks and are shots; the others are not.",
         )
     return pairs
+
+
+def _of_folder(pages: Pages, folder: Path) -> list[Pair]:
+    """Pages with the masks of a folder whose names end in the number of the page, as `clip_00012_mask.png` does."""
+    numbered = [(_NUMBER.search(file.stem), file) for file in sorted(folder.iterdir()) if file.is_file()]
+    masks = [(int(found[1]), file) for found, file in numbered if found and file.suffix.lower() in _MASK_SUFFIXES]
+    if not masks:
+        raise ValueError(f"Expected masks in {folder} whose names end in a number of {pages.called}, but it has none.")
+    return [(pages.page(number), file) for number, file in masks]
 
 
 class _Masks:

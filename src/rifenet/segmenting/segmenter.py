@@ -17,6 +17,7 @@ from PIL import Image
 from rifenet.drawing import notebook
 from rifenet.engines import Engine
 from rifenet.formats.contrast import How, checked
+from rifenet.formats.geotiff import SIDE
 from rifenet.formats.label_files import Label, Marked
 from rifenet.formats.opening import opened
 from rifenet.formats.pages import Page
@@ -31,7 +32,9 @@ from rifenet.segmenting.photo_views import PhotoViews
 from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.segmenting.queries import confidence, counted, segment_lazily, total_of
 from rifenet.segmenting.result import Options, Result
+from rifenet.segmenting.scenes import segment_scene
 from rifenet.segmenting.shots import PseudoShot, Shots, prepare_background, prepare_shot
+from rifenet.segmenting.steadying import steadied
 from rifenet.segmenting.storage import LearnedClass, read_classes, save_classes, try_out
 from rifenet.segmenting.strokes import complete, read_strokes
 from rifenet.segmenting.trials import context_of
@@ -140,7 +143,8 @@ class Segmenter:
                 was chosen. False keeps the network's own masks, and learning is quicker. The training-free baseline is
                 never fitted.
             window: contrast of stacks and other scientific files, as in `segment`. Each annotated page of a stack is a
-                shot: `images=["scan.tif"], masks=["labels.tif"]`, or `images=["scan.tif#3"]` for one.
+                shot: `images=["scan.tif"], masks=["labels.tif"]`, or `images=["scan.tif#3"]` for one. Of a scene with a
+                vector file of labels (`images=["scene.tif"], masks=["labels.gpkg"]`), windows around them are.
             bands: their bands, as in `segment`.
 
         Warns (`UserWarning`) where a file could mean two things, and says what it was taken for.
@@ -157,7 +161,7 @@ class Segmenter:
             raise ValueError(f"Expected a name for the class, but got {name!r}.")
         check_pairs(images, masks)
         before = None if known is None else known.annotated()
-        pairs = annotated(images, masks, how, label)
+        pairs = annotated(images, masks, how, name, label)
         total = len(pairs) + (known.shots if known else 0)
         if total > MAX_SHOTS:
             raise ValueError(f"Expected at most {MAX_SHOTS} shots of a class, but {name!r} would have {total}.")
@@ -279,12 +283,14 @@ class Segmenter:
         clean: bool = False,
         window: tuple[float, float] | str | None = None,
         bands: Sequence[int] | None = None,
+        steady: bool = True,
     ) -> Result | Iterator[Result]:
         """Segments one photo, or the pages of a file that holds several.
 
         Args:
-            query: a path, a PIL image or an [H,W,3] array. For a stack (TIFF of several pages, OME-Zarr) the answer is
-                an iterator of results, one a page, in order; `scan.tif#3` is one page, counted from 0.
+            query: a path, a PIL image or an [H,W,3] array. For a stack (TIFF of several pages, OME-Zarr) or a video
+                (MP4, MOV, a moving GIF) the answer is an iterator of results, one a page or frame, in order;
+                `scan.tif#3` is one page, counted from 0.
             keep_absent: as in `segment_many`.
             tiles: as in `segment_many`.
             refine: as in `segment_many`.
@@ -293,10 +299,12 @@ class Segmenter:
                 of the file. None does so for all but bytes, and leaves plain photos as they are.
             bands: of scientific files, one band for grey or three for red, green and blue, counted from 1. None takes
                 the first three, or the first.
+            steady: let neighbouring frames of a video weigh in (`rifenet.segmenting.steadying`).
 
         Raises:
             FileNotFoundError: there is no such photo.
-            ValueError: it cannot be read; no class is learned; or it needs `rifenet[tiff]`, which is not installed.
+            ValueError: it cannot be read; no class is learned; or it needs `rifenet[tiff]` or `rifenet[video]`, which
+                is not installed.
         """
         options: dict[str, Any] = {"keep_absent": keep_absent, "tiles": tiles, "refine": refine, "clean": clean}
         (found,) = opened([query], how := checked(window, bands))
@@ -305,7 +313,48 @@ class Segmenter:
         if found is None:
             return next(self.segment_many([query], **options))
         results = self.segment_many(found.pages if found.several else found.chosen(), **options)
-        return results if found.several else next(results)
+        if not found.several:
+            return next(results)
+        return steadied(results) if steady and found.pages.moving else results
+
+    def segment_scene(
+        self,
+        scene: str | PathLike[str],
+        folder: str | PathLike[str],
+        name: str | None = None,
+        *,
+        formats: Sequence[str] = (),
+        window: tuple[float, float] | str | None = None,
+        bands: Sequence[int] | None = None,
+        side: int = SIDE,
+        on_progress: Callable[[int, int], None] | None = None,
+        **options: Any,
+    ) -> dict[str, Path]:
+        """Segments a georeferenced picture (GeoTIFF, COG, VRT) of any size in windows that are read from disk.
+
+        Writes `NAME_mask.tif`, a GeoTIFF of the scene's coordinate system and transform (255 where it holds no data),
+        the polygons of `formats` in the same coordinates, and `NAME.json`. A class is judged window by window.
+
+        Args:
+            scene: its path.
+            folder: created if missing.
+            name: None takes the file's name.
+            formats: `gpkg` (GeoPackage), `geojson`.
+            window: as in `segment`; percentiles are those of the scene.
+            bands: as in `segment`; None takes those that the file calls red, green and blue.
+            side: pixels of a window, which overlap by 128 on each side. Shots and scenes should have the same.
+            on_progress: called after each window with its number, from 1, and their number.
+            options: as in `segment_many`.
+
+        Returns:
+            The paths by name: `mask`, the formats, and `json`.
+
+        Raises FileNotFoundError, ValueError for what is no scene, unknown formats or options, and where rasterio
+        (`rifenet[geo]`) is not installed; OSError on a full disk.
+        """
+        how = checked(window, bands)
+        more: dict[str, Any] = {"formats": formats, "how": how, "side": side, "on_progress": on_progress}
+        return segment_scene(self, scene, folder, name, **more, **options)
 
     def segment_many(
         self,
