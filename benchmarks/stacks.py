@@ -57,7 +57,7 @@ def slices(root: Path, seed: int) -> list[Slice]:
 
 def deep(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint16]:
     """A page of 16 bits, as a camera of 12 bits gives it."""
-    levels = LOW + (HIGH - LOW) * photo[..., 0] / 255 + rng.normal(0, NOISE, photo.shape[:2])
+    levels = LOW + (HIGH - LOW) * (photo[..., 0] / 255) + rng.normal(0, NOISE, photo.shape[:2])
     return np.rint(levels.clip(0, 65535)).astype(np.uint16)
 
 

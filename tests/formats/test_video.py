@@ -67,11 +67,9 @@ def test_a_turned_video_is_upright(clip: Path, tmp_path: Path) -> None:
                 packet.stream = stream
                 out.mux(packet)
     content = turned.read_bytes()
-    identity = b"".join(
-        value.to_bytes(4, "big", signed=True) for value in (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-    )
-    quarter = b"".join(
-        value.to_bytes(4, "big", signed=True) for value in (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    identity, quarter = (
+        b"".join(value.to_bytes(4, "big", signed=True) for value in (*turn, 0, 1 << 30))
+        for turn in ((1 << 16, 0, 0, 0, 1 << 16, 0, 0), (0, 1 << 16, 0, -(1 << 16), 0, 0, 0))
     )
     place = content.index(identity, content.index(b"tkhd"))
     turned.write_bytes(content[:place] + quarter + content[place + len(quarter) :])

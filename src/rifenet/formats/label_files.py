@@ -9,6 +9,7 @@ of the class counts.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from os import PathLike, fspath
@@ -21,7 +22,7 @@ from PIL import Image
 
 from rifenet import IGNORE
 from rifenet.formats.bands import array_of, channels_last
-from rifenet.formats.label_json import Annotated, Shape, composed, read_annotations
+from rifenet.formats.label_json import Annotated, Parse, Shape, annotations_of, composed, parse_annotations
 from rifenet.formats.mask_values import listed, object_of, say_what_is_odd
 from rifenet.formats.picture_files import Frame, turned_array
 from rifenet.formats.pictures import Source, index_of, lossy_kind, read_picture
@@ -50,6 +51,7 @@ def load_labels(
     white_is_object: bool = False,
     most_pixels: int = MOST_PIXELS,
     check: Check = unchecked,
+    parse: Parse = json.loads,
 ) -> NDArray[np.uint8]:
     """Mask of the class: uint8 [H,W], 1 the class, 0 not, 255 ignored.
 
@@ -62,6 +64,7 @@ def load_labels(
         white_is_object: in an index picture, 255 marks the class, too. In a picture of only 0 and 255 it always does.
         most_pixels: largest photo, in pixels, that a JSON may describe.
         check: called between the steps of drawing a JSON; it may raise to end the work.
+        parse: what parses the text of a JSON.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -74,7 +77,8 @@ def load_labels(
         text = source if isinstance(source, bytes) else _bytes_of(Path(source))
         try:
             size = None if frame is None else (frame.height, frame.width)
-            mask = _drawn(read_annotations(text, photo, most_pixels, size, file), name, label, check, file)
+            content = parse_annotations(text, file, parse)
+            mask = _drawn(annotations_of(content, photo, most_pixels, size, file), name, label, check, file)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file[0].upper()}{file[1:]}: {error}") from error
     else:

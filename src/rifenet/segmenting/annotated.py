@@ -30,9 +30,9 @@ def annotated(
     """The pairs with the pages of stacks in place of the stacks.
 
     The mask of a stack is a stack of as many pages, or an array [N,H,W]; pages whose mask marks nothing are not shots.
-    So is a folder of masks, whose names end in the number of their page or frame. The mask of one page (`scan.tif#3`) is a
-    picture, or the same page of such a stack. The mask of a scene may be a vector file: windows around the polygons of
-    class `name` are shots.
+    A folder of masks, whose names end in the number of their page or frame, will do. The mask of one page
+    (`scan.tif#3`) is a picture, or the same page of such a stack. The mask of a scene may be a vector file: windows
+    around the polygons of class `name` are shots.
 
     Raises FileNotFoundError, ValueError for a stack without fitting masks, and `rifenet.config.MissingExtra`.
     """
