@@ -30,6 +30,7 @@ LIGHT = (
 )  # none of these loads torch
 FORMATS = ("formats", "formats.*")
 DRAWING = ("drawing", "drawing.*")
+SCIENTIFIC = ("formats.opening", "formats.stacks", "formats.geotiff", "formats.video")
 DATA = ("data", "data.*")
 PAPER = (
     *("models.activation", "models.attention", "models.auxiliary", "models.backbones", "models.backbones.*"),
@@ -57,6 +58,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # Files of other programs, and datasets.
     "formats": (),
     "formats.*": ("formats.*", "files", *DRAWING),
+    **dict.fromkeys(SCIENTIFIC, ("formats.*", "files", "config")),  # the extras that they need
     "data": (),
     "data.*": (*FORMATS, "data.*", "config", "files"),
     # Models: the paper's parts know nothing of what goes beyond it; the builder knows all.
@@ -155,6 +157,12 @@ EXTRAS = {
     "onnxruntime": ("export.*",),
     "pycocotools": (),
     "scipy": (),
+    "tifffile": (),
+    "imagecodecs": (),
+    "zarr": (),
+    "rasterio": (),
+    "fiona": (),
+    "av": (),
     "skimage": (),
     "huggingface_hub": (),
     "transformers": (),

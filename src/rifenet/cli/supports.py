@@ -7,6 +7,7 @@ import glob
 import os
 from pathlib import Path
 
+from rifenet.formats.opening import is_folder_of_photos
 from rifenet.formats.pairs import pairs_in, pairs_of
 from rifenet.formats.pictures import PHOTO_SUFFIXES
 
@@ -61,11 +62,11 @@ def _fault(words: list[str]) -> str:
 
 def _several(path: str) -> bool:
     """Whether a word names a folder or is a pattern."""
-    return os.path.isdir(path) or (glob.has_magic(path) and not os.path.exists(path))
+    return is_folder_of_photos(path) or (glob.has_magic(path) and not os.path.exists(path))
 
 
 def _pairs(paths: list[str]) -> list[tuple[Path, Path]]:
-    if len(paths) == 1 and os.path.isdir(paths[0]):
+    if len(paths) == 1 and is_folder_of_photos(paths[0]):
         return pairs_in(Path(paths[0]))
     if len(paths) == 1:
         raise ValueError(f"Expected a second pattern after {paths[0]}, for the masks, but got one. Quote both.")
@@ -75,7 +76,7 @@ def _pairs(paths: list[str]) -> list[tuple[Path, Path]]:
 
 def _expanded(path: str) -> list[Path]:
     """The files of a folder or a pattern, by name; the file itself for any other path. Raises ValueError for none."""
-    if os.path.isdir(path):
+    if is_folder_of_photos(path):
         files = [file for file in sorted(Path(path).iterdir()) if file.suffix.lower() in _FILES and file.is_file()]
     elif _several(path):
         files = [Path(each) for each in sorted(glob.glob(path, recursive=True)) if Path(each).is_file()]

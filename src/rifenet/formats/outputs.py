@@ -27,8 +27,8 @@ from rifenet.formats.run_lengths import encode_part, pack_runs
 FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "csv", "geojson", "yolo", "cvat")
 DEFAULT = ("index", "overlay")
 NO_GPKG = (
-    "GeoPackage (gpkg) needs photos that carry a place on the map, which rifenet does not read yet. Take geojson, which"
-    " is in pixel coordinates."
+    "GeoPackage (gpkg) needs a scene with a place on the map: a GeoTIFF or a VRT, and rifenet[geo]. Take geojson,"
+    " which is in pixel coordinates, for photos."
 )
 
 

@@ -27,6 +27,7 @@ from rifenet.drawing import notebook, visualize
 from rifenet.files import write_bytes
 from rifenet.formats.object_files import rows_of
 from rifenet.formats.outputs import DEFAULT, encoded
+from rifenet.formats.pages import stem_of
 from rifenet.formats.replaced import say_replaced
 from rifenet.metrics import log_odds
 from rifenet.segmenting.instances import Instance, ObjectShape, holes, instances, specks
@@ -62,7 +63,7 @@ class Result:
     keep_absent: bool
     """Whether classes judged absent stay in the mask."""
     source: str
-    """Path of the photo; empty for a picture from memory."""
+    """Path of the photo, or the name of a page (`scan.tif#3`); empty for a picture from memory."""
     model: dict[str, str]
     """Name, hash and weights_hash of the model."""
     margins: NDArray[np.float32]
@@ -293,7 +294,7 @@ class Result:
 
         Raises ValueError for an unknown format and as `instances` does, OSError on a full disk.
         """
-        stem, place = name or Path(self.source).stem or "query", Path(folder)
+        stem, place = name or stem_of(self.source) or "query", Path(folder)
         made = encoded(self, stem, formats, place, objects=objects)
         paths = {key: place / file for key, (file, _) in made.items()}
         files = {key: file for key, (file, _) in made.items()}
