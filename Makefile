@@ -27,7 +27,7 @@ test-slow: $(VENV)/.installed-dev partners ## the slow tests, and those of the p
 
 # Programs and libraries that rifenet works with and that are too large for the environment of `make test`. Each has an
 # extra of its name, an environment of its own, and its tests in tests/partners/test_NAME.py.
-PARTNERS :=
+PARTNERS := cvat napari fiftyone
 partners: $(addprefix partner-,$(PARTNERS)) ## the tests with other programs, each in an environment of its own
 partner-%: $(VENV)-%/.installed
 	RIFENET_PARTNER=$* $(VENV)-$*/$(notdir $(BIN))/python -m pytest tests/partners/test_$*.py

@@ -52,7 +52,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if not torch.cuda.is_available():
             pytest.skip("No CUDA device here.")
 
-
     if marker := item.get_closest_marker("partner"):
         name = marker.args[0]
         if os.environ.get("RIFENET_PARTNER") != name:
