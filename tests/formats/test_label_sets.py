@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from rifenet.formats.label_json import photos_of, read_annotations
+from rifenet.formats.label_json import annotations_of, parse_annotations, photos_of
 from rifenet.formats.label_sets import annotated_among, labels_of_annotation, labels_of_picture
 
 MASK = np.zeros((6, 8), np.uint8)
@@ -79,7 +80,7 @@ CONTENT = {
 
 
 def test_shapes_of_a_json_become_one_mask_and_the_later_covers_the_earlier() -> None:
-    found = labels_of_annotation(read_annotations(json.dumps(CONTENT).encode(), "a.jpg", 10**6))
+    found = labels_of_annotation(annotations_of(CONTENT, "a.jpg", 10**6))
     assert [tuple(each) for each in found.labels] == [(1, "dog", None), (2, "cat", None)]
     wanted = np.zeros((6, 8), np.uint8)
     wanted[:4, :4] = 1
@@ -88,12 +89,26 @@ def test_shapes_of_a_json_become_one_mask_and_the_later_covers_the_earlier() -> 
 
 
 def test_photos_are_found_by_their_names_or_that_of_the_file() -> None:
-    names = photos_of(json.dumps(CONTENT).encode())
+    names = photos_of(CONTENT)
     assert names == ["a.jpg", "b.jpg"]
     assert annotated_among(["b.jpg", "c.jpg", "A.JPG"], names, "x.json") == [0, 2]
     assert annotated_among(["c.jpg"], names, "c.json") == []  # of two photos, the file's name tells nothing
-    labelme = photos_of(b'{"shapes": [], "imagePath": "..\\\\old\\\\z.png"}')
+    labelme = photos_of({"shapes": [], "imagePath": "..\\old\\z.png"})
     assert labelme == ["z.png"]
     assert annotated_among(["c.jpg", "d.jpg"], labelme, "folder/c.json") == [0]
     with pytest.raises(ValueError, match="another kind"):
-        photos_of(b'{"a": 1}')
+        photos_of({"a": 1})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])
+def test_a_json_in_any_encoding_is_parsed_by_what_is_given(encoding: str) -> None:
+    content = {**CONTENT, "categories": [{"id": 9, "name": "狗"}]}
+    text = json.dumps(content, ensure_ascii=False)
+    parsed: list[str] = []
+
+    def parse(given: str) -> Any:
+        parsed.append(given)
+        return json.loads(given)
+
+    assert photos_of(parse_annotations(text.encode(encoding), parse=parse)) == ["a.jpg", "b.jpg"]
+    assert parsed == [text]

@@ -33,9 +33,34 @@ def test_the_values_are_those_of_the_plain_parser(value: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1,]", b"nonsense", b"[1] [2]", b"[NaN]", b"\xff\xfe", b'{"a": 1'])
-def test_what_is_no_json_is_refused_as_the_plain_parser_refuses_it(body: bytes) -> None:
-    with pytest.raises(json.JSONDecodeError, match="no JSON"):
+def test_what_is_no_json_is_refused_in_one_line(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"error|found|complete") as refused:
         json_bodies._parsed(body)
+    assert "\n" not in str(refused.value)
+
+
+def test_no_json_in_a_body_is_refused() -> None:
+    with running(create_app(ColourEngine())) as address:
+        answer = requests.post(
+            f"{address}/labeling/setup", data="[1,]", headers={"content-type": "application/json"}, timeout=30
+        )
+    assert answer.status_code == 422
+
+
+def test_a_label_file_is_parsed_until_its_time_is_over() -> None:
+    text = json.dumps(list(range(100_000)))
+    looks: list[None] = []
+    assert json_bodies.parse_labels(text, lambda: looks.append(None)) == list(range(100_000))
+    assert len(looks) >= 10
+
+    def over() -> None:
+        if len(looks) > 12:
+            raise TimeoutError
+        looks.append(None)
+
+    looks.clear()
+    with pytest.raises(TimeoutError):
+        json_bodies.parse_labels(json.dumps(list(range(1_000_000))), over)
 
 
 def test_a_long_body_is_parsed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

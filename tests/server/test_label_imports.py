@@ -43,6 +43,8 @@ def test_a_mask_is_read_for_its_photo(client: TestClient) -> None:
         (encoded(quarter("left", width=32)), None, 422, "64 x 48 pixels, as large as a.jpg, but it has 32 x 48"),
         (encoded(scene(), "JPEG"), None, 415, ""),
         (b"{", None, 422, "not JSON"),
+        (b"[" * 101, None, 413, "nested at most 100 deep"),
+        (b"[" + b"1," * 5_000_000 + b"1]", None, 413, "at most 5,000,000 values"),
         (encoded(quarter("left")), "no list", 422, "photos to be JSON"),
         (encoded(quarter("left")), [], 413, "1 to 20 photos"),
         (encoded(quarter("left")), [{"name": "a", "width": 0, "height": 1}], 422, "photos to be JSON"),

@@ -9,6 +9,7 @@ the name of the class counts, and in CVAT's segmentation masks the colour that `
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from os import PathLike, fspath
@@ -22,7 +23,7 @@ from PIL import Image
 from rifenet import IGNORE
 from rifenet.formats.bands import array_of, channels_last
 from rifenet.formats.cvat_files import XML, colour_of, read_cvat
-from rifenet.formats.label_json import Annotated, Asked, Shape, composed, read_annotations
+from rifenet.formats.label_json import Annotated, Asked, Parse, Shape, annotations_of, composed, parse_annotations
 from rifenet.formats.mask_values import listed, object_of, say_what_is_odd
 from rifenet.formats.picture_files import Frame, turned_array
 from rifenet.formats.pictures import Source, index_of, lossy_kind, read_picture
@@ -54,6 +55,7 @@ def load_labels(
     white_is_object: bool = False,
     most_pixels: int = MOST_PIXELS,
     check: Check = unchecked,
+    parse: Parse = json.loads,
 ) -> NDArray[np.uint8]:
     """Mask of the class: uint8 [H,W], 1 the class, 0 not, 255 ignored.
 
@@ -67,6 +69,7 @@ def load_labels(
         white_is_object: in an index picture, 255 marks the class, too. In a picture of only 0 and 255 it always does.
         most_pixels: largest photo, in pixels, that a JSON may describe.
         check: called between the steps of drawing a JSON; it may raise to end the work.
+        parse: what parses the text of a JSON.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -80,7 +83,8 @@ def load_labels(
         try:
             size = None if frame is None else (frame.height, frame.width)
             if isinstance(source, bytes) or not fspath(source).lower().endswith(XML):
-                annotated = read_annotations(text, photo, most_pixels, size, file)
+                content = parse_annotations(text, file, parse)
+                annotated = annotations_of(content, photo, most_pixels, size, file)
             else:
                 annotated = read_cvat(text, Asked(photo, most_pixels, size, file))
             mask = _drawn(annotated, name, label, check, file)

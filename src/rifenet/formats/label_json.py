@@ -27,6 +27,9 @@ from rifenet.formats.polygons import corners_of, fill_polygon
 from rifenet.formats.remarks import remark
 from rifenet.formats.run_lengths import Check, decode_runs, unchecked
 
+Parse = Callable[[str], Any]
+"""Content of a JSON. Raises ValueError or RecursionError where it is none."""
+
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # prefix that Label Studio adds to uploaded files
 
 
@@ -63,8 +66,19 @@ class Asked(NamedTuple):
     """What to call the file in messages."""
 
 
-def read_annotations(
-    text: bytes, photo: str, most_pixels: int, size: tuple[int, int] | None = None, file: str = "the JSON"
+def parse_annotations(text: bytes, file: str = "the JSON", parse: Parse = json.loads) -> Any:
+    """Content of an annotation JSON, for `annotations_of` and `photos_of`.
+
+    `file`: what to call it in messages. `parse`: what to parse it with. Raises ValueError where it is no JSON.
+    """
+    try:
+        return parse(_decoded(text, file))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"Expected annotations, but the file is not JSON ({error}).") from error
+
+
+def annotations_of(
+    content: Any, photo: str, most_pixels: int, size: tuple[int, int] | None = None, file: str = "the JSON"
 ) -> Annotated:
     """Annotations of the photo at the path `photo`; a JSON of only one photo is read whatever the name.
 
@@ -72,10 +86,6 @@ def read_annotations(
     Raises ValueError for an unknown kind of JSON, for a photo not in it, and for more than `most_pixels` pixels.
     """
     asked = Asked(photo, most_pixels, size, file)
-    try:
-        content = json.loads(_decoded(text, file))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"Expected annotations, but the file is not JSON ({error}).") from error
     if isinstance(content, dict) and "shapes" in content:
         return _labelme(content, asked)
     if isinstance(content, dict) and "images" in content and "annotations" in content:
@@ -335,12 +345,8 @@ def draw_region(value: dict[str, Any], height: int, width: int, check: Check = u
     raise ValueError("Expected brush or polygon labels, but got a region of another kind. Mark the object's area.")
 
 
-def photos_of(text: bytes) -> list[str]:
+def photos_of(content: Any) -> list[str]:
     """File names of the photos that an annotation JSON lists. Raises ValueError for another kind of file."""
-    try:
-        content = json.loads(text.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"Expected annotations, but the file is not JSON ({error}).") from error
     if isinstance(content, dict) and "shapes" in content:
         return [base_name(str(content.get("imagePath") or ""))]
     if isinstance(content, dict) and "images" in content:

@@ -1,4 +1,4 @@
-"""JSON of clients: its values are counted while it arrives, and a thread parses it a piece at a time.
+"""JSON of clients: its values are counted before it is parsed, and a thread parses it a piece at a time.
 
 A megabyte of small values takes fifty of memory, so that the number of values has a bound; texts, such as photos in
 base64, count as one. Python's own parser lets no other thread run before it is done, a third of a second for a million
@@ -19,48 +19,81 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from rifenet.formats.run_lengths import Check, unchecked
 from rifenet.server.problem import Problem
 
 MOST_VALUES = 1_000_000
+"""Of the body of a request."""
+MOST_LABEL_VALUES = 5_000_000
+"""Of a label file, which may hold the polygons of a whole dataset: the 5,000 photos of COCO's validation set have 2.5
+million coordinates."""
 MOST_DEEP = 100
 """Lists in lists; deeper ones end programs that look into them. Brackets within texts count, too: few texts have that
 many."""
 _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 _PIECE = 16 * 1024  # bytes parsed in one go: under a millisecond
+_COUNTED = 1 << 20  # bytes of a label file counted in one go: some milliseconds
+_CHECKED = 10_000  # values between two looks at the deadline
+
+
+class _Bounds:
+    """Counts the values of a JSON, part by part. Raises Problem: 413 at more than `most`, or if nested too deep."""
+
+    def __init__(self, most: int, advice: str) -> None:
+        self.most, self.advice = most, advice
+        self.values, self.depth = 0, 0
+
+    def add(self, part: bytes) -> None:
+        self.values += part.count(b",") + part.count(b"[") + part.count(b"{")  # one of these is before each value
+        if self.values > self.most:
+            raise Problem(413, f"Expected JSON of at most {self.most:,} values, but got more. {self.advice}")
+        if part:
+            depths = self.depth + _STEPS[np.frombuffer(part, np.uint8)].cumsum(dtype=np.int64)
+            self.depth = int(depths[-1])
+            if depths.max() > MOST_DEEP:
+                raise Problem(413, f"Expected JSON nested at most {MOST_DEEP} deep, but got more.")
 
 
 class _JsonRequest(Request):
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Its parts. Raises Problem: 413 once they hold too many values, or values that are nested too deep."""
-        values, depth = 0, 0
+        bounds = _Bounds(MOST_VALUES, "Send fewer regions or tasks.")
         async for part in super().stream():
-            values += part.count(b",") + part.count(b"[") + part.count(b"{")  # one of these is before each value
-            if values > MOST_VALUES:
-                raise Problem(
-                    413, f"Expected JSON of at most {MOST_VALUES:,} values, but got more. Send fewer regions or tasks."
-                )
-            if part:
-                depths = depth + _STEPS[np.frombuffer(part, np.uint8)].cumsum(dtype=np.int64)
-                depth = int(depths[-1])
-                if depths.max() > MOST_DEEP:
-                    raise Problem(413, f"Expected JSON nested at most {MOST_DEEP} deep, but got more.")
+            bounds.add(part)
             yield part
 
     async def json(self) -> Any:
         """What it holds. Raises JSONDecodeError."""
         body = await self.body()
         async with self.app.state.parsing:  # two at a time would keep the others waiting for twice as long
-            return await run_in_threadpool(_parsed, body)
+            try:
+                return await run_in_threadpool(_parsed, body)
+            except ValueError as error:
+                raise json.JSONDecodeError(f"no JSON ({error})", "", 0) from error
 
 
-def _parsed(body: bytes) -> Any:
+def parse_labels(text: str, check: Check) -> Any:
+    """Content of a label file; `check` is called between its pieces.
+
+    Raises ValueError where it is no JSON, and Problem: 413 for too many values, or values that are nested too deep.
+    """
+    body = text.encode()
+    bounds = _Bounds(MOST_LABEL_VALUES, "Send a part of the annotations at a time.")
+    for start in range(0, len(body), _COUNTED):
+        bounds.add(body[start : start + _COUNTED])
+    return _parsed(body, check)
+
+
+def _parsed(body: bytes, check: Check = unchecked) -> Any:
+    made = ijson.ObjectBuilder()
     try:
-        made = ijson.ObjectBuilder()
-        for event, value in ijson.basic_parse(io.BytesIO(body), buf_size=_PIECE, use_float=True):
+        for number, (event, value) in enumerate(ijson.basic_parse(io.BytesIO(body), buf_size=_PIECE, use_float=True)):
+            if number % _CHECKED == 0:
+                check()
             made.event(event, value)
     except ijson.JSONError as error:
-        raise json.JSONDecodeError(f"no JSON ({error})", "", 0) from error
+        raise ValueError(str(error).partition("\n")[0]) from error
     return made.value
 
 

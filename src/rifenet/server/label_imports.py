@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
@@ -11,11 +12,12 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from rifenet.drawing.visualize import mask_image
-from rifenet.formats.label_json import photos_of, read_annotations
+from rifenet.formats.label_json import annotations_of, parse_annotations, photos_of
 from rifenet.formats.label_sets import Labelled, annotated_among, labels_of_annotation, labels_of_picture
 from rifenet.formats.remarks import collected
 from rifenet.formats.run_lengths import Check
 from rifenet.server import answers
+from rifenet.server.json_bodies import parse_labels
 from rifenet.server.problem import Problem
 from rifenet.server.service import Shared
 from rifenet.server.uploads import check_files, file_name, is_json, opened
@@ -68,16 +70,17 @@ async def read_labels(
 
 
 def _from_json(labels: UploadFile, photos: list[_Photo], most_pixels: int, check: Check) -> answers.LabelsAnswer:
-    text = labels.file.read()
-    places = annotated_among([each.name for each in photos], photos_of(text), file_name(labels, 1))
+    with collected() as told_of_all:
+        content = parse_annotations(labels.file.read(), parse=partial(parse_labels, check=check))
+    places = annotated_among([each.name for each in photos], photos_of(content), file_name(labels, 1))
     read: list[answers.LabelledAnswer] = []
-    failed: list[str] = []
+    failed = [*told_of_all]
     for place in places:
         check()
         try:
             with collected() as told:
                 size = photos[place].height, photos[place].width
-                annotated = read_annotations(text, photos[place].name, most_pixels, size)
+                annotated = annotations_of(content, photos[place].name, most_pixels, size)
                 found = _fitting(labels_of_annotation(annotated, check), photos[place])
             if found.labels:
                 read.append(_answer(found, place + 1, told))

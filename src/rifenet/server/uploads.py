@@ -7,6 +7,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from rifenet.formats.picture_files import Frame, open_picture
 from rifenet.formats.pictures import load_photo, lossy_kind, read_picture
 from rifenet.formats.remarks import heard, remark
 from rifenet.formats.run_lengths import Check, unchecked
+from rifenet.server.json_bodies import parse_labels
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 
@@ -129,7 +131,8 @@ def read_mask(
     most = limits.megapixels * 10**6
     with _about("mask", upload, index):
         if is_json(upload):
-            return load_labels(upload.file.read(), **labels, photo=photo, most_pixels=most, check=check)
+            text, parse = upload.file.read(), partial(parse_labels, check=check)
+            return load_labels(text, **labels, photo=photo, most_pixels=most, check=check, parse=parse)
         return load_labels(opened(upload, check), **labels)
 
 
