@@ -155,6 +155,9 @@ EXTRAS = {
     "tensorboard": (),
     "wandb": (),
     "cvat_sdk": (),
+    "fiftyone": (),
+    "napari": (),
+    "qtpy": (),
 }  # extra -> modules that may import it at module level; all others only inside the function that uses it
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
+import os
+import shlex
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from colour_engine import ColourEngine
+from docs_blocks import ROOT, blocks
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from rifenet.formats.label_files import load_labels
 from rifenet.integrations import cvat
 from rifenet.segmenting.segmenter import Segmenter
 
@@ -26,11 +34,14 @@ WITHOUT = "`make partner-cvat` runs the tests with cvat in an environment of the
 cvat_sdk = pytest.importorskip("cvat_sdk", reason=WITHOUT)
 pytest.importorskip("cvat_sdk.auto_annotation")
 cvat_cli = pytest.importorskip("cvat_cli.__main__").main
+COMMANDS = pytest.importorskip("cvat_cli._internal.commands_all").COMMANDS
 cvat_server = pytest.importorskip("cvat_server")
 annotate_task, BadFunctionError = cvat_sdk.auto_annotation.annotate_task, cvat_sdk.auto_annotation.BadFunctionError
 make_client, TOKEN, serving = cvat_sdk.make_client, cvat_server.TOKEN, cvat_server.serving
 
 RED, BLUE, GREY = (200, 40, 40), (40, 40, 200), (110, 110, 110)
+PAGE = (ROOT / "docs" / "cvat.md").read_text(encoding="utf-8")
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 EXAMPLES = Path(cvat.__file__).parents[1] / "examples"
 
 
@@ -262,27 +273,83 @@ def test_labels_that_another_task_lacks_are_refused_by_the_sdk(task: Task, tmp_p
     np.testing.assert_array_equal(drawn(other, 0, "red"), TRUTH[1] == 1)
 
 
-def test_the_command_annotates_real_photos(cache: None, capsys: pytest.CaptureFixture[str]) -> None:
-    """`cvat-cli task auto-annotate` with the bundled model, on photos whose masks are known."""
+@pytest.fixture
+def real(tmp_path: Path) -> tuple[Any, list[NDArray[np.bool_]]]:
+    """A task of two photos of bears, the first of them annotated, and one of a pizza; and where the bears are."""
     table = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
     number = table["classes"].index("bear") + 1
-    rows = [photo for photo in table["photos"] if "bear" in photo["classes"]]
-    rows.sort(key=lambda photo: not photo["support"])
-    rows = [*rows[:1], *[photo for photo in rows if not photo["support"]][:1]]
-    rows += [photo for photo in table["photos"] if photo["classes"] == ["pizza"]][:1]
-    images = {Path(photo["image"]).name: Image.open(EXAMPLES / photo["image"]).convert("RGB") for photo in rows}
-    truth = [np.asarray(Image.open(EXAMPLES / photo["mask"])) == number for photo in rows]
-    task = cvat_server.Task(images, {"bear": "mask"})
+    bears = sorted((row for row in table["photos"] if "bear" in row["classes"]), key=lambda row: not row["support"])
+    rows = [bears[0], next(row for row in bears if not row["support"])]
+    rows += [row for row in table["photos"] if row["classes"] == ["pizza"]][:1]
+    images = {Path(row["image"]).name: Image.open(EXAMPLES / row["image"]).convert("RGB") for row in rows}
+    truth = [np.asarray(Image.open(EXAMPLES / row["mask"])) == number for row in rows]
+    task = cvat_server.Task(images, {"bear": "any"})
     task.draw(0, "bear", truth[0])
+    return task, truth
+
+
+def iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    return float((found & truth).sum() / (found | truth).sum())
+
+
+def test_the_page_step_by_step(
+    cache: None, real: tuple[Any, list[NDArray[np.bool_]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands of docs/cvat.md, on real photos with the bundled model; what registers agents is parsed only."""
+    task, truth = real
+    shells, (python,) = ([each.text for each in blocks(PAGE) if each.language == kind] for kind in ("sh", "python"))
+    install, annotate, again, agent, files, packed = shells
+    assert install == "pip install 'rifenet[cvat]'\n"
+    monkeypatch.chdir(tmp_path)
     with serving(task) as address:
-        common = ["--server-host", address, "task", "auto-annotate", "7"]
-        options = ["--function-module", "rifenet.integrations.cvat"]
-        options += ["-p", "task=int:7", "-p", f"server=str:{address}", "-p", "device=str:cpu"]
-        assert cvat_cli([*common, *options]) == 0
+
+        def run(block: str) -> None:
+            text = block.replace("https://app.cvat.ai", address).replace("the-token", TOKEN)
+            done = subprocess.run(
+                ["bash", "-euc", text], env=os.environ | {"PATH": PATH}, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+
+        run(annotate)
         first = json.dumps(task.shapes)
-        assert cvat_cli([*common, *options]) == 0
-    assert json.dumps(task.shapes) == first
-    found = [shape for shape in task.shapes if shape["source"] == "auto"]
-    assert {shape["frame"] for shape in found} == {1}  # no bear on the pizza
-    mask = np.any([task.mask_of(shape) for shape in found], axis=0)
-    assert (mask & truth[1]).sum() / (mask | truth[1]).sum() > 0.6
+        found = [shape for shape in task.shapes if shape["source"] == "auto"]
+        assert {(shape["frame"], shape["type"]) for shape in found} == {(1, "mask")}  # no bear on the pizza
+        assert iou(np.any([task.mask_of(shape) for shape in found], axis=0), truth[1]) > 0.6
+        run(annotate)
+        assert json.dumps(task.shapes) == first
+        run(again)
+        assert {shape["type"] for shape in task.shapes if shape["source"] == "auto"} == {"polygon"}
+        parser = argparse.ArgumentParser()
+        COMMANDS.configure_parser(parser)
+        for command in agent.replace("\\\n", "").splitlines():
+            parser.parse_args(shlex.split(command)[3:])
+        task.remove([shape["id"] for shape in task.shapes if shape["source"] == "auto"])
+        exec(compile(python.replace("https://app.cvat.ai", address), "docs/cvat.md", "exec"), {})
+        (whole,) = [shape for shape in task.shapes if shape["source"] == "auto"]
+        assert iou(task.mask_of(whole), truth[1]) > 0.6
+    (tmp_path / "exported" / "images").mkdir(parents=True)
+    (tmp_path / "photos").mkdir()
+    for number, (name, image) in enumerate(task.images.items()):
+        image.save(tmp_path / ("photos" if number else "exported/images") / name, quality=95)
+    (tmp_path / "exported" / "annotations.xml").write_text(export_of(task), encoding="utf-8")
+    run(files)
+    run(packed)
+    with zipfile.ZipFile(tmp_path / "for_cvat" / "masks.zip") as archive:
+        stems = [Path(name).stem for name in task.images][1:]
+        assert {f"SegmentationClass/{stem}.png" for stem in stems} <= {*archive.namelist()}
+    read = load_labels(tmp_path / "for_cvat" / "annotations.xml", "bear", photo=[*task.images][1])
+    assert iou(read == 1, truth[1]) > 0.6
+
+
+def export_of(task: Task) -> str:
+    """The task's annotations as CVAT exports them."""
+    rows = []
+    for number, (name, image) in enumerate(task.images.items()):
+        rows.append(f'<image id="{number}" name="{name}" width="{image.width}" height="{image.height}">')
+        for shape in task.shapes:
+            if (shape["frame"], shape["source"]) == (number, "manual"):
+                *runs, left, top, right, bottom = (int(each) for each in shape["points"])
+                box = f'left="{left}" top="{top}" width="{right - left + 1}" height="{bottom - top + 1}"'
+                rows.append(f'<mask label="bear" rle="{", ".join(map(str, runs))}" {box} z_order="0"></mask>')
+        rows.append("</image>")
+    return "\n".join(["<annotations><version>1.1</version>", *rows, "</annotations>"])
