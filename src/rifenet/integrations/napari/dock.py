@@ -157,6 +157,7 @@ class Dock:
         from napari.qt.threading import create_worker
 
         remarks: list[str] = []
+        faults: list[str] = []
 
         def listened() -> Iterator[Told]:
             told = steps()
@@ -166,17 +167,19 @@ class Dock:
                         step = next(told)
                     except StopIteration:
                         return
+                    except (ValueError, OSError) as error:  # a user's; napari shows where any other came from
+                        faults.append(str(error))
+                        return
                 yield step
 
         def ended() -> None:
             self._working(False)
-            if remarks:
-                self.say(" ".join([self.told.text(), *dict.fromkeys(remarks)]))
+            if faults or remarks:
+                self.say(" ".join(faults or [self.told.text(), *dict.fromkeys(remarks)]))
 
         self._worker = create_worker(listened)
         self._worker.yielded.connect(take)
         self._worker.returned.connect(lambda _: self.say("Done."))
-        self._worker.errored.connect(self._failed)
         self._worker.aborted.connect(lambda: self.say("Cancelled. What is written stays."))
         self._worker.finished.connect(ended)
         self._working(True)
@@ -193,12 +196,6 @@ class Dock:
             stack.labels[told.index] = told.labels.astype(stack.labels.dtype)
             stack.written[told.index] = digest(np.asarray(stack.labels[told.index]))
             layer.refresh()
-
-    def _failed(self, error: BaseException) -> None:
-        """Says a user's error as a sentence; anything else goes on to napari, which shows where it came from."""
-        self.say(str(error))
-        if not isinstance(error, ValueError | OSError):
-            raise error
 
     def _cancel(self) -> None:
         if self._worker is not None:
