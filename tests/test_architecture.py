@@ -92,6 +92,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "training.*": ("config", *DATA, *PRODUCT, "evaluation", "evaluation.*", "training.*"),
     "bench": ("bench.*",),
     "bench.*": (*PRODUCT, "bench.*"),
+    # Other programs: they import these, nothing of the package does.
+    "integrations": (),
+    "integrations.*": (*PRODUCT, "integrations.*"),
     # Commands: what they run is imported inside the function that runs it, so that --help is quick.
     "cli": (),
     "cli.*": ("cli", "cli.*", *LIGHT),
@@ -168,6 +171,10 @@ EXTRAS = {
     "transformers": (),
     "tensorboard": (),
     "wandb": (),
+    "cvat_sdk": (),
+    "fiftyone": (),
+    "napari": (),
+    "qtpy": (),
 }  # extra -> modules that may import it at module level; all others only inside the function that uses it
 
 
