@@ -90,6 +90,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "training.*": ("config", *DATA, *PRODUCT, "evaluation", "evaluation.*", "training.*"),
     "bench": ("bench.*",),
     "bench.*": (*PRODUCT, "bench.*"),
+    # Programs that rifenet works with.
+    "integrations": (),
+    "integrations.*": ("integrations.*", *PRODUCT),
     # Commands: what they run is imported inside the function that runs it, so that --help is quick.
     "cli": (),
     "cli.*": ("cli", "cli.*", *LIGHT),
@@ -150,6 +153,9 @@ EXTRAS = {
     "skimage": (),
     "huggingface_hub": (),
     "tensorboard": (),
+    "ray": (),
+    "fsspec": (),
+    "pyarrow": (),
     "wandb": (),
 }  # extra -> modules that may import it at module level; all others only inside the function that uses it
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, noted_remarks, print_json, progress
 from rifenet.cli.options import add_engine, add_photos, labels_of, photos_of
+from rifenet.cli.over_ray import add_ray, check_ray, over_ray
 from rifenet.cli.segmented import (
     CLASSES,
     begin,
@@ -43,14 +44,17 @@ def _segment(argv: list[str]) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     support = shots_of(parser, arguments.support)
+    if arguments.ray is not None:
+        check_ray(parser, arguments)
     out = Path(arguments.out)
     masks = {Path(mask).resolve() for _, _, mask in support}
     from rifenet.formats.outputs import endings
 
     classes = list(dict.fromkeys(name for name, _, _ in support))
-    queries = output_names(photos_of(arguments.query, out, masks), endings(classes, arguments.format))
+    on_disk = photos_of(arguments.query, out, masks) if arguments.ray is None else []
+    queries = output_names(on_disk, endings(classes, arguments.format))
 
-    from rifenet.segmenting.instances import compact, expect_extra
+    from rifenet.segmenting.instances import expect_extra
     from rifenet.segmenting.pseudo_labels import COUNT
     from rifenet.segmenting.queries import model_record
     from rifenet.segmenting.segmenter import Segmenter
@@ -62,19 +66,7 @@ def _segment(argv: list[str]) -> int:
     for name, image, mask in support:
         supports.setdefault(name, []).append((image, mask))
     labels = labels_of(arguments.label, classes)
-    for name, shots in supports.items():
-        pair = zip(*shots, strict=True)
-        options: dict[str, Any] = {"label": labels.get(name), "fit": not arguments.no_fit}
-        segmenter.learn(name, *pair, white_is_object=arguments.white_is_object, **options)
-        if arguments.show_fit and name in segmenter.fits:
-            fit = segmenter.fits[name]
-            note("\n  ".join([f"{name}: {fit}", *fit.notes]))
-    together = [known.name for known in segmenter.learned if not compact(known.shapes)] if arguments.instances else []
-    if together:
-        note(
-            f"rifenet segment: the shots' objects of {', '.join(together)} are not compact, so objects that touch count"
-            " as one."
-        )
+    _learn(segmenter, supports, labels, arguments)
     settings = {
         "model": model_record(segmenter.engine),
         "classes": {name: [[digest(path) for path in shot] for shot in shots] for name, shots in supports.items()},
@@ -92,11 +84,46 @@ def _segment(argv: list[str]) -> int:
         settings["instances"] = True
     if arguments.adapt is not None:
         settings["adapt"] = arguments.adapt or COUNT
+    if arguments.ray is not None:
+        return over_ray(segmenter, settings, _options(arguments), masks, arguments)
     adopted = claim(out, settings, arguments.overwrite)
     if arguments.adapt is not None:
         adopted = _adapt(segmenter, list(queries), settings["adapt"], out, adopted)
         begin(out, settings, adopted)
     return _run(segmenter, queries, out, settings, adopted, arguments)
+
+
+def _learn(
+    segmenter: Segmenter,
+    supports: dict[str, list[tuple[str, str]]],
+    labels: dict[str, str],
+    arguments: argparse.Namespace,
+) -> None:
+    from rifenet.segmenting.instances import compact
+
+    for name, shots in supports.items():
+        pair = zip(*shots, strict=True)
+        options: dict[str, Any] = {"label": labels.get(name), "fit": not arguments.no_fit}
+        segmenter.learn(name, *pair, white_is_object=arguments.white_is_object, **options)
+        if arguments.show_fit and name in segmenter.fits:
+            fit = segmenter.fits[name]
+            note("\n  ".join([f"{name}: {fit}", *fit.notes]))
+    together = [known.name for known in segmenter.learned if not compact(known.shapes)] if arguments.instances else []
+    if together:
+        note(
+            f"rifenet segment: the shots' objects of {', '.join(together)} are not compact, so objects that touch count"
+            " as one."
+        )
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Options of `Segmenter.segment_many`, but for those of its input and output."""
+    return {
+        "tiles": _CHOICES[arguments.tiles],
+        "refine": _CHOICES[arguments.refine],
+        "clean": arguments.clean,
+        "keep_absent": arguments.keep_absent,
+    }
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -170,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--overwrite", action="store_true", help="use --out even if it holds other files")
     parser.add_argument("--json", action="store_true", help="print manifest.json, the record of the run")
+    add_ray(parser)
     return parser
 
 
@@ -231,12 +259,7 @@ def _run(
         failed[str(photo)] = str(error)
         note(f"rifenet segment: skipped {photo}: {error}")
 
-    options: dict[str, Any] = {
-        "tiles": _CHOICES[arguments.tiles],
-        "refine": _CHOICES[arguments.refine],
-        "clean": arguments.clean,
-    }
-    results = segmenter.segment_many(todo, batch_size=1, keep_absent=arguments.keep_absent, **options, on_error=skip)
+    results = segmenter.segment_many(todo, batch_size=1, **_options(arguments), on_error=skip)
     formats = [each for each in arguments.format if each != "html"]
     by_source = {str(photo): photo for photo in todo}
     for result in progress(results, len(todo), "segmenting"):
