@@ -3,8 +3,8 @@
     OUT/plan.parquet          the photos of each block, written before the work begins
     OUT/table/BLOCK.parquet   a row for each photo of the block; written last
 
-A block is done once its part of the table is there. The files at OUT are the only memory: no process keeps what another would need. A block that two workers did is there
-once all the same, because both write the same files.
+A block is done once its part of the table is there. The files at OUT are the only memory: no process keeps what another
+would need. A block that two workers did is there once all the same, because both write the same files.
 """
 
 from __future__ import annotations
