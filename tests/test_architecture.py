@@ -36,7 +36,8 @@ PAPER = (
     *("models.head", "models.interaction", "models.kernels", "models.masks", "models.matching", "models.prior"),
     *("models.prototypes", "models.resize", "models.rifenet", "models.structures"),
 )  # the method's own parts, and the baseline's matching
-MODELS = ("models", *PAPER, "models.baseline", "models.beyond", "models.beyond.*", "models.build")
+RIVALS = ("models.rivals", "models.rivals.*")  # heads of other papers
+MODELS = ("models", *PAPER, "models.baseline", "models.beyond", "models.beyond.*", *RIVALS, "models.build")
 MODEL_FILES = ("models.files", "models.files.*")
 ENGINES = ("engines", "engines.*")
 SEGMENTING = ("segmenting", "segmenting.*", *FORMATS, "data.transforms", "engines", *DRAWING, "files", "metrics")
@@ -65,7 +66,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "models.baseline": ("config", *PAPER),
     "models.beyond": (),
     "models.beyond.*": ("config", *PAPER, "models.beyond.*"),
-    "models.build": ("config", *PAPER, "models.baseline", "models.beyond.*"),
+    "models.rivals": (),
+    "models.rivals.*": ("config", *PAPER, "models.rivals.*"),
+    "models.build": ("config", *PAPER, "models.baseline", "models.beyond.*", "models.rivals.*"),
     "models.files": (),
     "models.files.*": ("config", "files", *MODELS, *MODEL_FILES),
     # The product.
@@ -105,7 +108,7 @@ LAZILY: dict[str, tuple[str, ...]] = {
 }
 ONLY_AT_FUNCTION_LEVEL = ("__init__", "models")  # whatever these import, they import lazily
 LIMITED_NAMES = {
-    (PAPER, "config"): {"NetworkConfig"},
+    ((*PAPER, "models.rivals.*"), "config"): {"NetworkConfig"},
     (("models.baseline", "models.beyond.*", "models.build"), "config"): {"ModelConfig"},
 }  # of these modules, only these names
 

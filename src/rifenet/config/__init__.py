@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.config.extras import MissingExtra, needs
-from rifenet.config.model import TEST_OPTIONS, ModelConfig, with_test_options
+from rifenet.config.model import RIVALS, TEST_OPTIONS, ModelConfig, with_test_options
 from rifenet.config.network import BACKBONES, GUIDES, NetworkConfig
 from rifenet.config.options import About, about_option, behaviour, free_options
 from rifenet.config.protocols import NAMED_EPISODES, PROTOCOLS, default_episodes, named_episodes
@@ -28,6 +28,7 @@ __all__ = [
     "NAMED_EPISODES",
     "PROTOCOLS",
     "PSEUDO_LABELS",
+    "RIVALS",
     "SECTIONS",
     "TEST_OPTIONS",
     "About",
@@ -84,6 +85,8 @@ def effective(config: Config) -> Config:
     if settings.w_aux == 0:
         model = dataclasses.replace(model, aux=False)
     if settings.beta == 0:
+        settings = dataclasses.replace(settings, unlabeled=0)
+    if model.kind in RIVALS:
         settings = dataclasses.replace(settings, unlabeled=0)
     if not model.evidence:
         settings = dataclasses.replace(settings, crossed=0.0)

@@ -11,6 +11,11 @@ from rifenet.models.baseline import Prototype
 from rifenet.models.beyond.evidence_network import EvidenceNetwork
 from rifenet.models.beyond.support_views import ViewedRiFeNet
 from rifenet.models.rifenet import RiFeNet
+from rifenet.models.rivals.cyctr import CyCTR
+from rifenet.models.rivals.hsnet import HSNet
+from rifenet.models.rivals.pfenet import PFENet
+
+RIVALS = {"pfenet": PFENet, "hsnet": HSNet, "cyctr": CyCTR}
 
 
 def build_model(config: ModelConfig | None = None, **fields: Any) -> RiFeNet | Prototype:
@@ -38,6 +43,8 @@ def build_model(config: ModelConfig | None = None, **fields: Any) -> RiFeNet | P
         load_backbone_weights(backbone, config.weights or imagenet_weights(config.backbone))
     if config.kind == "prototype":
         return Prototype(config, backbone)
+    if config.kind in RIVALS:
+        return RIVALS[config.kind](config, backbone)
     return EvidenceNetwork(config, backbone) if config.evidence else ViewedRiFeNet(config, backbone)
 
 
