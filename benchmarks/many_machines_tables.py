@@ -53,8 +53,8 @@ def figures(record: Values) -> str:
 def _kills(found: Values) -> str:
     return (
         f"{found['photos']:,} rendered photos in a store on loopback, blocks of {found['block']}, three Ray nodes of"
-        f" one machine with processes of their own; {found['nodes killed']} times a node was killed with all its processes,"
-        f" and replaced. The table had {found['rows']:,} rows; {found['lost']} photos were lost and"
+        f" one machine with processes of their own; {found['nodes killed']} times a node was killed with all its"
+        f" processes, and replaced. The table had {found['rows']:,} rows; {found['lost']} photos were lost and"
         f" {found['twice']} done twice. Of {found['masks compared']} masks,"
         f" {found['masks equal to the bit']} were to the bit those of one machine without Ray."
     )
