@@ -5,7 +5,6 @@ The window's own thread reads what the layers are and writes the labels; the wor
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +50,7 @@ class Dock:
 
     def _build(self) -> None:
         from qtpy import QtWidgets
+        from qtpy.QtCore import Qt
 
         self.widget = QtWidgets.QWidget()
         self.widget.dock = self  # it lives as long as the widget
@@ -58,6 +58,9 @@ class Dock:
         self.images, self.labels = QtWidgets.QListWidget(), QtWidgets.QComboBox()
         self.images.setToolTip("Image layers of the same shape: one in grey, or several channels in their colours")
         self.images.setMaximumHeight(90)
+        for field in (self.images, self.labels):  # long names of layers do not make the panel wide
+            field.setMinimumWidth(100)
+            field.setSizePolicy(QtWidgets.QSizePolicy.Policy.Ignored, field.sizePolicy().verticalPolicy())
         self.numbers = QtWidgets.QComboBox()
         self.numbers.addItems([_CLASSES, _OBJECTS])
         self.apart = QtWidgets.QCheckBox("A number for each object found")
@@ -83,6 +86,7 @@ class Dock:
         self.button = made
         self.bar, self.told = QtWidgets.QProgressBar(), QtWidgets.QLabel("Paint all objects of one or two slices.")
         self.told.setWordWrap(True)
+        self.told.setAlignment(Qt.AlignmentFlag.AlignTop)
         form.addRow(self.bar)
         form.addRow(self.told)
         self.numbers.currentTextChanged.connect(lambda text: self.apart.setChecked(text == _OBJECTS))
@@ -179,13 +183,11 @@ class Dock:
 
         self._worker = create_worker(listened)
         self._worker.yielded.connect(take)
-        self._worker.returned.connect(lambda _: self.say("Done."))
+        self._worker.returned.connect(lambda _: self.say("Done.", 1, 1))
         self._worker.aborted.connect(lambda: self.say("Cancelled. What is written stays."))
         self._worker.finished.connect(ended)
         self._working(True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # about signals of a worker that never starts
-            self._worker.start()
+        self._worker.start()
 
     def _take(self, told: Told, layer: Any, stack: Stack) -> None:
         self.say(told.text, told.done, told.total)
