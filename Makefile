@@ -87,6 +87,9 @@ $(VENV)/.installed-mutants: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]" mutmut==3.8.1
 	touch $(VENV)/.installed $(VENV)/.installed-dev $@
 
+# What the tests with a partner need beside it: napari leaves the choice of a Qt to its users.
+WITH_napari := PyQt6
+
 # FiftyOne wants older releases of some packages than those pinned, and parts of it are built by an older setuptools.
 $(VENV)-fiftyone/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Expected Python 3.11 or newer with venv, but found none of: $(CANDIDATES)." >&2; exit 1; }
@@ -99,5 +102,5 @@ $(VENV)-fiftyone/.installed: pyproject.toml constraints.txt
 $(foreach name,$(filter-out fiftyone,$(PARTNERS)),$(VENV)-$(name)/.installed): $(VENV)-%/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Expected Python 3.11 or newer with venv, but found none of: $(CANDIDATES)." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)-$*
-	$(VENV)-$*/$(notdir $(BIN))/python -m pip install -q -c constraints.txt -e ".[$*]" pytest pytest-xdist
+	$(VENV)-$*/$(notdir $(BIN))/python -m pip install -q -c constraints.txt -e ".[$*]" $(WITH_$*) pytest pytest-xdist
 	touch $@
