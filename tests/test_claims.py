@@ -232,3 +232,13 @@ def test_what_instances_and_the_order_of_advice_were_measured_to_do() -> None:
     assert f"it was the worst in {firsts} of them" in told
     assert f"was the worst in {firsts} of {summary['draws']} draws" in text
     assert f"rank correlation of {summary['advice']['correlation']:.2f}" in told
+
+
+def test_what_a_stranger_took_on_the_page() -> None:
+    record = json.loads((DOCS / "results" / "stranger.json").read_text(encoding="utf-8"))
+    text = (DOCS / "lab" / "strokes.md").read_text(encoding="utf-8")
+    seconds, ious = record["seconds"], record["iou"].values()
+    assert f"It took {seconds['all']:.0f} seconds" in text
+    assert f"{seconds['of marking, waited for masks']:.0f} of them waiting" in text
+    assert f"{sum(record['strokes'].values())} strokes, masks of IoU {min(ious):.2f} to {max(ious):.2f}" in text
+    assert f"`{record['git_commit']}`" in text
