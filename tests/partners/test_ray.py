@@ -432,3 +432,44 @@ def test_a_wrong_model_on_the_workers_is_said_in_one_sentence(
     words = ["--query", str(photos), "--out", str(tmp_path / "out"), "--ray", cluster.address]
     assert main(["segment", *shot, *words]) == 1
     assert "Expected every machine to load the model" in capsys.readouterr().err
+
+
+def test_the_runs_of_a_grid_are_tasks_and_a_killed_one_starts_again(cluster: Any, tmp_path: Path) -> None:
+    from evaluation.test_ablation import written
+    from evaluation.test_report import scored
+
+    from rifenet.config import Config
+    from rifenet.evaluation.ablation import run_grid
+    from rifenet.evaluation.grid import read_grid
+    from rifenet.evaluation.result_file import read_result
+    from rifenet.integrations.ray import Crew, spread
+
+    rules = {"protocol": "pfenet", "episodes": 1000, "seeds": [0, 1, 2, 3, 4], "absent_as_zero": False}
+    result = read_result(scored(tmp_path / "a.json", fold=0, config={"data": {"image_size": 473}, "eval": rules}))
+    grid = read_grid(written(tmp_path / "grid.yaml"), Config())
+    tried = tmp_path / "tried"
+    tried.mkdir()
+
+    def run(config: Config) -> dict[str, Any]:
+        unlabeled, kind = config.train.unlabeled, config.model.kind
+        mark = tried / f"{kind}-{unlabeled}-{os.getpid()}"
+        mark.touch()
+        if kind == "prototype":
+            raise ValueError("no data here")
+        if unlabeled == 0 and len(list(tried.glob(f"{kind}-0-*"))) == 1:
+            os._exit(1)
+        return result
+
+    told: list[str] = []
+    tasks = spread(cluster.address, Crew())
+    failures = run_grid(grid, tmp_path / "out", run, told.append, tasks)
+    assert list(failures.values()) == ["ValueError: no data here"]
+    rows = json.loads((tmp_path / "out" / "grid.json").read_text())["rows"]
+    assert [row["runs"] for row in rows] == [1, 1, 0]
+    pids = [int(mark.name.rpartition("-")[2]) for mark in tried.iterdir()]
+    assert os.getpid() not in pids
+    assert len(list(tried.glob("rifenet-0-*"))) == 2, "the killed one was tried again"
+    assert len(list(tried.glob("rifenet-2-*"))) == 1
+    again = run_grid(grid, tmp_path / "out", run, told.append, tasks)
+    assert list(again.values()) == ["ValueError: no data here"]
+    assert len(list(tried.glob("rifenet-*"))) == 3, "what is finished is not made again"

@@ -37,18 +37,13 @@ _SHOWN = 20  # photos that could not be read, by name; all are in the table
 def add_ray(parser: argparse.ArgumentParser) -> None:
     """`--ray` and what belongs to it."""
     group = parser.add_argument_group("many machines (needs rifenet[ray])")
-    group.add_argument(
-        "--ray",
-        nargs="?",
-        const="",
-        metavar="ADDRESS",
-        help="segment over a Ray cluster: its address, or auto on one of its machines; without an address, on all cores"
-        " of this machine. --query and --out may then be URLs (s3://bucket/photos/), or --query a .txt that names a"
-        " photo a line; FOLDER/** takes the photos of all folders below",
+    add_cluster(
+        group,
+        "segment over a Ray cluster",
+        " --query and --out may then be URLs (s3://bucket/photos/), or --query a .txt that names a photo a line;"
+        " FOLDER/** takes the photos of all folders below",
     )
     group.add_argument("--workers", type=_whole, metavar="N", help="workers (default: as many as the cluster holds)")
-    group.add_argument("--worker-cpus", type=_whole, default=1, metavar="N", help="CPUs of a worker (default: 1)")
-    group.add_argument("--worker-gpus", type=float, default=0.0, metavar="X", help="GPUs of a worker (default: 0)")
     group.add_argument(
         "--block",
         type=_whole,
@@ -56,6 +51,20 @@ def add_ray(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"photos done together, which is what a killed worker loses at most (default: {BLOCK})",
     )
+
+
+def add_cluster(parser: Any, does: str, further: str = "") -> None:
+    """`--ray`, `--worker-cpus` and `--worker-gpus`."""
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help=f"{does}: its address, or auto on one of its machines; without an address, on the cores of this"
+        f" machine.{further}",
+    )
+    parser.add_argument("--worker-cpus", type=_whole, default=1, metavar="N", help="CPUs of a worker (default: 1)")
+    parser.add_argument("--worker-gpus", type=float, default=0.0, metavar="X", help="GPUs of a worker (default: 0)")
 
 
 def _whole(text: str) -> int:

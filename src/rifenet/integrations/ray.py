@@ -1,4 +1,4 @@
-"""`rifenet segment --ray`: photos segmented by many machines, over Ray.
+"""Many machines over Ray: `rifenet segment --ray` for photos, `rifenet ablate --ray` for the runs of a grid.
 
 Each worker is a Ray actor that loads the model and the learned classes once. The driver hands it blocks of photos; the
 worker reads the photos, writes their files, and last the block's part of the table (`integrations.blocks`). The driver
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -277,15 +278,51 @@ def segment_blocks(
         ValueError: the model cannot be loaded, or a block fails `ERRORS` times.
         ConnectionError: there is no cluster at `address`.
     """
+    with _connected(address):
+        _Driver(task, plan, done, crew, on_done, say).run()
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    """The library, connected to the cluster at `address`, or to one of this machine alone."""
     with needs(EXTRA):
         import ray
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     alone = {"include_dashboard": False} if address is None else {}
     ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **alone)
     try:
-        _Driver(task, plan, done, crew, on_done, say).run()
+        yield ray
     finally:
         ray.shutdown()
+
+
+def spread(address: str | None, crew: Crew) -> Callable[..., Iterator[tuple[Any, Any]]]:
+    """Has jobs done by Ray tasks, each with the CPUs and GPUs of one of `crew`; for `evaluation.ablation.run_grid`.
+
+    Ray starts a task again, three times at most, if its process or its node dies.
+    """
+
+    def over_ray(jobs: Sequence[Any], make: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
+        with _connected(address) as ray:
+            task = ray.remote(_outcome).options(num_cpus=crew.cpus, num_gpus=crew.gpus, max_retries=3)
+            waiting = {task.remote(make, job): job for job in jobs}
+            while waiting:
+                (answer,), _ = ray.wait(list(waiting))
+                try:
+                    outcome = ray.get(answer)
+                except ray.exceptions.RayError as error:  # its process died again and again
+                    outcome = error
+                yield waiting.pop(answer), outcome
+
+    return over_ray
+
+
+def _outcome(make: Callable[[Any], Any], job: Any) -> Any:
+    """The result or the exception, without the traceback of another machine."""
+    try:
+        return make(job)
+    except Exception as error:
+        return error.with_traceback(None)
 
 
 class _Driver:
