@@ -393,7 +393,7 @@ def test_other_options_are_refused_and_other_files_too(tmp_path: Path, photos: P
     out.write("manifest.json", json.dumps({"settings": {"formats": ["index"]}}).encode())
     assert main(["segment", *words]) == 1
     assert out.names("table") == []
-    for wrong in (["--adapt"], ["--format", "labelme"], ["--worker-gpus", "-1"]):
+    for wrong in (["--adapt"], ["--format", "labelme"], ["--worker-gpus", "-1"], ["--window", "0,9"], ["--bands", "1"]):
         assert main(["segment", *words, *wrong]) == 2
 
 

@@ -24,6 +24,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rifenet.config import needs
+from rifenet.formats.contrast import How
+from rifenet.formats.geotiff import is_scene
+from rifenet.formats.opening import opened
 from rifenet.formats.remarks import collected
 from rifenet.integrations.blocks import BlockPlan, encoded_table, part_name
 from rifenet.integrations.places import EXTRA, FoundPhoto, Place, local_copy
@@ -38,6 +41,10 @@ DEATHS = 2
 one that cannot be read."""
 ERRORS = 3
 """So often a block may fail because a file system does, before the run ends."""
+PAGES = (
+    "Expected a plain photo, but {} holds several pages, scientific numbers or a place on the map. Segment it without"
+    " --ray, which looks at all such files of a run before the first."
+)
 COCO = "coco"
 AHEAD = 4  # photos that a worker reads while the network is busy with another
 _IDS_A_PHOTO = 2**16  # numbers of annotations; a photo has fewer
@@ -154,7 +161,9 @@ class BlockWorker:
                     yield photo, copy
                     continue
                 try:
-                    result = self.segmenter.segment(copy, **self.task.options)
+                    if opened([copy], How())[0] is not None or is_scene(copy):
+                        raise ValueError(PAGES.format(copy))
+                    result = next(self.segmenter.segment_many([copy], **self.task.options))
                 except (ValueError, OSError) as error:
                     yield photo, _reason(error, copy, photo[1].photo)
                 else:
