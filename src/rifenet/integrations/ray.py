@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 DEATHS = 2
 """So many workers may die over a block before its photos are tried one by one, and over one photo before it counts as
 one that cannot be read."""
+STARTS = 10
+"""So many workers in a row may die before they have loaded the model, before the run ends."""
 ERRORS = 3
 """So often a block may fail because a file system does, before the run ends."""
 PAGES = (
@@ -357,6 +359,7 @@ class _Driver:
         self.deaths: collections.Counter[int] = collections.Counter()
         self.errors: collections.Counter[int] = collections.Counter()
         self.room, self.looked = 0, -_LOOK
+        self.unborn = 0  # workers in a row that died before they had loaded the model
         self.idle_since, self.told = time.monotonic(), False
 
     def run(self) -> None:
@@ -404,6 +407,7 @@ class _Driver:
             self._died(block, error)
             return
         else:
+            self.unborn = 0
             if block is not None:
                 self.on_done(value, len(self.busy) + 1)
         if self.waiting:
@@ -427,6 +431,12 @@ class _Driver:
     def _died(self, block: int | None, error: Exception) -> None:
         """A worker died, with its process or its node."""
         if block is None:
+            self.unborn += 1
+            if self.unborn == STARTS:
+                raise ValueError(
+                    f"Expected workers that can load the model, but {STARTS} in a row died over it"
+                    f" ({type(error).__name__}). Give them more memory, or more CPUs each so that fewer share a machine."
+                ) from error
             return
         self.deaths[block] += 1
         photos = self.plan.blocks[block]
