@@ -163,7 +163,7 @@ class BlockWorker:
                     yield photo, copy
                     continue
                 try:
-                    if opened([copy], How())[0] is not None or is_scene(copy):
+                    if opened([copy], How(), first_will_do=True)[0] is not None or is_scene(copy):
                         raise ValueError(PAGES.format(copy))
                     result = next(self.segmenter.segment_many([copy], **self.task.options))
                 except (ValueError, OSError) as error:
@@ -435,7 +435,7 @@ class _Driver:
             if self.unborn == STARTS:
                 raise ValueError(
                     f"Expected workers that can load the model, but {STARTS} in a row died over it"
-                    f" ({type(error).__name__}). Give them more memory, or more CPUs each so that fewer share a machine."
+                    f" ({type(error).__name__}). Give them more memory, or more CPUs each: fewer then share a machine."
                 ) from error
             return
         self.deaths[block] += 1

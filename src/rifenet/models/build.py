@@ -47,13 +47,15 @@ def build_model(
         backbone.name = config.backbone
     if config.pretrained and (config.backbone in BACKBONES or (config.weights and is_outside(config.backbone))):
         load_backbone_weights(backbone, config.weights or imagenet_weights(config.backbone))
+    return _over(backbone, config)
+
+
+def _over(backbone: Backbone, config: ModelConfig) -> RiFeNet | Prototype:
     if config.kind == "prototype":
         return Prototype(config, backbone)
-    model: RiFeNet
     if config.kind in RIVALS:
-        model = RIVALS[config.kind](config, backbone)
-    else:
-        model = EvidenceNetwork(config, backbone) if config.evidence else ViewedRiFeNet(config, backbone)
+        return RIVALS[config.kind](config, backbone)
+    model = EvidenceNetwork(config, backbone) if config.evidence else ViewedRiFeNet(config, backbone)
     if config.head:
         model.head = _own_head(config)
     return model
