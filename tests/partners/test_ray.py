@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from docs_blocks import ROOT, blocks
 from PIL import Image
 from tiny_model import write_smallest_model
 
@@ -395,6 +397,34 @@ def test_other_options_are_refused_and_other_files_too(tmp_path: Path, photos: P
     assert out.names("table") == []
     for wrong in (["--adapt"], ["--format", "labelme"], ["--worker-gpus", "-1"], ["--window", "0,9"], ["--bands", "1"]):
         assert main(["segment", *words, *wrong]) == 2
+
+
+def test_the_page_says_what_works(
+    cluster: Any, tmp_path: Path, shot: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command and the Python of docs/many_machines.md, with a small model and this cluster's address."""
+    command, code = blocks((ROOT / "docs" / "many_machines.md").read_text(encoding="utf-8"))
+    photo = Path(shot[shot.index("--support") + 2])
+    shutil.copy(photo, tmp_path / "dog.jpg")
+    shutil.copy(photo.with_name("shot_truth.png"), tmp_path / "dog.png")
+    for bucket in ("my-photos", "my-masks"):
+        Place("s3://my-photos").files.mkdir(bucket)
+    for name in ("2026/a.png", "2026/below/b.png"):
+        Place("s3://my-photos").write(name, photo.read_bytes())
+    install, segment = command.text.replace("\\\n", " ").strip().splitlines()
+    assert install == "pip install 'rifenet[ray]'"
+    words = shlex.split(segment)
+    assert words[:2] == ["rifenet", "segment"]
+    assert words[-2:] == ["--ray", "auto"]
+    monkeypatch.chdir(tmp_path)
+    small = shot[: shot.index("--support")]
+    assert main([*words[1:-1], cluster.address, *small]) == 0
+    capsys.readouterr()
+    exec(code.text, {})
+    printed = capsys.readouterr().out
+    assert "s3://my-photos/2026/a.png" in printed
+    assert "s3://my-photos/2026/below/b.png" in printed
+    assert Place("s3://my-masks/2026").read("files/s3/my-photos/2026/a.png/a_mask.png")
 
 
 def test_a_photo_that_kills_its_worker_is_named(
