@@ -14,11 +14,12 @@ from __future__ import annotations
 import collections
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -300,11 +301,12 @@ def _connected(address: str | None) -> Iterator[Any]:
         import ray
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     alone = {"include_dashboard": False} if address is None else {}
-    ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **alone)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):  # Ray reports dead nodes there, which would break the JSON of a command
+        ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **alone)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 def spread(address: str | None, crew: Crew) -> Callable[..., Iterator[tuple[Any, Any]]]:
