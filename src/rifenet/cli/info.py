@@ -12,7 +12,7 @@ from typing import Any
 
 from rifenet import __version__
 from rifenet.cli.console import print_json
-from rifenet.cli.options import add_model
+from rifenet.cli.options import add_model, model_of
 from rifenet.config import ModelConfig
 
 PACKAGES = ("torch", "numpy", "pillow", "safetensors", "lightning-fabric", "rich", "onnxruntime")
@@ -35,13 +35,18 @@ def main(argv: list[str]) -> int:
         help="count parameters and multiply-adds of the model and of the training-free baseline, part by part",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="with --flops: count the model of a config instead")
+    parser.add_argument(
+        "--rivals", action="store_true", help="with --flops: also the heads of other papers over the same backbone"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.rivals and not arguments.flops:
+        parser.error("--rivals belongs to --flops")
     if arguments.config and not arguments.flops:
         parser.error("--config belongs to --flops")
     if arguments.flops:
         return _flops(arguments)
     try:
-        card = _card(arguments.model)
+        card = _card(model_of(arguments))
     except FileNotFoundError as error:
         if arguments.model != "default":
             raise
@@ -66,16 +71,19 @@ def _flops(arguments: argparse.Namespace) -> int:
     """Prints the costs of the model, and of the baseline over the same backbone."""
     import dataclasses
 
-    from rifenet.config import load_config
+    from rifenet.config import RIVALS, load_config
     from rifenet.evaluation.costs import costs
 
     if arguments.config:
         config = load_config(arguments.config)
         network, size, unlabeled = config.model, config.data.image_size, config.train.unlabeled
     else:
-        network, size = _network(arguments.model)
+        network, size = _network(model_of(arguments))
         unlabeled = 0
     methods = {network.kind: costs(network, size, unlabeled)}
+    if arguments.rivals:
+        plain = dataclasses.replace(network, evidence=False, support_views=1)
+        methods |= {kind: costs(dataclasses.replace(plain, kind=kind), size) for kind in RIVALS if kind not in methods}
     if network.kind != "prototype":
         methods["prototype"] = costs(dataclasses.replace(network, kind="prototype"), size)
     if arguments.json:
@@ -106,12 +114,15 @@ def _network(name: str) -> tuple[ModelConfig, int]:
     """The configuration of a model's file, and the size of its input."""
     from rifenet.config import DataConfig, from_dict
     from rifenet.engines import is_export
-    from rifenet.models.files.hub import locate
+    from rifenet.models.files.hub import is_prototype, load_model, locate
 
     if is_export(name):
         raise ValueError(
             f"Expected a model with weights of torch for --flops, but {name} is an export. Name its model."
         )
+    if is_prototype(name):
+        model = load_model(name)
+        return model.config, int(model.metadata["image_size"])
     header = _header(locate(name))
     size = header["metadata"].get("image_size", DataConfig.image_size)
     return from_dict(ModelConfig, header["config"], f"the header of {name}"), size
@@ -139,10 +150,12 @@ def _card(name: str) -> dict[str, Any]:
     """The card in the header of the model's file. Raises FileNotFoundError, or ValueError for another kind of file."""
     from rifenet.config import from_dict
     from rifenet.engines import is_export
-    from rifenet.models.files.hub import locate
+    from rifenet.models.files.hub import is_prototype, locate
 
     if is_export(name):
         return _export_card(name)
+    if is_prototype(name):
+        return _prototype_card(name)
     path = locate(name)
     header = _header(path)
     config: ModelConfig = from_dict(ModelConfig, header["config"], f"the header of {path}")
@@ -153,6 +166,25 @@ def _card(name: str) -> dict[str, Any]:
         "backbone": config.backbone,
         "backbone_hash": header["backbone_hash"],
         **header["metadata"],
+    }
+
+
+def _prototype_card(name: str) -> dict[str, Any]:
+    """What a training-free prototype is made of. Loads its backbone."""
+    from rifenet.models.files.checkpoint import backbone_file, backbone_hash
+    from rifenet.models.files.hub import load_model
+
+    model = load_model(name)
+    backbone = model.backbone
+    return {
+        "kind": model.config.kind,
+        "backbone": model.config.backbone,
+        "backbone_hash": backbone_hash(model),
+        "backbone_file": backbone_file(model.config),
+        "stride": backbone.stride,
+        "stages": list(backbone.used_stages),
+        "channels": list(backbone.used_channels),
+        **model.metadata,
     }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from rifenet.cli.supports import add_support
+from rifenet.formats.opening import is_folder_of_photos
 from rifenet.formats.pictures import PHOTO_SUFFIXES
 
 _LONGEST_PATH = 256  # a longer word is no folder that somebody has lost, and is named like a photo
@@ -18,7 +19,28 @@ TRAINED = "default (bundled), a run folder, a .safetensors file"
 def add_model(parser: argparse.ArgumentParser, *, exports: bool = True) -> None:
     """`--model`. Without `exports` the help names no export folder, because the command needs torch."""
     kinds = f"{TRAINED}, an export folder" if exports else TRAINED
-    parser.add_argument("--model", default="default", help=f"{kinds} or hf:owner/name")
+    parser.add_argument("--model", default="default", help=f"{kinds}, hf:owner/name, or prototype, with --backbone")
+    add_backbone(parser)
+
+
+def add_backbone(parser: argparse.ArgumentParser) -> None:
+    """`--backbone`, for the training-free prototype."""
+    parser.add_argument(
+        "--backbone",
+        metavar="NAME",
+        help="of --model prototype, which needs no training: resnet50 or another of the program's own, hf:owner/name of"
+        " Hugging Face, a folder that holds such a backbone, or module:name of your own code",
+    )
+
+
+def model_of(arguments: argparse.Namespace) -> str:
+    """The model that `--model` and `--backbone` name together. Raises ValueError where only one of them is there."""
+    if (arguments.model == "prototype") != (arguments.backbone is not None):
+        raise ValueError(
+            f"Expected --backbone with --model prototype, and only with it, but got --model {arguments.model} and "
+            f"{'no --backbone' if arguments.backbone is None else f'--backbone {arguments.backbone}'}."
+        )
+    return arguments.model if arguments.backbone is None else f"prototype:{arguments.backbone}"
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +77,8 @@ def add_photos(parser: argparse.ArgumentParser, *, shot: str, query_required: bo
         default=[],
         required=query_required,
         metavar="PATH",
-        help="photos, folders of photos, or quoted patterns",
+        help="photos, folders of photos, or quoted patterns; a stack (TIFF, OME-Zarr) or a video (MP4, MOV,"
+        " GIF) counts as its pages or frames, and scan.tif#3 is one of them, from 0",
     )
     parser.add_argument(
         "--white-is-object", action="store_true", help="255 in a mask marks the class, instead of pixels to ignore"
@@ -104,7 +127,7 @@ def photos_of(queries: list[str], out: Path | None, masks: Collection[Path]) -> 
     photos: dict[Path, Path] = {}
     for word in queries:
         for path in _expanded(word):
-            is_folder = os.path.isdir(path)
+            is_folder = is_folder_of_photos(path)
             if is_folder and out is not None and path.resolve() == out.resolve():
                 raise ValueError(f"Expected --out to be another folder than --query, but both are {path}.")
             for file in photos_in(path, masks) if is_folder else [path]:

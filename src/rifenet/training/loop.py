@@ -15,7 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from rifenet.config import Config, TrainConfig, effective, save_config
+from rifenet.config import Config, TrainConfig, effective, from_outside, save_config
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.sources import open_dataset
 from rifenet.files import write_atomically
@@ -23,6 +23,8 @@ from rifenet.models import RiFeNet, RiFeNetOutput, aligned_resize, build_model
 from rifenet.models.beyond.evidence_network import EvidenceNetwork, EvidenceOutput
 from rifenet.models.files.checkpoint import backbone_hash
 from rifenet.models.files.hub import MODEL_FILE
+from rifenet.models.rivals.hsnet import HSNet
+from rifenet.models.rivals.pfenet import PFENet, PFENetOutput
 from rifenet.training import losses
 from rifenet.training.average import WeightAverage
 from rifenet.training.distributed import launch
@@ -71,15 +73,10 @@ class _Run:
 
     def __init__(self, config: Config, fabric: Fabric) -> None:
         settings = config.train
-        if config.model.kind != "rifenet":
-            raise ValueError(
-                f"Expected model.kind rifenet for training, but got {config.model.kind}, which trains nothing."
-            )
-        if not config.model.pretrained:
-            raise ValueError(
-                "Expected model.pretrained for training, but got false. Set it: the backbone stays frozen, and random "
-                "features are of no use."
-            )
+        if config.model.kind == "prototype":
+            raise ValueError("Expected a model.kind that trains, such as rifenet, but got prototype.")
+        if config.model.pretrained == settings.random_backbone:
+            raise ValueError(_about_random(config.model.pretrained))
         self.folder, self.batch_size = Path(settings.out), episodes_a_step(config)
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -136,6 +133,8 @@ class _Run:
             return
         for note in self.split.notes:
             self.log.say(note)
+        if self.settings.random_backbone:
+            self.log.say("A TRIAL: the frozen backbone has random weights, so the scores say nothing of the method.")
         if not self.written.train.steps:
             steps = self.split.pool.queried // self.batch_size
             self.log.say(
@@ -199,6 +198,18 @@ class _Run:
             self.log.say(f"finished: {self.folder / MODEL_FILE}, of step {self.progress['best_step']}")
 
 
+def _about_random(pretrained: bool) -> str:
+    if pretrained:
+        return (
+            "Expected model.pretrained false with train.random_backbone, but got true. Set it to false for a trial, or "
+            "leave train.random_backbone out."
+        )
+    return (
+        "Expected model.pretrained for training, but got false. Set it: the backbone stays frozen, and random features "
+        "are of no use. For a trial of the program, set train.random_backbone too."
+    )
+
+
 def prepare(model: RiFeNet, settings: TrainConfig, backend: str = "inductor") -> None:
     """Makes training steps of `model` faster, or smaller in memory; names and values of its weights stay.
 
@@ -206,6 +217,13 @@ def prepare(model: RiFeNet, settings: TrainConfig, backend: str = "inductor") ->
     activation checkpointing and on compilation, by the `backend` of `torch.compile`.
     """
     model.backbone.accelerate()
+    if isinstance(model, PFENet | HSNet):
+        if settings.checkpoint_activations or settings.compile:
+            raise ValueError(
+                f"Expected model.kind rifenet or cyctr for train.checkpoint_activations and train.compile, but got"
+                f" {model.config.kind}. Set them to false."
+            )
+        return
     model.activation.checkpointed = settings.checkpoint_activations
     if settings.compile:
         for part in (model.activation, model.activated_projection, model.residual, model.head):
@@ -247,7 +265,19 @@ def loss_terms(wrapped: nn.Module, model: RiFeNet, batch: dict[str, Any], settin
             hard=settings.hard_labels,
             confidence=settings.confidence,
         )
-    return terms | (_evidence_terms(output, batch, size) if isinstance(output, EvidenceOutput) else {})
+    terms |= _evidence_terms(output, batch, size) if isinstance(output, EvidenceOutput) else {}
+    if isinstance(output, PFENetOutput):
+        logits = [aligned_resize(each.float(), size) for each in output.scales]
+        terms["scales"] = torch.stack([losses.mask_dice(each, batch["query_masks"]) for each in logits]).mean()
+    return _own_terms(settings.loss, terms, output, batch) if settings.loss else terms
+
+
+def _own_terms(name: str, terms: dict[str, Tensor], output: RiFeNetOutput, batch: dict[str, Any]) -> dict[str, Tensor]:
+    """The terms as the user's function `name` (`train.loss`) leaves them: named scalars, at least one."""
+    own: Any = from_outside(name, "train.loss")(terms, output, batch)
+    if not isinstance(own, dict) or not own or not all(isinstance(t, Tensor) and t.dim() == 0 for t in own.values()):
+        raise ValueError(f"Expected {name} to return loss terms, a dict of names and scalar tensors, but it did not.")
+    return own
 
 
 def _evidence_terms(output: EvidenceOutput, batch: dict[str, Any], size: tuple[int, int]) -> dict[str, Tensor]:
