@@ -70,7 +70,8 @@ def add_cluster(parser: Any, does: str, further: str = "") -> None:
     parser.add_argument("--worker-gpus", type=float, default=0.0, metavar="X", help="GPUs of a worker (default: 0)")
 
 
-def _whole(text: str) -> int:
+def _whole(value: str | int) -> int:
+    text = str(value)  # the parser of configurations checks what it has read once more
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, but got {text}")
     return int(text)
