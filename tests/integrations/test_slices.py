@@ -92,9 +92,9 @@ def run(steps: Any, stack: LayerStack) -> list[str]:
     told = []
     for step in steps:
         told.append(step.text)
-        if step.index is not None:
-            stack.labels[step.index] = step.labels
-            stack.written[step.index] = digest(stack.labels[step.index])
+        if step.place is not None:
+            stack.labels[step.place] = step.labels
+            stack.written[step.place] = digest(stack.labels[step.place])
     return told
 
 

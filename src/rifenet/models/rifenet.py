@@ -82,7 +82,7 @@ class RiFeNet(nn.Module):
         self.activation = FeatureActivation(dim, config.layers, **options)
         self.activated_projection = nn.Sequential(nn.Conv2d(dim, dim, 1, bias=False), nn.ReLU(inplace=True))
         self.residual = Residual(dim)
-        self.head = Head(dim, config.head_dropout)
+        self.head: nn.Module = Head(dim, config.head_dropout)
         self.auxiliary = AuxiliarySupportHead(dim, config.head_dropout) if config.aux else None
 
     def encode_support(

@@ -267,8 +267,8 @@ def loss_terms(wrapped: nn.Module, model: RiFeNet, batch: dict[str, Any], settin
         )
     terms |= _evidence_terms(output, batch, size) if isinstance(output, EvidenceOutput) else {}
     if isinstance(output, PFENetOutput):
-        logits = [aligned_resize(each.float(), size) for each in output.scales]
-        terms["scales"] = torch.stack([losses.mask_dice(each, batch["query_masks"]) for each in logits]).mean()
+        scales = [aligned_resize(each.float(), size) for each in output.scales]
+        terms["scales"] = torch.stack([losses.mask_dice(each, batch["query_masks"]) for each in scales]).mean()
     return _own_terms(settings.loss, terms, output, batch) if settings.loss else terms
 
 

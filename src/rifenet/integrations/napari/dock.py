@@ -199,12 +199,12 @@ class Dock:
 
     def _take(self, told: Told, layer: Any, stack: LayerStack) -> None:
         self.say(told.text, told.done, told.total)
-        if told.index is not None and told.labels is not None:
-            now = np.asarray(stack.labels[told.index])
-            if now.any() and stack.written.get(told.index) != digest(now):
+        if told.place is not None and told.labels is not None:
+            now = np.asarray(stack.labels[told.place])
+            if now.any() and stack.written.get(told.place) != digest(now):
                 return  # painted meanwhile
-            stack.labels[told.index] = told.labels.astype(stack.labels.dtype)
-            stack.written[told.index] = digest(np.asarray(stack.labels[told.index]))
+            stack.labels[told.place] = told.labels.astype(stack.labels.dtype)
+            stack.written[told.place] = digest(np.asarray(stack.labels[told.place]))
             layer.refresh()
 
     def _cancel(self) -> None:

@@ -109,7 +109,7 @@ class Told(NamedTuple):
     done: int = 0
     total: int = 0
     """0 where nobody knows."""
-    index: Index | None = None
+    place: Index | None = None
     """A slice that is done."""
     labels: NDArray[np.int64] | None = None
     """Its labels, [H,W]."""

@@ -11,6 +11,7 @@ the two ideas and nothing else.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from rifenet.config import NetworkConfig
 from rifenet.models.backbones import Backbone
@@ -21,5 +22,11 @@ class CyCTR(RiFeNet):
     """RiFeNet without a local prototype. It has no unlabeled branch, because `config.effective` leaves that out."""
 
     def __init__(self, config: NetworkConfig, backbone: Backbone) -> None:
-        own = {"use_local": False, "use_global": True, "self_attention": True, "cross_attention": True, "cycle": True}
+        own: dict[str, Any] = {
+            "use_local": False,
+            "use_global": True,
+            "self_attention": True,
+            "cross_attention": True,
+            "cycle": True,
+        }
         super().__init__(replace(config, **own), backbone)

@@ -136,11 +136,8 @@ class HSNet(RiFeNet):
         shots = [
             self._decode_shot(features, context.map(lambda level, k=k: level[:, k])) for k in range(_count(context))
         ]
-        return Decoded(
-            *(torch.stack(part).mean(0) for part in zip(*(shot[:3] for shot in shots), strict=True)),
-            None,
-            torch.stack([shot[3] for shot in shots]).mean(0),
-        )
+        logits, activated, last, prior = (torch.stack(part).mean(0) for part in zip(*shots, strict=True))
+        return Decoded(logits, activated, last, None, prior)
 
     def _decode_shot(self, query: Pyramid, support: Pyramid) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits, the squeezed map, what the head classifies, and the largest correlations, for one shot."""
