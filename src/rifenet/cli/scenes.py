@@ -30,16 +30,13 @@ def segment_scenes(
     options: dict[str, Any],
 ) -> dict[Any, dict[str, Any]]:
     """Segments the scenes that `run` has not, with a bar for each, and returns the records of all."""
-    from rifenet.segmenting.scenes import segment_scene
-
     records = {}
     for scene in scenes:
         name, file = names[scene], Path(scene.file)
         if (known := done(out, name, file, run)) is None:
             with progress_bar() as bar:
                 task = bar.add_task(f"segmenting {file.name}", total=len(scene))
-                paths = segment_scene(
-                    segmenter,
+                paths = segmenter.segment_scene(
                     scene,
                     out,
                     name,

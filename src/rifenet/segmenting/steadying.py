@@ -38,7 +38,9 @@ class _Frame(NamedTuple):
     colours: NDArray[np.float32]
 
 
-def steadied(results: Iterable[Result], reach: int = REACH) -> Iterator[Result]:
+def steadied(
+    results: Iterable[Result], reach: int = REACH, fading: float = FADING, likeness: float = LIKENESS
+) -> Iterator[Result]:
     """The results of neighbouring frames, in order, each with its neighbours' say; `reach` frames late."""
     kept: deque[_Frame] = deque(maxlen=2 * reach + 1)
     own = 0  # place in `kept` of the next frame to give
@@ -48,10 +50,10 @@ def steadied(results: Iterable[Result], reach: int = REACH) -> Iterator[Result]:
             own -= 1
         kept.append(frame)
         if len(kept) - own > reach:
-            yield _steady(kept, own, reach)
+            yield _steady(kept, own, reach, fading, likeness)
             own += 1
     while own < len(kept):
-        yield _steady(kept, own, reach)
+        yield _steady(kept, own, reach, fading, likeness)
         own += 1
 
 
@@ -61,7 +63,7 @@ def _colours(result: Result) -> NDArray[np.float32]:
     return np.asarray(small, np.float32).transpose(2, 0, 1)
 
 
-def _steady(frames: Sequence[_Frame], own: int, reach: int) -> Result:
+def _steady(frames: Sequence[_Frame], own: int, reach: int, fading: float, likeness: float) -> Result:
     """The frame at a place among its neighbours."""
     result, colours = frames[own]
     height, width = colours.shape[1:]
@@ -72,9 +74,8 @@ def _steady(frames: Sequence[_Frame], own: int, reach: int) -> Result:
         other = frames[place]
         if place == own or other.result.image.shape != result.image.shape:
             continue
-        weight = FADING ** abs(place - own) * _likeness(
-            colours, _scaled(other.colours, result.placement, other.result.placement)
-        )
+        theirs = _scaled(other.colours, result.placement, other.result.placement)
+        weight = np.float32(fading ** abs(place - own)) * _likeness(colours, theirs, likeness)
         total += weight * _scaled(other.result.margins, result.placement, other.result.placement)
         weights += weight
         for name, sure in other.result.confidence.items():
@@ -85,10 +86,10 @@ def _steady(frames: Sequence[_Frame], own: int, reach: int) -> Result:
     return replace(result, margins=margins, confidence=confidence if result.calibrated else result.confidence)
 
 
-def _likeness(own: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weights [h,w] in [0,1] of another frame by its colours [3,h,w]."""
+def _likeness(own: NDArray[np.float32], other: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+    """Weights [h,w] in [0,1] of another frame by its colours [3,h,w]; `scale` as `LIKENESS`."""
     difference = box_mean(((own - other) ** 2).mean(0), _AROUND)
-    found: NDArray[np.float32] = np.exp(-difference / (2 * LIKENESS**2)).astype(np.float32)
+    found: NDArray[np.float32] = np.exp(-difference / (2 * scale**2)).astype(np.float32)
     return found
 
 
