@@ -6,7 +6,7 @@
 `j`: sequences made of real photos with masks (the custom layout). In one half a camera moves over a photo; in the other
 the cut-out of an object moves over another photo, and the camera, too. Frames have the noise, the flicker of light and
 the compression of a camera. A class is learned from the first frame; J is the IoU of the others, a sequence's mean,
-then the mean of sequences with a 95 % interval. `--choose` scores settings on sequences of their own, which count no more.
+then the mean of sequences with a 95 % interval. `--choose` scores settings on sequences of their own.
 
 `time`: processor time of a frame of 1,280 x 720, read from an MP4, segmented and steadied, against the network alone.
 """
