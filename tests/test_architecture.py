@@ -92,6 +92,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "training.*": ("config", *DATA, *PRODUCT, "evaluation", "evaluation.*", "training.*"),
     "bench": ("bench.*",),
     "bench.*": (*PRODUCT, "bench.*"),
+    # Other programs: they import these, nothing of the package does.
+    "integrations": (),
+    "integrations.*": (*PRODUCT, "integrations.*"),
     # Commands: what they run is imported inside the function that runs it, so that --help is quick.
     "cli": (),
     "cli.*": ("cli", "cli.*", *LIGHT),
@@ -104,8 +107,11 @@ LAZILY: dict[str, tuple[str, ...]] = {
 }
 ONLY_AT_FUNCTION_LEVEL = ("__init__", "models")  # whatever these import, they import lazily
 LIMITED_NAMES = {
-    (PAPER, "config"): {"NetworkConfig"},
-    (("models.baseline", "models.beyond.*", "models.build"), "config"): {"ModelConfig"},
+    (tuple(name for name in PAPER if not name.startswith("models.backbones")), "config"): {"NetworkConfig"},
+    (("models.backbones",), "config"): {"NetworkConfig"},
+    (("models.backbones.*",), "config"): {"needs", "from_outside", "is_outside"},  # an extra, and code from outside
+    (("models.baseline", "models.beyond.*"), "config"): {"ModelConfig"},
+    (("models.build",), "config"): {"ModelConfig", "BACKBONES", "from_outside", "is_outside"},
 }  # of these modules, only these names
 
 NAMED_AFTER_ANOTHER = ("cli.*",)  # a command's file has the command's name, which is often that of what it runs
@@ -129,7 +135,12 @@ TORCH_FREE = (
     ),
 )  # importing them does not load it
 FABRIC = ("training.*", "evaluation.*", "cli.train", "cli.evaluate")
-MAY_IMPORT_BY_NAME = ("__init__", "models", "cli.main")  # may hand a string to importlib.import_module
+MAY_IMPORT_BY_NAME = (
+    "__init__",
+    "models",
+    "cli.main",
+    "config.outside",
+)  # may hand a string to importlib.import_module
 
 BASE = {"torch", "numpy", "PIL", "safetensors", "rich"}
 EXTRAS = {
@@ -157,8 +168,13 @@ EXTRAS = {
     "av": (),
     "skimage": (),
     "huggingface_hub": (),
+    "transformers": (),
     "tensorboard": (),
     "wandb": (),
+    "cvat_sdk": (),
+    "fiftyone": (),
+    "napari": (),
+    "qtpy": (),
 }  # extra -> modules that may import it at module level; all others only inside the function that uses it
 
 

@@ -46,6 +46,9 @@ ELSEWHERE = {
     "docs/formats.md": "tests/formats/test_examples_of_formats.py",
     "docs/advice.md": "tests/advice/test_docs.py",
     "docs/maps.md": "tests/partners/test_geo.py",
+    "docs/backbones.md": "tests/training/test_own_code.py",
+    "docs/cvat.md": "tests/partners/test_cvat.py",
+    "docs/fiftyone.md": "tests/partners/test_fiftyone.py",
 }
 """Pages whose blocks another test runs, with the files that they name."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, noted_remarks, print_json, progress
-from rifenet.cli.options import add_engine, add_photos, labels_of, photos_of
+from rifenet.cli.options import add_engine, add_photos, labels_of, model_of, photos_of
 from rifenet.cli.supports import shots_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _advise(argv: list[str]) -> int:
     shots: dict[str, list[tuple[Any, Any]]] = {}
     for name, photo, mask in support:
         shots.setdefault(name, []).append((photo, mask))
-    segmenter = Segmenter.from_pretrained(arguments.model, arguments.device, arguments.threads)
+    segmenter = Segmenter.from_pretrained(model_of(arguments), arguments.device, arguments.threads)
     options: dict[str, Any] = {
         "white_is_object": arguments.white_is_object,
         "labels": labels_of(arguments.label, list(shots)),
@@ -165,6 +165,9 @@ def _next_sections(advice: Advice, segmenter: Segmenter) -> Iterator[Section]:
             )
             for each in advice.next
         ]
-        text = "Photos without a mask, those that teach most first, with what the model finds in them now."
+        text = (
+            "Photos without a mask, with what the model finds in them now. Its own scores call the first masks the"
+            " worst; they are often right, not always, so look at the others, too."
+        )
         heads = ("first", "then" if figures[1:] else "", "", "")
         yield Section("Annotate next", heads, figures[:1], [figures[1:]], text=text)

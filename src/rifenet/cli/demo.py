@@ -13,7 +13,7 @@ from PIL import Image
 
 from rifenet import __version__
 from rifenet.cli.console import print_json, progress
-from rifenet.cli.options import add_engine
+from rifenet.cli.options import add_engine, model_of
 from rifenet.data.class_names import seen_classes
 from rifenet.drawing import visualize
 from rifenet.drawing.visualize import Figure, Report, Section
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     from rifenet.segmenting.segmenter import Segmenter
 
     started = time.perf_counter()
-    engine = load_engine(arguments.model, arguments.device, arguments.threads)
+    engine = load_engine(model_of(arguments), arguments.device, arguments.threads)
     baseline = engine.baseline()
     classes, examples = load_examples()
     queries = [example for example in examples if not example.support]

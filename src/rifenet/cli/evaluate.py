@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import noted_warnings, print_json
-from rifenet.cli.options import TRAINED, add_list_file
+from rifenet.cli.options import TRAINED, add_backbone, add_list_file
 from rifenet.config import (
-    BACKBONES,
     DATASETS,
     FOLDS,
     NAMED_EPISODES,
@@ -118,8 +117,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--model", default="default", help=f"{TRAINED}, hf:owner/name, or prototype (the training-free baseline)")
-    add("--backbone", choices=BACKBONES, help="backbone of --model prototype")
-    add("--weights", default="", metavar="FILE", help="the backbone's ImageNet weights, if no package brings them")
+    add_backbone(parser)
+    add("--weights", default="", metavar="FILE", help="the backbone's weights, if no package or folder brings them")
     add("--baseline", action="store_true", help="also score the training-free prototype with the model's own backbone")
     for option in TEST_OPTIONS:
         add(f"--model.{option}", metavar="VALUE", help="changes this option of a trained model, as in a config")
@@ -238,12 +237,11 @@ def _config(options: argparse.Namespace, model_size: int | None) -> Config:
 
 
 def _load(options: argparse.Namespace) -> RiFeNet | Prototype:
-    from rifenet.models import build_model
     from rifenet.models.files.checkpoint import identify
-    from rifenet.models.files.hub import load_model
+    from rifenet.models.files.hub import PROTOTYPE, load_model
 
     if options.model == "prototype":
-        return named_by_backbone(build_model(kind="prototype", backbone=options.backbone, weights=options.weights))
+        return named_by_backbone(load_model(f"{PROTOTYPE}{options.backbone}", weights=options.weights))
     model = load_model(options.model, weights=options.weights)
     if options.set:
         model.config = with_test_options(model.config, options.set)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.cli.console import note, print_json
-from rifenet.cli.options import add_model, add_threads, photos_in
+from rifenet.cli.options import add_model, add_threads, model_of, photos_in
 from rifenet.config import needs
 
 
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
         raise ValueError(
             f"Expected a model to export, but {arguments.model} is an export. Give the model that it was made from."
         )
-    engine = TorchEngine.load(arguments.model, device="cpu", threads=arguments.threads)
+    engine = TorchEngine.load(model_of(arguments), device="cpu", threads=arguments.threads)
     card = export(
         engine,
         arguments.out,

@@ -12,7 +12,7 @@ from typing import Any
 
 from rifenet import __version__
 from rifenet.cli.console import print_json
-from rifenet.cli.options import add_model
+from rifenet.cli.options import add_model, model_of
 from rifenet.config import ModelConfig
 
 PACKAGES = ("torch", "numpy", "pillow", "safetensors", "lightning-fabric", "rich", "onnxruntime")
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     if arguments.flops:
         return _flops(arguments)
     try:
-        card = _card(arguments.model)
+        card = _card(model_of(arguments))
     except FileNotFoundError as error:
         if arguments.model != "default":
             raise
@@ -73,7 +73,7 @@ def _flops(arguments: argparse.Namespace) -> int:
         config = load_config(arguments.config)
         network, size, unlabeled = config.model, config.data.image_size, config.train.unlabeled
     else:
-        network, size = _network(arguments.model)
+        network, size = _network(model_of(arguments))
         unlabeled = 0
     methods = {network.kind: costs(network, size, unlabeled)}
     if network.kind != "prototype":
@@ -106,12 +106,15 @@ def _network(name: str) -> tuple[ModelConfig, int]:
     """The configuration of a model's file, and the size of its input."""
     from rifenet.config import DataConfig, from_dict
     from rifenet.engines import is_export
-    from rifenet.models.files.hub import locate
+    from rifenet.models.files.hub import is_prototype, load_model, locate
 
     if is_export(name):
         raise ValueError(
             f"Expected a model with weights of torch for --flops, but {name} is an export. Name its model."
         )
+    if is_prototype(name):
+        model = load_model(name)
+        return model.config, int(model.metadata["image_size"])
     header = _header(locate(name))
     size = header["metadata"].get("image_size", DataConfig.image_size)
     return from_dict(ModelConfig, header["config"], f"the header of {name}"), size
@@ -139,10 +142,12 @@ def _card(name: str) -> dict[str, Any]:
     """The card in the header of the model's file. Raises FileNotFoundError, or ValueError for another kind of file."""
     from rifenet.config import from_dict
     from rifenet.engines import is_export
-    from rifenet.models.files.hub import locate
+    from rifenet.models.files.hub import is_prototype, locate
 
     if is_export(name):
         return _export_card(name)
+    if is_prototype(name):
+        return _prototype_card(name)
     path = locate(name)
     header = _header(path)
     config: ModelConfig = from_dict(ModelConfig, header["config"], f"the header of {path}")
@@ -153,6 +158,25 @@ def _card(name: str) -> dict[str, Any]:
         "backbone": config.backbone,
         "backbone_hash": header["backbone_hash"],
         **header["metadata"],
+    }
+
+
+def _prototype_card(name: str) -> dict[str, Any]:
+    """What a training-free prototype is made of. Loads its backbone."""
+    from rifenet.models.files.checkpoint import backbone_file, backbone_hash
+    from rifenet.models.files.hub import load_model
+
+    model = load_model(name)
+    backbone = model.backbone
+    return {
+        "kind": model.config.kind,
+        "backbone": model.config.backbone,
+        "backbone_hash": backbone_hash(model),
+        "backbone_file": backbone_file(model.config),
+        "stride": backbone.stride,
+        "stages": list(backbone.used_stages),
+        "channels": list(backbone.used_channels),
+        **model.metadata,
     }
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rifenet.cli import scenes
 from rifenet.cli.console import note, noted_remarks, print_json, progress
-from rifenet.cli.options import add_engine, add_photos, labels_of, photos_of
+from rifenet.cli.options import add_engine, add_photos, labels_of, model_of, photos_of
 from rifenet.cli.paged import add_contrast, paged, segmented, whole_files
 from rifenet.cli.segmented import (
     CLASSES,
@@ -32,7 +32,10 @@ from rifenet.formats.geotiff import Scene
 if TYPE_CHECKING:
     from rifenet.segmenting.segmenter import Segmenter
 
-FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "csv", "geojson", "yolo", "cvat", "gpkg", "html")
+FORMATS = (
+    *("index", "binary", "overlay", "coco", "labelme", "cutout"),
+    *("csv", "geojson", "yolo", "cvat", "cvat_masks", "gpkg", "html"),
+)
 OBJECTS = ("csv",)  # formats that list objects, with or without --instances
 
 _CHOICES: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
@@ -68,7 +71,7 @@ def _segment(argv: list[str]) -> int:
 
     if arguments.clean or arguments.instances or set(OBJECTS) & set(arguments.format):
         expect_extra()
-    segmenter = Segmenter.from_pretrained(arguments.model, arguments.device, arguments.threads)
+    segmenter = Segmenter.from_pretrained(model_of(arguments), arguments.device, arguments.threads)
     _learn(segmenter, supports, labels, arguments)
     together = [known.name for known in segmenter.learned if not compact(known.shapes)] if arguments.instances else []
     if together:
@@ -162,7 +165,8 @@ def _parser() -> argparse.ArgumentParser:
         default=["index", "overlay"],
         metavar="A,B,...",
         help=f"what to write, one or more of {', '.join(FORMATS)} (default: index,overlay). For all photos together,"
-        " coco adds coco.json, csv table.csv, cvat annotations.xml, yolo data.yaml, and html index.html",
+        " coco adds coco.json, csv table.csv, cvat annotations.xml, cvat_masks labelmap.txt, yolo data.yaml, and"
+        " html index.html",
     )
     parser.add_argument(
         "--tiles",
@@ -195,8 +199,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--instances",
         action="store_true",
-        help="tell objects apart, also touching ones, in the overlay, coco, labelme, geojson, yolo and cvat, and count"
-        " them; csv always lists objects",
+        help="tell objects apart, also touching ones, in the overlay, coco, labelme, geojson, yolo, cvat and"
+        " cvat_masks, and count them; csv always lists objects",
     )
     parser.add_argument(
         "--clean",

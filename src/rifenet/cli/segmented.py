@@ -151,6 +151,7 @@ def write_together(out: Path, records: list[dict[str, Any]], formats: list[str],
         return
     from rifenet.files import write_text
     from rifenet.formats.contact_page import write_page
+    from rifenet.formats.cvat_files import LABELMAP, LIST, labelmap, mask_list
     from rifenet.formats.object_files import merge_csv, merge_cvat, yolo_names
     from rifenet.formats.outputs import merge_coco
 
@@ -162,6 +163,9 @@ def write_together(out: Path, records: list[dict[str, Any]], formats: list[str],
         merge_csv(out / "table.csv", single["csv"])
     if "cvat" in single:
         merge_cvat(out / "annotations.xml", single["cvat"], classes)
+    if "cvat_masks" in formats:
+        write_text(out / LABELMAP, labelmap(classes))
+        write_text(out / LIST, mask_list(Path(record["files"]["cvat_masks"]) for record in records))
     if "yolo" in formats:
         write_text(out / "data.yaml", yolo_names(classes))
     for each in whole:

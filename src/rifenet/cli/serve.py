@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from rifenet.cli.console import note
-from rifenet.cli.options import add_engine
+from rifenet.cli.options import add_engine, model_of
 from rifenet.config import needs
 
 
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
 
     from rifenet.engines.load import load_engine
 
-    engine = load_engine(arguments.model, arguments.device, arguments.threads)
+    engine = load_engine(model_of(arguments), arguments.device, arguments.threads)
 
     def ready(address: str) -> None:
         elsewhere = "" if arguments.host in LOOPBACK else " (on other machines, with this machine's name)"

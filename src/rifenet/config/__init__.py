@@ -13,8 +13,9 @@ from typing import Any
 
 from rifenet.config.extras import MissingExtra, needs
 from rifenet.config.model import TEST_OPTIONS, ModelConfig, with_test_options
-from rifenet.config.network import BACKBONES, GUIDES, NetworkConfig
+from rifenet.config.network import BACKBONES, GUIDES, NetworkConfig, is_backbone, is_hf
 from rifenet.config.options import About, about_option, behaviour, free_options
+from rifenet.config.outside import expect_allowed, from_outside, is_outside
 from rifenet.config.protocols import NAMED_EPISODES, PROTOCOLS, default_episodes, named_episodes
 from rifenet.config.reading import checked, shown
 from rifenet.config.recipe import DATASETS, FOLDS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig, of_fold
@@ -42,7 +43,12 @@ __all__ = [
     "behaviour",
     "default_episodes",
     "effective",
+    "expect_allowed",
     "from_dict",
+    "from_outside",
+    "is_backbone",
+    "is_hf",
+    "is_outside",
     "load_config",
     "named_episodes",
     "needs",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from rifenet.config.checks import expect, one_of
 from rifenet.config.options import about
+from rifenet.config.outside import is_outside
 
 BACKBONES = (
     "resnet18",
@@ -19,21 +21,35 @@ BACKBONES = (
 GUIDES = ("query", "self", "none")
 
 
+def is_backbone(name: str) -> bool:
+    """Whether `name` is written as a backbone is: one of `BACKBONES`, hf:owner/name, a folder's path, module:name."""
+    return name in BACKBONES or is_outside(name) or is_hf(name)
+
+
+def is_hf(name: str) -> bool:
+    """Whether `name` is written as a backbone of transformers is: hf:owner/name, or a path with a separator."""
+    return name.startswith("hf:") or "/" in name or os.sep in name
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
     """The paper's network. Each ablation of the architecture is an option here."""
 
     backbone: str = "resnet50"
-    """resnet18, resnet34, resnet50, resnet101 or efficientnet_lite0, efficientnet_lite1, efficientnet_lite2."""
+    """resnet18, resnet34, resnet50, resnet101 or efficientnet_lite0, efficientnet_lite1, efficientnet_lite2. Also
+    (docs/backbones.md) hf:owner/name or hf:owner/name@revision, a backbone of transformers; the path of a folder that
+    holds one; or module:name, one of your own."""
     weights: str = field(default="", metadata=about(answers=False))
-    """File with the backbone's ImageNet weights; empty: those of the installed package for this backbone."""
+    """File with the backbone's ImageNet weights; empty: those of the installed package for this backbone. For a
+    backbone of transformers, a folder that holds it, in place of the one that model.backbone names."""
     pretrained: bool = field(default=True, metadata=about(answers=False))
     """Load the backbone's ImageNet weights; false: start from random ones, for tests or if weights are loaded later."""
     stride: int = 8
-    """Output stride of the features: 8 or 16."""
+    """Output stride of the features: 8 or 16. A backbone of equal patches, such as DINOv2, always has the side of a
+    patch as its stride."""
     deep_stages: str = "dilate"
     """How stages deeper than the output stride reach it: dilate (dilated convolutions) or, beyond the paper, resize
-    (keep their own stride and resize their features)."""
+    (keep their own stride and resize their features). Backbones of transformers and your own are always resized."""
     stem: str = "plain"
     """ResNet stem: plain (7x7), deep (PSPNet's three 3x3), or caffe (7x7, max-pool without padding, ceil mode)."""
     stride_on: str = "conv2"
@@ -101,10 +117,18 @@ class NetworkConfig:
     """Share of cycle-inconsistent support tokens that training does not mask out (the authors use 0.1)."""
     head_dropout: float = field(default=0.1, metadata=about(answers=False))
     """Channel dropout in the head."""
+    head: str = ""
+    """Beyond the paper: a head of your own, as module:name (docs/backbones.md); empty: the paper's."""
 
     def __post_init__(self) -> None:
-        one_of("model.backbone", self.backbone, BACKBONES)
-        expect(self.stride in (8, 16), "model.stride", self.stride, "8 or 16")
+        if not is_backbone(self.backbone):
+            raise ValueError(
+                f"Expected model.backbone to be one of {', '.join(BACKBONES)}, hf:owner/name, a folder written with a "
+                f"{os.sep}, or module:name, but got {self.backbone!r}."
+            )
+        if self.backbone in BACKBONES:
+            expect(self.stride in (8, 16), "model.stride", self.stride, "8 or 16")
+        expect(self.stride >= 1, "model.stride", self.stride, "at least 1")
         one_of("model.deep_stages", self.deep_stages, ("dilate", "resize"))
         one_of("model.stem", self.stem, ("plain", "deep", "caffe"))
         one_of("model.stride_on", self.stride_on, ("conv1", "conv2"))
@@ -117,6 +141,7 @@ class NetworkConfig:
             self.embed_dim,
             f"a positive multiple of 4 x model.heads ({4 * self.heads})",
         )
+        expect(not self.head or is_outside(self.head), "model.head", self.head, "empty or module:name")
         expect(self.layers >= 0, "model.layers", self.layers, "0 or more")
         if not (self.use_global or (self.cross_attention and self.layers)):
             raise ValueError(

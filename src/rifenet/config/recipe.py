@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from rifenet.config.checks import expect, one_of
 from rifenet.config.options import about
+from rifenet.config.outside import is_outside
 from rifenet.config.protocols import PROTOCOLS
 
 DATASETS = ("pascal", "coco", "fss1000", "custom")
@@ -124,7 +125,8 @@ class TrainConfig:
     steps: int = 1000
     """Optimiser steps; 0: as many as train.epochs makes."""
     epochs: int = 0
-    """Read with train.steps 0 only: passes over the training images, each of images // batch_size steps."""
+    """Read with train.steps 0 only: each is images // batch_size steps; an image counts that shows a base class over
+    data.min_area."""
     batch_size: int | tuple[int, ...] = 4
     """Episodes in a step, over all ranks together; a list has one value for each fold."""
     seed: int = 0
@@ -155,6 +157,12 @@ class TrainConfig:
     """U: unlabeled images in an episode; 0 switches the unlabeled branch off."""
     beta: float = field(default=0.5, metadata=about(read_with=("train.unlabeled",)))
     """Weight of the self-supervised loss."""
+    loss: str = ""
+    """Beyond the paper: a function of your own, as module:name, that adds to the loss terms or changes them
+    (docs/backbones.md); empty: the terms as they are."""
+    random_backbone: bool = False
+    """Beyond the paper, for a trial: train over a frozen backbone of random weights (model.pretrained false). Its
+    scores say nothing of the method, and the model's name says so."""
     w_aux: float = field(default=1.0, metadata=about(read_with=("model.aux",)))
     """Weight of the auxiliary support loss."""
     crossed: float = 0.0
@@ -217,6 +225,7 @@ class TrainConfig:
             expect(rate > 0, "train.lr", self.lr, "above 0")
         if not (self.steps or self.epochs):
             raise ValueError("Expected train.steps or train.epochs above 0, but got 0 for both. Set one of them.")
+        expect(not self.loss or is_outside(self.loss), "train.loss", self.loss, "empty or module:name")
         one_of("train.optimizer", self.optimizer, ("paper", "adamw"))
         if self.warmup and self.optimizer == "paper":
             raise ValueError(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def load_engine(
     model: str | Path = "default", device: str = "auto", threads: int | None = None
 ) -> OnnxEngine | TorchEngine:
-    """Loads an export folder on ONNX Runtime, and on torch all that `rifenet.load_model` takes.
+    """Loads an export folder on ONNX Runtime, and on torch all that `load_model` takes (`rifenet.models.files.hub`).
 
     Raises:
         FileNotFoundError: the model does not exist.

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rifenet.config import ModelConfig
+from rifenet.config import BACKBONES, ModelConfig
 from rifenet.models import RiFeNet, build_model
+from rifenet.models.backbones.opening import stages_of
 
 PARTS = {
     "backbone": ("backbone",),
@@ -51,10 +52,16 @@ def costs(config: ModelConfig, size: int, unlabeled: int = 0) -> dict[str, Cost]
 
     `unlabeled` is U, the number of unlabeled photos of a training episode.
     """
+    config = dataclasses.replace(config, pretrained=False)
+    stages = None
+    if config.backbone not in BACKBONES:
+        # Made with real tensors, because the code of others may compute with them.
+        stages = stages_of(config.backbone, weights=config.weights, pretrained=False)
+    config = dataclasses.replace(config, weights="")
     # Parts of the network switch autocast off. There is none on the meta device, and asking for it is an error.
     with mock.patch.object(torch, "autocast", return_value=nullcontext()), torch.no_grad():
         with torch.device("meta"):
-            model = build_model(dataclasses.replace(config, pretrained=False, weights="")).eval()
+            model = build_model(config, stages=stages).eval().to("meta")
         image = torch.empty(1, 3, size, size, device="meta")
         mask = torch.empty(1, size, size, dtype=torch.uint8, device="meta")
         shot, context = (image[None], mask[None]), model.encode_support(image[None], mask[None])

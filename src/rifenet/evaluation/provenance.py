@@ -16,7 +16,7 @@ from rifenet import __version__
 from rifenet.config import Config, ModelConfig, to_dict
 from rifenet.data.index import ImageIndex
 from rifenet.evaluation.result_file import names_hash
-from rifenet.models.files.checkpoint import backbone_file, backbone_hash
+from rifenet.models.files.checkpoint import backbone_file, backbone_hash, shared_name
 
 
 def model_record(model: Any, image_size: int, name: str = "") -> dict[str, Any]:
@@ -31,7 +31,7 @@ def model_record(model: Any, image_size: int, name: str = "") -> dict[str, Any]:
     return {
         "name": name or metadata.get("name") or " ".join(filter(None, (kind, backbone))),
         "kind": kind,
-        "backbone": backbone,
+        "backbone": backbone and shared_name(backbone),
         "checkpoint_hash": getattr(model, "hash", None),
         "weights_hash": getattr(model, "weights_hash", None),
         "backbone_hash": backbone_hash(model) if hasattr(model, "backbone") else None,
@@ -64,6 +64,8 @@ def config_record(model: Any, config: Config) -> dict[str, Any]:
     for section in record.values():
         for name in {"root", "list_file", "cache_dir", "weights"} & section.keys():
             section[name] = Path(section[name]).name
+    if "backbone" in record.get("model", {}):
+        record["model"]["backbone"] = shared_name(record["model"]["backbone"])
     return record
 
 

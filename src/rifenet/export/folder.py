@@ -45,7 +45,8 @@ def export(
         tell: called with the name of each step.
 
     Raises:
-        ValueError: the graphs and torch differ, `out` holds something else, or a package of the extra is missing.
+        ValueError: the graphs and torch differ, the backbone has no layers for 8 bits, `out` holds something else, or a
+            package of the extra is missing.
         OSError: the disk is full.
     """
     out = Path(out)
@@ -75,7 +76,7 @@ def write_unchecked(
 ) -> dict[str, Any]:
     """`export` without its check, into any folder, to measure exports that the check would refuse."""
     tell("graphs")
-    graphs, fields = build_graphs(engine.model)
+    graphs, fields = build_graphs(engine.model, engine.size)
     if int8:
         from rifenet.export.quantize import quantize_graphs
 

@@ -1,5 +1,8 @@
 """The three methods of a model as ONNX graphs with free batch, shots and image size.
 
+Over a backbone that is not the program's own, the images have the size that the model sees: positions of patches are
+computed from it.
+
 Letters: B batch, K shots, H W image size.
 
 `torch.export` traces the code with symbols in place of sizes. It cannot trace two steps of the backbones that depend on
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 
 from rifenet.models import Backbone, Features, Prototype, RiFeNet, aligned_resize
 from rifenet.models.backbones.efficientnet_lite import SameConv2d
+from rifenet.models.backbones.staged import StagedBackbone
 from rifenet.models.beyond.evidence_network import EvidenceNetwork
 from rifenet.models.beyond.support_views import viewed_features
 from rifenet.models.structures import Tensors
@@ -70,6 +74,23 @@ class _Backbone(nn.Module):
             for stage in inner.used_stages
         ]
         return (*kept, *([found[inner.levels.fine - 1]] if inner.levels.fine else []))
+
+    def forward(self, images: Tensor) -> Features:
+        """As `Backbone.forward`, with any leading dimensions."""
+        flat = self.inner.assemble(self.stages(images.flatten(0, -4)))
+        return Features(*(level.unflatten(0, images.shape[:-3]) for level in flat))
+
+
+class _FixedBackbone(nn.Module):
+    """`StagedBackbone.forward` and `stages` for images of one size, without folded layers."""
+
+    def __init__(self, inner: StagedBackbone) -> None:
+        super().__init__()
+        self.inner = StagedBackbone(inner.name, inner.stages_again(), stride=inner.stride, levels=inner.levels)
+
+    def stages(self, images: Tensor) -> tuple[Tensor, ...]:
+        """As `Backbone.stages`."""
+        return self.inner._stages(images)
 
     def forward(self, images: Tensor) -> Features:
         """As `Backbone.forward`, with any leading dimensions."""
@@ -154,8 +175,10 @@ class _Decode(nn.Module):
         return logits
 
 
-def build_graphs(model: RiFeNet | Prototype) -> tuple[dict[str, onnx.ModelProto], Fields]:
+def build_graphs(model: RiFeNet | Prototype, size: int = 0) -> tuple[dict[str, onnx.ModelProto], Fields]:
     """The graphs `encode_support`, `encode_query` and `decode`, and the names of the tensors between them.
+
+    `size` is the side of the images in pixels, which matters over a `StagedBackbone` alone.
 
     Inputs are the arguments of the model's methods: masks as uint8, valid masks as bool and required. Outputs are the
     fields of the methods' results. `decode` takes the fields of both, with as many queries as contexts. The names of
@@ -164,8 +187,11 @@ def build_graphs(model: RiFeNet | Prototype) -> tuple[dict[str, onnx.ModelProto]
     Raises ValueError for a backbone without a used stage on the feature grid.
     """
     model = copy.deepcopy(model).cpu().eval()
-    model.backbone = _Backbone(model.backbone)  # type: ignore[assignment]
     batch, shots, height, width = _EXAMPLE
+    fixed = isinstance(model.backbone, StagedBackbone)
+    if fixed:
+        height = width = size
+    model.backbone = (_FixedBackbone if fixed else _Backbone)(model.backbone)  # type: ignore[assignment,arg-type]
     images = torch.rand(batch, shots, 3, height, width, generator=torch.Generator().manual_seed(0))
     masks = (images[:, :, 0] > 0.5).to(torch.uint8)
     valid = torch.ones(batch, shots, height, width, dtype=torch.bool)
@@ -179,14 +205,13 @@ def build_graphs(model: RiFeNet | Prototype) -> tuple[dict[str, onnx.ModelProto]
     sizes = {
         "batch": free("batch", min=1, max=1024),
         "shots": free("shots", min=1, max=MAX_SHOTS),
-        "height": free("height", min=32, max=8192),
-        "width": free("width", min=32, max=8192),
+        "height": None if fixed else free("height", min=32, max=8192),
+        "width": None if fixed else free("width", min=32, max=8192),
     }
     views = free("learned", min=1, max=MAX_SHOTS * model.config.support_views)  # all views of all shots
     of_images = [sizes["batch"], None, sizes["height"], sizes["width"]]
     of_support = [sizes["batch"], sizes["shots"], None, sizes["height"], sizes["width"]]
-    of_masks = [size for size in of_support if size is not None]
-    of_valid = [size for size in of_images if size is not None]
+    of_masks, of_valid = of_support[:2] + of_support[3:], of_images[:1] + of_images[2:]  # without the colours
     graphs = {
         "encode_support": _export(
             support,
@@ -239,7 +264,11 @@ def _export(
 ) -> onnx.ModelProto:
     with quiet("torch.onnx"), exporter_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         # A call of its own: torch.onnx.export would fall back to fixed sizes where free ones fail.
-        traced = torch.export.export(module.eval(), arguments, dynamic_shapes=axes)
+        # On a grid of fixed size, the tracer cannot see that K times the grid holds the slots to fill; it need not.
+        fixed = any(isinstance(part, _FixedBackbone) for part in module.modules())
+        traced = torch.export.export(
+            module.eval(), arguments, dynamic_shapes=axes, prefer_deferred_runtime_asserts_over_guards=fixed
+        )
         program = torch.onnx.export(
             traced,
             dynamic_shapes=axes,

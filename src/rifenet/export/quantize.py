@@ -53,9 +53,18 @@ def quantize_graphs(
 
 
 def quantize(graph: onnx.ModelProto, inputs: Iterator[dict[str, NDArray[Any]]]) -> onnx.ModelProto:
-    """`graph` with its backbone in 8 bits; runs on `inputs` set the ranges."""
+    """`graph` with its backbone in 8 bits; runs on `inputs` set the ranges.
+
+    Raises ValueError for a backbone of fewer convolutions than stay exact, as one of attention.
+    """
     backbone = [node for node in graph.graph.node if node.name.startswith(BACKBONE)]
-    exact = [node.name for node in backbone if node.op_type == "Conv"][:EXACT]
+    convolutions = [node.name for node in backbone if node.op_type == "Conv"]
+    if len(convolutions) <= EXACT:
+        raise ValueError(
+            f"Expected a backbone of more than {EXACT} convolutions for 8 bits, but this one has {len(convolutions)}. "
+            "Leave --int8 out."
+        )
+    exact = convolutions[:EXACT]
     read = {value.name for value in graph.graph.input}  # the baseline reads no valid mask
     with quiet(""), tempfile.TemporaryDirectory(prefix="rifenet-int8-") as folder:
         source, target = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rifenet.models.backbones import Backbone, Features
+    from rifenet.models.backbones.staged import Stages
     from rifenet.models.baseline import Prototype
     from rifenet.models.build import build_model
     from rifenet.models.resize import aligned_resize
@@ -23,6 +24,7 @@ __all__ = [
     "QueryFeatures",
     "RiFeNet",
     "RiFeNetOutput",
+    "Stages",
     "SupportContext",
     "aligned_resize",
     "build_model",
@@ -31,6 +33,7 @@ __all__ = [
 _HOMES = {
     "Backbone": "backbones",
     "Features": "backbones",
+    "Stages": "backbones.staged",
     "Prototype": "baseline",
     "build_model": "build",
     "aligned_resize": "resize",

@@ -62,8 +62,9 @@ class Segmenter:
         """A segmenter without classes.
 
         Args:
-            model: None or `default` for the bundled model, a run folder, a `.safetensors` file, `hf:owner/name`, or a
-                folder from `rifenet export`, which needs no torch.
+            model: None or `default` for the bundled model, a run folder, a `.safetensors` file, `hf:owner/name`, a
+                folder from `rifenet export`, which needs no torch, or `prototype:BACKBONE` for the training-free
+                prototype over any backbone, such as `prototype:hf:facebook/dinov2-small`.
             device: auto, cpu, cuda, cuda:N or mps.
             threads: CPU threads (torch: of the whole process); None leaves the library's choice.
 
@@ -249,14 +250,16 @@ class Segmenter:
     ) -> NDArray[np.uint8]:
         """Completes a few strokes to the mask of an object, [H,W]: 1 the object, 0 the rest (`segmenting.strokes`).
 
-        Every marked pixel keeps its mark. Further strokes correct the mask; call it again with all of them. For the
-        last photos it keeps what the model saw, so that later calls on the same photo are faster.
+        Every marked pixel keeps its mark. Further strokes correct the mask: call it again with all of them and with the
+        mask as `start`. For the last photos it keeps what the model saw, so that later calls on them are faster.
 
         Args:
             image: the photo: a path, a PIL image or an [H,W,3] array.
             object: strokes on the object, [H,W], non-zero where marked.
             background: strokes beside it; all that is outside a loose box, for example.
-            start: a mask to correct, [H,W], non-zero on the object. Strokes go before it.
+            start: a mask to correct, [H,W], non-zero on the object. A stroke on the object adds the region that it runs
+                through, one beside it takes such a region away, and the rest stays as it is. None, or a mask without
+                the object, makes the mask from the strokes alone.
             name: a learned class that the object is of, which then needs no strokes.
 
         Raises:

@@ -15,7 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from rifenet.config import Config, TrainConfig, effective, save_config
+from rifenet.config import Config, TrainConfig, effective, from_outside, save_config
 from rifenet.data.sampling import EpisodePool
 from rifenet.data.sources import open_dataset
 from rifenet.files import write_atomically
@@ -75,11 +75,8 @@ class _Run:
             raise ValueError(
                 f"Expected model.kind rifenet for training, but got {config.model.kind}, which trains nothing."
             )
-        if not config.model.pretrained:
-            raise ValueError(
-                "Expected model.pretrained for training, but got false. Set it: the backbone stays frozen, and random "
-                "features are of no use."
-            )
+        if config.model.pretrained == settings.random_backbone:
+            raise ValueError(_about_random(config.model.pretrained))
         self.folder, self.batch_size = Path(settings.out), episodes_a_step(config)
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -97,7 +94,7 @@ class _Run:
             )
         index = open_dataset(data.dataset, data.root, list_file=data.list_file, folds=data.folds)
         self.split = base_split(config, index)
-        self.written, config = config, with_steps(config, len(self.split.pool.index))
+        self.written, config = config, with_steps(config, self.split.pool.queried)
         settings = config.train
         self.config, self.settings = config, settings
         torch.manual_seed(settings.seed)
@@ -136,10 +133,12 @@ class _Run:
             return
         for note in self.split.notes:
             self.log.say(note)
+        if self.settings.random_backbone:
+            self.log.say("A TRIAL: the frozen backbone has random weights, so the scores say nothing of the method.")
         if not self.written.train.steps:
-            images = len(self.split.pool.index) // self.batch_size
+            steps = self.split.pool.queried // self.batch_size
             self.log.say(
-                f"{self.settings.epochs} epochs of {images:,} steps, with {self.batch_size} episodes each: "
+                f"{self.settings.epochs} epochs of {steps:,} steps, with {self.batch_size} episodes each: "
                 f"{self.settings.steps:,} steps"
             )
         if self.progress["step"]:
@@ -199,6 +198,18 @@ class _Run:
             self.log.say(f"finished: {self.folder / MODEL_FILE}, of step {self.progress['best_step']}")
 
 
+def _about_random(pretrained: bool) -> str:
+    if pretrained:
+        return (
+            "Expected model.pretrained false with train.random_backbone, but got true. Set it to false for a trial, or "
+            "leave train.random_backbone out."
+        )
+    return (
+        "Expected model.pretrained for training, but got false. Set it: the backbone stays frozen, and random features "
+        "are of no use. For a trial of the program, set train.random_backbone too."
+    )
+
+
 def prepare(model: RiFeNet, settings: TrainConfig, backend: str = "inductor") -> None:
     """Makes training steps of `model` faster, or smaller in memory; names and values of its weights stay.
 
@@ -247,7 +258,16 @@ def loss_terms(wrapped: nn.Module, model: RiFeNet, batch: dict[str, Any], settin
             hard=settings.hard_labels,
             confidence=settings.confidence,
         )
-    return terms | (_evidence_terms(output, batch, size) if isinstance(output, EvidenceOutput) else {})
+    terms |= _evidence_terms(output, batch, size) if isinstance(output, EvidenceOutput) else {}
+    return _own_terms(settings.loss, terms, output, batch) if settings.loss else terms
+
+
+def _own_terms(name: str, terms: dict[str, Tensor], output: RiFeNetOutput, batch: dict[str, Any]) -> dict[str, Tensor]:
+    """The terms as the user's function `name` (`train.loss`) leaves them: named scalars, at least one."""
+    own: Any = from_outside(name, "train.loss")(terms, output, batch)
+    if not isinstance(own, dict) or not own or not all(isinstance(t, Tensor) and t.dim() == 0 for t in own.values()):
+        raise ValueError(f"Expected {name} to return loss terms, a dict of names and scalar tensors, but it did not.")
+    return own
 
 
 def _evidence_terms(output: EvidenceOutput, batch: dict[str, Any], size: tuple[int, int]) -> dict[str, Tensor]:

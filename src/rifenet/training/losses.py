@@ -101,6 +101,6 @@ def mask_evidence(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def total(terms: dict[str, Tensor], w_aux: float, beta: float) -> Tensor:
-    """Sum of the terms present: L_query + w_aux * L_aux + beta * L_self + L_evidence + L_crossed."""
-    weights = {"query": 1.0, "aux": w_aux, "self": beta, "evidence": 1.0, "crossed": 1.0}
-    return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+    """Sum of the terms present: L_query + w_aux * L_aux + beta * L_self, and any others as they are."""
+    weights = {"aux": w_aux, "self": beta}
+    return torch.stack([weights.get(name, 1.0) * value for name, value in terms.items()]).sum()

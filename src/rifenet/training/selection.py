@@ -66,8 +66,12 @@ def run_metadata(config: Config, split: Split, progress: dict[str, Any]) -> dict
         trained["started_from"] = {name: before[name] for name in ("name", "hash")}
         trained["images_trained_on_before"] = before.get("images_trained_on")
         exclude_novel = exclude_novel and _left_out_before(before, novel)
+    name = Path(config.train.out).name
+    if config.train.random_backbone:
+        trained["random_backbone"] = True
+        name += " (a trial: random backbone)"
     return {
-        "name": Path(config.train.out).name,
+        "name": name,
         "image_size": config.data.image_size,
         "dataset": config.data.dataset,
         "dataset_hash": index.hash,
@@ -75,6 +79,7 @@ def run_metadata(config: Config, split: Split, progress: dict[str, Any]) -> dict
         "list": Path(index.list_name).name,
         "fold": config.data.fold,
         "shots": config.data.shots,
+        "mixed_shots": config.train.mixed_shots,
         "exclude_novel": exclude_novel,
         "novel_classes": novel,
         "classes_hash": names_hash(index.class_names),

@@ -6,7 +6,14 @@ from typing import Any
 
 from rifenet.config import ModelConfig, from_dict
 from rifenet.models import RiFeNet
-from rifenet.models.files.checkpoint import backbone_hash, model_hash, read_file, state_hash, trained_state
+from rifenet.models.files.checkpoint import (
+    backbone_hash,
+    model_hash,
+    read_file,
+    shared_name,
+    state_hash,
+    trained_state,
+)
 from rifenet.models.files.hub import locate
 
 NOT_SHIPPED = "auxiliary."  # the head that only training uses; it starts random where a file lacks it
@@ -35,7 +42,7 @@ def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
     metadata = header["metadata"]
     if config.kind != "rifenet":
         raise ValueError(f"Expected a trained model for train.start, but {name} is a {config.kind}.")
-    if config.backbone != model.config.backbone:
+    if shared_name(config.backbone) != shared_name(model.config.backbone):
         raise ValueError(
             f"Expected the model of train.start to have the run's backbone, {model.config.backbone}, but {name} has "
             f"{config.backbone}. Set model.backbone, or start from another model."

@@ -56,11 +56,15 @@ class Levels(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """Frozen feature extractor; families implement `_run` and `own_key`.
+    """Frozen feature extractor. A family implements `_run`, and says how its files are read and what can be folded.
+
+    `own_key` tells which weights of a published file are its own, under which name; `norms` names the batch norms that
+    `accelerate` may fold into the convolution before them. By default a file has the family's own names, and nothing is
+    folded.
 
     Attributes:
         name: the architecture, as `build_backbone` knows it.
-        stride: pixels between neighbouring features, 8 or 16.
+        stride: pixels between neighbouring features.
         used_stages, used_channels: stages that at least one level uses, ascending, and their channels.
         low_channels, mid_channels, high_channels: channels of the three features.
         high_stage_channels: channels of each stage in the high feature, in its order.
@@ -110,21 +114,32 @@ class Backbone(nn.Module):
         return -(-pixels // self.stride)
 
     def own_key(self, key: str) -> str | None:
-        """This module's name for a key of a published state dict; None for a part that the backbone lacks."""
-        raise NotImplementedError
+        """This module's name for a key of a published state dict; None for a part that the backbone lacks.
+
+        All names that it gives for the keys of a file must be those of `state_dict`, each once: `load_backbone_weights`
+        refuses a file with a weight too many or too few.
+        """
+        return key
 
     def norms(self) -> Iterator[tuple[str, str]]:
-        """Yields the names of each batch norm and of the convolution that feeds it and nothing else."""
-        raise NotImplementedError
+        """Yields the names of each batch norm (`nn.BatchNorm2d`) and of the `nn.Conv2d` that feeds it and nothing else.
+
+        A norm that it leaves out runs as it is. One that follows something other than its convolution must be left out.
+        """
+        yield from ()
 
     def accelerate(self) -> None:
         """Makes `stages` run a folded copy (`fold_norms`), equal up to rounding; this module keeps its weights.
 
-        Call it after loading the weights and moving the backbone to its device; doing either again ends it.
+        Call it after loading the weights and moving the backbone to its device; doing either again ends it. A backbone
+        without a batch norm that can be folded, such as ConvNeXt, is not copied.
         """
         object.__setattr__(self, "_folded", None)
+        pairs = list(self.norms())
+        if not pairs:
+            return
         twin = copy.deepcopy(self)
-        fold_norms(twin, self.norms())
+        fold_norms(twin, pairs)
         object.__setattr__(self, "_folded", twin)
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
@@ -180,20 +195,24 @@ class Backbone(nn.Module):
         return tuple(whole)
 
     def _stages(self, images: Tensor) -> tuple[Tensor, ...]:
-        grid = self.grid(images.shape[-2], images.shape[-1])
+        size = images.shape[-2], images.shape[-1]
+        grid = self.grid(*size)
         normalized = ((images.flip(1) if self._bgr else images) - self.mean) / self.deviation
         runs = self
         if self._folded is not None:
             runs, normalized = self._folded, normalized.contiguous(memory_format=torch.channels_last)
         kept, fine = [], []
         for stage, features in enumerate(runs._run(normalized), start=1):
+            # Autocast computes in bfloat16; later modules expect float32.
             if stage == self.levels.fine:
-                fine.append(features.to(images.dtype))
+                fine.append(self._placed(features, stage, None, size).to(images.dtype))
             if stage in self.used_stages:
-                if features.shape[-2:] != grid:
-                    features = aligned_resize(features, grid)
-                kept.append(features.to(images.dtype))  # autocast computes in bfloat16; later modules expect float32
+                kept.append(self._placed(features, stage, grid, size).to(images.dtype))
         return (*kept, *fine)
+
+    def _placed(self, features: Tensor, stage: int, grid: tuple[int, int] | None, size: tuple[int, int]) -> Tensor:
+        """Features of a stage on `grid`, whose corners are those of an image of `size`; None: at their own grid."""
+        return features if grid is None or features.shape[-2:] == grid else aligned_resize(features, grid)
 
     @torch.no_grad()
     def assemble(self, stages: Sequence[Tensor]) -> Features:

@@ -17,10 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rifenet.config import ModelConfig, behaviour, from_dict, to_dict
+from rifenet.config import ModelConfig, behaviour, expect_allowed, from_dict, is_hf, is_outside, to_dict
 from rifenet.files import write_atomically
 from rifenet.models import Prototype, RiFeNet, build_model
 from rifenet.models.backbones import imagenet_weights
+from rifenet.models.backbones.staged import StagedBackbone
 from rifenet.models.files.header import FORMAT, HEADER, parse_header
 
 
@@ -44,7 +45,10 @@ def model_hash(weights_hash: str, config: ModelConfig, metadata: dict[str, Any])
     It covers the tensors (`weights_hash`), the configuration as far as it changes answers (`config.behaviour`), the
     size of the network's input and the calibration of confidences.
     """
-    facts = [behaviour(config), metadata.get("image_size"), metadata.get("calibration")]
+    options = behaviour(config)
+    if "backbone" in options:
+        options["backbone"] = shared_name(config.backbone)
+    facts = [options, metadata.get("image_size"), metadata.get("calibration")]
     return hashlib.sha256(f"{weights_hash} {json.dumps(facts, sort_keys=True)}".encode()).hexdigest()[:16]
 
 
@@ -62,14 +66,30 @@ def backbone_hash(model: nn.Module) -> str:
 def backbone_file(config: ModelConfig) -> dict[str, Any] | None:
     """Name, size in bytes and SHA-256 of the file that the frozen backbone is read from; None where there is none.
 
-    The model's own file may hold the backbone, or its weights may be random.
+    The model's own file may hold the backbone, its weights may be random, or code of the user's own may make them.
     """
-    if not config.pretrained:
+    if not config.pretrained or (is_outside(config.backbone) and not config.weights):
         return None
-    path = Path(config.weights or imagenet_weights(config.backbone))
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
+    if is_hf(config.backbone):
+        from rifenet.models.backbones.hf import hf_files
+
+        files = hf_files(config.weights or config.backbone)
+        name = shared_name(config.backbone)
+    else:
+        files = [Path(config.weights or imagenet_weights(config.backbone))]
+        name = files[0].name
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    # Weights in several files: the hash of the files' hashes, in the order of their names.
+    digest = digests[0] if len(files) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return {"name": name, "bytes": sum(path.stat().st_size for path in files), "sha256": digest}
+
+
+def shared_name(backbone: str) -> str:
+    """The name of a backbone that means the same on another machine: of a folder's path, the last part."""
+    return Path(backbone).name if is_hf(backbone) and not backbone.startswith("hf:") else backbone
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
@@ -88,7 +108,7 @@ def save_model(
         metadata: anything JSON can hold; `load_model` gives it back as `model.metadata`.
         with_backbone: write a file for shipping. It also holds the frozen backbone and leaves out the auxiliary head,
             which only training uses. Weights of two and more axes become float16; statistics of batch norm stay
-            float32.
+            float32. A random backbone, which no other file holds, is always written, as it is.
 
     Raises:
         OSError: the disk is full or not writable; an older file at `path` stays as it was.
@@ -103,12 +123,16 @@ def save_model(
             for name, value in {**state, **_without_counters(backbone)}.items()
             if not name.startswith("auxiliary.")
         }
+    elif not config.pretrained:
+        state = _without_counters(model.state_dict())
     header = {
         "format": FORMAT,
         "config": to_dict(config),
         "backbone_hash": backbone_hash(model),
         "metadata": metadata,
     }
+    if not config.pretrained and isinstance(model.backbone, StagedBackbone) and model.backbone.facts.described:
+        header["backbone"] = model.backbone.facts.described
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     write_atomically(Path(path), lambda file: save_file(tensors, file, {HEADER: json.dumps(header)}))
 
@@ -145,7 +169,14 @@ def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
     ships_backbone = any(name.startswith("backbone.") for name in state)
     if weights and ships_backbone:
         raise ValueError(f"Expected no backbone file for {path}, which holds its own, but got {weights}. Leave it out.")
-    model = build_model(dataclasses.replace(config, pretrained=False) if ships_backbone else config)
+    for name in (config.backbone, config.head):
+        expect_allowed(name, path)
+    stages = None
+    if ships_backbone and isinstance(header.get("backbone"), dict):
+        from rifenet.models.backbones.hf import described_stages
+
+        stages = described_stages(header["backbone"])
+    model = build_model(dataclasses.replace(config, pretrained=False) if ships_backbone else config, stages=stages)
     complete = {**model.state_dict(), **{name: value.float() for name, value in state.items()}}
     expected = set(model.state_dict()) if ships_backbone else set(trained_state(model))
     if _without_counters(dict.fromkeys(expected)) != _without_counters(dict.fromkeys(state)):

@@ -1,4 +1,7 @@
-"""Finds and loads models by name: `default` (bundled), a run folder, a `.safetensors` file, or `hf:owner/name`."""
+"""Finds and loads models by name: `default` (bundled), a run folder, a `.safetensors` file, or `hf:owner/name`.
+
+`prototype:BACKBONE` is the training-free baseline over any backbone that `model.backbone` takes.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,10 @@ from rifenet.config import needs
 if TYPE_CHECKING:
     from rifenet.models import Prototype, RiFeNet
 
+PROTOTYPE = "prototype:"
+"""Begins the name of a training-free prototype; the name of its backbone follows."""
+PROTOTYPE_SIZE = 473
+"""About the side at which a prototype sees a photo, pixels: over patches, the nearest whole number of them."""
 MODEL_FILE = "model.safetensors"
 """The model in a run folder, and in a repository of Hugging Face."""
 
@@ -44,11 +51,33 @@ def locate(name: str | Path = "default") -> Path:
 def load_model(name: str | Path = "default", device: str = "cpu", weights: str = "") -> RiFeNet | Prototype:
     """The model called `name`, in eval mode on `device`.
 
-    It has `.metadata` (saved with it), `.hash` (identifies the model) and `.weights_hash`.
+    It has `.metadata` (saved with it), `.hash` (identifies the model) and `.weights_hash`. `weights` names the file of
+    the frozen backbone (of a backbone of transformers, the folder) if it is another than the name or the file says.
     """
     from rifenet.models.files.checkpoint import read_model  # imports torch, which the functions above do without
 
+    if is_prototype(name):
+        return _prototype(str(name).removeprefix(PROTOTYPE), weights).to(device)
     model: RiFeNet | Prototype = read_model(locate(name), weights).to(device)
+    return model
+
+
+def is_prototype(name: str | Path) -> bool:
+    """Whether `name` stands for a training-free prototype."""
+    return str(name).startswith(PROTOTYPE)
+
+
+def _prototype(backbone: str, weights: str) -> RiFeNet | Prototype:
+    from rifenet.models.backbones.staged import StagedBackbone
+    from rifenet.models.build import build_model
+    from rifenet.models.files.checkpoint import identify, shared_name
+
+    model = build_model(kind="prototype", backbone=backbone, weights=weights).eval()
+    name, size = f"prototype {shared_name(model.config.backbone)}", PROTOTYPE_SIZE
+    if isinstance(model.backbone, StagedBackbone):
+        size = max(round(size / model.backbone.stride), 1) * model.backbone.stride
+    model.metadata = {"name": name, "image_size": size}
+    identify(model)
     return model
 
 
