@@ -77,7 +77,7 @@ def paged(
         labels: class -> its label in mask files.
         skip: called with a photo that cannot be opened, and the error.
     """
-    from rifenet.formats.opening import opened
+    from rifenet.formats.paged_files import opened
     from rifenet.segmenting.annotated import of_pages
 
     of_scenes = [is_vector(mask) for _, _, mask in shots]

@@ -177,10 +177,10 @@ def write_together(out: Path, records: list[dict[str, Any]], formats: list[str],
 def _write_whole(out: Path, whole: Whole, formats: Sequence[str]) -> None:
     """Writes the masks of a stack's pages as `NAME_masks.tif`, and the overlays of a video as `NAME_overlay.mp4`."""
     from rifenet.config import MissingExtra
-    from rifenet.formats.stacks import Stack, write_masks
+    from rifenet.formats.stacks import PageStack, write_masks
     from rifenet.formats.video import Frames, write_video
 
-    if "index" in formats and isinstance(whole.pages, Stack):
+    if "index" in formats and isinstance(whole.pages, PageStack):
         write_masks(out / f"{whole.name}_masks.tif", _masks(out, whole))
     if "overlay" in formats and isinstance(whole.pages, Frames):
         files = (out / f"{part}_overlay.jpg" for part in whole.parts)

@@ -89,7 +89,7 @@ def _kind(axis: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Stack(Pages):
+class PageStack(Pages):
     """A TIFF or an OME-Zarr folder. `open_stack` makes one, and `settled` chooses bands and contrast."""
 
     file: str
@@ -167,10 +167,10 @@ class _Closing:
         self.file.close()
 
 
-def settled(stacks: Sequence[Stack], how: How) -> list[Stack]:
+def settled(stacks: Sequence[PageStack], how: How) -> list[PageStack]:
     """Stacks with bands and contrast. Percentiles are those of all stacks together that have as many bands."""
     chosen = [replace(stack, bands=chosen_bands(stack.count, how.bands, stack.file, stack.colours)) for stack in stacks]
-    groups: dict[tuple[int, bool], list[Stack]] = {}
+    groups: dict[tuple[int, bool], list[PageStack]] = {}
     for stack in chosen:
         if _known_window(stack, how) is None:
             groups.setdefault((len(stack.bands), stack.colours), []).append(stack)
@@ -185,14 +185,14 @@ def settled(stacks: Sequence[Stack], how: How) -> list[Stack]:
     return ready
 
 
-def _known_window(stack: Stack, how: How) -> Window | None:
+def _known_window(stack: PageStack, how: How) -> Window | None:
     """The window of all bands; None where percentiles have to tell."""
     if isinstance(how.window, tuple):
         return how.window
     return None if how.window == "auto" else full_range(stack.dtype)
 
 
-def _say_window(stack: Stack) -> None:
+def _say_window(stack: PageStack) -> None:
     taken = "; ".join(f"{low:g} to {high:g}" for low, high in dict.fromkeys(stack.windows))
     remark(
         f"image file {stack.file}",
@@ -206,7 +206,7 @@ def is_zarr(path: str | Path) -> bool:
     return any((Path(path) / name).is_file() for name in _METADATA)
 
 
-def open_stack(path: str) -> Stack:
+def open_stack(path: str) -> PageStack:
     """Opens a TIFF or a Zarr folder, without reading pixels.
 
     Raises FileNotFoundError, ValueError for what is neither, and `config.MissingExtra` (`rifenet[tiff]`).
@@ -216,7 +216,7 @@ def open_stack(path: str) -> Stack:
     return _open_zarr(path) if Path(path).is_dir() else _open_tiff(path)
 
 
-def _open_tiff(path: str) -> Stack:
+def _open_tiff(path: str) -> PageStack:
     with needs("rifenet[tiff]"):
         import imagecodecs  # noqa: F401 - without it, tifffile reads few kinds of compression
         import tifffile
@@ -232,7 +232,7 @@ def _open_tiff(path: str) -> Stack:
         raise ValueError(f"Expected a readable TIFF, but cannot read {path}: {error}.") from error
     if file.series[0].kind not in _ALL_SERIES and len(file.series) > 1:
         remark(f"image file {path}", f"It holds {len(file.series)} images of their own, and only the first was read.")
-    return Stack(path, parts, colours="S" in parts[0].axes, opened=opened)
+    return PageStack(path, parts, colours="S" in parts[0].axes, opened=opened)
 
 
 def _images_of(file: Any) -> list[Any]:
@@ -251,7 +251,7 @@ def _store(image: Any) -> Any:
     return image.aszarr(level=0, chunkmode=None if image.keyframe.is_tiled else "page")
 
 
-def _open_zarr(path: str) -> Stack:
+def _open_zarr(path: str) -> PageStack:
     with needs("rifenet[tiff]"):
         import zarr
     try:
@@ -268,7 +268,7 @@ def _open_zarr(path: str) -> Stack:
             raise ValueError(f"its axes are {axes}, and its array has {array.ndim}")
     except Exception as error:
         raise ValueError(f"Expected an OME-Zarr image, but cannot read {path}: {error}.") from error
-    return Stack(path, (Part(array, letters),), colours=False)
+    return PageStack(path, (Part(array, letters),), colours=False)
 
 
 def write_masks(path: Path, masks: Iterable[NDArray[np.uint8]]) -> None:

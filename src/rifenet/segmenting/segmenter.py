@@ -19,7 +19,7 @@ from rifenet.engines import Engine
 from rifenet.formats.contrast import How, checked
 from rifenet.formats.geotiff import DRIVERS, SIDE, Scene, contrasted, open_scene
 from rifenet.formats.label_files import Label, Marked
-from rifenet.formats.opening import opened
+from rifenet.formats.paged_files import opened
 from rifenet.formats.pages import Page
 from rifenet.formats.pictures import Source, load_image
 from rifenet.formats.remarks import together

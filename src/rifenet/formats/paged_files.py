@@ -16,7 +16,7 @@ from rifenet.config import MissingExtra
 from rifenet.formats.contrast import How
 from rifenet.formats.pages import Page, Pages, split_number
 from rifenet.formats.picture_files import check_size, count_pages, load_pixels, open_picture
-from rifenet.formats.stacks import TIFF_SUFFIXES, Stack, is_zarr, open_stack, settled
+from rifenet.formats.stacks import TIFF_SUFFIXES, PageStack, is_zarr, open_stack, settled
 from rifenet.formats.video import VIDEO_SUFFIXES, open_gif, open_video
 
 
@@ -63,7 +63,7 @@ def opened(
                 raise
             on_error(source, error)
             found.append(None)
-    stacks = {path: pages for path, pages in known.items() if isinstance(pages, Stack)}
+    stacks = {path: pages for path, pages in known.items() if isinstance(pages, PageStack)}
     ready = dict(zip(stacks, settled(list(stacks.values()), how), strict=True))
     return [each and Opened(ready.get(each.pages.file, each.pages), each.number) for each in found]
 
