@@ -150,6 +150,33 @@ def test_without_the_extra_one_sentence_says_so(folder: Path, monkeypatch: pytes
     assert segmenter.segment(folder / "photo.tif").mask.any()
 
 
+def test_scenes_without_the_extra(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A GeoTIFF is a photo then, and a remark says what its mask lacks; labels and a VRT need the extra."""
+    for package in ("rasterio", "fiona"):
+        monkeypatch.setitem(sys.modules, package, None)
+    place = [(33550, "d", 3, (0.5, 0.5, 0.0), True), (33922, "d", 6, (0.0, 0.0, 0.0, 5e5, 5e6, 0.0), True)]
+    photo = np.dstack([(scan()[0] // 16).astype(np.uint8)] * 3)
+    tifffile.imwrite(folder / "scene.tif", photo, photometric="rgb", extratags=place)
+    Image.fromarray(where(0).astype(np.uint8)).save(folder / "mask.png")
+    (folder / "labels.gpkg").touch()
+    (folder / "scene.vrt").write_text("<VRTDataset/>")
+    monkeypatch.setattr(Segmenter, "from_pretrained", classmethod(lambda cls, *words: cls(ColourEngine())))
+    words = ["segment", "--support", "cell", str(folder / "scene.tif"), str(folder / "mask.png")]
+    assert main([*words, "--query", str(folder / "scene.tif"), "--out", str(folder / "out")]) == 0
+    assert "It has a place on the map, which its mask will lack" in capsys.readouterr().err
+    assert (folder / "out" / "scene_mask.png").is_file()
+    sentence = "Expected the package rasterio, but it is not installed. Run: pip install 'rifenet[geo]'"
+    assert main([*words, "--query", str(folder / "scene.vrt"), "--out", str(folder / "other")]) == 1
+    assert sentence in capsys.readouterr().err
+    segmenter = Segmenter(ColourEngine())
+    with pytest.raises(ValueError, match=r"Expected the package rasterio, .*'rifenet\[geo\]'"):
+        segmenter.learn("cell", [folder / "scene.tif"], [folder / "labels.gpkg"])
+    with pytest.raises(ValueError, match=r"Expected the package rasterio, .*'rifenet\[geo\]'"):
+        segmenter.segment_scene(folder / "scene.tif", folder / "out")
+
+
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> ColourEngine:
     engine = ColourEngine()

@@ -153,18 +153,19 @@ def whole_files(queries: Mapping[Any, str]) -> list[Whole]:
 def segmented(
     segmenter: Segmenter,
     todo: Sequence[Any],
-    steady: bool,
+    steadied_files: Sequence[Whole],
     options: dict[str, Any],
     skip: Callable[[Any, Exception], None],
 ) -> Iterator[Result]:
-    """The results of photos and pages, one at a time; frames of a video with their neighbours, if `steady`."""
+    """The results of photos and pages, one at a time; frames of videos that are steadied with their neighbours."""
     from rifenet.segmenting.steadying import REACH, steadied
 
     def of(queries: Iterable[Any]) -> Iterator[Result]:
         return segmenter.segment_many(queries, batch_size=1, on_error=skip, **options)
 
+    moving = [each.pages for each in steadied_files if each.pages.moving]
     for pages, group in groupby(todo, lambda query: query.pages if isinstance(query, Page) else None):
-        if pages is None or not pages.moving or not steady:
+        if pages not in moving or pages is None:
             yield from of(group)
             continue
         numbers = {page.number for page in group}

@@ -168,8 +168,10 @@ def write_together(out: Path, records: list[dict[str, Any]], formats: list[str],
         write_text(out / LIST, mask_list(Path(record["files"]["cvat_masks"]) for record in records))
     if "yolo" in formats:
         write_text(out / "data.yaml", yolo_names(classes))
+    named = {record["json"].removesuffix(".json") for record in records} if whole else set()
     for each in whole:
-        _write_whole(out, each, formats)
+        if named & {*each.parts}:
+            _write_whole(out, each, formats)
     if "html" in formats:
         write_page(out / "index.html", records, title=f"{len(records)} photos segmented")
 
