@@ -40,6 +40,7 @@ from rifenet.segmenting.steadying import FADING, LIKENESS, REACH, steadied
 FRAMES, WIDTH, HEIGHT = 16, 400, 288
 LEAST, MOST = 0.04, 0.5  # share of a photo that its object covers
 NOISE, FLICKER, QUALITY = 5.0, 0.06, 80
+REACHES, FADINGS, LIKENESSES = (1, 2, 3), (0.5, 0.7, 0.9), (6.0, 12.0, 24.0)
 CHOOSING = 1000  # seeds from here on are for choosing settings
 
 
@@ -130,8 +131,8 @@ def measure_j(options: Any) -> Values:
     segmenter = Segmenter.from_pretrained(options.model, "cpu", options.threads)
     first = CHOOSING if options.choose else 0
     settings = [(REACH, FADING, LIKENESS)]
-    if options.choose:
-        settings = list(itertools.product((1, 2, 3), (0.5, 0.7, 0.9), (8.0, 16.0, 32.0)))
+    if options.choose or options.grid:
+        settings = list(itertools.product(REACHES, FADINGS, LIKENESSES))
     rows: list[Values] = []
     for seed in range(first + options.first, first + options.first + options.sequences):
         made = sequence(options.root, seed)
@@ -214,6 +215,7 @@ def main() -> None:
     made.add_argument("--first", type=int, default=0, help="number of the first sequence")
     made.add_argument("--frames", type=int, default=300, help="of `time`")
     made.add_argument("--choose", action="store_true", help="score settings, on other sequences")
+    made.add_argument("--grid", action="store_true", help="score all settings on the sequences that count, too")
     made.add_argument("--model", default="default")
     options = made.parse_args()
     with warnings.catch_warnings():
