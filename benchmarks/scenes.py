@@ -54,18 +54,18 @@ def write_scene(path: Path, side: int, where: NDArray[np.int64]) -> None:
     plain = path.with_suffix(".plain.tif")
     transform = rasterio.Affine(PIXEL, 0, EAST, 0, -PIXEL, NORTH)
     profile: dict[str, Any] = {"driver": "GTiff", "dtype": "uint8", "count": 3, "crs": CRS, "transform": transform}
-    profile |= {"height": side, "width": side, "tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "lzw"}
+    profile |= {"height": side, "width": side, "tiled": True, "blockxsize": 512, "blockysize": 512}
     rng = np.random.default_rng(1)
     rough = rng.normal(0, ROUGH, (BLOCK, BLOCK, 3))
+    crop, ground = ((colour + rough).clip(0, 255).astype(np.uint8) for colour in (CROP, GROUND))
     with rasterio.open(plain, "w", **profile) as out:
         for top in range(0, side, BLOCK):
             for left in range(0, side, BLOCK):
                 size = min(BLOCK, side - top), min(BLOCK, side - left)
-                crop = inside(top, left, size, where)[..., None]
-                pixels = np.where(crop, CROP, GROUND) + rough[: size[0], : size[1]]
-                window = Window(left, top, size[1], size[0])
-                out.write(pixels.clip(0, 255).astype(np.uint8).transpose(2, 0, 1), window=window)
-    copy(plain, path, driver="COG", compress="deflate", level=1)
+                field = inside(top, left, size, where)[..., None]
+                pixels = np.where(field, crop[: size[0], : size[1]], ground[: size[0], : size[1]])
+                out.write(pixels.transpose(2, 0, 1), window=Window(left, top, size[1], size[0]))
+    copy(plain, path, driver="COG", compress="lzw")
     plain.unlink()
 
 
@@ -93,6 +93,7 @@ def segment(folder: str, model: str, threads: int, side: int) -> Values:
         place / "out",
         formats=["gpkg", "geojson"],
         side=side,
+        tiles=False,
         on_progress=lambda number, total: print(f"{number} of {total}", flush=True),
     )
     record: Values = {"processor_seconds": time.process_time() - started, "seconds": time.perf_counter() - clock}
@@ -126,7 +127,7 @@ def main() -> None:
     """Measures and writes."""
     made = parser(__doc__)
     made.add_argument("--side", type=int, default=20_000, help="of the scene")
-    made.add_argument("--window", type=int, default=1344, help="side of the windows")
+    made.add_argument("--window", type=int, default=4096, help="side of the windows, which are seen without tiles")
     made.add_argument("--model", default="default")
     options = made.parse_args()
     where = fields(options.side)

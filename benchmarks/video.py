@@ -120,9 +120,9 @@ def score(results: Sequence[Any], truth: Sequence[NDArray[np.bool_]]) -> tuple[f
     return float(np.mean(values)), float(np.abs(np.diff(values)).mean())
 
 
-def plain_results(segmenter: Segmenter, made: Clip) -> list[Any]:
+def plain_results(segmenter: Segmenter, made: Clip, fit: bool) -> list[Any]:
     """The frames of a sequence, each segmented by itself; the first teaches."""
-    segmenter.learn("object", [made.frames[0]], [made.truth[0]], replace=True)
+    segmenter.learn("object", [made.frames[0]], [made.truth[0]], replace=True, fit=fit)
     return list(segmenter.segment_many(made.frames, batch_size=1))
 
 
@@ -136,7 +136,7 @@ def measure_j(options: Any) -> Values:
     rows: list[Values] = []
     for seed in range(first + options.first, first + options.first + options.sequences):
         made = sequence(options.root, seed)
-        plain = plain_results(segmenter, made)
+        plain = plain_results(segmenter, made, not options.no_fit)
         j, change = score(plain, made.truth)
         row: Values = {"seed": seed, "moves": "object" if seed % 2 else "camera", "plain": j, "plain_change": change}
         for setting in settings:
@@ -144,8 +144,8 @@ def measure_j(options: Any) -> Values:
             row["/".join(map(str, setting))] = {"j": steady, "change": change}
         rows.append(row)
         print(row, flush=True)
-        write_record(options.out, {**_record(segmenter), **summary(rows)})
-    return {**_record(segmenter), **summary(rows)}
+        write_record(options.out, {**_record(segmenter), "fit": not options.no_fit, **summary(rows)})
+    return {**_record(segmenter), "fit": not options.no_fit, **summary(rows)}
 
 
 def summary(rows: list[Values]) -> Values:
@@ -216,6 +216,7 @@ def main() -> None:
     made.add_argument("--frames", type=int, default=300, help="of `time`")
     made.add_argument("--choose", action="store_true", help="score settings, on other sequences")
     made.add_argument("--grid", action="store_true", help="score all settings on the sequences that count, too")
+    made.add_argument("--no-fit", action="store_true", help="learn without a fit")
     made.add_argument("--model", default="default")
     options = made.parse_args()
     with warnings.catch_warnings():

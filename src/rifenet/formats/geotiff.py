@@ -6,6 +6,7 @@ seen with its surroundings. Windows lie within the scene.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -144,7 +145,7 @@ def is_scene(path: str | PathLike[str]) -> bool:
 
     Without rasterio only a VRT is, which nothing else reads; of a GeoTIFF a remark then says what its mask lacks.
     """
-    if Path(path).suffix.lower() not in SCENE_SUFFIXES or not Path(path).is_file():
+    if Path(path).suffix.lower() not in SCENE_SUFFIXES or not os.path.isfile(path):
         return False
     try:
         import rasterio

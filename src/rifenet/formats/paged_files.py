@@ -5,6 +5,7 @@ A plain photo, which `pictures.load_image` reads, is none of them: it stays what
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -93,9 +94,9 @@ def _opened(source: Any, how: How, first_will_do: bool, known: dict[str, Pages |
 
 def pages_of(path: str, *, always: bool = False) -> Pages | None:
     """The pages of a file; None for a plain photo. `always`: for a TIFF that is one, too. Raises as `opened`."""
-    if not Path(path).exists():
+    if not os.path.exists(path):  # unlike Path.exists, it raises nothing for a name too long
         return None  # whoever reads it says so
-    if path and Path(path).is_dir() and is_zarr(path):
+    if os.path.isdir(path) and is_zarr(path):
         return open_stack(path)
     if Path(path).suffix.lower() in VIDEO_SUFFIXES:
         return open_video(path)
@@ -108,7 +109,7 @@ def pages_of(path: str, *, always: bool = False) -> Pages | None:
 
 def is_folder_of_photos(path: str | Path) -> bool:
     """Whether a path is a folder, and no picture that is one, as a Zarr is."""
-    return Path(path).is_dir() and not is_zarr(path)
+    return os.path.isdir(path) and not is_zarr(path)
 
 
 def _opens(path: str) -> bool:

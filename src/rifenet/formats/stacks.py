@@ -6,6 +6,7 @@ Of a pyramid the largest level is read. Pages are read from disk one by one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,7 +115,7 @@ class PageStack(Pages):
         return np.result_type(*(part.array.dtype for part in self.parts))
 
     @property
-    def count(self) -> int:
+    def band_count(self) -> int:
         """Number of bands."""
         return min(part.bands for part in self.parts)
 
@@ -142,8 +143,8 @@ class PageStack(Pages):
 
     def numbers(self, number: int) -> NDArray[Any]:
         """A page's own numbers, [H,W]. Raises ValueError where it has several bands."""
-        if self.count != 1:
-            raise ValueError(f"Expected a mask with one number a pixel, but {self.file} has {self.count} bands.")
+        if self.band_count != 1:
+            raise ValueError(f"Expected a mask with one number a pixel, but {self.file} has {self.band_count} bands.")
         return self.values(number, (1,))[..., 0]
 
     def sample(self) -> NDArray[Any]:
@@ -169,7 +170,9 @@ class _Closing:
 
 def settled(stacks: Sequence[PageStack], how: How) -> list[PageStack]:
     """Stacks with bands and contrast. Percentiles are those of all stacks together that have as many bands."""
-    chosen = [replace(stack, bands=chosen_bands(stack.count, how.bands, stack.file, stack.colours)) for stack in stacks]
+    chosen = [
+        replace(stack, bands=chosen_bands(stack.band_count, how.bands, stack.file, stack.colours)) for stack in stacks
+    ]
     groups: dict[tuple[int, bool], list[PageStack]] = {}
     for stack in chosen:
         if _known_window(stack, how) is None:
@@ -203,7 +206,7 @@ def _say_window(stack: PageStack) -> None:
 
 def is_zarr(path: str | Path) -> bool:
     """Whether a path is a Zarr folder."""
-    return any((Path(path) / name).is_file() for name in _METADATA)
+    return any(os.path.isfile(os.path.join(path, name)) for name in _METADATA)
 
 
 def open_stack(path: str) -> PageStack:
@@ -255,8 +258,8 @@ def _open_zarr(path: str) -> PageStack:
     with needs("rifenet[tiff]"):
         import zarr
     try:
-        group = zarr.open(path, mode="r")
-        attributes = dict(group.attrs)
+        group: Any = zarr.open(path, mode="r")
+        attributes: dict[str, Any] = dict(group.attrs)
         multiscales = (attributes.get("ome") or attributes).get("multiscales")
         if not multiscales or not hasattr(group, "group_keys"):
             raise ValueError("it has no multiscales, which say what its axes are")
