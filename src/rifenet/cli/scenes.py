@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from rifenet.cli.segmented import done, stamp
 from rifenet.formats.geotiff import Scene
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from rifenet.segmenting.segmenter import Segmenter
 
 FORMATS = ("gpkg", "geojson")
@@ -42,9 +45,13 @@ def segment_scenes(
                     name,
                     {"run": run, "file": stamp(file)},
                     formats=[each for each in formats if each in FORMATS],
-                    on_progress=lambda number, total, bar=bar, task=task: bar.update(task, completed=number),
+                    on_progress=partial(_advance, bar, task),
                     **options,
                 )
             known = json.loads(paths["json"].read_text(encoding="utf-8"))
         records[scene] = known
     return records
+
+
+def _advance(bar: Progress, task: TaskID, number: int, total: int) -> None:
+    bar.update(task, completed=number, total=total)

@@ -107,7 +107,7 @@ def pages_of(path: str, *, always: bool = False) -> Pages | None:
     return open_stack(path) if always or not _is_plain(path) else None
 
 
-def is_folder_of_photos(path: str | Path) -> bool:
+def is_folder_of_photos(path: str | PathLike[str]) -> bool:
     """Whether a path is a folder, and no picture that is one, as a Zarr is."""
     return os.path.isdir(path) and not is_zarr(path)
 

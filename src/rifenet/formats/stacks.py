@@ -204,7 +204,7 @@ def _say_window(stack: PageStack) -> None:
     )
 
 
-def is_zarr(path: str | Path) -> bool:
+def is_zarr(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a Zarr folder."""
     return any(os.path.isfile(os.path.join(path, name)) for name in _METADATA)
 

@@ -273,9 +273,31 @@ class Segmenter:
         return complete(self.engine, self.views, photo, strokes, learned)
 
     @overload
-    def segment(self, query: Image.Image | NDArray[Any] | Page, **options: Any) -> Result: ...
+    def segment(
+        self,
+        query: Image.Image | NDArray[Any] | Page,
+        *,
+        keep_absent: bool = ...,
+        tiles: bool | str = ...,
+        refine: bool | str = ...,
+        clean: bool = ...,
+        window: tuple[float, float] | str | None = ...,
+        bands: Sequence[int] | None = ...,
+        steady: bool = ...,
+    ) -> Result: ...
     @overload
-    def segment(self, query: str | PathLike[str], **options: Any) -> Any: ...
+    def segment(
+        self,
+        query: str | PathLike[str],
+        *,
+        keep_absent: bool = ...,
+        tiles: bool | str = ...,
+        refine: bool | str = ...,
+        clean: bool = ...,
+        window: tuple[float, float] | str | None = ...,
+        bands: Sequence[int] | None = ...,
+        steady: bool = ...,
+    ) -> Any: ...  # a result, or an iterator of results, as the file is
     def segment(
         self,
         query: Source,
