@@ -26,8 +26,9 @@ test-slow: $(VENV)/.installed-dev partners ## the slow tests, and those of the p
 	$(BIN)/python -m pytest -m slow
 
 # Programs and libraries that rifenet works with and that are too large for the environment of `make test`. Each has an
-# extra of its name, an environment of its own, and its tests in tests/partners/test_NAME.py.
-PARTNERS := cvat fiftyone geo napari
+# extra of its name, an environment of its own, and its tests in tests/partners/test_NAME.py; what only the tests need is in
+# tests/partners/NAME.txt.
+PARTNERS := cvat fiftyone geo napari ray
 partners: $(addprefix partner-,$(PARTNERS)) ## the tests with other programs, each in an environment of its own
 partner-%: $(VENV)-%/.installed
 	-@test $* != napari || scripts/get_display.sh
@@ -99,5 +100,5 @@ $(VENV)-fiftyone/.installed: pyproject.toml constraints.txt
 $(foreach name,$(filter-out fiftyone,$(PARTNERS)),$(VENV)-$(name)/.installed): $(VENV)-%/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Expected Python 3.11 or newer with venv, but found none of: $(CANDIDATES)." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)-$*
-	$(VENV)-$*/$(notdir $(BIN))/python -m pip install -q -c constraints.txt -e ".[$*]" pytest pytest-xdist
+	$(VENV)-$*/$(notdir $(BIN))/python -m pip install -q -c constraints.txt -e ".[$*]" pytest pytest-xdist $(addprefix -r ,$(wildcard tests/partners/$*.txt))
 	touch $@

@@ -37,7 +37,8 @@ PAPER = (
     *("models.head", "models.interaction", "models.kernels", "models.masks", "models.matching", "models.prior"),
     *("models.prototypes", "models.resize", "models.rifenet", "models.structures"),
 )  # the method's own parts, and the baseline's matching
-MODELS = ("models", *PAPER, "models.baseline", "models.beyond", "models.beyond.*", "models.build")
+RIVALS = ("models.rivals", "models.rivals.*")  # heads of other papers
+MODELS = ("models", *PAPER, "models.baseline", "models.beyond", "models.beyond.*", *RIVALS, "models.build")
 MODEL_FILES = ("models.files", "models.files.*")
 ENGINES = ("engines", "engines.*")
 SEGMENTING = ("segmenting", "segmenting.*", *FORMATS, "data.transforms", "engines", *DRAWING, "files", "metrics")
@@ -67,7 +68,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "models.baseline": ("config", *PAPER),
     "models.beyond": (),
     "models.beyond.*": ("config", *PAPER, "models.beyond.*"),
-    "models.build": ("config", *PAPER, "models.baseline", "models.beyond.*"),
+    "models.rivals": (),
+    "models.rivals.*": ("config", *PAPER, "models.rivals.*"),
+    "models.build": ("config", *PAPER, "models.baseline", "models.beyond.*", "models.rivals.*"),
     "models.files": (),
     "models.files.*": ("config", "files", *MODELS, *MODEL_FILES),
     # The product.
@@ -108,7 +111,7 @@ LAZILY: dict[str, tuple[str, ...]] = {
 ONLY_AT_FUNCTION_LEVEL = ("__init__", "models")  # whatever these import, they import lazily
 LIMITED_NAMES = {
     (tuple(name for name in PAPER if not name.startswith("models.backbones")), "config"): {"NetworkConfig"},
-    (("models.backbones",), "config"): {"NetworkConfig"},
+    (("models.backbones", "models.rivals.*"), "config"): {"NetworkConfig"},
     (("models.backbones.*",), "config"): {"needs", "from_outside", "is_outside"},  # an extra, and code from outside
     (("models.baseline", "models.beyond.*"), "config"): {"ModelConfig"},
     (("models.build",), "config"): {"ModelConfig", "BACKBONES", "from_outside", "is_outside"},
@@ -170,6 +173,9 @@ EXTRAS = {
     "huggingface_hub": (),
     "transformers": (),
     "tensorboard": (),
+    "ray": (),
+    "fsspec": (),
+    "pyarrow": (),
     "wandb": (),
     "cvat_sdk": (),
     "fiftyone": (),

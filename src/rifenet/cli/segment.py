@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rifenet.cli import scenes
 from rifenet.cli.console import note, noted_remarks, print_json, progress
 from rifenet.cli.options import add_engine, add_photos, labels_of, model_of, photos_of
+from rifenet.cli.over_ray import add_ray, check_ray, over_ray
 from rifenet.cli.paged import add_contrast, paged, segmented, whole_files
 from rifenet.cli.segmented import (
     CLASSES,
@@ -51,6 +52,8 @@ def _segment(argv: list[str]) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     support = shots_of(parser, arguments.support)
+    if arguments.ray is not None:
+        check_ray(parser, arguments)
     out = Path(arguments.out)
     masks = {Path(mask).resolve() for _, _, mask in support}
     from rifenet.formats.outputs import NO_GPKG, endings
@@ -59,12 +62,13 @@ def _segment(argv: list[str]) -> int:
     labels = labels_of(arguments.label, classes)
     failed = Failed()
     how = How(arguments.window, arguments.bands or ())
-    supports, photos = paged(support, photos_of(arguments.query, out, masks), how, labels, failed.skip)
+    on_disk = photos_of(arguments.query, out, masks) if arguments.ray is None else []
+    supports, photos = paged(support, on_disk, how, labels, failed.skip)
     queries = output_names(photos, [*endings(classes, arguments.format), *scenes.ENDINGS])
     if "gpkg" in arguments.format and not any(isinstance(photo, Scene) for photo in photos):
         parser.error(f"argument --format: {NO_GPKG}")
 
-    from rifenet.segmenting.instances import compact, expect_extra
+    from rifenet.segmenting.instances import expect_extra
     from rifenet.segmenting.pseudo_labels import COUNT
     from rifenet.segmenting.queries import model_record
     from rifenet.segmenting.segmenter import Segmenter
@@ -73,12 +77,6 @@ def _segment(argv: list[str]) -> int:
         expect_extra()
     segmenter = Segmenter.from_pretrained(model_of(arguments), arguments.device, arguments.threads)
     _learn(segmenter, supports, labels, arguments)
-    together = [known.name for known in segmenter.learned if not compact(known.shapes)] if arguments.instances else []
-    if together:
-        note(
-            f"rifenet segment: the shots' objects of {', '.join(together)} are not compact, so objects that touch count"
-            " as one."
-        )
     settings = {
         "model": model_record(segmenter.engine),
         "classes": {
@@ -101,6 +99,8 @@ def _segment(argv: list[str]) -> int:
     settings |= {key: value for key, value in zip(("window", "bands"), map(_listed, how), strict=True) if value}
     if arguments.adapt is not None:
         settings["adapt"] = arguments.adapt or COUNT
+    if arguments.ray is not None:
+        return over_ray(segmenter, settings, _options(arguments), masks, arguments)
     adopted = claim(out, settings, arguments.overwrite)
     if arguments.adapt is not None:
         adopted = _adapt(segmenter, photos_alone(queries), settings["adapt"], out, adopted)
@@ -128,8 +128,13 @@ def _listed(value: Any) -> Any:
 
 
 def _learn(
-    segmenter: Segmenter, supports: dict[str, list[Any]], labels: dict[str, str], arguments: argparse.Namespace
+    segmenter: Segmenter,
+    supports: dict[str, list[Any]],
+    labels: dict[str, str],
+    arguments: argparse.Namespace,
 ) -> None:
+    from rifenet.segmenting.instances import compact
+
     for name, shots in supports.items():
         pair = zip(*shots, strict=True)
         options: dict[str, Any] = {"label": labels.get(name), "fit": not arguments.no_fit}
@@ -137,6 +142,22 @@ def _learn(
         if arguments.show_fit and name in segmenter.fits:
             fit = segmenter.fits[name]
             note("\n  ".join([f"{name}: {fit}", *fit.notes]))
+    together = [known.name for known in segmenter.learned if not compact(known.shapes)] if arguments.instances else []
+    if together:
+        note(
+            f"rifenet segment: the shots' objects of {', '.join(together)} are not compact, so objects that touch count"
+            " as one."
+        )
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Options of `Segmenter.segment_many`, but for those of its input and output."""
+    return {
+        "tiles": _CHOICES[arguments.tiles],
+        "refine": _CHOICES[arguments.refine],
+        "clean": arguments.clean,
+        "keep_absent": arguments.keep_absent,
+    }
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -217,6 +238,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--overwrite", action="store_true", help="use --out even if it holds other files")
     parser.add_argument("--json", action="store_true", help="print manifest.json, the record of the run")
+    add_ray(parser)
     return parser
 
 
@@ -269,12 +291,7 @@ def _run(
     run = hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:16]
     records = {photo: known for photo, name in queries.items() if (known := done(out, name, photo, run))}
     resumed = len(records)
-    options: dict[str, Any] = {
-        "tiles": _CHOICES[arguments.tiles],
-        "refine": _CHOICES[arguments.refine],
-        "clean": arguments.clean,
-        "keep_absent": arguments.keep_absent,
-    }
+    options = _options(arguments)
     own, whole = [query for query in queries if isinstance(query, Scene)], whole_files(queries)
     records |= scenes.segment_scenes(segmenter, own, queries, out, run, arguments.format, options)
     todo = [photo for photo in queries if photo not in records]

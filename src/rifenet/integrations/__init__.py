@@ -1,1 +1,1 @@
-"""Other programs that people already work in: each module imports its partner inside functions only."""
+"""Other programs that rifenet works with, one file each; each imports its partner inside functions only."""

@@ -16,6 +16,11 @@ from rifenet.models.baseline import Prototype
 from rifenet.models.beyond.evidence_network import EvidenceNetwork
 from rifenet.models.beyond.support_views import ViewedRiFeNet
 from rifenet.models.rifenet import RiFeNet
+from rifenet.models.rivals.cyctr import CyCTR
+from rifenet.models.rivals.hsnet import HSNet
+from rifenet.models.rivals.pfenet import PFENet
+
+RIVALS = {"pfenet": PFENet, "hsnet": HSNet, "cyctr": CyCTR}
 
 
 def build_model(
@@ -42,8 +47,14 @@ def build_model(
         backbone.name = config.backbone
     if config.pretrained and (config.backbone in BACKBONES or (config.weights and is_outside(config.backbone))):
         load_backbone_weights(backbone, config.weights or imagenet_weights(config.backbone))
+    return _over(backbone, config)
+
+
+def _over(backbone: Backbone, config: ModelConfig) -> RiFeNet | Prototype:
     if config.kind == "prototype":
         return Prototype(config, backbone)
+    if config.kind in RIVALS:
+        return RIVALS[config.kind](config, backbone)
     model = EvidenceNetwork(config, backbone) if config.evidence else ViewedRiFeNet(config, backbone)
     if config.head:
         model.head = _own_head(config)
