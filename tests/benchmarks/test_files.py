@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from docs_blocks import ROOT
 from PIL import Image
 
 from benchmarks.scenes import fields, inside
 from benchmarks.stacks import ANNOTATED, HIGH, LOW, PAGES, Slice, deep, scored
 from benchmarks.video import FRAMES, Cut, _moved, score, sequence
+from rifenet.segmenting.steadying import FADING, LIKENESS, REACH
 
 
 def test_a_moved_photo_and_its_mask_stay_together() -> None:
@@ -72,3 +75,24 @@ def test_fields_of_a_scene_are_round() -> None:
     assert whole.sum() == pytest.approx(np.pi * 100**2, rel=0.01)
     np.testing.assert_array_equal(inside(450, 600, (100, 300), where), whole[450:550, 600:900])
     assert (fields(20_000)[:, 2] < 220).all()
+
+
+def test_the_notebook_tells_what_was_measured() -> None:
+    page = " ".join((ROOT / "docs" / "lab" / "files.md").read_text(encoding="utf-8").split())
+    stacks, video = (
+        json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text()) for name in ("stacks", "video")
+    )
+    (run,) = stacks["runs"]
+    assert f"IoU of {100 * run['stack']:.1f} from the stack, and {100 * run['photos']:.1f} from the same" in page
+    assert f"{run['peak_after_3']:.0f} MiB at its peak after 3 pages, and {run['peak_after_all']:.0f} after all" in page
+    assert 100 * (run["photos"] - run["stack"]) < 2
+    (steadied,) = video["steadied"].values()
+    assert f"| each frame by itself | {video['plain'][0]:.1f} | {video['plain_change']:.2f} |" in page
+    assert f"| steadied | {steadied['j']:.1f} | {steadied['change']:.2f} |" in page
+    gain, low, high = steadied["gain"]
+    assert f"The gain is {gain} (95 % interval over sequences {low} to {high}); no sequence loses" in page
+    (setting,) = video["steadied"]
+    assert setting == f"{REACH}/{FADING}/{LIKENESS}"
+    assert all(row[setting]["j"] >= row["plain"] for row in video["rows"])
+    cameras = sum(row["moves"] == "camera" for row in video["rows"])
+    assert f"In {cameras} of the {video['sequences']} sequences of {video['frames']} frames a camera" in page
