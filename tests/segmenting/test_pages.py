@@ -125,7 +125,7 @@ def test_masks_that_do_not_fit_get_a_sentence(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"a page of \S+scan.tif, 0 to 4, but got 5"):
         segmenter.learn("cell", images=[folder / "scan.tif#5"], masks=[where(0)])
     Image.fromarray(scan()[0] // 16).save(folder / "photo.png")
-    with pytest.raises(ValueError, match="a file of several pages, such as a TIFF, but got"):
+    with pytest.raises(ValueError, match="a file of several pages, such as a TIFF or a video, but got"):
         segmenter.learn("cell", images=[folder / "photo.png#1"], masks=[where(0)])
     with pytest.raises(ValueError, match="TIFF files or OME-Zarr folders for window and bands, but got none"):
         segmenter.learn("cell", images=[folder / "photo.png"], masks=[where(0)], window=(0, 10))

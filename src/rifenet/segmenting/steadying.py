@@ -32,10 +32,13 @@ _AROUND = 1  # pixels around each, over which differences are averaged
 
 
 class _Frame(NamedTuple):
-    """A result, and its photo at the margins' scale, [3,h,w] in levels."""
+    """A frame among its neighbours."""
 
     result: Result
     colours: NDArray[np.float32]
+    """The photo at the margins' scale, [3,h,w] in levels."""
+    known: dict[int, NDArray[np.float32]]
+    """How alike it and others are, [h,w], by the identity of their results: it is the same both ways."""
 
 
 def steadied(
@@ -45,7 +48,7 @@ def steadied(
     kept: deque[_Frame] = deque(maxlen=2 * reach + 1)
     own = 0  # place in `kept` of the next frame to give
     for result in results:
-        frame = _Frame(result, _colours(result))
+        frame = _Frame(result, _colours(result), {})
         if len(kept) == kept.maxlen:
             own -= 1
         kept.append(frame)
@@ -65,7 +68,7 @@ def _colours(result: Result) -> NDArray[np.float32]:
 
 def _steady(frames: Sequence[_Frame], own: int, reach: int, fading: float, likeness: float) -> Result:
     """The frame at a place among its neighbours."""
-    result, colours = frames[own]
+    result, colours, known = frames[own]
     height, width = colours.shape[1:]
     total = result.margins[:, :height, :width].copy()
     weights = np.ones((height, width), np.float32)
@@ -74,8 +77,11 @@ def _steady(frames: Sequence[_Frame], own: int, reach: int, fading: float, liken
         other = frames[place]
         if place == own or other.result.image.shape != result.image.shape:
             continue
-        theirs = _scaled(other.colours, result.placement, other.result.placement)
-        weight = np.float32(fading ** abs(place - own)) * _likeness(colours, theirs, likeness)
+        alike = known.get(id(other.result))
+        if alike is None or alike.shape != (height, width):
+            theirs = _scaled(other.colours, result.placement, other.result.placement)
+            alike = other.known[id(result)] = _likeness(colours, theirs, likeness)
+        weight = np.float32(fading ** abs(place - own)) * alike
         total += weight * _scaled(other.result.margins, result.placement, other.result.placement)
         weights += weight
         for name, sure in other.result.confidence.items():
