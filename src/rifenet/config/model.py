@@ -50,10 +50,10 @@ class ModelConfig(NetworkConfig):
             self.evidence_dim,
             "a positive multiple of 32",
         )
-        if self.kind in RIVALS and (self.evidence or self.support_views > 1):
+        if self.kind in RIVALS and (self.evidence or self.support_views > 1 or self.head):
             raise ValueError(
-                f"Expected model.kind {self.kind} as its paper has it, but model.evidence or model.support_views adds"
-                " to it. Leave them at their defaults, false and 1."
+                f"Expected model.kind {self.kind} as its paper has it, but model.evidence, model.support_views or"
+                " model.head changes it. Leave them at their defaults."
             )
         expect(self.support_views in (1, 2, 4), "model.support_views", self.support_views, "1, 2 or 4")
         expect(0 < self.mask_threshold < 1, "model.mask_threshold", self.mask_threshold, "between 0 and 1")

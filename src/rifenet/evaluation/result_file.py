@@ -185,8 +185,8 @@ _SHAPE = {
     **{"absent_classes": [str], "novel_classes_seen?": [str], "deviations?": [str]},
     "seeds": [int],
     "protocol": {
-        **dict.fromkeys(("name", "query_order", "supports", "min_area_of", "resize", "scored_at", "k_shot"), str),
-        **dict.fromkeys(("prediction?", "unlabeled_used?"), str),
+        **dict.fromkeys(("name", "query_order", "min_area_of", "resize", "scored_at", "k_shot"), str),
+        **dict.fromkeys(("supports?", "prediction?", "unlabeled_used?"), str),
         **dict.fromkeys(("absent_as_zero", "class_area?", "original_size?", "vote?"), bool),
         "min_area": int,
         "unlabeled?": int,
