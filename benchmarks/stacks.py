@@ -71,7 +71,7 @@ def scored(results: Iterable[Any], truth: list[Slice]) -> float:
     return both / either
 
 
-def measured(segmenter: Segmenter, pages: list[Slice], seed: int) -> Values:
+def measured(segmenter: Segmenter, pages: list[Slice], seed: int, fit: bool) -> Values:
     """IoU from the stack and from the photos, and the memory of the stack."""
     rng = np.random.default_rng(seed)
     with TemporaryDirectory() as folder:
@@ -79,11 +79,11 @@ def measured(segmenter: Segmenter, pages: list[Slice], seed: int) -> Values:
         tifffile.imwrite(scan, np.stack([deep(page.photo, rng) for page in pages]), photometric="minisblack")
         marks = [page.nuclei * (number in ANNOTATED) for number, page in enumerate(pages)]
         tifffile.imwrite(labels, np.stack(marks), photometric="minisblack")
-        segmenter.learn("nucleus", images=[scan], masks=[labels], replace=True)
+        segmenter.learn("nucleus", images=[scan], masks=[labels], replace=True, fit=fit)
         peaks: list[int] = []
         stack = scored(_watched(segmenter.segment(scan), peaks), pages)
     shots = [pages[number] for number in ANNOTATED]
-    segmenter.learn("nucleus", [shot.photo for shot in shots], [shot.nuclei for shot in shots], replace=True)
+    segmenter.learn("nucleus", [shot.photo for shot in shots], [shot.nuclei for shot in shots], replace=True, fit=fit)
     photos = scored(segmenter.segment_many([page.photo for page in pages], batch_size=1), pages)
     return {"seed": seed, "stack": stack, "photos": photos, "peak_after_3": peaks[2], "peak_after_all": peaks[-1]}
 
@@ -100,16 +100,17 @@ def main() -> None:
     made.add_argument("--root", type=Path, required=True, help="the nuclei, in the custom layout")
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the draws of photos")
     made.add_argument("--model", default="default")
+    made.add_argument("--no-fit", action="store_true", help="learn without a fit")
     arguments = made.parse_args()
     segmenter = Segmenter.from_pretrained(arguments.model, "cpu", arguments.threads)
     runs = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that 2 of 20 pages are annotated
         for seed in arguments.seeds:
-            runs.append(measured(segmenter, slices(arguments.root, seed), seed))
+            runs.append(measured(segmenter, slices(arguments.root, seed), seed, not arguments.no_fit))
             print(runs[-1], flush=True)
     record: Values = {"model": model_record(segmenter.engine), "commit": git_commit(), "pages": PAGES, "side": SIDE}
-    write_record(arguments.out, {**record, "annotated": len(ANNOTATED), "runs": runs})
+    write_record(arguments.out, {**record, "annotated": len(ANNOTATED), "fit": not arguments.no_fit, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ LIGHT = (
 )  # none of these loads torch
 FORMATS = ("formats", "formats.*")
 DRAWING = ("drawing", "drawing.*")
-SCIENTIFIC = ("formats.opening", "formats.stacks", "formats.geotiff", "formats.video")
+SCIENTIFIC = ("formats.paged_files", "formats.stacks", "formats.geotiff", "formats.video")
 DATA = ("data", "data.*")
 PAPER = (
     *("models.activation", "models.attention", "models.auxiliary", "models.backbones", "models.backbones.*"),

@@ -20,6 +20,8 @@ from rifenet.export.folder import LEAST_IOU
 from rifenet.export.graphs import OPSET
 from rifenet.export.quantize import MAX_PHOTOS
 from rifenet.formats.bands import DEPTHS
+from rifenet.formats.contrast import PERCENTILES
+from rifenet.formats.geotiff import MARGIN, MOST_WINDOWS, NODATA, SIDE
 from rifenet.formats.mask_values import HALF
 from rifenet.formats.outputs import TOLERANCE
 from rifenet.formats.picture_files import MOST_PIXELS
@@ -34,6 +36,7 @@ from rifenet.segmenting.photo_views import MOST_BYTES
 from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.segmenting.result import PRESENT
 from rifenet.segmenting.segmenter import MAX_CLASSES, MAX_SHOTS
+from rifenet.segmenting.steadying import REACH
 from rifenet.segmenting.tiles import LARGE
 from rifenet.server.limits import Limits
 from rifenet.server.run import MIN_TOKEN
@@ -232,6 +235,17 @@ def test_what_instances_and_the_order_of_advice_were_measured_to_do() -> None:
     assert f"it was the worst in {firsts} of them" in told
     assert f"was the worst in {firsts} of {summary['draws']} draws" in text
     assert f"rank correlation of {summary['advice']['correlation']:.2f}" in told
+
+
+def test_the_limits_of_stacks_scenes_and_videos() -> None:
+    assert "from percentile {} to {} of all stacks".format(*PERCENTILES) in page("scientific.md")
+    assert f"windows of {SIDE:,} pixels around the polygons, at most {WORDS[MOST_WINDOWS]} of a scene" in page(
+        "maps.md"
+    )
+    assert f"overlap by {MARGIN} pixels on each side" in page("maps.md")
+    assert f"({NODATA}: no data)" in page("maps.md")
+    assert f"the {WORDS[REACH]} frames before and after weigh in" in page("video.md")
+    assert f"one a frame, {WORDS[REACH]} frames late" in page("video.md")
 
 
 def test_what_a_stranger_took_on_the_page() -> None:

@@ -6,7 +6,7 @@ page with blocks that take long (`SLOW`) those before the first of these run her
 A block that no test can run says why in the line above it: `<!-- not run: needs Docker -->`.
 
 Files: a.jpg, b.jpg (bears) and c.jpg (a giraffe) with masks a.png, b.png, c.png (0 and 1), query.jpg (a bear), the
-stack scan.tif with labels.tif, the folders photos and brush
+stack scan.tif with labels.tif, clip.mp4 with frame_mask.png, the folders photos and brush
 (black-and-white masks), and rendered datasets: VOC2012, VOCdevkit/VOC2012, coco, my_photos.
 """
 
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -34,6 +35,8 @@ from docs_blocks import PAGES, ROOT, Block, blocks, name_of
 from PIL import Image
 from rendered import make_coco, make_custom, make_voc
 
+from rifenet.formats.video import write_video
+
 EXAMPLES = ROOT / "src" / "rifenet" / "examples"
 SLOW = re.compile(r"rifenet (?:demo|export|train|evaluate|ablate|report|bench)\b")
 THERE = "http://127.0.0.1:8000"
@@ -42,6 +45,7 @@ MAX_NOT_RUN = 8
 ELSEWHERE = {
     "docs/formats.md": "tests/formats/test_examples_of_formats.py",
     "docs/advice.md": "tests/advice/test_docs.py",
+    "docs/maps.md": "tests/partners/test_geo.py",
     "docs/backbones.md": "tests/training/test_own_code.py",
     "docs/cvat.md": "tests/partners/test_cvat.py",
     "docs/fiftyone.md": "tests/partners/test_fiftyone.py",
@@ -111,6 +115,7 @@ def folder(tmp_path: Path) -> Path:
     coco = {"images": [{"id": 1, "file_name": "a.jpg", **size}], "categories": [{"id": 1, "name": "dog"}]}
     (work / "coco.json").write_text(json.dumps({**coco, "annotations": [box]}))
     add_stack(work, shots)
+    add_clip(work, shots[0])
     bears = examples("bear", False)
     shutil.copy(bears[0][0], work / "query.jpg")
     for photo in (bears[1][0], bears[2][0], examples("pizza", False)[0][0]):
@@ -132,6 +137,15 @@ def add_stack(work: Path, shots: list[tuple[Path, Path, int]]) -> None:
             masks.append((inside * (page < 2)).astype(np.uint8))
     tifffile.imwrite(work / "scan.tif", np.stack(photos), photometric="minisblack")
     tifffile.imwrite(work / "labels.tif", np.stack(masks), photometric="minisblack")
+
+
+def add_clip(work: Path, shot: tuple[Path, Path, int]) -> None:
+    """`clip.mp4`, four frames of a photo that the camera moves along, and `frame_mask.png` of the first."""
+    with Image.open(shot[0]) as photo, Image.open(shot[1]) as mask:
+        colours = np.asarray(photo.convert("RGB").resize((340, 240)))
+        inside = np.asarray(mask.resize((340, 240), Image.Resampling.NEAREST)) == shot[2]
+    write_video(work / "clip.mp4", (colours[:, 4 * number :][:, :320] for number in range(4)), Fraction(4))
+    Image.fromarray(inside[:, :320].astype(np.uint8)).save(work / "frame_mask.png")
 
 
 def add_datasets(work: Path) -> None:

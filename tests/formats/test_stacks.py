@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rifenet.formats.contrast import How, as_photo, checked, chosen_bands, windows_of
-from rifenet.formats.opening import opened
+from rifenet.formats.paged_files import opened
 from rifenet.formats.pages import stem_of
 from rifenet.formats.pictures import load_mask
-from rifenet.formats.stacks import Stack, open_stack, settled, write_masks
+from rifenet.formats.stacks import PageStack, open_stack, settled, write_masks
 
 HEIGHT, WIDTH = 20, 30
 
@@ -29,7 +29,7 @@ def numbers(*shape: int, top: int = 4000, seed: int = 0) -> NDArray[np.uint16]:
     return np.random.default_rng(seed).integers(0, top, (*shape, HEIGHT, WIDTH)).astype(np.uint16)
 
 
-def stack_of(path: Path, **how: Any) -> Stack:
+def stack_of(path: Path, **how: Any) -> PageStack:
     (stack,) = settled([open_stack(str(path))], checked(how.get("window"), how.get("bands")))
     return stack
 

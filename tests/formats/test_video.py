@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rifenet.formats.contrast import How
-from rifenet.formats.opening import opened
+from rifenet.formats.paged_files import opened
 from rifenet.formats.video import Frames, open_gif, open_video, write_video
 
 HEIGHT, WIDTH, COUNT = 48, 64, 9

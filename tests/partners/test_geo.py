@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from colour_engine import ColourEngine
+from docs_blocks import ROOT, blocks
 from memory import peak_of
 from numpy.typing import NDArray
 
@@ -279,6 +281,20 @@ def test_command_line(
     ]
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["resumed"] == 1
+
+
+def test_the_page_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command and Python block of docs/maps.md, in order."""
+    monkeypatch.setattr(Segmenter, "from_pretrained", classmethod(lambda cls, *words: cls(ColourEngine(size=256))))
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks((ROOT / "docs" / "maps.md").read_text(encoding="utf-8")):
+        if block.language == "python":
+            exec(compile(block.text, "docs/maps.md", "exec"), names)
+        elif block.text.startswith("rifenet "):
+            assert main(shlex.split(block.text)[1:]) == 0
+    assert {path.name for path in (folder / "fields").iterdir()} >= {"scene_mask.tif", "scene.gpkg", "scene.geojson"}
+    assert (folder / "fields_python" / "scene.gpkg").is_file()
 
 
 @pytest.mark.slow

@@ -125,7 +125,7 @@ def test_masks_that_do_not_fit_get_a_sentence(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"a page of \S+scan.tif, 0 to 4, but got 5"):
         segmenter.learn("cell", images=[folder / "scan.tif#5"], masks=[where(0)])
     Image.fromarray(scan()[0] // 16).save(folder / "photo.png")
-    with pytest.raises(ValueError, match="a file of several pages, such as a TIFF, but got"):
+    with pytest.raises(ValueError, match="a file of several pages, such as a TIFF or a video, but got"):
         segmenter.learn("cell", images=[folder / "photo.png#1"], masks=[where(0)])
     with pytest.raises(ValueError, match="TIFF files or OME-Zarr folders for window and bands, but got none"):
         segmenter.learn("cell", images=[folder / "photo.png"], masks=[where(0)], window=(0, 10))
@@ -148,6 +148,33 @@ def test_without_the_extra_one_sentence_says_so(folder: Path, monkeypatch: pytes
             segmenter.segment(folder / path)
     Image.fromarray(bright).save(folder / "photo.tif")
     assert segmenter.segment(folder / "photo.tif").mask.any()
+
+
+def test_scenes_without_the_extra(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A GeoTIFF is a photo then, and a remark says what its mask lacks; labels and a VRT need the extra."""
+    for package in ("rasterio", "fiona"):
+        monkeypatch.setitem(sys.modules, package, None)
+    place = [(33550, "d", 3, (0.5, 0.5, 0.0), True), (33922, "d", 6, (0.0, 0.0, 0.0, 5e5, 5e6, 0.0), True)]
+    photo = np.dstack([(scan()[0] // 16).astype(np.uint8)] * 3)
+    tifffile.imwrite(folder / "scene.tif", photo, photometric="rgb", extratags=place)
+    Image.fromarray(where(0).astype(np.uint8)).save(folder / "mask.png")
+    (folder / "labels.gpkg").touch()
+    (folder / "scene.vrt").write_text("<VRTDataset/>")
+    monkeypatch.setattr(Segmenter, "from_pretrained", classmethod(lambda cls, *words: cls(ColourEngine())))
+    words = ["segment", "--support", "cell", str(folder / "scene.tif"), str(folder / "mask.png")]
+    assert main([*words, "--query", str(folder / "scene.tif"), "--out", str(folder / "out")]) == 0
+    assert "It has a place on the map, which its mask will lack" in capsys.readouterr().err
+    assert (folder / "out" / "scene_mask.png").is_file()
+    sentence = "Expected the package rasterio, but it is not installed. Run: pip install 'rifenet[geo]'"
+    assert main([*words, "--query", str(folder / "scene.vrt"), "--out", str(folder / "other")]) == 1
+    assert sentence in capsys.readouterr().err
+    segmenter = Segmenter(ColourEngine())
+    with pytest.raises(ValueError, match=r"Expected the package rasterio, .*'rifenet\[geo\]'"):
+        segmenter.learn("cell", [folder / "scene.tif"], [folder / "labels.gpkg"])
+    with pytest.raises(ValueError, match=r"Expected the package rasterio, .*'rifenet\[geo\]'"):
+        segmenter.segment_scene(folder / "scene.tif", folder / "out")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from rifenet.cli.supports import add_support
-from rifenet.formats.opening import is_folder_of_photos
+from rifenet.formats.paged_files import is_folder_of_photos
 from rifenet.formats.pictures import PHOTO_SUFFIXES
 
 _LONGEST_PATH = 256  # a longer word is no folder that somebody has lost, and is named like a photo

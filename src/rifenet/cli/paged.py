@@ -77,7 +77,7 @@ def paged(
         labels: class -> its label in mask files.
         skip: called with a photo that cannot be opened, and the error.
     """
-    from rifenet.formats.opening import opened
+    from rifenet.formats.paged_files import opened
     from rifenet.segmenting.annotated import of_pages
 
     of_scenes = [is_vector(mask) for _, _, mask in shots]
@@ -96,16 +96,16 @@ def paged(
         how,
         failed,
     )
-    supports = [None if vector else photo for (_, photo, _), vector in zip(shots, of_scenes, strict=True)]
+    supports = [None if vector else support for (_, support, _), vector in zip(shots, of_scenes, strict=True)]
     queries = [None if is_one else photo for photo, is_one in zip(photos, are_scenes, strict=True)]
     found = opened([*supports, *queries], how, first_will_do=True, on_error=failed)
     pairs: dict[str, list[tuple[Any, Any]]] = {}
-    for (name, photo, mask), pages in zip(shots, found, strict=False):
+    for (name, support, mask), pages in zip(shots, found, strict=False):
         own = pairs.setdefault(name, [])
         if is_vector(mask):
-            own += labelled(scenes[str(Path(photo))], mask, name, labels.get(name))
+            own += labelled(scenes[str(Path(support))], mask, name, labels.get(name))
         else:
-            own += [(photo, mask)] if pages is None else of_pages(pages, mask, labels.get(name))
+            own += [(support, mask)] if pages is None else of_pages(pages, mask, labels.get(name))
     todo: list[Any] = []
     for photo, pages, is_one in zip(photos, found[len(shots) :], are_scenes, strict=True):
         if photo not in left_out:
@@ -118,7 +118,8 @@ def _scenes(
 ) -> dict[str, Scene]:
     """The scenes of shots and photos by their paths, with the contrast of all together."""
     found: dict[str, Scene] = {}
-    for source in (*supports, *photos):
+    sources: list[str | Path] = [*supports, *photos]
+    for source in sources:
         path = str(Path(source))
         try:
             found[path] = found[path] if path in found else open_scene(path)
@@ -153,18 +154,19 @@ def whole_files(queries: Mapping[Any, str]) -> list[Whole]:
 def segmented(
     segmenter: Segmenter,
     todo: Sequence[Any],
-    steady: bool,
+    steadied_files: Sequence[Whole],
     options: dict[str, Any],
     skip: Callable[[Any, Exception], None],
 ) -> Iterator[Result]:
-    """The results of photos and pages, one at a time; frames of a video with their neighbours, if `steady`."""
+    """The results of photos and pages, one at a time; frames of videos that are steadied with their neighbours."""
     from rifenet.segmenting.steadying import REACH, steadied
 
     def of(queries: Iterable[Any]) -> Iterator[Result]:
         return segmenter.segment_many(queries, batch_size=1, on_error=skip, **options)
 
+    moving = [each.pages for each in steadied_files if each.pages.moving]
     for pages, group in groupby(todo, lambda query: query.pages if isinstance(query, Page) else None):
-        if pages is None or not pages.moving or not steady:
+        if pages not in moving or pages is None:
             yield from of(group)
             continue
         numbers = {page.number for page in group}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from rifenet.cli.segmented import done, stamp
 from rifenet.formats.geotiff import Scene
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from rifenet.segmenting.segmenter import Segmenter
 
 FORMATS = ("gpkg", "geojson")
@@ -30,24 +33,25 @@ def segment_scenes(
     options: dict[str, Any],
 ) -> dict[Any, dict[str, Any]]:
     """Segments the scenes that `run` has not, with a bar for each, and returns the records of all."""
-    from rifenet.segmenting.scenes import segment_scene
-
     records = {}
     for scene in scenes:
         name, file = names[scene], Path(scene.file)
         if (known := done(out, name, file, run)) is None:
             with progress_bar() as bar:
                 task = bar.add_task(f"segmenting {file.name}", total=len(scene))
-                paths = segment_scene(
-                    segmenter,
+                paths = segmenter.segment_scene(
                     scene,
                     out,
                     name,
                     {"run": run, "file": stamp(file)},
                     formats=[each for each in formats if each in FORMATS],
-                    on_progress=lambda number, total, bar=bar, task=task: bar.update(task, completed=number),
+                    on_progress=partial(_advance, bar, task),
                     **options,
                 )
             known = json.loads(paths["json"].read_text(encoding="utf-8"))
         records[scene] = known
     return records
+
+
+def _advance(bar: Progress, task: TaskID, number: int, total: int) -> None:
+    bar.update(task, completed=number, total=total)

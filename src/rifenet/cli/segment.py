@@ -61,7 +61,7 @@ def _segment(argv: list[str]) -> int:
     classes = list(dict.fromkeys(name for name, _, _ in support))
     labels = labels_of(arguments.label, classes)
     failed = Failed()
-    how = How(arguments.window, arguments.bands)
+    how = How(arguments.window, arguments.bands or ())
     on_disk = photos_of(arguments.query, out, masks) if arguments.ray is None else []
     supports, photos = paged(support, on_disk, how, labels, failed.skip)
     queries = output_names(photos, [*endings(classes, arguments.format), *scenes.ENDINGS])
@@ -292,10 +292,10 @@ def _run(
     records = {photo: known for photo, name in queries.items() if (known := done(out, name, photo, run))}
     resumed = len(records)
     options = _options(arguments)
-    own = [query for query in queries if isinstance(query, Scene)]
+    own, whole = [query for query in queries if isinstance(query, Scene)], whole_files(queries)
     records |= scenes.segment_scenes(segmenter, own, queries, out, run, arguments.format, options)
     todo = [photo for photo in queries if photo not in records]
-    results = segmented(segmenter, todo, not arguments.no_steady, options, failed.skip)
+    results = segmented(segmenter, todo, [] if arguments.no_steady else whole, options, failed.skip)
     formats = [each for each in arguments.format if each not in ("html", "gpkg")] or ["index"]
     by_source = {str(photo): photo for photo in todo}
     for result in progress(results, len(todo), "segmenting"):
@@ -313,17 +313,18 @@ def _run(
             ) from error
         records[photo] = json.loads(paths["json"].read_text(encoding="utf-8"))
         del result  # a large photo, while the next is read
+    in_order = {query: records[query] for query in queries if query in records}
     manifest: dict[str, Any] = {
         "settings": settings,
         "finished": True,
         "resumed": resumed,
-        "results": [{**records[photo], "json": f"{queries[photo]}.json"} for photo in queries if photo in records],
+        "results": [{**record, "json": f"{queries[query]}.json"} for query, record in in_order.items()],
         "failed": [{"query": query, "reason": reason} for query, reason in failed.items()],
     } | ({"adopted": adopted} if adopted else {})
-    photos = [
-        {**records[photo], "json": f"{queries[photo]}.json"} for photo in photos_alone(queries) if photo in records
+    of_photos = [
+        record for query, record in zip(in_order, manifest["results"], strict=True) if not isinstance(query, Scene)
     ]
-    write_together(out, photos, [each for each in arguments.format if each != "gpkg"], whole_files(queries))
+    write_together(out, of_photos, [each for each in arguments.format if each != "gpkg"], whole)
     write_manifest(out, manifest)
     if arguments.json:
         print_json(manifest)

@@ -168,8 +168,10 @@ def write_together(out: Path, records: list[dict[str, Any]], formats: list[str],
         write_text(out / LIST, mask_list(Path(record["files"]["cvat_masks"]) for record in records))
     if "yolo" in formats:
         write_text(out / "data.yaml", yolo_names(classes))
+    named = {record["json"].removesuffix(".json") for record in records} if whole else set()
     for each in whole:
-        _write_whole(out, each, formats)
+        if named & {*each.parts}:
+            _write_whole(out, each, formats)
     if "html" in formats:
         write_page(out / "index.html", records, title=f"{len(records)} photos segmented")
 
@@ -177,10 +179,10 @@ def write_together(out: Path, records: list[dict[str, Any]], formats: list[str],
 def _write_whole(out: Path, whole: Whole, formats: Sequence[str]) -> None:
     """Writes the masks of a stack's pages as `NAME_masks.tif`, and the overlays of a video as `NAME_overlay.mp4`."""
     from rifenet.config import MissingExtra
-    from rifenet.formats.stacks import Stack, write_masks
+    from rifenet.formats.stacks import PageStack, write_masks
     from rifenet.formats.video import Frames, write_video
 
-    if "index" in formats and isinstance(whole.pages, Stack):
+    if "index" in formats and isinstance(whole.pages, PageStack):
         write_masks(out / f"{whole.name}_masks.tif", _masks(out, whole))
     if "overlay" in formats and isinstance(whole.pages, Frames):
         files = (out / f"{part}_overlay.jpg" for part in whole.parts)

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from rifenet.formats.label_files import SHAPE_FILES
-from rifenet.formats.opening import is_folder_of_photos
+from rifenet.formats.paged_files import is_folder_of_photos
 from rifenet.formats.pairs import pairs_in, pairs_of
 from rifenet.formats.pictures import PHOTO_SUFFIXES
 

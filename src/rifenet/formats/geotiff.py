@@ -6,6 +6,7 @@ seen with its surroundings. Windows lie within the scene.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from rifenet.config import needs
 from rifenet.formats.contrast import How, Window, as_photo, chosen_bands, full_range, windows_of
 from rifenet.formats.pages import Pages
+from rifenet.formats.picture_files import open_picture
 from rifenet.formats.remarks import remark
 
 SIDE, MARGIN = 1024, 128
@@ -31,6 +33,7 @@ DRIVERS = {"gpkg": "GPKG", "geojson": "GeoJSON"}
 MOST_WINDOWS = 5
 """Shots that are taken of one scene."""
 _SAMPLED = 1024  # longer side of a scene, read for its percentiles
+_GEO_TAGS = (33550, 33922, 34264, 34735)  # of a GeoTIFF: scale, tie points, transform, coordinate system
 _CACHE = 128  # MB of GDAL's blocks
 _FIELDS = ("class", "label", "name", "category")  # of a vector file, which name the class of a label, in this order
 
@@ -138,13 +141,17 @@ class Scene(Pages):
 
 
 def is_scene(path: str | PathLike[str]) -> bool:
-    """Whether a path is a picture with a place on the map, which rasterio (`rifenet[geo]`) reads."""
-    if Path(path).suffix.lower() not in SCENE_SUFFIXES or not Path(path).is_file():
+    """Whether a path is a picture with a place on the map, which rasterio reads.
+
+    Without rasterio only a VRT is, which nothing else reads; of a GeoTIFF a remark then says what its mask lacks.
+    """
+    if Path(path).suffix.lower() not in SCENE_SUFFIXES or not os.path.isfile(path):
         return False
     try:
         import rasterio
     except ModuleNotFoundError:
-        return Path(path).suffix.lower() == ".vrt"  # which nothing else reads: `open_scene` says what is missing
+        _say_what_is_lost(path)
+        return Path(path).suffix.lower() == ".vrt"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
@@ -153,6 +160,17 @@ def is_scene(path: str | PathLike[str]) -> bool:
             return data.crs is not None or not data.transform.is_identity
     except rasterio.errors.RasterioIOError:
         return False
+
+
+def _say_what_is_lost(path: str | PathLike[str]) -> None:
+    try:
+        with open_picture(path, ("TIFF",)) as picture:
+            placed = any(tag in getattr(picture, "tag_v2", {}) for tag in _GEO_TAGS)
+    except Exception:  # Pillow's errors on what is no TIFF, or one that it does not read
+        return
+    if placed:
+        told = "It has a place on the map, which its mask will lack. With it: pip install 'rifenet[geo]'"
+        remark(f"image file {fspath(path)}", told)
 
 
 def is_vector(path: Any) -> bool:

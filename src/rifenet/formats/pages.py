@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -90,7 +91,7 @@ def number_in_names(number: int) -> str:
 def split_number(path: str) -> tuple[str, int | None]:
     """The file and the number of `scan.tif#3`; None for a path without a number, or if a file has just that name."""
     found = _NUMBERED.fullmatch(path)
-    return (path, None) if found is None or Path(path).exists() else (found[1], int(found[2]))
+    return (path, None) if found is None or os.path.exists(path) else (found[1], int(found[2]))
 
 
 def stem_of(source: str) -> str:

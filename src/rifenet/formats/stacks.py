@@ -6,6 +6,7 @@ Of a pyramid the largest level is read. Pages are read from disk one by one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,7 +90,7 @@ def _kind(axis: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Stack(Pages):
+class PageStack(Pages):
     """A TIFF or an OME-Zarr folder. `open_stack` makes one, and `settled` chooses bands and contrast."""
 
     file: str
@@ -114,7 +115,7 @@ class Stack(Pages):
         return np.result_type(*(part.array.dtype for part in self.parts))
 
     @property
-    def count(self) -> int:
+    def band_count(self) -> int:
         """Number of bands."""
         return min(part.bands for part in self.parts)
 
@@ -142,8 +143,8 @@ class Stack(Pages):
 
     def numbers(self, number: int) -> NDArray[Any]:
         """A page's own numbers, [H,W]. Raises ValueError where it has several bands."""
-        if self.count != 1:
-            raise ValueError(f"Expected a mask with one number a pixel, but {self.file} has {self.count} bands.")
+        if self.band_count != 1:
+            raise ValueError(f"Expected a mask with one number a pixel, but {self.file} has {self.band_count} bands.")
         return self.values(number, (1,))[..., 0]
 
     def sample(self) -> NDArray[Any]:
@@ -167,10 +168,12 @@ class _Closing:
         self.file.close()
 
 
-def settled(stacks: Sequence[Stack], how: How) -> list[Stack]:
+def settled(stacks: Sequence[PageStack], how: How) -> list[PageStack]:
     """Stacks with bands and contrast. Percentiles are those of all stacks together that have as many bands."""
-    chosen = [replace(stack, bands=chosen_bands(stack.count, how.bands, stack.file, stack.colours)) for stack in stacks]
-    groups: dict[tuple[int, bool], list[Stack]] = {}
+    chosen = [
+        replace(stack, bands=chosen_bands(stack.band_count, how.bands, stack.file, stack.colours)) for stack in stacks
+    ]
+    groups: dict[tuple[int, bool], list[PageStack]] = {}
     for stack in chosen:
         if _known_window(stack, how) is None:
             groups.setdefault((len(stack.bands), stack.colours), []).append(stack)
@@ -185,14 +188,14 @@ def settled(stacks: Sequence[Stack], how: How) -> list[Stack]:
     return ready
 
 
-def _known_window(stack: Stack, how: How) -> Window | None:
+def _known_window(stack: PageStack, how: How) -> Window | None:
     """The window of all bands; None where percentiles have to tell."""
     if isinstance(how.window, tuple):
         return how.window
     return None if how.window == "auto" else full_range(stack.dtype)
 
 
-def _say_window(stack: Stack) -> None:
+def _say_window(stack: PageStack) -> None:
     taken = "; ".join(f"{low:g} to {high:g}" for low, high in dict.fromkeys(stack.windows))
     remark(
         f"image file {stack.file}",
@@ -201,12 +204,12 @@ def _say_window(stack: Stack) -> None:
     )
 
 
-def is_zarr(path: str | Path) -> bool:
+def is_zarr(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a Zarr folder."""
-    return any((Path(path) / name).is_file() for name in _METADATA)
+    return any(os.path.isfile(os.path.join(path, name)) for name in _METADATA)
 
 
-def open_stack(path: str) -> Stack:
+def open_stack(path: str) -> PageStack:
     """Opens a TIFF or a Zarr folder, without reading pixels.
 
     Raises FileNotFoundError, ValueError for what is neither, and `config.MissingExtra` (`rifenet[tiff]`).
@@ -216,7 +219,7 @@ def open_stack(path: str) -> Stack:
     return _open_zarr(path) if Path(path).is_dir() else _open_tiff(path)
 
 
-def _open_tiff(path: str) -> Stack:
+def _open_tiff(path: str) -> PageStack:
     with needs("rifenet[tiff]"):
         import imagecodecs  # noqa: F401 - without it, tifffile reads few kinds of compression
         import tifffile
@@ -232,7 +235,7 @@ def _open_tiff(path: str) -> Stack:
         raise ValueError(f"Expected a readable TIFF, but cannot read {path}: {error}.") from error
     if file.series[0].kind not in _ALL_SERIES and len(file.series) > 1:
         remark(f"image file {path}", f"It holds {len(file.series)} images of their own, and only the first was read.")
-    return Stack(path, parts, colours="S" in parts[0].axes, opened=opened)
+    return PageStack(path, parts, colours="S" in parts[0].axes, opened=opened)
 
 
 def _images_of(file: Any) -> list[Any]:
@@ -251,12 +254,12 @@ def _store(image: Any) -> Any:
     return image.aszarr(level=0, chunkmode=None if image.keyframe.is_tiled else "page")
 
 
-def _open_zarr(path: str) -> Stack:
+def _open_zarr(path: str) -> PageStack:
     with needs("rifenet[tiff]"):
         import zarr
     try:
-        group = zarr.open(path, mode="r")
-        attributes = dict(group.attrs)
+        group: Any = zarr.open(path, mode="r")
+        attributes: dict[str, Any] = dict(group.attrs)
         multiscales = (attributes.get("ome") or attributes).get("multiscales")
         if not multiscales or not hasattr(group, "group_keys"):
             raise ValueError("it has no multiscales, which say what its axes are")
@@ -268,7 +271,7 @@ def _open_zarr(path: str) -> Stack:
             raise ValueError(f"its axes are {axes}, and its array has {array.ndim}")
     except Exception as error:
         raise ValueError(f"Expected an OME-Zarr image, but cannot read {path}: {error}.") from error
-    return Stack(path, (Part(array, letters),), colours=False)
+    return PageStack(path, (Part(array, letters),), colours=False)
 
 
 def write_masks(path: Path, masks: Iterable[NDArray[np.uint8]]) -> None:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from os import PathLike
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rifenet.files import scratch_folder, write_bytes
-from rifenet.formats.contrast import How
-from rifenet.formats.geotiff import DRIVERS, NODATA, SIDE, Scene, contrasted, open_scene, write_mask, write_polygons
+from rifenet.formats.geotiff import NODATA, Scene, write_mask, write_polygons
 from rifenet.formats.pages import Page
-from rifenet.segmenting.queries import model_record
-
-if TYPE_CHECKING:
-    from rifenet.segmenting.segmenter import Segmenter
-
-MOST_CLASSES = NODATA - 1
+from rifenet.segmenting.result import Result
 
 
 class _Tally:
@@ -32,7 +26,7 @@ class _Tally:
         self.confidence = dict.fromkeys(classes, 0.0)
         self.present = dict.fromkeys(classes, False)
 
-    def add(self, result: Any, mask: NDArray[np.uint8]) -> None:
+    def add(self, result: Result, mask: NDArray[np.uint8]) -> None:
         """A window's result, and the mask of its core."""
         self.pixels += np.bincount(mask.ravel(), minlength=256)
         for name, confidence in result.confidence.items():
@@ -53,58 +47,59 @@ class _Tally:
         ]
 
 
-def segment_scene(
-    segmenter: Segmenter,
-    scene: str | PathLike[str] | Scene,
-    folder: str | PathLike[str],
-    name: str | None = None,
-    facts: dict[str, Any] | None = None,
-    *,
-    formats: Sequence[str] = (),
-    how: How | None = None,
-    side: int = SIDE,
+def write_scene(
+    scene: Scene,
+    segment: Callable[[Iterable[Page]], Iterator[Result]],
+    classes: Sequence[str],
+    folder: Path,
+    stem: str,
+    formats: Sequence[str],
+    facts: Mapping[str, Any],
     on_progress: Callable[[int, int], None] | None = None,
-    **options: Any,
 ) -> dict[str, Path]:
-    """`Segmenter.segment_scene`, which says more; `scene` may have its contrast, and `facts` go into the JSON."""
-    if wrong := [each for each in formats if each not in DRIVERS]:
-        raise ValueError(f"Expected formats of a scene among {', '.join(DRIVERS)}, but got {', '.join(wrong)}.")
-    if not isinstance(scene, Scene):
-        (scene,) = contrasted([open_scene(scene, side)], how or How())
-    stem, place = name or Path(scene.file).stem, Path(folder)
-    tally = _Tally(segmenter.classes)
-    paths = {"mask": place / f"{stem}_mask.tif"} | {each: place / f"{stem}.{each}" for each in formats}
-    with scratch_folder(place) as scratch:
+    """Segments a scene and writes its files; see `Segmenter.segment_scene`.
+
+    Args:
+        scene: with its contrast.
+        segment: gives the results of windows, one by one and in order.
+        classes: names of the classes.
+        folder: created if missing.
+        stem: how the names of the files begin.
+        formats: keys of `geotiff.DRIVERS`.
+        facts: further entries for the JSON.
+        on_progress: called after each window.
+    """
+    tally = _Tally(classes)
+    paths = {"mask": folder / f"{stem}_mask.tif"} | {each: folder / f"{stem}.{each}" for each in formats}
+    with scratch_folder(folder) as scratch:
         made = {key: scratch / path.name for key, path in paths.items()}
-        write_mask(made["mask"], scene, _cores(segmenter, scene, tally, on_progress, options))
+        write_mask(made["mask"], scene, _cores(segment, scene, tally, on_progress))
         for each in formats:
-            write_polygons(made[each], made["mask"], segmenter.classes, each)
+            write_polygons(made[each], made["mask"], classes, each)
         for key, path in made.items():
             os.replace(path, paths[key])
     record = {
         "query": scene.file,
         "height": scene.height,
         "width": scene.width,
-        "model": model_record(segmenter.engine),
         "classes": tally.rows(),
         "files": {key: path.name for key, path in paths.items()},
-        **(facts or {}),
+        **facts,
     }
-    paths["json"] = place / f"{stem}.json"
+    paths["json"] = folder / f"{stem}.json"
     write_bytes(paths["json"], f"{json.dumps(record, indent=1)}\n".encode())
     return paths
 
 
 def _cores(
-    segmenter: Segmenter,
+    segment: Callable[[Iterable[Page]], Iterator[Result]],
     scene: Scene,
     tally: _Tally,
     on_progress: Callable[[int, int], None] | None,
-    options: dict[str, Any],
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """The mask of each window's core, for windows that hold data."""
     total = len(scene)
-    seen: list[int] = []
+    seen: deque[int] = deque()
 
     def with_data() -> Iterator[Page]:
         for number in range(total):
@@ -112,8 +107,8 @@ def _cores(
                 seen.append(number)
                 yield scene[number]
 
-    for result in segmenter.segment_many(with_data(), batch_size=1, **options):
-        number = seen.pop(0)
+    for result in segment(with_data()):
+        number = seen.popleft()
         core = scene.core(number)
         mask = result.mask[core.within(scene.box(number))].copy()
         mask[~scene.there(core)] = NODATA

@@ -5,7 +5,7 @@ K shots of a class · B photos at once · C classes · S side of the square netw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, overload
@@ -17,9 +17,9 @@ from PIL import Image
 from rifenet.drawing import notebook
 from rifenet.engines import Engine
 from rifenet.formats.contrast import How, checked
-from rifenet.formats.geotiff import SIDE
+from rifenet.formats.geotiff import DRIVERS, SIDE, Scene, contrasted, open_scene
 from rifenet.formats.label_files import Label, Marked
-from rifenet.formats.opening import opened
+from rifenet.formats.paged_files import opened
 from rifenet.formats.pages import Page
 from rifenet.formats.pictures import Source, load_image
 from rifenet.formats.remarks import together
@@ -30,9 +30,9 @@ from rifenet.segmenting.fitting import fit_class
 from rifenet.segmenting.given import check_pairs, check_several
 from rifenet.segmenting.photo_views import PhotoViews
 from rifenet.segmenting.pseudo_labels import COUNT
-from rifenet.segmenting.queries import confidence, counted, segment_lazily, total_of
+from rifenet.segmenting.queries import confidence, counted, model_record, segment_lazily, total_of
 from rifenet.segmenting.result import Options, Result
-from rifenet.segmenting.scenes import segment_scene
+from rifenet.segmenting.scenes import write_scene
 from rifenet.segmenting.shots import PseudoShot, Shots, prepare_background, prepare_shot
 from rifenet.segmenting.steadying import steadied
 from rifenet.segmenting.storage import LearnedClass, read_classes, save_classes, try_out
@@ -273,9 +273,31 @@ class Segmenter:
         return complete(self.engine, self.views, photo, strokes, learned)
 
     @overload
-    def segment(self, query: Image.Image | NDArray[Any] | Page, **options: Any) -> Result: ...
+    def segment(
+        self,
+        query: Image.Image | NDArray[Any] | Page,
+        *,
+        keep_absent: bool = ...,
+        tiles: bool | str = ...,
+        refine: bool | str = ...,
+        clean: bool = ...,
+        window: tuple[float, float] | str | None = ...,
+        bands: Sequence[int] | None = ...,
+        steady: bool = ...,
+    ) -> Result: ...
     @overload
-    def segment(self, query: str | PathLike[str], **options: Any) -> Any: ...
+    def segment(
+        self,
+        query: str | PathLike[str],
+        *,
+        keep_absent: bool = ...,
+        tiles: bool | str = ...,
+        refine: bool | str = ...,
+        clean: bool = ...,
+        window: tuple[float, float] | str | None = ...,
+        bands: Sequence[int] | None = ...,
+        steady: bool = ...,
+    ) -> Any: ...  # a result, or an iterator of results, as the file is
     def segment(
         self,
         query: Source,
@@ -322,9 +344,10 @@ class Segmenter:
 
     def segment_scene(
         self,
-        scene: str | PathLike[str],
+        scene: str | PathLike[str] | Scene,
         folder: str | PathLike[str],
         name: str | None = None,
+        facts: Mapping[str, Any] | None = None,
         *,
         formats: Sequence[str] = (),
         window: tuple[float, float] | str | None = None,
@@ -339,9 +362,10 @@ class Segmenter:
         the polygons of `formats` in the same coordinates, and `NAME.json`. A class is judged window by window.
 
         Args:
-            scene: its path.
+            scene: its path, or a scene that is opened and has its contrast.
             folder: created if missing.
-            name: None takes the file's name.
+            name: how the names of the files begin; None takes the scene's.
+            facts: further entries for the JSON.
             formats: `gpkg` (GeoPackage), `geojson`.
             window: as in `segment`; percentiles are those of the scene.
             bands: as in `segment`; None takes those that the file calls red, green and blue.
@@ -355,9 +379,17 @@ class Segmenter:
         Raises FileNotFoundError, ValueError for what is no scene, unknown formats or options, and where rasterio
         (`rifenet[geo]`) is not installed; OSError on a full disk.
         """
-        how = checked(window, bands)
-        more: dict[str, Any] = {"formats": formats, "how": how, "side": side, "on_progress": on_progress}
-        return segment_scene(self, scene, folder, name, **more, **options)
+        if wrong := [each for each in formats if each not in DRIVERS]:
+            raise ValueError(f"Expected formats of a scene among {', '.join(DRIVERS)}, but got {', '.join(wrong)}.")
+        if not isinstance(scene, Scene):
+            (scene,) = contrasted([open_scene(scene, side)], checked(window, bands))
+
+        def segment(pages: Iterable[Page]) -> Iterator[Result]:
+            return self.segment_many(pages, batch_size=1, **options)
+
+        record = {"model": model_record(self.engine), **(facts or {})}
+        stem = name or Path(scene.file).stem
+        return write_scene(scene, segment, self.classes, Path(folder), stem, formats, record, on_progress)
 
     def segment_many(
         self,

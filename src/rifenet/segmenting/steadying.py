@@ -32,26 +32,31 @@ _AROUND = 1  # pixels around each, over which differences are averaged
 
 
 class _Frame(NamedTuple):
-    """A result, and its photo at the margins' scale, [3,h,w] in levels."""
+    """A frame among its neighbours."""
 
     result: Result
     colours: NDArray[np.float32]
+    """The photo at the margins' scale, [3,h,w] in levels."""
+    known: dict[int, NDArray[np.float32]]
+    """How alike it and others are, [h,w], by the identity of their results: it is the same both ways."""
 
 
-def steadied(results: Iterable[Result], reach: int = REACH) -> Iterator[Result]:
+def steadied(
+    results: Iterable[Result], reach: int = REACH, fading: float = FADING, likeness: float = LIKENESS
+) -> Iterator[Result]:
     """The results of neighbouring frames, in order, each with its neighbours' say; `reach` frames late."""
     kept: deque[_Frame] = deque(maxlen=2 * reach + 1)
     own = 0  # place in `kept` of the next frame to give
     for result in results:
-        frame = _Frame(result, _colours(result))
+        frame = _Frame(result, _colours(result), {})
         if len(kept) == kept.maxlen:
             own -= 1
         kept.append(frame)
         if len(kept) - own > reach:
-            yield _steady(kept, own, reach)
+            yield _steady(kept, own, reach, fading, likeness)
             own += 1
     while own < len(kept):
-        yield _steady(kept, own, reach)
+        yield _steady(kept, own, reach, fading, likeness)
         own += 1
 
 
@@ -61,9 +66,9 @@ def _colours(result: Result) -> NDArray[np.float32]:
     return np.asarray(small, np.float32).transpose(2, 0, 1)
 
 
-def _steady(frames: Sequence[_Frame], own: int, reach: int) -> Result:
+def _steady(frames: Sequence[_Frame], own: int, reach: int, fading: float, likeness: float) -> Result:
     """The frame at a place among its neighbours."""
-    result, colours = frames[own]
+    result, colours, known = frames[own]
     height, width = colours.shape[1:]
     total = result.margins[:, :height, :width].copy()
     weights = np.ones((height, width), np.float32)
@@ -72,9 +77,11 @@ def _steady(frames: Sequence[_Frame], own: int, reach: int) -> Result:
         other = frames[place]
         if place == own or other.result.image.shape != result.image.shape:
             continue
-        weight = FADING ** abs(place - own) * _likeness(
-            colours, _scaled(other.colours, result.placement, other.result.placement)
-        )
+        alike = known.get(id(other.result))
+        if alike is None or alike.shape != (height, width):
+            theirs = _scaled(other.colours, result.placement, other.result.placement)
+            alike = other.known[id(result)] = _likeness(colours, theirs, likeness)
+        weight = np.float32(fading ** abs(place - own)) * alike
         total += weight * _scaled(other.result.margins, result.placement, other.result.placement)
         weights += weight
         for name, sure in other.result.confidence.items():
@@ -85,10 +92,10 @@ def _steady(frames: Sequence[_Frame], own: int, reach: int) -> Result:
     return replace(result, margins=margins, confidence=confidence if result.calibrated else result.confidence)
 
 
-def _likeness(own: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weights [h,w] in [0,1] of another frame by its colours [3,h,w]."""
+def _likeness(own: NDArray[np.float32], other: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+    """Weights [h,w] in [0,1] of another frame by its colours [3,h,w]; `scale` as `LIKENESS`."""
     difference = box_mean(((own - other) ** 2).mean(0), _AROUND)
-    found: NDArray[np.float32] = np.exp(-difference / (2 * LIKENESS**2)).astype(np.float32)
+    found: NDArray[np.float32] = np.exp(-difference / (2 * scale**2)).astype(np.float32)
     return found
 
 

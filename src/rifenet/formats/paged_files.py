@@ -5,6 +5,7 @@ A plain photo, which `pictures.load_image` reads, is none of them: it stays what
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -16,7 +17,7 @@ from rifenet.config import MissingExtra
 from rifenet.formats.contrast import How
 from rifenet.formats.pages import Page, Pages, split_number
 from rifenet.formats.picture_files import check_size, count_pages, load_pixels, open_picture
-from rifenet.formats.stacks import TIFF_SUFFIXES, Stack, is_zarr, open_stack, settled
+from rifenet.formats.stacks import TIFF_SUFFIXES, PageStack, is_zarr, open_stack, settled
 from rifenet.formats.video import VIDEO_SUFFIXES, open_gif, open_video
 
 
@@ -63,7 +64,7 @@ def opened(
                 raise
             on_error(source, error)
             found.append(None)
-    stacks = {path: pages for path, pages in known.items() if isinstance(pages, Stack)}
+    stacks = {path: pages for path, pages in known.items() if isinstance(pages, PageStack)}
     ready = dict(zip(stacks, settled(list(stacks.values()), how), strict=True))
     return [each and Opened(ready.get(each.pages.file, each.pages), each.number) for each in found]
 
@@ -93,9 +94,9 @@ def _opened(source: Any, how: How, first_will_do: bool, known: dict[str, Pages |
 
 def pages_of(path: str, *, always: bool = False) -> Pages | None:
     """The pages of a file; None for a plain photo. `always`: for a TIFF that is one, too. Raises as `opened`."""
-    if not Path(path).exists():
+    if not os.path.exists(path):  # unlike Path.exists, it raises nothing for a name too long
         return None  # whoever reads it says so
-    if path and Path(path).is_dir() and is_zarr(path):
+    if os.path.isdir(path) and is_zarr(path):
         return open_stack(path)
     if Path(path).suffix.lower() in VIDEO_SUFFIXES:
         return open_video(path)
@@ -106,9 +107,9 @@ def pages_of(path: str, *, always: bool = False) -> Pages | None:
     return open_stack(path) if always or not _is_plain(path) else None
 
 
-def is_folder_of_photos(path: str | Path) -> bool:
+def is_folder_of_photos(path: str | PathLike[str]) -> bool:
     """Whether a path is a folder, and no picture that is one, as a Zarr is."""
-    return Path(path).is_dir() and not is_zarr(path)
+    return os.path.isdir(path) and not is_zarr(path)
 
 
 def _opens(path: str) -> bool:
