@@ -198,8 +198,10 @@ def _packed(row: dict[str, Any]) -> dict[str, Any]:
 
 def _categories(path: Path, rows: list[dict[str, Any]]) -> dict[int, str]:
     """Category id -> name, in the order of the ids."""
-    named: dict[Any, Any] = {row.get("id"): row.get("name") for row in rows}
-    proper = all(type(key) is int and isinstance(name, str) and name.strip() for key, name in named.items())
+    proper = all(
+        type(row.get("id")) is int and isinstance(row.get("name"), str) and row["name"].strip() for row in rows
+    )
+    named: dict[int, str] = {row["id"]: row["name"] for row in rows} if proper else {}
     if not rows or not proper or len(set(named.values())) < len(rows):
         raise ValueError(
             f"Expected categories in {path}, each with its own number (id) and name, but got {str(rows)[:200]}."

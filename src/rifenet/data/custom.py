@@ -121,7 +121,7 @@ def _read_yaml(path: Path) -> tuple[str, Any]:
     text = path.read_text(encoding="utf-8-sig")
     try:
         return text, yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):  # nested too deep for any of these files
         return text, None
 
 
