@@ -324,6 +324,8 @@ def test_a_file_for_shipping_needs_no_folder(tmp_path: Path, kind: str) -> None:
     for file in (tmp_path / "folder").iterdir():
         file.unlink()
     again = read_model(tmp_path / "model.safetensors")
+    assert again.config.backbone == "./folder", "nothing of this machine's paths is in the file"
+    assert str(tmp_path).encode() not in (tmp_path / "model.safetensors").read_bytes()
     images = torch.rand(1, 3, 64, 96)
     for level, expected in zip(again.backbone(images), model.backbone(images), strict=True):
         scale = expected.abs().max()
