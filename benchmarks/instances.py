@@ -50,6 +50,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "coco": {},
 }
 
+PHOTOS = {
+    "nuclei": "nuclei, dark field, connected parts as objects",
+    "rendered": "rendered overlaps of nuclei",
+    "parts": "parts",
+    "coco": "COCO",
+}
+FROM = {"truth": "true masks", "1 shots": "model, 1 shot", "5 shots": "model, 5 shots"}
+
 
 class Scene(NamedTuple):
     """A photo [H,W,3], and its objects [H,W]: 0 none, i the i-th."""
@@ -98,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(what, len(rows), flush=True)
         record["truth" if what == "truth" else f"{shots} shots"] = figures(rows)
         write_record(options.out, record)
-        print(json.dumps(record), flush=True)
+    print("\n".join(table([record])))
 
 
 def apart(trial: Trial, size: int) -> Iterator[Sequence[Instance]]:
@@ -278,6 +286,23 @@ def figures(rows: Sequence[tuple[Scene, Sequence[Instance]]]) -> Values:
         "ap50": round(ap50(rows), 4),
         "counts": [[int(a), int(b)] for a, b in zip(true, found, strict=True)],
     }
+
+
+def table(records: Iterable[Values]) -> list[str]:
+    """The table of the notebook's page."""
+    heads = ("photos", "from", "queries", "objects", "found", "count error", "median", "total", "AP50")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for record in sorted(records, key=lambda each: list(PHOTOS).index(each["set"])):
+        for what, name in FROM.items():
+            if what not in record:
+                continue
+            row = record[what]
+            low, high = (100 * each for each in row["interval"])
+            counts = [str(row[each]) for each in ("queries", "objects", "found")]
+            rest = [f"{100 * row[each]:.1f}" for each in ("median_error", "total_error", "ap50")]
+            cells = [PHOTOS[record["set"]], name, *counts, f"{100 * row['count_error']:.1f} ({low:.1f} to {high:.1f})"]
+            lines.append(f"| {' | '.join([*cells, *rest])} |")
+    return lines
 
 
 def ap50(rows: Sequence[tuple[Scene, Sequence[Instance]]]) -> float:

@@ -7,7 +7,8 @@ rules of `pfenet` treat differently. Each pair of a photo and a class in it is o
 every rule. So the differences are paired; their 95% intervals come from 2,000 resamplings of the query photos, within
 each class. Where the taken pairs stand for more pairs of the whole list, they get the weight of these. The mIoU is the
 mean over the classes of all folds. With `--model` the model is scored with one support a query; without it the
-training-free prototype is, with 1 and 5.
+training-free prototype is, with 1 and 5. Where `--out` has the other protocol of the same model, photos and folds, both
+are kept.
 
 - area: the published rule (any class shown in an image with a class of 2,048 px) minus `class_area`
 - order: a class drawn at random in each image minus all pairs; what the draw gives on average
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import json
 import random
 import zlib
 from collections import Counter
@@ -76,21 +78,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     model.eval()
     once_each(model)
     index = open_dataset("pascal", options.voc, list_file=options.list_file, part="val", progress=False)
+    earlier = measured_before(options.out, facts_of(model, index, options, options.folds))
     rows: list[Values] = []
     for number, fold in enumerate(options.folds, 1):
         rows += measure_fold(model, index, fold, options)
-        record = {
-            "model": {"name": options.model or f"prototype {options.backbone}", "hash": backbone_hash(model)},
-            "half_width": options.half_width is not None,
-            "stride": model.config.stride,
-            "dataset": index.hash,
-            "git_commit": git_commit(),
-            "folds": options.folds[:number],
-            "images_of_a_class": options.images,
-            "seen": {name: seen for one in options.folds[:number] for name, seen in seen_of(model, index, one).items()},
-            "episodes": {rule: pack(rows, rule) for rule in sorted({row["rule"] for row in rows})},
-        }
+        if earlier and number < len(options.folds):
+            continue  # the file has all folds of the other protocol
+        measured = {rule: pack(rows, rule) for rule in sorted({row["rule"] for row in rows})}
+        record = {**facts_of(model, index, options, options.folds[:number]), "git_commit": git_commit()}
+        record["episodes"] = earlier | measured
         write_record(options.out, {**record, "figures": figures(record)})
+
+
+def facts_of(model: Any, index: ImageIndex, options: argparse.Namespace, folds: Sequence[int]) -> Values:
+    """What was measured on what."""
+    return {
+        "model": {"name": options.model or f"prototype {options.backbone}", "hash": backbone_hash(model)},
+        "half_width": options.half_width is not None,
+        "stride": model.config.stride,
+        "dataset": index.hash,
+        "folds": list(folds),
+        "images_of_a_class": options.images,
+        "seen": {name: list(seen) for fold in folds for name, seen in seen_of(model, index, fold).items()},
+    }
+
+
+def measured_before(path: Path, facts: Values) -> dict[str, str]:
+    """The episodes that `path` has of the same model, photos and folds: another protocol's, measured before."""
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    same = all(record.get(name) == value for name, value in facts.items())
+    return dict(record["episodes"]) if same else {}
 
 
 def prototype(options: argparse.Namespace) -> Any:
@@ -132,7 +149,7 @@ def seen_of(model: Any, index: ImageIndex, fold: int) -> dict[str, tuple[str, ..
 def measure_fold(model: Any, index: ImageIndex, fold: int, options: argparse.Namespace) -> list[Values]:
     """Counts of every query under every rule, with its weight."""
     size, shots = size_of(model), (1,) if options.model else (1, 5)
-    plans: list[tuple[str, int, int, tuple[str, ...]]] = [("pfenet", 1, size, ("", "floor8"))]
+    plans: list[tuple[str, int, int, tuple[str, ...]]] = [("pfenet", 1, size, ("", "floor8", "black"))]
     plans += [
         ("hsnet", count, side, ("", "shifted")[: 2 if side == 401 else 1]) for side in SIDES[1:] for count in shots
     ]
@@ -219,7 +236,8 @@ def padded_counts(model: Any, index: ImageIndex, episode: Episode, size: int, va
     """Counts [2,2] under `pfenet`, at the original size.
 
     `floor8`: photos take up sides that are multiples of 8, and the prediction is read as if they took up the whole
-    `size` and its share, as in published code.
+    `size` and its share, as in published code. `black`: the padding is black, as in published code, not of the mean
+    colour.
     """
 
     def arrays(image: int) -> tuple[Any, ...]:
@@ -237,6 +255,8 @@ def padded_counts(model: Any, index: ImageIndex, episode: Episode, size: int, va
         else:
             pixels, valid, placement = resize_and_pad(photo, size)
             labels = resize_mask(mask, placement)
+            if variant == "black":
+                pixels[:, ~valid] = 0
         return pixels, binary_mask(labels, episode.class_id), valid, placement, mask
 
     *query, placement, mask = arrays(episode.query)
@@ -316,7 +336,11 @@ def figures(record: Values) -> Values:
             "small queries": [int((large == 0).sum()), round(float(weight.sum()))],
             "area": compared((base, weight), (base, weight * large)),
             "order": compared((base, weight / shown), (base, weight)),
-            "floor8": compared((tables["pfenet floor8"], weight), (base, weight)),
+            **{
+                variant: compared((tables[f"pfenet {variant}"], weight), (base, weight))
+                for variant in ("floor8", "black")
+                if f"pfenet {variant}" in tables
+            },
         }
     for shots in (1, 5):
         own = tables.get(f"hsnet {shots} {SQUARE}")

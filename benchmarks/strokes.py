@@ -4,7 +4,8 @@
 
 The protocol is that of interactive segmentation (NoC, number of clicks), with strokes for clicks. The first stroke runs
 through the middle of the object. Each further one runs through the middle of the largest connected region that is
-wrong, and is on the object or beside it, as that region is. An object ends at an IoU of 0.90 or after `--most` strokes.
+wrong, and is on the object or beside it, as that region is; it corrects the mask so far (`start`), as on the page. An
+object ends at an IoU of 0.90 or after `--most` strokes.
 Beside that, each object is completed from a loose box alone: its bounding box, larger by a fifth on each side, where
 that leaves any of the photo outside.
 
@@ -96,14 +97,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 def measured(segmenter: Segmenter, example: Example, most: int) -> Values:
     """IoU and seconds after each stroke on an object, and of a loose box alone."""
     on, beside = np.zeros((2, *example.object.shape), bool)
-    wrong, missing = example.object, True
+    mask, wrong, missing = None, example.object, True
     ious: list[float] = []
     seconds: list[float] = []
     while len(ious) < most and (not ious or ious[-1] < GOALS[-1]):
         mark = stroke(wrong)
         on, beside = (on | mark, beside & ~mark) if missing else (on & ~mark, beside | mark)
         started = time.process_time()
-        mask = segmenter.complete(example.image, on, beside if beside.any() else None) > 0
+        mask = segmenter.complete(example.image, on, beside if beside.any() else None, start=mask) > 0
         seconds.append(round(time.process_time() - started, 3))
         ious.append(iou(mask, example))
         regions = [largest(each & ~example.ignored) for each in (example.object & ~mask, mask & ~example.object)]

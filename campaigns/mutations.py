@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
 import random
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -66,6 +68,22 @@ def damaged_bytes(data: bytes, rng: random.Random) -> bytes:
 
 def damaged_values(data: bytes, parse: Parse, write: Write, rng: random.Random) -> bytes:
     """One to three values of the tree in `data` replaced, removed, doubled, or nested deep."""
+    with _deep_recursion():
+        return _damaged_values(data, parse, write, rng)
+
+
+@contextlib.contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """Lets this program write values that are nested deeper than what reads them can follow."""
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(usual)
+
+
+def _damaged_values(data: bytes, parse: Parse, write: Write, rng: random.Random) -> bytes:
     tree = parse(data)
     for _ in range(rng.randint(1, 3)):
         places = list(_places(tree))

@@ -67,6 +67,8 @@ class Odd:
     """Words of the refusal."""
     without_folders: str = ""
     """Words of the refusal where only the photo's name arrives, without its folders."""
+    pages: int = 1
+    """Pictures that the photo's file holds."""
     tolerance: int = 0
     """By which the photo may differ, in levels: lossy files, and rounding of 10 to 16 bits."""
 
@@ -313,6 +315,8 @@ def depths() -> list[Odd]:
     bright = deep(12, np.where(photo == 120, np.uint8(255), photo))
     seen = np.where(photo == 120, 255, photo)
     short = photo[..., 0].astype(np.float32) / 255
+    stretched = np.select([grey == 20, grey == 120, grey == 200], [0, 142, 255]).astype(np.uint8)  # (120 - 20) / 180
+    by_percentiles: dict[str, Any] = {"warns": "20 to 200 was taken for black", "without_folders": r"0\.\.1 \(float\)"}
     return [
         of_photo(kind, "grey of 10 bits", tiff(deep(10, photo[..., 0])), "tif", grey, **warned(10)),
         of_photo(kind, "grey of 12 bits in a PNG", file_of(deep(12, photo[..., 0])), "png", grey, **warned(12)),
@@ -324,7 +328,7 @@ def depths() -> list[Odd]:
         of_photo(kind, "colours of 12 bits, other order of bytes", tiff(bright, order=">"), "tif", seen, **warned(12)),
         of_photo(kind, "colours of 16 bits in a PNG", deep_png(deep(16)), "png", photo, tolerance=1),
         of_photo(kind, "floats from 0 to 1", tiff(short), "tif", grey, tolerance=1),
-        of_photo(kind, "floats from 0 to 255", tiff(255 * short), "tif", None, refused=r"0\.\.1 \(float\)"),
+        of_photo(kind, "floats from 0 to 255", tiff(255 * short), "tif", stretched, **by_percentiles),
     ]
 
 
@@ -358,9 +362,11 @@ def pages() -> list[Odd]:
     first = np.asarray(Image.open(io.BytesIO(moving)).convert("RGB"))
     ones = np.ones((HEIGHT, WIDTH), np.uint8)
     return [
-        of_photo(kind, "three pages", tiff(photo, photo // 2, photo // 3), "tif", photo, warns="It has 3 pages"),
+        of_photo(
+            kind, "three pages", tiff(photo, photo // 2, photo // 3), "tif", photo, warns="It has 3 pages", pages=3
+        ),
         of_photo(kind, "a page and its smaller copy", tiff(photo, photo[::2, ::2], subfile=(0, 1)), "tif", photo),
-        of_photo(kind, "a moving GIF", moving, "gif", first, warns="It has 2 frames"),
+        of_photo(kind, "a moving GIF", moving, "gif", first, warns="has 2 frames", pages=2),
         of_mask(kind, "a mask of two pages", tiff(block(), ones), block(), "It has 2 pages", labels_name="mask.tif"),
     ]
 

@@ -30,13 +30,15 @@ LIGHT = (
 )  # none of these loads torch
 FORMATS = ("formats", "formats.*")
 DRAWING = ("drawing", "drawing.*")
+SCIENTIFIC = ("formats.opening", "formats.stacks", "formats.geotiff", "formats.video")
 DATA = ("data", "data.*")
 PAPER = (
     *("models.activation", "models.attention", "models.auxiliary", "models.backbones", "models.backbones.*"),
     *("models.head", "models.interaction", "models.kernels", "models.masks", "models.matching", "models.prior"),
     *("models.prototypes", "models.resize", "models.rifenet", "models.structures"),
 )  # the method's own parts, and the baseline's matching
-MODELS = ("models", *PAPER, "models.baseline", "models.beyond", "models.beyond.*", "models.build")
+RIVALS = ("models.rivals", "models.rivals.*")  # heads of other papers
+MODELS = ("models", *PAPER, "models.baseline", "models.beyond", "models.beyond.*", *RIVALS, "models.build")
 MODEL_FILES = ("models.files", "models.files.*")
 ENGINES = ("engines", "engines.*")
 SEGMENTING = ("segmenting", "segmenting.*", *FORMATS, "data.transforms", "engines", *DRAWING, "files", "metrics")
@@ -57,6 +59,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # Files of other programs, and datasets.
     "formats": (),
     "formats.*": ("formats.*", "files", *DRAWING),
+    **dict.fromkeys(SCIENTIFIC, ("formats.*", "files", "config")),  # the extras that they need
     "data": (),
     "data.*": (*FORMATS, "data.*", "config", "files"),
     # Models: the paper's parts know nothing of what goes beyond it; the builder knows all.
@@ -65,7 +68,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "models.baseline": ("config", *PAPER),
     "models.beyond": (),
     "models.beyond.*": ("config", *PAPER, "models.beyond.*"),
-    "models.build": ("config", *PAPER, "models.baseline", "models.beyond.*"),
+    "models.rivals": (),
+    "models.rivals.*": ("config", *PAPER, "models.rivals.*"),
+    "models.build": ("config", *PAPER, "models.baseline", "models.beyond.*", "models.rivals.*"),
     "models.files": (),
     "models.files.*": ("config", "files", *MODELS, *MODEL_FILES),
     # The product.
@@ -90,6 +95,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "training.*": ("config", *DATA, *PRODUCT, "evaluation", "evaluation.*", "training.*"),
     "bench": ("bench.*",),
     "bench.*": (*PRODUCT, "bench.*"),
+    # Other programs: they import these, nothing of the package does.
+    "integrations": (),
+    "integrations.*": (*PRODUCT, "integrations.*"),
     # Commands: what they run is imported inside the function that runs it, so that --help is quick.
     "cli": (),
     "cli.*": ("cli", "cli.*", *LIGHT),
@@ -103,7 +111,7 @@ LAZILY: dict[str, tuple[str, ...]] = {
 ONLY_AT_FUNCTION_LEVEL = ("__init__", "models")  # whatever these import, they import lazily
 LIMITED_NAMES = {
     (tuple(name for name in PAPER if not name.startswith("models.backbones")), "config"): {"NetworkConfig"},
-    (("models.backbones",), "config"): {"NetworkConfig"},
+    (("models.backbones", "models.rivals.*"), "config"): {"NetworkConfig"},
     (("models.backbones.*",), "config"): {"needs", "from_outside", "is_outside"},  # an extra, and code from outside
     (("models.baseline", "models.beyond.*"), "config"): {"ModelConfig"},
     (("models.build",), "config"): {"ModelConfig", "BACKBONES", "from_outside", "is_outside"},
@@ -155,11 +163,24 @@ EXTRAS = {
     "onnxruntime": ("export.*",),
     "pycocotools": (),
     "scipy": (),
+    "tifffile": (),
+    "imagecodecs": (),
+    "zarr": (),
+    "rasterio": (),
+    "fiona": (),
+    "av": (),
     "skimage": (),
     "huggingface_hub": (),
     "transformers": (),
     "tensorboard": (),
+    "ray": (),
+    "fsspec": (),
+    "pyarrow": (),
     "wandb": (),
+    "cvat_sdk": (),
+    "fiftyone": (),
+    "napari": (),
+    "qtpy": (),
 }  # extra -> modules that may import it at module level; all others only inside the function that uses it
 
 

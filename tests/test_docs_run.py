@@ -6,7 +6,8 @@ page with blocks that take long (`SLOW`) those before the first of these run her
 A block that no test can run says why in the line above it: `<!-- not run: needs Docker -->`.
 
 Files: a.jpg, b.jpg (bears) and c.jpg (a giraffe) with masks a.png, b.png, c.png (0 and 1), query.jpg (a bear), the
-folders photos and brush (black-and-white masks), and rendered datasets: VOC2012, VOCdevkit/VOC2012, coco, my_photos.
+stack scan.tif with labels.tif, the folders photos and brush
+(black-and-white masks), and rendered datasets: VOC2012, VOCdevkit/VOC2012, coco, my_photos.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from xml.etree import ElementTree
 import docs_shim
 import numpy as np
 import pytest
+import tifffile
 import yaml
 from docs_blocks import PAGES, ROOT, Block, blocks, name_of
 from PIL import Image
@@ -41,6 +43,8 @@ ELSEWHERE = {
     "docs/formats.md": "tests/formats/test_examples_of_formats.py",
     "docs/advice.md": "tests/advice/test_docs.py",
     "docs/backbones.md": "tests/training/test_own_code.py",
+    "docs/cvat.md": "tests/partners/test_cvat.py",
+    "docs/fiftyone.md": "tests/partners/test_fiftyone.py",
 }
 """Pages whose blocks another test runs, with the files that they name."""
 
@@ -105,6 +109,7 @@ def folder(tmp_path: Path) -> Path:
         size = {"width": photo.width, "height": photo.height}
     coco = {"images": [{"id": 1, "file_name": "a.jpg", **size}], "categories": [{"id": 1, "name": "dog"}]}
     (work / "coco.json").write_text(json.dumps({**coco, "annotations": [box]}))
+    add_stack(work, shots)
     bears = examples("bear", False)
     shutil.copy(bears[0][0], work / "query.jpg")
     for photo in (bears[1][0], bears[2][0], examples("pizza", False)[0][0]):
@@ -114,6 +119,18 @@ def folder(tmp_path: Path) -> Path:
     for name in ("benchmarks", "configs", "scripts"):
         (work / name).symlink_to(ROOT / name)
     return work
+
+
+def add_stack(work: Path, shots: list[tuple[Path, Path, int]]) -> None:
+    """`scan.tif`, whose three pages of 16 bits are the photos in grey, and `labels.tif`, which marks the first two."""
+    photos, masks = [], []
+    for page, (photo, mask, number) in enumerate(shots):
+        with Image.open(photo) as colours, Image.open(mask) as marks:
+            photos.append(np.asarray(colours.convert("L").resize((320, 240))).astype(np.uint16) * 16)
+            inside = np.asarray(marks.resize((320, 240), Image.Resampling.NEAREST)) == number
+            masks.append((inside * (page < 2)).astype(np.uint8))
+    tifffile.imwrite(work / "scan.tif", np.stack(photos), photometric="minisblack")
+    tifffile.imwrite(work / "labels.tif", np.stack(masks), photometric="minisblack")
 
 
 def add_datasets(work: Path) -> None:

@@ -95,7 +95,7 @@ def test_python(odd: Odd, tmp_path: Path) -> None:
             return
         segmenter.learn(odd.class_name, [photo], [labels], label=odd.label)
         learned = len(caught)
-        segmenter.segment(photo)
+        segmenter.segment(photo if odd.pages == 1 else f"{photo}#0")
     check_right(odd, engine)
     assert all(warning.category is UserWarning for warning in caught)
     assert all(Path(warning.filename) == Path(__file__) for warning in caught)
@@ -113,7 +113,15 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Watching:
 @pytest.mark.parametrize("odd", CORPUS, ids=str)
 def test_command_line(odd: Odd, tmp_path: Path, engine: Watching, capsys: pytest.CaptureFixture[str]) -> None:
     photo, labels = lay_out(odd, tmp_path)
-    words = ["segment", "--support", odd.class_name, str(photo), str(labels), "--query", str(photo)]
+    words = [
+        "segment",
+        "--support",
+        odd.class_name,
+        str(photo),
+        str(labels),
+        "--query",
+        str(photo) if odd.pages == 1 else f"{photo}#0",
+    ]
     words += ["--label", f"{odd.class_name}={odd.label}"] if odd.label else []
     code = main([*words, "--out", str(tmp_path / "out")])
     lines = capsys.readouterr().err.splitlines()

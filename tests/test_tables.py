@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from docs_blocks import ROOT, blocks
 
-from benchmarks import strokes
+from benchmarks import instances, strokes
 from rifenet.cli.main import main
 from rifenet.models.files.hub import load_model
 
@@ -87,6 +87,13 @@ def test_the_table_of_strokes_is_that_of_its_file() -> None:
     assert record["summary"] == strokes.summarised(record["objects"], record["most"])
     page = (ROOT / "docs" / "lab" / "strokes.md").read_text(encoding="utf-8")
     assert "\n\n" + "\n".join(strokes.table(record)) + "\n\n" in page
+
+
+def test_the_table_of_instances_is_that_of_its_files() -> None:
+    files = sorted((ROOT / "docs" / "results" / "instances").glob("*.json"))
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    page = (ROOT / "docs" / "lab" / "instances.md").read_text(encoding="utf-8")
+    assert "\n\n" + "\n".join(instances.table(records)) + "\n\n" in page
 
 
 def test_the_pictures_caption_says_what_the_script_measured(shipped: str) -> None:

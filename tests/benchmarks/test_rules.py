@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,16 @@ def test_repeated_supports_are_those_of_a_draw_with_replacement() -> None:
     different = np.mean([len(set(supports)) for supports in drawn])
     assert different == pytest.approx(9 * (1 - (8 / 9) ** 5), abs=0.06)  # standard error 0.013
     assert rules.repeated(episode, 10, 4) == rules.repeated(episode, 10, 4)
+
+
+def test_what_another_run_measured_of_the_same_photos_is_kept(tmp_path: Path) -> None:
+    facts = {"model": {"name": "a", "hash": "b"}, "folds": [1, 2], "images_of_a_class": 6, "seen": {"car": ["cab"]}}
+    path = tmp_path / "record.json"
+    assert rules.measured_before(path, facts) == {}
+    path.write_text(json.dumps({**facts, "git_commit": "c0ffee", "episodes": {"hsnet 1 400": "abc"}, "figures": {}}))
+    assert rules.measured_before(path, facts) == {"hsnet 1 400": "abc"}
+    for other in ({"folds": [1]}, {"images_of_a_class": 5}, {"model": {"name": "a", "hash": "c"}}, {"seen": {}}):
+        assert rules.measured_before(path, {**facts, **other}) == {}
 
 
 def test_the_pages_tables_are_those_of_the_committed_files() -> None:

@@ -67,10 +67,13 @@ class Annotator:
     """Completes strokes to what it is told, and keeps what it was given."""
 
     def __init__(self, masks: list[Mask]) -> None:
-        self.masks, self.calls = masks, list[tuple[Mask | None, Mask | None]]()
+        self.masks, self.calls, self.starts = masks, list[tuple[Mask | None, Mask | None]](), list[Mask | None]()
 
-    def complete(self, image: Any, object: Mask | None = None, background: Mask | None = None) -> NDArray[np.uint8]:
+    def complete(
+        self, image: Any, object: Mask | None = None, background: Mask | None = None, *, start: Mask | None = None
+    ) -> NDArray[np.uint8]:
         self.calls.append((object, background))
+        self.starts.append(start)
         return self.masks[min(len(self.calls), len(self.masks)) - 1].astype(np.uint8)
 
 
@@ -89,6 +92,8 @@ def test_each_stroke_marks_the_largest_wrong_region_and_an_object_ends_at_the_la
     (first, none), (second, still), (third, beside), (no_object, boxed) = annotator.calls
     assert none is None
     assert still is None
+    for start, mask in zip(annotator.starts, (None, lacking, spilling, None), strict=True):
+        np.testing.assert_array_equal(start, mask)  # a stroke corrects the mask before it; the box stands alone
     assert (first & ~truth).sum() == 0  # type: ignore[operator]
     added = second & ~first  # type: ignore[operator]
     assert added.any()

@@ -159,7 +159,9 @@ def test_a_paper_file_names_the_rows_in_which_it_does_not_follow_the_paper(name:
     head = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").split("\ndata:")[0]
     said = {int(row) for row in re.findall(r"\b(\d+)\s+(?:#\s+)?\(", head[head.index("follows the paper, but") :])}
     assert said == {row for row, other in others.items() if other}
+    assert "in four more places, which docs/paper_map.md lists below that table" in " ".join(head.split("\n# "))
     page = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    assert "in four more places" in page
     listed = re.search(r"but for rows ([\d, and]+) of \[the table\]", page)
     assert listed
     assert {int(row) for row in re.findall(r"\d+", listed[1])} == said
@@ -167,10 +169,11 @@ def test_a_paper_file_names_the_rows_in_which_it_does_not_follow_the_paper(name:
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Of each class so many photos that a tenth of them, held out, are enough for an episode."""
     folder = tmp_path_factory.mktemp("datasets")
     return {
-        "pascal": make_voc(folder / "VOC2012", class_ids=VOC_IDS, per_class=4, mixed=4),
-        "coco": make_coco(folder / "coco", class_ids=range(1, 13), per_class=4, mixed=2),
+        "pascal": make_voc(folder / "VOC2012", class_ids=VOC_IDS, per_class=12, mixed=4),
+        "coco": make_coco(folder / "coco", class_ids=range(1, 13), per_class=12, mixed=2),
     }
 
 

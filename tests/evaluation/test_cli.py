@@ -6,15 +6,18 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from evaluation.scenes import mixed_scenes, write_dataset
 
 from rifenet.cli.main import main
 from rifenet.config import named_episodes
+from rifenet.evaluation.result_file import unpack_counts
 from rifenet.models import build_model
 from rifenet.models.backbones import imagenet_weights
 from rifenet.models.files.checkpoint import backbone_hash, save_model
@@ -292,15 +295,20 @@ def test_report_refuses_what_is_no_result(tmp_path: Path, capsys: pytest.Capture
     assert main(["report"]) == 2
 
 
-@pytest.mark.slow
-def test_two_ranks_under_torchrun_score_the_digits_of_one(line: list[str], tmp_path: Path) -> None:
-    alone, together = tmp_path / "alone.json", tmp_path / "together.json"
+def under_torchrun(line: list[str], out: Path) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of the evaluation with two ranks."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     source = str(Path(__file__).parents[2] / "src")
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (source, environment.get("PYTHONPATH"))))
-    assert main([*line, "--out", str(alone)]) == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "rifenet", *line, "--device", "cpu", "--out", str(together)]
+    return [*launcher, "-m", "rifenet", *line, "--device", "cpu", "--out", str(out)], environment
+
+
+@pytest.mark.slow
+def test_two_ranks_under_torchrun_score_the_digits_of_one(line: list[str], tmp_path: Path) -> None:
+    alone, together = tmp_path / "alone.json", tmp_path / "together.json"
+    assert main([*line, "--out", str(alone)]) == 0
+    command, environment = under_torchrun(line, together)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("FB-IoU") == 1  # one rank speaks for all
@@ -308,3 +316,42 @@ def test_two_ranks_under_torchrun_score_the_digits_of_one(line: list[str], tmp_p
     assert (first["environment"]["ranks"], second["environment"]["ranks"]) == (1, 2)
     assert {name: first[name] for name in SAME} == {name: second[name] for name in SAME}
     assert any(row["iou"] not in (0.0, 1.0) for row in first["per_class"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Stops the launcher by a signal.")
+def test_two_ranks_that_are_stopped_go_on_with_the_digits_of_one(line: list[str], tmp_path: Path) -> None:
+    line = [*line, "--episodes", "300"]  # so many that both ranks are at work when they are stopped
+    alone, together = tmp_path / "alone.json", tmp_path / "together.json"
+    assert main([*line, "--out", str(alone)]) == 0
+    command, environment = under_torchrun(line, together)
+    parts = [together.with_name(f"{together.name}.partial{ending}") for ending in ("", ".1")]
+
+    def scored(path: Path) -> list[str]:
+        """Lines of whole episodes in the file of a rank."""
+        text = path.read_text() if path.is_file() else ""
+        return [each for each in text.splitlines() if each.startswith("[") and each.endswith("]")]
+
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as ranks:
+        until = time.monotonic() + 300
+        while min(len(scored(path)) for path in parts) < 10:
+            assert ranks.poll() is None, "the evaluation ended before it was stopped"
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        ranks.terminate()
+        assert ranks.wait(120) != 0
+    assert 20 <= sum(len(scored(path)) for path in parts) < 600
+    assert not together.exists()
+    # What rank 1 has scored is taken as it stands: so one of its episodes gets counts that no model gives.
+    known = scored(parts[1])[0]
+    position, *_, seconds = json.loads(known)
+    parts[1].write_text(parts[1].read_text().replace(known, json.dumps([position, 1, 2, 3, 4, seconds])))
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    first, second = read(alone), read(together)
+    assert first["episodes_hash"] == second["episodes_hash"]
+    counts, found = (unpack_counts(each).counts.reshape(600, 4) for each in (first, second))
+    assert found[position].tolist() == [1, 2, 3, 4]
+    others = np.arange(600) != position
+    np.testing.assert_array_equal(found[others], counts[others])
+    assert not any(path.exists() for path in parts)

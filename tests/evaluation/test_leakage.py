@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rifenet.data.folds import VOC_CLASSES, novel_classes
-from rifenet.evaluation.leakage import classes_seen, names_unchecked, seen_words
+from rifenet.evaluation.leakage import classes_seen, names_unchecked, photos_trained_on, seen_words
 from rifenet.models.files.hub import load_model
 
 NEW = {0: {"aeroplane"}, 1: {"bus"}, 2: {"dog"}, 3: set()}  # of each fold of VOC's names, `coseg`'s too
@@ -65,3 +65,38 @@ def test_parts_of_a_trained_person_are_new(metadata: dict[str, Any]) -> None:
 def test_without_a_list_of_trained_classes_nothing_is_said() -> None:
     assert classes_seen(result({}, "sofa", "blowhole")) == {}
     assert names_unchecked(result({}, "sofa", "blowhole")) == []
+
+
+@pytest.mark.parametrize(
+    ("trained", "dataset", "seen"),
+    [
+        ({"dataset": "coco"}, {"name": "pascal"}, ("truck",)),  # VOC calls pickup trucks cars
+        ({"dataset": "coco"}, {"name": "coco"}, None),  # COCO tells them apart
+        ({"dataset": "custom"}, {"name": "custom"}, ("truck",)),  # two sets of one's own, perhaps
+        ({"classes_hash": "a"}, {"name": "custom", "classes_hash": "a"}, None),
+        ({"classes_hash": "a"}, {"name": "custom", "classes_hash": "b"}, ("truck",)),
+    ],
+)
+def test_trucks_may_be_cars_of_another_list(
+    trained: dict[str, Any], dataset: dict[str, Any], seen: tuple[str, ...] | None
+) -> None:
+    metadata = {"classes_trained_on": ["truck", "bus"], **trained}
+    found = classes_seen({**result(metadata, "car", "bicycle"), "dataset": dataset})
+    assert found == ({} if seen is None else {"car": seen})
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, True),
+        ({"exclude_novel": True}, False),
+        ({"exclude_novel": None}, False),  # not recorded
+        ({"list": "train.txt"}, False),
+        ({"dataset": "coco"}, False),
+        ({"classes_hash": "another's"}, False),
+    ],
+)
+def test_photos_of_one_list_that_training_kept_are_told(change: dict[str, Any], told: bool) -> None:
+    trained = {"dataset": "custom", "list": "all images", "classes_hash": "ours", "exclude_novel": False, **change}
+    dataset = {"name": "custom", "list": "all images", "classes_hash": "ours"}
+    assert photos_trained_on({**result(trained, "cup"), "dataset": dataset}) is told

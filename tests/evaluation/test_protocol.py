@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import random
+import re
 import subprocess
 import sys
 import warnings
@@ -342,17 +344,36 @@ def test_a_small_query_counts_by_the_published_rule_and_not_by_class_area(tmp_pa
     assert index.records[small].areas == {2: 400, 4: 40}
     for class_area, lemons, name in ((False, 6, "pfenet"), (True, 5, "pfenet by class area")):
         result = evaluate(ColourModel(), index, config(episodes=16, class_area=class_area))
-        assert {row["name"]: row["queries"] for row in result["per_class"]}["lemon"] == lemons
+        assert {row["name"]: (row["queries"], row["images"]) for row in result["per_class"]} == {
+            "leaf": (6, 6),
+            "lemon": (lemons, lemons),
+            "heather": (4, 4),
+        }
         assert f", {name}, 1-shot" in setting_title(result)
         assert result["protocol"].get("class_area") is (None if class_area else False)
         assert any("one class of the fold in it, drawn at random" in words for words in result["deviations"])
         assert any(words.startswith("area of the class:") for words in result["deviations"]) is class_area
 
 
+@pytest.mark.parametrize("protocol", ["pfenet", "hsnet"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_deviations_of_a_dataset_stand_in_its_results_only(index: ImageIndex, protocol: str) -> None:
+    own = {"pascal": {"test pairs"} if protocol == "hsnet" else set(), "coco": {"overlaps"}, "custom": set()}
+    for dataset, names in own.items():
+        rules = config(protocol=protocol, some_classes=True)
+        result = evaluate(ColourModel(), dataclasses.replace(index, dataset=dataset), rules)
+        found = {words.partition(":")[0] for words in result["deviations"]}
+        assert found & {"test pairs", "overlaps", "absent class"} == names
+
+
 def test_result_holds_what_the_protocol_asks_for(index: ImageIndex, tmp_path: Path) -> None:
     model = build_model(kind="prototype", backbone="resnet18", width=0.25, pretrained=False)
     model.hash = "abc"
     result = evaluate(model, index, config(image_size=65, shots=2))
+    page = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text(encoding="utf-8")
+    lines = page[page.index("## 6. The result file") : page.index("## 7.")].splitlines()
+    named = {name for line in lines if line.startswith("| `") for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert named == {*result, "presence"}, "the page has every field"
     assert result["protocol"].keys() >= {"name", "min_area", "absent_as_zero", "query_order", "resize", "scored_at"}
     assert (result["protocol"]["name"], result["protocol"]["min_area"]) == ("pfenet", 100)
     assert result["dataset"]["hash"] == index.hash

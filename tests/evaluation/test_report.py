@@ -200,6 +200,17 @@ def test_published_rows_keep_their_marks(tmp_path: Path, monkeypatch: pytest.Mon
     assert all("published:" not in row[0] for row in table(text, f"## {MINI_LIST}"))
 
 
+def test_all_deviations_of_a_result_stand_beside_published_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rifenet.evaluation.settings._PUBLISHED_EPISODES", 24)
+    own = ["query order: pairs; published: images", "resize: exact; published: off", "padding: grey; published: black"]
+    for dataset, told in ((PASCAL, own[1:]), (MINI, [])):
+        path = scored(tmp_path / "a.json", dataset=dataset, deviations=own)
+        found = re.findall(r"^- Deviation from the published codes, (.*)\.$", report([path]), re.MULTILINE)
+        assert found == told
+
+
 @pytest.mark.parametrize(
     ("dataset", "episodes", "min_area", "label"),
     [
@@ -260,6 +271,7 @@ def test_the_published_numbers_of_episodes_are_named(episodes: int, words: str) 
     assert f"{episodes:,} episodes (as {words}) for each" in setting_sentence(content)
     assert "(as " not in setting_sentence({**content, "episodes": episodes + 1})
     assert "(as " not in setting_sentence({**content, "dataset": OWN})
+    assert "(as " not in setting_sentence({**content, "dataset": MINI}), "another list of PASCAL photos"
 
 
 def test_settings_never_share_a_table(tmp_path: Path) -> None:
@@ -381,6 +393,34 @@ def test_a_mean_over_folds_bears_every_mark_of_its_folds(tmp_path: Path) -> None
                 assert re.sub(r"[\d. ±]", "", cell) == mark, title
 
 
+def test_every_table_of_a_report_bears_the_marks(tmp_path: Path) -> None:
+    leaks = trained(scored(tmp_path / "a.json", skipped=[{"seed": 0, "episode": 1, "class": "car"}]),
+                    classes_trained_on=["kitten"])  # fmt: skip
+    text = report([leaks, scored(tmp_path / "b.json", name="clean")])
+    marks = {row[0]: re.sub(r"[^†‡§]", "", "".join(row[2:4])) for row in table(text, "### Intervals")[1:]}
+    assert marks == {"rifenet, 473 px": "†§", "clean, 473 px": ""}
+    heading, *rows = table(text, "### Classes")
+    assert [re.sub(r"[^†‡§]", "", "".join(heading))] == [""]
+    found = {row[0]: [re.sub(r"[^†‡§]", "", cell) for cell in row[2:]] for row in rows}
+    assert found == {"bus": ["", ""], "car": ["§", ""], "cat": ["†", ""]}
+
+
+def test_figures_of_photos_that_training_kept_are_marked(tmp_path: Path) -> None:
+    own = {"dataset": "pascal", "fold": 1, "list": "all.txt", "classes_trained_on": ["dog"], "exclude_novel": False}
+    path = trained(scored(tmp_path / "a.json"), **own)
+    text = report([path])
+    assert table(text, "## ")[1][1] == f"{percent(path)}† [1]"
+    assert all("†" in row[2] for row in table(text, "### Classes")[1:])
+    assert "- † [1]: the model's training had photos of this very list that show novel classes, as background" in text
+    other = report([trained(scored(tmp_path / "b.json", dataset=PASCAL), **own)])
+    assert "†" not in other, "the test list is another"
+
+
+def test_sources_name_the_backbone(tmp_path: Path) -> None:
+    heading, row = table(report([scored(tmp_path / "a.json")]), "## Sources")
+    assert row[heading.index("backbone")] == "resnet50"
+
+
 def test_a_model_that_does_not_say_what_taught_it_is_no_model_that_saw_nothing(tmp_path: Path) -> None:
     words = "- [1]: what it was trained on is not recorded"
     own = {"dataset": "pascal", "fold": 1, "exclude_novel": True}
@@ -401,6 +441,10 @@ def test_a_model_that_does_not_say_what_taught_it_is_no_model_that_saw_nothing(t
         ({"images_trained_on": 10582, "list": "train_aug.txt"}, "10,582 images of `train_aug.txt`"),
         ({"images_trained_on": 9, "started_from": {}, "images_trained_on_before": 1200}, "9 images, after 1,200"),
         ({"images_trained_on": 9, "started_from": {}}, "9 images, after an unknown number"),
+        ({"images_trained_on": 4800, "list": "train.txt", "shots": 1}, "4,800 images of `train.txt`, 1 shot"),
+        ({"images_trained_on": 9, "shots": 5, "mixed_shots": False}, "9 images, 5 shots"),
+        ({"images_trained_on": 9, "shots": 5, "mixed_shots": True}, "9 images, 1 to 5 shots"),
+        ({"images_trained_on": 9, "shots": 1, "mixed_shots": True}, "9 images, 1 shot"),
     ],
 )
 def test_sources_say_how_many_images_trained_a_model(tmp_path: Path, metadata: dict[str, Any], said: str) -> None:

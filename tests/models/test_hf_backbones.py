@@ -374,6 +374,10 @@ def test_options_of_other_backbones_are_refused(folders: dict[str, tuple[Path, A
         build_model(backbone=str(folders["swin"][0]), stem="deep", **SMALL)
     with pytest.raises(ValueError, match="hf:owner/name"):
         ModelConfig(backbone="dinov2")
+    with pytest.raises(ValueError, match=r"model\.head with model\.kind rifenet only"):
+        ModelConfig(kind="pfenet", head="my_code:Head")
+    with pytest.raises(ValueError, match="empty or module:name"):
+        ModelConfig(head="WideHead")
 
 
 def test_the_prototype_compares_the_last_layer(folders: dict[str, tuple[Path, Any]]) -> None:

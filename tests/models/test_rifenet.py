@@ -82,6 +82,19 @@ def _run(model: RiFeNet, episode: dict[str, Tensor], **options: Any) -> RiFeNetO
     return output
 
 
+def test_prior_keys_are_features_of_the_whole_photo() -> None:
+    """What the mask leaves out is seen, too; PFENet's code has the mask before the last stage."""
+    model = _model(max_prior_keys=10_000).eval()
+    episode = _episode(batch=1)
+    image, mask = episode["support_images"], episode["support_masks"]
+    context = model.encode_support(image, mask)
+    high = model.encode_query(image[:, 0]).high[0].flatten(1)  # unit length, as those of a query
+    foreground = aligned_resize((mask == 1).float(), (7, 7))[0, 0].flatten() > 0
+    keys = context.prior_keys[0, 0][context.prior_valid[0, 0]]
+    assert 0 < len(keys) < 49
+    torch.testing.assert_close(keys.T, high[:, foreground])
+
+
 def _sum(output: RiFeNetOutput) -> Tensor:
     logits = [output.logits, output.aux_logits, output.weak_logits, output.strong_logits]
     if isinstance(output, EvidenceOutput) and output.evidence is not None:

@@ -63,6 +63,20 @@ def test_touching_discs_come_apart_where_they_were_drawn() -> None:
     np.testing.assert_array_equal(total, inside)  # every pixel has one object
 
 
+def test_a_hole_does_not_cut_an_object_and_a_gap_among_objects_does_not_join_them() -> None:
+    ring = discs((60, 60, 18))
+    ring[48:72, 58:63] = False  # leaves two halves with necks between them
+    around = [(200 + 27 * np.cos(turn), 190 + 27 * np.sin(turn), 15) for turn in np.arange(6) * np.pi / 3]
+    inside = ring | discs(*around)
+    assert label(inside, connectivity=1).max() == 2
+    assert not inside[190, 200]
+    objects = found(inside, [DISC] * 4)
+    assert len(objects) == 7
+    (one,) = (each for each in objects if each.centroid[0] < 100)
+    np.testing.assert_array_equal(one.mask, ring)  # its hole stays one
+    np.testing.assert_array_equal(np.sum([each.mask for each in objects], axis=0), inside)
+
+
 def test_what_an_object_says_of_itself() -> None:
     inside = np.zeros((40, 60), bool)
     inside[10:20, 30:50] = True

@@ -82,6 +82,15 @@ def test_a_loose_box_alone_gives_the_object(segmenter: Segmenter) -> None:
     assert iou(mask, RED_BOX) > 0.9
 
 
+def test_an_object_whose_colour_lies_between_those_around_it(segmenter: Segmenter) -> None:
+    """No plane through the colours parts grey from black on its left and white on its right."""
+    image = np.where(np.arange(160) < 80, 20, 235) + np.zeros((120, 160, 3))[..., 0]
+    image[30:80, 40:120] = 128
+    noise = np.random.default_rng(1).integers(-6, 7, (120, 160, 3))
+    photo = (image[..., None] + noise).astype(np.uint8)
+    assert iou(segmenter.complete(photo, object=area(54, 45, 57, 115)), area(30, 40, 80, 120)) > 0.95
+
+
 def test_background_strokes_take_away_what_looks_the_same(segmenter: Segmenter) -> None:
     image = picture({RED: (30, 20, 80, 140)})
     stroke = area(54, 25, 57, 60)
@@ -109,6 +118,35 @@ def test_parts_of_a_mask_to_correct_stay_until_they_are_marked(segmenter: Segmen
     one = segmenter.complete(image, start=left | right, background=area(54, 105, 57, 140))
     assert iou(one, left) > 0.9
     assert one[:, 100:].sum() == 0
+
+
+def test_a_correction_leaves_all_that_no_stroke_runs_through_to_the_pixel(segmenter: Segmenter) -> None:
+    """Parts of the mask far from the strokes, small ones, and those that look like nothing in the photo."""
+    image = picture({RED: (60, 60, 180, 180), BLUE: (60, 180, 180, 300)}, 480, 640)
+    far, grey = np.zeros((480, 640), np.uint8), np.zeros((480, 640), np.uint8)
+    far[440:470, 600:635] = far[300, 10] = 1
+    grey[380:390, 20:60] = 1
+    red, blue, size = area(60, 60, 180, 180, (480, 640)), area(60, 180, 180, 300, (480, 640)), (480, 640)
+    start = red | far | grey
+    added = segmenter.complete(image, start=start, object=area(115, 190, 122, 290, size))
+    assert iou(added[:200, :320], (red | blue)[:200, :320]) > 0.93
+    taken = segmenter.complete(image, start=start | blue, background=area(115, 190, 122, 290, size))
+    assert iou(taken[:200, :320], red[:200, :320]) > 0.93
+    for mask in (added, taken):
+        np.testing.assert_array_equal(mask[200:], start[200:])
+        np.testing.assert_array_equal(mask[:, 320:], start[:, 320:])
+    np.testing.assert_array_equal(added & start, start)  # a stroke on the object takes nothing away
+    assert not (taken & ~(start | blue)).any()  # and one beside it adds nothing
+
+
+def test_a_mask_without_strokes_stays_as_it_is_and_an_empty_one_is_none(segmenter: Segmenter) -> None:
+    odd = (np.random.default_rng(0).random(SCENE.shape[:2]) < 0.3).astype(np.uint8)
+    np.testing.assert_array_equal(segmenter.complete(SCENE, start=odd), odd)
+    stroke = area(54, 45, 57, 85)
+    empty = segmenter.complete(SCENE, stroke, start=np.zeros_like(stroke))
+    np.testing.assert_array_equal(empty, segmenter.complete(SCENE, stroke))
+    with pytest.raises(ValueError, match="none marks a pixel"):
+        segmenter.complete(SCENE, start=np.zeros_like(stroke))
 
 
 def test_a_learned_class_needs_no_stroke_and_strokes_correct_it(segmenter: Segmenter) -> None:

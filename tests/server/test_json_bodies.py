@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
@@ -83,6 +84,40 @@ def test_a_long_body_is_parsed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
     assert json_bodies._parsed(body) == list(range(100_000))
     assert max(asked) <= 2**16
     assert len(asked) >= len(body) / 2**16
+
+
+def test_python_looks_for_no_garbage_while_it_parses() -> None:
+    """A look goes through all objects in one go: those that are just being made by the hundred thousand, too."""
+    looks: list[int] = []
+
+    def noted(phase: str, facts: dict[str, int]) -> None:
+        if phase == "start":
+            looks.append(facts["generation"])
+
+    body = json.dumps([[number] for number in range(100_000)]).encode()
+    gc.callbacks.append(noted)
+    try:
+        found = json_bodies._parsed(body)
+        during = len(looks)
+        kept = [[number] for number in range(100_000)]
+    finally:
+        gc.callbacks.remove(noted)
+    assert found == kept
+    assert during <= 1  # the one that waited for the end
+    assert len(looks) - during > 20  # the same objects made without it
+
+
+def test_garbage_is_looked_for_again_after_the_last_of_several() -> None:
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="error"):
+        json_bodies._parsed(b"[1,]")
+    assert gc.isenabled()
+    first = json_bodies._uncollected
+    with first:
+        with first:
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("depth", [101, 5000])

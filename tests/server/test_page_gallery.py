@@ -88,6 +88,15 @@ def test_pictures_are_large(results: Page) -> None:
     results.wait_for_function("document.querySelector('#cards canvas').width > 500")
 
 
+def test_nothing_of_a_card_is_covered(results: Page) -> None:
+    results.set_viewport_size({"width": 1100, "height": 640})  # more rows than there is room for
+    places = """() => [...document.querySelectorAll("#cards .card")].map((card) => {
+      const of = (part) => card.querySelector(part).getBoundingClientRect();
+      return [of("canvas").bottom - of(".about").top, of(".do button").bottom - card.getBoundingClientRect().bottom];
+    })"""
+    assert all(over <= 0.5 and out <= 0 for over, out in results.evaluate(places))
+
+
 def test_one_by_one_by_keyboard_until_all_are_accepted(results: Page) -> None:
     page = results
     page.locator("#cards .open").first.focus()

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rendered import make_voc
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -27,7 +29,7 @@ from rifenet.models.files.checkpoint import read_model, save_model, trained_stat
 from rifenet.training import NonFiniteLoss, loop, train
 from rifenet.training.optim import build_optimizers, learning_rates
 from rifenet.training.selection import LEAST_AUROC
-from rifenet.training.split import base_split
+from rifenet.training.split import base_split, with_steps
 from rifenet.training.state import LOCK_FILE, STATE_FILE, claimed
 
 
@@ -98,6 +100,23 @@ def test_ten_steps_equal_five_resumed_five(voc: Path, tmp_path: Path, changes: d
         line["loss"] for line in _lines(tmp_path / "parts")
     ]
     assert len(_lines(tmp_path / "parts")) == 10
+
+
+def test_an_epoch_counts_the_photos_that_can_be_a_query(voc: Path, tmp_path: Path) -> None:
+    """As the published codes admit them: some base class has the smallest area. A photo of small objects counts not."""
+    base = set(range(6, 11))  # of the fold's 20 classes those that the set shows
+    masks = [np.asarray(Image.open(path)) for path in sorted((voc / "SegmentationClassAug").glob("*.png"))]
+    for least in (500, 2500, 5000):
+        shown = [{label for label in np.unique(mask).tolist() if label not in (0, 255)} for mask in masks]
+        large = [
+            any((mask == label).sum() >= least for label in labels) and labels <= base
+            for mask, labels in zip(masks, shown, strict=True)
+        ]
+        config = _config(voc, tmp_path, data__min_area=least, data__holdout=0.0, train__epochs=3, train__steps=0)
+        pool = base_split(config, open_dataset("pascal", str(voc), progress=False)).pool
+        assert pool.queried == sum(large)
+        assert with_steps(config, pool.queried).train.steps == 3 * (sum(large) // 2)
+    assert 0 < sum(large) < sum(labels <= base for labels in shown), "some photos show small objects only"
 
 
 def test_the_average_is_kept_and_the_weights_go_on_without_it(voc: Path, tmp_path: Path) -> None:

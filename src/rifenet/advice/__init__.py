@@ -35,7 +35,7 @@ class Advice:
     shots: tuple[ShotAdvice, ...]
     """Every annotated photo, class by class in the order of learning."""
     next: tuple[PhotoAdvice, ...]
-    """The photos to annotate next, best first."""
+    """The photos to annotate next, in this order."""
     looked_at: int
     """Number of photos that were read."""
     failed: tuple[tuple[str, str], ...]

@@ -178,7 +178,7 @@ def _averages(context: Context) -> list[NDArray[Any]]:
 
 
 def ranked(found: Sequence[Look], annotated: Sequence[NDArray[np.float16]], count: int) -> list[PhotoAdvice]:
-    """Chooses the `count` photos to annotate first, best first, one after the other.
+    """Chooses the `count` photos to annotate first, one after the other.
 
     Each step chooses the photo of the largest `loss`. A photo much like one that is annotated or chosen counts less:
     its loss is multiplied by their distance, divided by `NEAR`. docs/advice.md compares this with other orders.

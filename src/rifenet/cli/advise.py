@@ -165,6 +165,9 @@ def _next_sections(advice: Advice, segmenter: Segmenter) -> Iterator[Section]:
             )
             for each in advice.next
         ]
-        text = "Photos without a mask, those that teach most first, with what the model finds in them now."
+        text = (
+            "Photos without a mask, with what the model finds in them now. Its own scores call the first masks the"
+            " worst; they are often right, not always, so look at the others, too."
+        )
         heads = ("first", "then" if figures[1:] else "", "", "")
         yield Section("Annotate next", heads, figures[:1], [figures[1:]], text=text)

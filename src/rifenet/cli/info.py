@@ -35,7 +35,12 @@ def main(argv: list[str]) -> int:
         help="count parameters and multiply-adds of the model and of the training-free baseline, part by part",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="with --flops: count the model of a config instead")
+    parser.add_argument(
+        "--rivals", action="store_true", help="with --flops: also the heads of other papers over the same backbone"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.rivals and not arguments.flops:
+        parser.error("--rivals belongs to --flops")
     if arguments.config and not arguments.flops:
         parser.error("--config belongs to --flops")
     if arguments.flops:
@@ -66,7 +71,7 @@ def _flops(arguments: argparse.Namespace) -> int:
     """Prints the costs of the model, and of the baseline over the same backbone."""
     import dataclasses
 
-    from rifenet.config import load_config
+    from rifenet.config import RIVALS, load_config
     from rifenet.evaluation.costs import costs
 
     if arguments.config:
@@ -76,6 +81,9 @@ def _flops(arguments: argparse.Namespace) -> int:
         network, size = _network(model_of(arguments))
         unlabeled = 0
     methods = {network.kind: costs(network, size, unlabeled)}
+    if arguments.rivals:
+        plain = dataclasses.replace(network, evidence=False, support_views=1)
+        methods |= {kind: costs(dataclasses.replace(plain, kind=kind), size) for kind in RIVALS if kind not in methods}
     if network.kind != "prototype":
         methods["prototype"] = costs(dataclasses.replace(network, kind="prototype"), size)
     if arguments.json:

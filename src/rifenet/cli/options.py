@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from rifenet.cli.supports import add_support
+from rifenet.formats.opening import is_folder_of_photos
 from rifenet.formats.pictures import PHOTO_SUFFIXES
 
 _LONGEST_PATH = 256  # a longer word is no folder that somebody has lost, and is named like a photo
@@ -76,7 +77,8 @@ def add_photos(parser: argparse.ArgumentParser, *, shot: str, query_required: bo
         default=[],
         required=query_required,
         metavar="PATH",
-        help="photos, folders of photos, or quoted patterns",
+        help="photos, folders of photos, or quoted patterns; a stack (TIFF, OME-Zarr) or a video (MP4, MOV,"
+        " GIF) counts as its pages or frames, and scan.tif#3 is one of them, from 0",
     )
     parser.add_argument(
         "--white-is-object", action="store_true", help="255 in a mask marks the class, instead of pixels to ignore"
@@ -125,7 +127,7 @@ def photos_of(queries: list[str], out: Path | None, masks: Collection[Path]) -> 
     photos: dict[Path, Path] = {}
     for word in queries:
         for path in _expanded(word):
-            is_folder = os.path.isdir(path)
+            is_folder = is_folder_of_photos(path)
             if is_folder and out is not None and path.resolve() == out.resolve():
                 raise ValueError(f"Expected --out to be another folder than --query, but both are {path}.")
             for file in photos_in(path, masks) if is_folder else [path]:

@@ -6,11 +6,15 @@ import argparse
 import errno
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rifenet.cli import scenes
 from rifenet.cli.console import note, noted_remarks, print_json, progress
 from rifenet.cli.options import add_engine, add_photos, labels_of, model_of, photos_of
+from rifenet.cli.over_ray import add_ray, check_ray, over_ray
+from rifenet.cli.paged import add_contrast, paged, segmented, whole_files
 from rifenet.cli.segmented import (
     CLASSES,
     begin,
@@ -23,11 +27,16 @@ from rifenet.cli.segmented import (
     write_together,
 )
 from rifenet.cli.supports import shots_of
+from rifenet.formats.contrast import How
+from rifenet.formats.geotiff import Scene
 
 if TYPE_CHECKING:
     from rifenet.segmenting.segmenter import Segmenter
 
-FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "csv", "geojson", "yolo", "cvat", "html")
+FORMATS = (
+    *("index", "binary", "overlay", "coco", "labelme", "cutout"),
+    *("csv", "geojson", "yolo", "cvat", "cvat_masks", "gpkg", "html"),
+)
 OBJECTS = ("csv",)  # formats that list objects, with or without --instances
 
 _CHOICES: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
@@ -43,14 +52,23 @@ def _segment(argv: list[str]) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     support = shots_of(parser, arguments.support)
+    if arguments.ray is not None:
+        check_ray(parser, arguments)
     out = Path(arguments.out)
     masks = {Path(mask).resolve() for _, _, mask in support}
-    from rifenet.formats.outputs import endings
+    from rifenet.formats.outputs import NO_GPKG, endings
 
     classes = list(dict.fromkeys(name for name, _, _ in support))
-    queries = output_names(photos_of(arguments.query, out, masks), endings(classes, arguments.format))
+    labels = labels_of(arguments.label, classes)
+    failed = Failed()
+    how = How(arguments.window, arguments.bands)
+    on_disk = photos_of(arguments.query, out, masks) if arguments.ray is None else []
+    supports, photos = paged(support, on_disk, how, labels, failed.skip)
+    queries = output_names(photos, [*endings(classes, arguments.format), *scenes.ENDINGS])
+    if "gpkg" in arguments.format and not any(isinstance(photo, Scene) for photo in photos):
+        parser.error(f"argument --format: {NO_GPKG}")
 
-    from rifenet.segmenting.instances import compact, expect_extra
+    from rifenet.segmenting.instances import expect_extra
     from rifenet.segmenting.pseudo_labels import COUNT
     from rifenet.segmenting.queries import model_record
     from rifenet.segmenting.segmenter import Segmenter
@@ -58,10 +76,65 @@ def _segment(argv: list[str]) -> int:
     if arguments.clean or arguments.instances or set(OBJECTS) & set(arguments.format):
         expect_extra()
     segmenter = Segmenter.from_pretrained(model_of(arguments), arguments.device, arguments.threads)
-    supports: dict[str, list[tuple[str, str]]] = {}
-    for name, image, mask in support:
-        supports.setdefault(name, []).append((image, mask))
-    labels = labels_of(arguments.label, classes)
+    _learn(segmenter, supports, labels, arguments)
+    settings = {
+        "model": model_record(segmenter.engine),
+        "classes": {
+            name: [[digest(path) for path in shot[1:]] for shot in support if shot[0] == name] for name in classes
+        },
+        "keep_absent": arguments.keep_absent,
+        "white_is_object": arguments.white_is_object,
+        "labels": labels,
+        "tiles": arguments.tiles,
+        "refine": arguments.refine,
+        "fit": not arguments.no_fit,
+        "formats": arguments.format,
+    }
+    if arguments.clean:
+        settings["clean"] = True
+    if arguments.no_steady:
+        settings["steady"] = False
+    if arguments.instances:
+        settings["instances"] = True
+    settings |= {key: value for key, value in zip(("window", "bands"), map(_listed, how), strict=True) if value}
+    if arguments.adapt is not None:
+        settings["adapt"] = arguments.adapt or COUNT
+    if arguments.ray is not None:
+        return over_ray(segmenter, settings, _options(arguments), masks, arguments)
+    adopted = claim(out, settings, arguments.overwrite)
+    if arguments.adapt is not None:
+        adopted = _adapt(segmenter, photos_alone(queries), settings["adapt"], out, adopted)
+        begin(out, settings, adopted)
+    return _run(segmenter, queries, out, settings, adopted, failed, arguments)
+
+
+class Failed(dict[str, str]):
+    """Why photos were skipped, by their names."""
+
+    def skip(self, photo: Any, error: Exception) -> None:
+        """Keeps the reason, and tells it."""
+        self[str(photo)] = str(error)
+        note(f"rifenet segment: skipped {photo}: {error}")
+
+
+def photos_alone(queries: Iterable[Any]) -> list[Any]:
+    """The photos and pages among what is segmented, without scenes."""
+    return [query for query in queries if not isinstance(query, Scene)]
+
+
+def _listed(value: Any) -> Any:
+    """As JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _learn(
+    segmenter: Segmenter,
+    supports: dict[str, list[Any]],
+    labels: dict[str, str],
+    arguments: argparse.Namespace,
+) -> None:
+    from rifenet.segmenting.instances import compact
+
     for name, shots in supports.items():
         pair = zip(*shots, strict=True)
         options: dict[str, Any] = {"label": labels.get(name), "fit": not arguments.no_fit}
@@ -75,28 +148,16 @@ def _segment(argv: list[str]) -> int:
             f"rifenet segment: the shots' objects of {', '.join(together)} are not compact, so objects that touch count"
             " as one."
         )
-    settings = {
-        "model": model_record(segmenter.engine),
-        "classes": {name: [[digest(path) for path in shot] for shot in shots] for name, shots in supports.items()},
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Options of `Segmenter.segment_many`, but for those of its input and output."""
+    return {
+        "tiles": _CHOICES[arguments.tiles],
+        "refine": _CHOICES[arguments.refine],
+        "clean": arguments.clean,
         "keep_absent": arguments.keep_absent,
-        "white_is_object": arguments.white_is_object,
-        "labels": labels,
-        "tiles": arguments.tiles,
-        "refine": arguments.refine,
-        "fit": not arguments.no_fit,
-        "formats": arguments.format,
     }
-    if arguments.clean:
-        settings["clean"] = True
-    if arguments.instances:
-        settings["instances"] = True
-    if arguments.adapt is not None:
-        settings["adapt"] = arguments.adapt or COUNT
-    adopted = claim(out, settings, arguments.overwrite)
-    if arguments.adapt is not None:
-        adopted = _adapt(segmenter, list(queries), settings["adapt"], out, adopted)
-        begin(out, settings, adopted)
-    return _run(segmenter, queries, out, settings, adopted, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,13 +179,15 @@ def _parser() -> argparse.ArgumentParser:
         "--out", required=True, metavar="DIR", help="folder for the results; run the same command again to resume"
     )
     add_engine(parser)
+    add_contrast(parser)
     parser.add_argument(
         "--format",
         type=_formats,
         default=["index", "overlay"],
         metavar="A,B,...",
         help=f"what to write, one or more of {', '.join(FORMATS)} (default: index,overlay). For all photos together,"
-        " coco adds coco.json, csv table.csv, cvat annotations.xml, yolo data.yaml, and html index.html",
+        " coco adds coco.json, csv table.csv, cvat annotations.xml, cvat_masks labelmap.txt, yolo data.yaml, and"
+        " html index.html",
     )
     parser.add_argument(
         "--tiles",
@@ -157,8 +220,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--instances",
         action="store_true",
-        help="tell objects apart, also touching ones, in the overlay, coco, labelme, geojson, yolo and cvat, and count"
-        " them; csv always lists objects",
+        help="tell objects apart, also touching ones, in the overlay, coco, labelme, geojson, yolo, cvat and"
+        " cvat_masks, and count them; csv always lists objects",
     )
     parser.add_argument(
         "--clean",
@@ -166,10 +229,16 @@ def _parser() -> argparse.ArgumentParser:
         help="fill small holes of the masks and remove specks, both judged by the size of the shots' objects",
     )
     parser.add_argument(
+        "--no-steady",
+        action="store_true",
+        help="segment each frame of a video by itself; by default neighbouring frames weigh in",
+    )
+    parser.add_argument(
         "--keep-absent", action="store_true", help="keep a class in the mask even if it is judged absent"
     )
     parser.add_argument("--overwrite", action="store_true", help="use --out even if it holds other files")
     parser.add_argument("--json", action="store_true", help="print manifest.json, the record of the run")
+    add_ray(parser)
     return parser
 
 
@@ -181,10 +250,6 @@ def _adopted_at_most(text: str) -> int:
 
 def _formats(text: str) -> list[str]:
     chosen = [word.strip() for word in text.split(",")]
-    if "gpkg" in chosen:
-        from rifenet.formats.outputs import NO_GPKG
-
-        raise argparse.ArgumentTypeError(NO_GPKG)
     if wrong := [word for word in chosen if word not in FORMATS]:
         raise argparse.ArgumentTypeError(f"expected formats among {', '.join(FORMATS)}, but got {', '.join(wrong)}")
     if "html" in chosen and "overlay" not in chosen:
@@ -192,7 +257,7 @@ def _formats(text: str) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def _adapt(segmenter: Segmenter, photos: list[Path], count: int, out: Path, before: dict[str, Any]) -> dict[str, Any]:
+def _adapt(segmenter: Segmenter, photos: list[Any], count: int, out: Path, before: dict[str, Any]) -> dict[str, Any]:
     """Adds each class's most confident results to its examples, and returns the record of them for the manifest.
 
     A resumed run loads the classes that it started with, even if there are new photos.
@@ -215,29 +280,23 @@ def _adapt(segmenter: Segmenter, photos: list[Path], count: int, out: Path, befo
 
 def _run(
     segmenter: Segmenter,
-    queries: dict[Path, str],
+    queries: dict[Any, str],
     out: Path,
     settings: dict[str, Any],
     adopted: dict[str, Any],
+    failed: Failed,
     arguments: argparse.Namespace,
 ) -> int:
     learned = [settings, adopted["file"]] if adopted else settings
     run = hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:16]
     records = {photo: known for photo, name in queries.items() if (known := done(out, name, photo, run))}
-    resumed, failed = len(records), dict[str, str]()
+    resumed = len(records)
+    options = _options(arguments)
+    own = [query for query in queries if isinstance(query, Scene)]
+    records |= scenes.segment_scenes(segmenter, own, queries, out, run, arguments.format, options)
     todo = [photo for photo in queries if photo not in records]
-
-    def skip(photo: Any, error: Exception) -> None:
-        failed[str(photo)] = str(error)
-        note(f"rifenet segment: skipped {photo}: {error}")
-
-    options: dict[str, Any] = {
-        "tiles": _CHOICES[arguments.tiles],
-        "refine": _CHOICES[arguments.refine],
-        "clean": arguments.clean,
-    }
-    results = segmenter.segment_many(todo, batch_size=1, keep_absent=arguments.keep_absent, **options, on_error=skip)
-    formats = [each for each in arguments.format if each != "html"]
+    results = segmented(segmenter, todo, not arguments.no_steady, options, failed.skip)
+    formats = [each for each in arguments.format if each not in ("html", "gpkg")] or ["index"]
     by_source = {str(photo): photo for photo in todo}
     for result in progress(results, len(todo), "segmenting"):
         photo = by_source[result.source]
@@ -246,7 +305,7 @@ def _run(
             paths = result.save(out, queries[photo], facts, formats=formats, objects=arguments.instances)
         except OSError as error:
             if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ) or error.filename == str(photo):
-                skip(photo, error)  # some disks take less than others, and the photo itself may be gone
+                failed.skip(photo, error)  # some disks take less than others, and the photo itself may be gone
                 continue
             raise OSError(
                 f"Could not save the results of {photo} ({_reason(error)}). {len(records)} of {len(queries)}"
@@ -261,7 +320,8 @@ def _run(
         "results": [{**records[photo], "json": f"{queries[photo]}.json"} for photo in queries if photo in records],
         "failed": [{"query": query, "reason": reason} for query, reason in failed.items()],
     } | ({"adopted": adopted} if adopted else {})
-    write_together(out, manifest["results"], arguments.format)
+    photos = [records[photo] for photo in photos_alone(queries) if photo in records]
+    write_together(out, photos, [each for each in arguments.format if each != "gpkg"], whole_files(queries))
     write_manifest(out, manifest)
     if arguments.json:
         print_json(manifest)

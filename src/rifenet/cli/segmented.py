@@ -10,13 +10,23 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from rifenet import IGNORE
 from rifenet.cli.console import note
+from rifenet.cli.paged import Whole
+from rifenet.formats.geotiff import Scene
+from rifenet.formats.pages import Page, number_in_names, split_number
+from rifenet.formats.pictures import load_image, load_mask
 
 MANIFEST = "manifest.json"
+Query = Path | Page | Scene
+"""What a command segments: a photo, a page of a file, or a scene."""
 LONGEST_NAME = 255  # bytes of a file name on all common disks
 TOGETHER = ("coco", "csv", "cvat")
 """Formats whose files of single photos are put together into one."""
@@ -24,13 +34,13 @@ CLASSES = "classes.safetensors"
 """The learned classes of a run with `--adapt`; a resumed run loads them."""
 
 
-def output_names(photos: list[Path], endings: Collection[str] = (".json",)) -> dict[Path, str]:
+def output_names(photos: Sequence[Query], endings: Collection[str] = (".json",)) -> dict[Any, str]:
     """A name for each photo's results, such that no two files have the same, even where case makes no difference.
 
     `endings`: what is added to the name in the names of a photo's files. A name that is not UTF-8, or too long with the
     longest of them, is shortened and gets a digest.
     """
-    names: dict[Path, str] = {}
+    names: dict[Any, str] = {}
     taken = {MANIFEST, "coco.json", "index.html"}
     longest = max(len(ending.encode()) for ending in endings)
     for photo in photos:
@@ -41,10 +51,17 @@ def output_names(photos: list[Path], endings: Collection[str] = (".json",)) -> d
     return names
 
 
-def _choices(photo: Path) -> Iterator[str]:
-    stem, suffix = photo.stem, photo.suffix.lstrip(".")
-    yield from (stem, f"{stem}_{suffix}", f"{photo.resolve().parent.name}_{stem}")
-    yield from (f"{stem}_{number}" for number in itertools.count(2))
+def _choices(photo: Query) -> Iterator[str]:
+    file, page = file_of(photo), number_in_names(photo.number) if isinstance(photo, Page) else ""
+    stem, suffix = file.stem, file.suffix.lstrip(".")
+    beginnings = (stem, f"{stem}_{suffix}", f"{file.resolve().parent.name}_{stem}")
+    yield from (f"{beginning}{page}" for beginning in beginnings)
+    yield from (f"{stem}_{number}{page}" for number in itertools.count(2))
+
+
+def file_of(photo: Query) -> Path:
+    """The file that a photo is, or lies in."""
+    return photo if isinstance(photo, Path) else Path(photo.file)
 
 
 def _fitting(name: str, most: int) -> str:
@@ -56,8 +73,16 @@ def _fitting(name: str, most: int) -> str:
 
 
 def digest(path: str) -> str:
-    """SHA-256 of a file's content."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    """SHA-256 of a file's content, or of the contents and names in a folder; that of the file for a page of one."""
+    file, number = split_number(path)
+    found = hashlib.sha256() if number is None else hashlib.sha256(str(number).encode())
+    for part in sorted(Path(file).rglob("*")) if Path(file).is_dir() else [Path(file)]:
+        if part.is_file():
+            found.update(part.relative_to(file).as_posix().encode() if part != Path(file) else b"")
+            with part.open("rb") as opened:
+                while chunk := opened.read(2**20):
+                    found.update(chunk)
+    return found.hexdigest()
 
 
 def claim(out: Path, settings: dict[str, Any], overwrite: bool) -> dict[str, Any]:
@@ -117,12 +142,16 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def write_together(out: Path, records: list[dict[str, Any]], formats: list[str]) -> None:
-    """Writes the files that cover all photos, if `formats` asks for them."""
+def write_together(out: Path, records: list[dict[str, Any]], formats: list[str], whole: Sequence[Whole] = ()) -> None:
+    """Writes the files that cover all photos, if `formats` asks for them.
+
+    `whole`: files of pages whose masks or overlays become one file again.
+    """
     if not records:
         return
     from rifenet.files import write_text
     from rifenet.formats.contact_page import write_page
+    from rifenet.formats.cvat_files import LABELMAP, LIST, labelmap, mask_list
     from rifenet.formats.object_files import merge_csv, merge_cvat, yolo_names
     from rifenet.formats.outputs import merge_coco
 
@@ -134,21 +163,51 @@ def write_together(out: Path, records: list[dict[str, Any]], formats: list[str])
         merge_csv(out / "table.csv", single["csv"])
     if "cvat" in single:
         merge_cvat(out / "annotations.xml", single["cvat"], classes)
+    if "cvat_masks" in formats:
+        write_text(out / LABELMAP, labelmap(classes))
+        write_text(out / LIST, mask_list(Path(record["files"]["cvat_masks"]) for record in records))
     if "yolo" in formats:
         write_text(out / "data.yaml", yolo_names(classes))
+    for each in whole:
+        _write_whole(out, each, formats)
     if "html" in formats:
         write_page(out / "index.html", records, title=f"{len(records)} photos segmented")
 
 
-def stamp(photo: Path) -> dict[str, int]:
-    """Size and modification time. A photo that keeps both counts as unchanged."""
-    status = photo.stat()
+def _write_whole(out: Path, whole: Whole, formats: Sequence[str]) -> None:
+    """Writes the masks of a stack's pages as `NAME_masks.tif`, and the overlays of a video as `NAME_overlay.mp4`."""
+    from rifenet.config import MissingExtra
+    from rifenet.formats.stacks import Stack, write_masks
+    from rifenet.formats.video import Frames, write_video
+
+    if "index" in formats and isinstance(whole.pages, Stack):
+        write_masks(out / f"{whole.name}_masks.tif", _masks(out, whole))
+    if "overlay" in formats and isinstance(whole.pages, Frames):
+        files = (out / f"{part}_overlay.jpg" for part in whole.parts)
+        try:
+            overlays = (load_image(file) for file in files if file.is_file())
+            write_video(out / f"{whole.name}_overlay.mp4", overlays, whole.pages.rate)
+        except MissingExtra as error:  # a GIF is read without it
+            note(f"rifenet segment: no video of the overlays of {whole.pages.file}: {error}")
+
+
+def _masks(out: Path, whole: Whole) -> Iterator[NDArray[np.uint8]]:
+    """The masks of all pages; one that could not be segmented is 255, ignored, all over."""
+    files = [out / f"{part}_mask.png" for part in whole.parts]
+    there = next(file for file in files if file.is_file())
+    nothing = np.full_like(load_mask(there), IGNORE)
+    return (load_mask(file) if file.is_file() else nothing for file in files)
+
+
+def stamp(photo: Query) -> dict[str, int]:
+    """Size and modification time of a photo's file. A photo that keeps both counts as unchanged."""
+    status = file_of(photo).stat()
     return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
-def done(out: Path, name: str, photo: Path, run: str) -> dict[str, Any] | None:
+def done(out: Path, name: str, photo: Query, run: str) -> dict[str, Any] | None:
     """The record of a photo that `run` has segmented; None if the photo has changed or a file is missing."""
     record = _read_json(out / f"{name}.json")
-    if record is None or record.get("run") != run or not photo.is_file() or record.get("file") != stamp(photo):
+    if record is None or record.get("run") != run or not file_of(photo).exists() or record.get("file") != stamp(photo):
         return None
     return record if all((out / file).is_file() for file in record["files"].values()) else None

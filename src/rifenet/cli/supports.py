@@ -7,11 +7,13 @@ import glob
 import os
 from pathlib import Path
 
+from rifenet.formats.label_files import SHAPE_FILES
+from rifenet.formats.opening import is_folder_of_photos
 from rifenet.formats.pairs import pairs_in, pairs_of
 from rifenet.formats.pictures import PHOTO_SUFFIXES
 
 _FORMS = "CLASS PHOTO MASK, or CLASS FOLDER"
-_FILES = (*PHOTO_SUFFIXES, ".json")
+_FILES = (*PHOTO_SUFFIXES, *SHAPE_FILES)
 
 
 def add_support(parser: argparse.ArgumentParser, shot: str) -> None:
@@ -37,7 +39,7 @@ def shots_of(parser: argparse.ArgumentParser, supports: list[list[str]]) -> list
         if fault := _fault(words):
             parser.error(f"argument --support: expected {_FORMS}, but got {' '.join(words)}: {fault}")
         name, *paths = words
-        found = [tuple(map(Path, paths))] if len(paths) == 2 and not _several(paths[0]) else _pairs(paths)
+        found = [tuple(map(Path, paths))] if len(paths) == 2 and not _several(paths[0]) else _pairs(name, paths)
         shots += [(name, str(photo), str(mask)) for photo, mask in found]
     return shots
 
@@ -61,21 +63,21 @@ def _fault(words: list[str]) -> str:
 
 def _several(path: str) -> bool:
     """Whether a word names a folder or is a pattern."""
-    return os.path.isdir(path) or (glob.has_magic(path) and not os.path.exists(path))
+    return is_folder_of_photos(path) or (glob.has_magic(path) and not os.path.exists(path))
 
 
-def _pairs(paths: list[str]) -> list[tuple[Path, Path]]:
-    if len(paths) == 1 and os.path.isdir(paths[0]):
-        return pairs_in(Path(paths[0]))
+def _pairs(name: str, paths: list[str]) -> list[tuple[Path, Path]]:
+    if len(paths) == 1 and is_folder_of_photos(paths[0]):
+        return pairs_in(Path(paths[0]), name)
     if len(paths) == 1:
         raise ValueError(f"Expected a second pattern after {paths[0]}, for the masks, but got one. Quote both.")
     photos, masks = map(_expanded, paths)
-    return pairs_of(photos, masks, " and ".join(paths))
+    return pairs_of(photos, masks, " and ".join(paths), name)
 
 
 def _expanded(path: str) -> list[Path]:
     """The files of a folder or a pattern, by name; the file itself for any other path. Raises ValueError for none."""
-    if os.path.isdir(path):
+    if is_folder_of_photos(path):
         files = [file for file in sorted(Path(path).iterdir()) if file.suffix.lower() in _FILES and file.is_file()]
     elif _several(path):
         files = [Path(each) for each in sorted(glob.glob(path, recursive=True)) if Path(each).is_file()]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.config.extras import MissingExtra, needs
-from rifenet.config.model import TEST_OPTIONS, ModelConfig, with_test_options
+from rifenet.config.model import RIVALS, TEST_OPTIONS, ModelConfig, with_test_options
 from rifenet.config.network import BACKBONES, GUIDES, NetworkConfig, is_backbone, is_hf
 from rifenet.config.options import About, about_option, behaviour, free_options
 from rifenet.config.outside import expect_allowed, from_outside, is_outside
@@ -29,6 +29,7 @@ __all__ = [
     "NAMED_EPISODES",
     "PROTOCOLS",
     "PSEUDO_LABELS",
+    "RIVALS",
     "SECTIONS",
     "TEST_OPTIONS",
     "About",
@@ -90,6 +91,8 @@ def effective(config: Config) -> Config:
     if settings.w_aux == 0:
         model = dataclasses.replace(model, aux=False)
     if settings.beta == 0:
+        settings = dataclasses.replace(settings, unlabeled=0)
+    if model.kind in RIVALS:
         settings = dataclasses.replace(settings, unlabeled=0)
     if not model.evidence:
         settings = dataclasses.replace(settings, crossed=0.0)

@@ -11,13 +11,17 @@ from rifenet.config.checks import expect, one_of
 from rifenet.config.network import NetworkConfig
 from rifenet.config.options import about, about_option
 
+RIVALS = ("pfenet", "hsnet", "cyctr")
+"""Kinds of model that are heads of other papers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(NetworkConfig):
     """The model: the paper's network, and additions beyond the paper."""
 
     kind: str = "rifenet"
-    """rifenet (the network) or prototype (a baseline without training)."""
+    """rifenet (the network), prototype (a baseline without training), or a head of another paper, to compare with:
+    pfenet, hsnet or cyctr. These have no unlabeled branch."""
     evidence: bool = False
     """Beyond the paper: let the evidence head predict the mask. It compares the high features of query and support;
     the paper's network only assists it."""
@@ -38,7 +42,7 @@ class ModelConfig(NetworkConfig):
     """Beyond the paper: a pixel is in the mask from this probability on (between 0 and 1). No loss depends on it."""
 
     def __post_init__(self) -> None:
-        one_of("model.kind", self.kind, ("rifenet", "prototype"))
+        one_of("model.kind", self.kind, ("rifenet", "prototype", *RIVALS))
         super().__post_init__()
         expect(
             self.evidence_dim > 0 and self.evidence_dim % 32 == 0,
@@ -46,6 +50,15 @@ class ModelConfig(NetworkConfig):
             self.evidence_dim,
             "a positive multiple of 32",
         )
+        if self.kind in RIVALS and (self.evidence or self.support_views > 1):
+            raise ValueError(
+                f"Expected model.kind {self.kind} as its paper has it, but model.evidence or model.support_views adds"
+                " to it. Leave them at their defaults, false and 1."
+            )
+        if self.head and self.kind != "rifenet":
+            raise ValueError(
+                f"Expected model.head with model.kind rifenet only, but got {self.head} with {self.kind}. Leave it out."
+            )
         expect(self.support_views in (1, 2, 4), "model.support_views", self.support_views, "1, 2 or 4")
         expect(0 < self.mask_threshold < 1, "model.mask_threshold", self.mask_threshold, "between 0 and 1")
         expect(self.fine >= 0, "model.fine", self.fine, "0 or a stage")

@@ -125,7 +125,8 @@ class TrainConfig:
     steps: int = 1000
     """Optimiser steps; 0: as many as train.epochs makes."""
     epochs: int = 0
-    """Read with train.steps 0 only: passes over the training images, each of images // batch_size steps."""
+    """Read with train.steps 0 only: each is images // batch_size steps; an image counts that shows a base class over
+    data.min_area."""
     batch_size: int | tuple[int, ...] = 4
     """Episodes in a step, over all ranks together; a list has one value for each fold."""
     seed: int = 0

@@ -14,6 +14,9 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
+PARTS = ("kinds", "overlaps", "across")
+"""Sections of the table that link names."""
+
 
 class NameTable(NamedTuple):
     """The table, by key (`_key`): the spelling of a name without anything but letters and digits."""
@@ -24,6 +27,8 @@ class NameTable(NamedTuple):
     """Key of a class's one name -> how the table writes it."""
     related: Mapping[str, frozenset[str]]
     """Key of a class's one name -> those of all classes that one thing may also belong to, itself not among them."""
+    across: Mapping[str, frozenset[str]]
+    """The same, of classes that a set which has both tells apart: only another set may give the one to the other."""
 
 
 def canonical(name: str) -> str:
@@ -51,14 +56,25 @@ def related(name: str, other: str) -> bool:
     return mine == theirs or theirs in _table().related.get(mine, ())
 
 
-def seen_in_training(name: str, trained: Iterable[str]) -> tuple[str, ...]:
-    """Those of the names `trained` that make `name` no new class: the same, a kind of it, what it is a kind of, ..."""
-    return tuple(other for other in trained if related(name, other))
+def seen_in_training(name: str, trained: Collection[str], *, one_list: bool = True) -> tuple[str, ...]:
+    """Those of the names `trained` that make `name` no new class: the same, a kind of it, what it is a kind of, ...
+
+    `one_list`: all names come from one set, whose annotators told its classes apart. Else a class that another set does
+    not tell apart from `name` makes it no new one, either, where nothing nearer does: VOC's car has some of COCO's
+    trucks.
+    """
+    near = tuple(other for other in trained if related(name, other))
+    if near or one_list:
+        return near
+    across = _table().across.get(_class_key(name), ())
+    return tuple(other for other in trained if _class_key(other) in across)
 
 
-def seen_classes(names: Iterable[str], trained: Collection[str]) -> dict[str, tuple[str, ...]]:
+def seen_classes(
+    names: Iterable[str], trained: Collection[str], *, one_list: bool = True
+) -> dict[str, tuple[str, ...]]:
     """Each of `names` that was seen in training, with its `seen_in_training`."""
-    return {name: seen for name in names if (seen := seen_in_training(name, trained))}
+    return {name: seen for name in names if (seen := seen_in_training(name, trained, one_list=one_list))}
 
 
 def unchecked(names: Iterable[str]) -> tuple[str, ...]:
@@ -88,7 +104,7 @@ def _table() -> NameTable:
 
 
 def name_table(content: Mapping[str, Mapping[str, Sequence[str]]]) -> NameTable:
-    """The table of a file's sections same, kinds, overlaps and alone.
+    """The table of a file's sections same, kinds, overlaps, across and alone.
 
     Raises ValueError for a name that stands for two classes, or a class that is a kind of itself.
     """
@@ -103,28 +119,27 @@ def name_table(content: Mapping[str, Mapping[str, Sequence[str]]]) -> NameTable:
         spelled[_key(name)] = name
         for other in (name, *others):
             add(other, _key(name))
-    parts = [[name, *others] for part in ("kinds", "overlaps") for name, others in content[part].items()]
+    parts = [[name, *others] for part in PARTS for name, others in content.get(part, {}).items()]
     for name in itertools.chain(*parts, *content["alone"].values()):
         if _key(name) not in known:
             spelled[_key(name)] = name
             add(name, _key(name))
-    return NameTable(known, spelled, _links(content, known, spelled))
-
-
-def _links(
-    content: Mapping[str, Mapping[str, Sequence[str]]], known: Mapping[str, str], spelled: Mapping[str, str]
-) -> dict[str, frozenset[str]]:
-    """`NameTable.related`, of the sections kinds and overlaps."""
-    kinds, overlaps = (
-        {known[_key(name)]: {known[_key(other)] for other in others} for name, others in content[part].items()}
-        for part in ("kinds", "overlaps")
+    kinds, overlaps, across = (
+        {known[_key(name)]: {known[_key(other)] for other in others} for name, others in content.get(part, {}).items()}
+        for part in PARTS
     )
-    links: dict[str, set[str]] = {key: set() for key in spelled}
-    for key in spelled:
-        for other in _kinds_of(key, kinds, spelled) | overlaps.get(key, set()):
-            links[key].add(other)
-            links[other].add(key)
-    return {key: frozenset(others) for key, others in links.items()}
+    related = {key: _kinds_of(key, kinds, spelled) | overlaps.get(key, set()) for key in spelled}
+    return NameTable(known, spelled, _both_ways(related), _both_ways(across))
+
+
+def _both_ways(links: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
+    """The links and their inverses."""
+    found: dict[str, set[str]] = {key: set() for key in links}
+    for key, others in links.items():
+        for other in others:
+            found[key].add(other)
+            found.setdefault(other, set()).add(key)
+    return {key: frozenset(others) for key, others in found.items()}
 
 
 def _kinds_of(key: str, kinds: Mapping[str, set[str]], spelled: Mapping[str, str]) -> set[str]:

@@ -101,6 +101,11 @@ class EpisodePool:
         """Ids of the usable classes."""
         return tuple(self.images)
 
+    @property
+    def queried(self) -> int:
+        """Number of images that can be a query: those that show a usable class large enough."""
+        return len({image for image, _ in self.pairs})
+
     def episode(self, seed: int, i: int) -> Episode:
         """Training episode `i`, a pure function of (pool, seed, i): workers, batch size and ranks do not change it."""
         if self.sampling == "image":

@@ -29,6 +29,10 @@ PARTS = {
     "feature activation": ("activation",),
     "convolutions after it, and head": ("activated_projection", "residual", "head"),
     "evidence head": ("evidence",),
+    "feature enrichment (PFENet)": ("enrichment",),
+    "4D convolutions (HSNet)": ("squeeze", "mix"),
+    "decoder (HSNet)": ("decoder",),
+    "heads of the scales (training)": ("scale_heads",),
     "auxiliary head (training)": ("auxiliary",),
 }
 """Part -> the network's modules that belong to it; what is in none of them is matching: prior, prototypes, cosines."""

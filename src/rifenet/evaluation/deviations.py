@@ -16,8 +16,8 @@ class Deviation(NamedTuple):
     here: str
     published: str
     only_with: str = ""
-    """Where it applies: "class_area", "several shots", "one pass" of several shots, "pascal", "absent class" that the
-    mean leaves out; empty: always."""
+    """Where it applies: "class_area", "several shots", "one pass" of several shots, "pascal", "coco", "absent class"
+    that the mean leaves out; empty: always."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.here}; published: {self.published}"
@@ -35,6 +35,12 @@ DEVIATIONS = (
         "pfenet",
         "the longer side to the image size, ratio kept, pixel centres on pixel centres",
         "both sides cut to multiples of 8 and read back as if they were not, up to 7 px off",
+    ),
+    Deviation(
+        "padding",
+        "pfenet",
+        "of the mean colour, and no position of it is compared with any other",
+        "black",
     ),
     Deviation(
         "area of the class",
@@ -71,12 +77,15 @@ DEVIATIONS = (
         only_with="pascal",
     ),
     *(
-        Deviation(
-            "absent class",
-            protocol,
-            "named, and left out of the mean",
-            "counts as 0 (--absent-as-zero)",
-            only_with="absent class",
+        Deviation(name, protocol, here, published, only_with)
+        for name, here, published, only_with in (
+            (
+                "overlaps",
+                "where outlines overlap, the smaller object lies on top, and crowds are ignored",
+                "mask files with one class a pixel, by an order that is not published",
+                "coco",
+            ),
+            ("absent class", "named, and left out of the mean", "counts as 0 (--absent-as-zero)", "absent class"),
         )
         for protocol in ("pfenet", "hsnet")
     ),

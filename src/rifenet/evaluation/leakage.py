@@ -9,12 +9,34 @@ from typing import Any
 
 from rifenet.data.class_names import seen_classes, unchecked
 
+PHOTOS_WORDS = (
+    "training had photos of this very list that show novel classes, as background: exclude_novel was off, so queries "
+    "may be among them"
+)
+"""What `photos_trained_on` finds, in words that begin with "the model's"."""
+
 
 def classes_seen(result: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     """Novel classes that the model was trained on, each with the names under which it was (`class_names`)."""
     novel = [row["name"] for row in result["per_class"]]
     listed = {name: (name,) for name in result.get("novel_classes_seen", ())}
-    return listed | seen_classes(novel, result["model"]["metadata"].get("classes_trained_on", ()))
+    trained = result["model"]["metadata"].get("classes_trained_on", ())
+    return listed | seen_classes(novel, trained, one_list=_one_list(result))
+
+
+def _one_list(result: dict[str, Any]) -> bool:
+    """Whether novel and trained classes come from one list of classes, whose annotators told all of them apart."""
+    trained, dataset = result["model"]["metadata"], result.get("dataset", {})
+    if "classes_hash" in trained and "classes_hash" in dataset:
+        return bool(trained["classes_hash"] == dataset["classes_hash"])
+    return trained.get("dataset") == dataset.get("name") != "custom"  # older files
+
+
+def photos_trained_on(result: dict[str, Any]) -> bool:
+    """Whether training took its photos from the list that is scored, those with novel classes among them."""
+    trained, dataset = result["model"]["metadata"], result["dataset"]
+    same = (trained.get("dataset"), trained.get("list")) == (dataset["name"], dataset["list"])
+    return same and _one_list(result) and trained.get("exclude_novel") is False
 
 
 def names_unchecked(result: dict[str, Any]) -> list[str]:
@@ -39,8 +61,8 @@ def exclude_novel_here(result: dict[str, Any]) -> bool | None:
     """The filter `exclude_novel` of the model's training; None where the result is not on the fold of its training.
 
     That takes the same kind of dataset, fold and novel classes, and none of these among the trained ones, which the
-    model's file has to name. Files of
-    older models do not name their novel classes; for those, on a published dataset, its kind and fold tell them.
+    model's file has to name. Files of older models do not name their novel classes; for those, on a published dataset,
+    its kind and fold tell them.
     """
     trained, dataset = result["model"]["metadata"], result["dataset"]
     if (trained.get("dataset"), trained.get("fold")) != (dataset["name"], result["fold"]):

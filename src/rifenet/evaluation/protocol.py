@@ -20,7 +20,14 @@ from rifenet.config import Config, resolved
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, episodes_to_json, evaluation_episodes, queries
 from rifenet.evaluation.deviations import deviations
-from rifenet.evaluation.leakage import classes_seen, exclude_novel_here, names_unchecked, seen_words
+from rifenet.evaluation.leakage import (
+    PHOTOS_WORDS,
+    classes_seen,
+    exclude_novel_here,
+    names_unchecked,
+    photos_trained_on,
+    seen_words,
+)
 from rifenet.evaluation.lists import EpisodeList
 from rifenet.evaluation.partial import Journal
 from rifenet.evaluation.prediction import Model, ScoringRules, device_of
@@ -151,11 +158,13 @@ def evaluate(
         "config": config_record(model, config),
         "episode_counts": pack_counts(counted),
     }
+    asked = _queries(index, config, shots=0) if listed is None else index.pairs(classes)
     for row in result["per_class"]:
-        row["images"] = len(index.images_of(row["id"], data.min_area))
+        row["images"] = sum(class_id == row["id"] for _, class_id in asked)
     seen = classes_seen(result)
     result["novel_classes_seen"], result["seen_as"] = list(seen), {name: list(names) for name, names in seen.items()}
     result["names_unchecked"] = names_unchecked(result)
+    result["photos_trained_on"] = photos_trained_on(result)
     result["model"]["exclude_novel"] = exclude_novel_here(result)
     result["deviations"] = deviations(rules.protocol, _circumstances(result))
     _warn(result)
@@ -170,6 +179,7 @@ def _circumstances(result: dict[str, Any]) -> set[str]:
         "several shots": several,
         "one pass": several and not rules.get("vote"),
         "pascal": result["dataset"]["name"] == "pascal",
+        "coco": result["dataset"]["name"] == "coco",
         "absent class": bool(result["absent_classes"]) and not rules["absent_as_zero"],
     }
     return {name for name, applies in holds.items() if applies}
@@ -191,10 +201,13 @@ def settled(config: Config, index: ImageIndex, listed: EpisodeList | None = None
     return config
 
 
-def _queries(index: ImageIndex, config: Config) -> list[tuple[int, int]]:
+def _queries(index: ImageIndex, config: Config, shots: int | None = None) -> list[tuple[int, int]]:
+    """The protocol's queries; `shots` replaces the config's K, and 0 keeps classes of too few images for it."""
     data, rules = config.data, config.eval
     novel = index.novel_classes(data.fold)
-    return queries(index, novel, data.shots, data.min_area, rules.protocol, rules.class_area)
+    return queries(
+        index, novel, data.shots if shots is None else shots, data.min_area, rules.protocol, rules.class_area
+    )
 
 
 def drawn_episodes(index: ImageIndex, config: Config) -> tuple[tuple[Episode, ...], ...]:
@@ -353,6 +366,8 @@ def _warn(result: dict[str, Any]) -> None:
         )
     if seen := classes_seen(result):
         warnings.warn(f"The model was trained on {seen_words(seen)}: these are not novel for it.", stacklevel=3)
+    if result["photos_trained_on"]:
+        warnings.warn(f"The model's {PHOTOS_WORDS}.", stacklevel=3)
     if names := result["names_unchecked"]:
         warnings.warn(
             f"No table of class names has {', '.join(names[:5])}{f' and {len(names) - 5} more' if names[5:] else ''}: "

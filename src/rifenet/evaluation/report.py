@@ -5,7 +5,7 @@ Decisions:
 - Published scores appear only in the table of the full PASCAL-5i test set, at its original size, under the filter and N
   of the protocol that they were published for. Every other table is labelled by its data.
 - The training-free prototype has a row in every table; where it was not scored, the row says so.
-- Every score carries the number of its file.
+- Every score carries the number of its file, and in every table the marks of what is to be said of it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from urllib.parse import quote
 import numpy as np
 
 from rifenet.evaluation.leakage import (
+    PHOTOS_WORDS,
     classes_seen,
     exclude_novel_here,
     names_unchecked,
+    photos_trained_on,
     seen_words,
     training_unknown,
 )
@@ -90,6 +92,8 @@ def _section(members: list[NumberedResult]) -> list[str]:
             rules["name"] == "pfenet"
         )
         lines += [f"{order}{_published()['mark']}", ""]
+        others = [words for words in first.get("deviations", []) if not words.startswith("query order")]
+        lines += [*(f"- Deviation from the published codes, {words}." for words in others), *[""] * bool(others)]
     elif label != PASCAL_5I and dataset["name"] == "pascal":
         lines += ["This is not PASCAL-5i, and no published figure can stand beside it.", ""]
     mean = "mean" if len(folds) > 1 else None
@@ -155,7 +159,7 @@ def _cell(source: NumberedResult | None, figure: str) -> str:
 def _marks(*results: dict[str, Any]) -> str:
     """The marks of a figure: each that a result behind it bears. `_notes` explains them."""
     borne = {
-        "†": any(classes_seen(result) for result in results),
+        "†": any(classes_seen(result) or photos_trained_on(result) for result in results),
         "‡": any(result["absent_classes"] for result in results),
         "§": any(result.get("skipped") for result in results),
     }
@@ -197,6 +201,8 @@ def _notes(members: Iterable[NumberedResult]) -> list[str]:
         result = source.result
         if seen := classes_seen(result):
             notes.append(f"- † [{source.number}]: the model was trained on {seen_words(seen)}.")
+        if photos_trained_on(result):
+            notes.append(f"- † [{source.number}]: the model's {PHOTOS_WORDS}.")
         if training_unknown(result):
             notes.append(f"- [{source.number}]: what it was trained on is not recorded, perhaps these classes.")
         if names := names_unchecked(result):
@@ -215,7 +221,7 @@ def _intervals(rows: Iterable[tuple[str, ByFold]], members: Sequence[NumberedRes
     for name, row in rows:
         for fold, source in sorted(row.items()):
             score = source.result["scores"]["miou"]
-            figure = f"{percent(score['mean'])} [{source.number}]"
+            figure = f"{percent(score['mean'])}{_marks(source.result)} [{source.number}]"
             intervals = [interval_text(score["interval_seeds"]), interval_text(score["interval_bootstrap"])]
             table.append([name, str(fold), figure, *intervals, _against_prototype(source, members)])
     return markdown_table(heading, table)
@@ -245,14 +251,24 @@ def _classes(rows: Sequence[tuple[str, ByFold]], members: Iterable[NumberedResul
         for _, row in rows:
             items = row[fold].result["per_class"] if fold in row else []
             found = next((item for item in items if item["id"] == class_id and item["iou"] is not None), None)
-            cells.append(f"{plus_minus(found['iou'], found['std'])} [{row[fold].number}]" if found else _DASH)
+            cells.append(_class_cell(found, row[fold]) if found else _DASH)
         table.append([class_name, str(fold), *cells])
     return markdown_table(["class", "fold", *(name for name, _ in rows)], table)
 
 
+def _class_cell(item: dict[str, Any], source: NumberedResult) -> str:
+    """The IoU of one class, with the marks that are about this class."""
+    borne = {
+        "†": item["name"] in classes_seen(source.result) or photos_trained_on(source.result),
+        "§": any(skipped.get("class") == item["name"] for skipped in source.result.get("skipped", ())),
+    }
+    marks = "".join(mark for mark, bears in borne.items() if bears)
+    return f"{plus_minus(item['iou'], item['std'])}{marks} [{source.number}]"
+
+
 def _sources(sources: Iterable[NumberedResult], folder: Path) -> list[str]:
     heading = ["", "file", "model", "checkpoint", "fold", "shots", "seeds", "N", "config", "commit", "torch"]
-    heading += ["device", "episodes/s", "peak MiB", "trained on"]
+    heading += ["device", "episodes/s", "peak MiB", "backbone", "trained on"]
     table = []
     for number, path, result in sources:
         machine, memory = result["environment"], result["peak_memory_mib"]
@@ -273,6 +289,7 @@ def _sources(sources: Iterable[NumberedResult], folder: Path) -> list[str]:
                 f"{machine['device']} ({machine['device_name']}, {machine['ranks']} x {machine['threads']} threads)",
                 f"{result['episodes_per_second']:.1f}",
                 f"{memory['device'] or memory['process'] or 0:,.0f}",
+                result["model"]["backbone"] or _DASH,
                 _trained_on(result["model"]["metadata"]),
             ]
         )
@@ -281,10 +298,16 @@ def _sources(sources: Iterable[NumberedResult], folder: Path) -> list[str]:
 
 
 def _trained_on(metadata: dict[str, Any]) -> str:
-    """How many images trained the model and of which list, where its file says so, and its start model before it."""
+    """What the model's file says of its training: how many images, of which list, with how many shots, and from what.
+
+    Published figures for several shots may come from networks trained with as many.
+    """
     if (images := metadata.get("images_trained_on")) is None:
         return _DASH
     words = f"{images:,} images" + (f" of `{metadata['list']}`" if metadata.get("list") else "")
+    if (shots := metadata.get("shots")) is not None:
+        least = "1 to " if metadata.get("mixed_shots") and shots > 1 else ""
+        words += f", {least}{shots} shot" + ("s" if shots > 1 else "")
     if "started_from" in metadata:
         before = metadata.get("images_trained_on_before")
         words += ", after " + ("an unknown number" if before is None else f"{before:,}")

@@ -104,6 +104,8 @@ def setting_sentence(result: dict[str, Any]) -> str:
 def _run_by(result: dict[str, Any]) -> str:
     """Whose N it is, on a published dataset under `pfenet`; empty where it is nobody's."""
     dataset = result["dataset"]["name"]
+    if dataset == "pascal" and not _is_pascal_test_set(result["dataset"]):
+        return ""
     names = [name for name, counts in NAMED_EPISODES.items() if counts.get(dataset) == result["episodes"]]
     return f" (as {_RUN_BY[names[0]]})" if names and result["protocol"]["name"] == "pfenet" else ""
 

@@ -1,8 +1,8 @@
-"""Reads the mask of a class from a label file: index, binary, palette or colour picture, cut-out, or JSON.
+"""Reads the mask of a class from a label file: index, binary, palette or colour picture, cut-out, JSON, CVAT's XML.
 
 `label` chooses one label of the file: a name, a number, or a colour as #rrggbb. Without `label`, all labels of a
-picture count as the class; a colour picture may then have only one colour on black. In a JSON, the label with the name
-of the class counts.
+picture count as the class; a colour picture may then have only one colour on black. In a JSON or an XML, the label with
+the name of the class counts, and in CVAT's segmentation masks the colour that `labelmap.txt` gives it.
 
     H W the file's own size, which should equal its photo's
 """
@@ -22,7 +22,8 @@ from PIL import Image
 
 from rifenet import IGNORE
 from rifenet.formats.bands import array_of, channels_last
-from rifenet.formats.label_json import Annotated, Parse, Shape, annotations_of, composed, parse_annotations
+from rifenet.formats.cvat_files import XML, colour_of, read_cvat
+from rifenet.formats.label_json import Annotated, Asked, Parse, Shape, annotations_of, composed, parse_annotations
 from rifenet.formats.mask_values import listed, object_of, say_what_is_odd
 from rifenet.formats.picture_files import Frame, turned_array
 from rifenet.formats.pictures import Source, index_of, lossy_kind, read_picture
@@ -30,6 +31,9 @@ from rifenet.formats.remarks import remark
 from rifenet.formats.run_lengths import Check, unchecked
 
 Label = str | int
+SHAPE_FILES = (".json", XML)
+"""Suffixes, in lower case, of files that list the shapes of one or many photos."""
+
 MOST_PIXELS = 2**28
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _GREYS = 16  # different greys from which on a palette is that of a grey picture
@@ -56,8 +60,9 @@ def load_labels(
     """Mask of the class: uint8 [H,W], 1 the class, 0 not, 255 ignored.
 
     Args:
-        source: a picture (path, PIL image or array), a JSON (path, or its bytes), or what is marked already.
-        name: the class. Without `label`, it is the label to read in a JSON; capitals do not matter.
+        source: a picture (path, PIL image or array), a JSON (path, or its bytes), CVAT's XML (path), or what is marked
+            already.
+        name: the class. Without `label`, it is the label to read in a JSON or an XML; capitals do not matter.
         label: name, number or #rrggbb of the label to read.
         photo: path or file name of the photo, to find it in a JSON of several photos.
         frame: the photo's size and turn. A mask of the size before the turn is turned, too; a JSON may lack the size.
@@ -72,17 +77,21 @@ def load_labels(
     """
     if isinstance(source, Marked):
         return source.pixels
-    if isinstance(source, bytes) or (isinstance(source, str | PathLike) and is_json(source)):
+    if isinstance(source, bytes) or (isinstance(source, str | PathLike) and lists_shapes(source)):
         file = "the JSON" if isinstance(source, bytes) else f"label file {fspath(source)}"
         text = source if isinstance(source, bytes) else _bytes_of(Path(source))
         try:
             size = None if frame is None else (frame.height, frame.width)
-            content = parse_annotations(text, file, parse)
-            mask = _drawn(annotations_of(content, photo, most_pixels, size, file), name, label, check, file)
+            if isinstance(source, bytes) or not fspath(source).lower().endswith(XML):
+                content = parse_annotations(text, file, parse)
+                annotated = annotations_of(content, photo, most_pixels, size, file)
+            else:
+                annotated = read_cvat(text, Asked(photo, most_pixels, size, file))
+            mask = _drawn(annotated, name, label, check, file)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file[0].upper()}{file[1:]}: {error}") from error
     else:
-        file, mask = _of_picture(source, label, white_is_object)
+        file, mask = _of_picture(source, _colour_label(source, name, label), white_is_object)
     mask = _fitted(mask, frame, file)
     say_what_is_odd(mask, file, chosen=label is not None)
     return mask
@@ -128,9 +137,17 @@ def _fitted(mask: NDArray[np.uint8], frame: Frame | None, file: str) -> NDArray[
     return turned_array(mask, frame.orientation)
 
 
-def is_json(path: str | PathLike[str]) -> bool:
-    """Whether a path ends in .json."""
-    return fspath(path).lower().endswith(".json")
+def lists_shapes(path: str | PathLike[str]) -> bool:
+    """Whether a path ends as files do that list the shapes of photos: .json, .xml."""
+    return fspath(path).lower().endswith(SHAPE_FILES)
+
+
+def _colour_label(source: Source, name: str, label: Label | None) -> Label | None:
+    """In CVAT's segmentation masks, the colour of the class, or of the label that is asked for by a name."""
+    named = name if label is None else str(label).strip()
+    if not isinstance(source, str | PathLike) or named.isdecimal() or _COLOUR.fullmatch(named):
+        return label
+    return colour_of(Path(source), named) or label
 
 
 def _bytes_of(path: Path) -> bytes:

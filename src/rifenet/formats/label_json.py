@@ -54,8 +54,8 @@ class Annotated(NamedTuple):
     """Why annotations of the photo are no shapes, a sentence for each."""
 
 
-class _Asked(NamedTuple):
-    """What is looked for in a JSON."""
+class Asked(NamedTuple):
+    """What is looked for in a file of annotations."""
 
     photo: str
     """Path of the photo."""
@@ -63,7 +63,7 @@ class _Asked(NamedTuple):
     size: tuple[int, int] | None
     """Height and width of the photo, if they are known."""
     file: str
-    """What to call the JSON in messages."""
+    """What to call the file in messages."""
 
 
 def parse_annotations(text: bytes, file: str = "the JSON", parse: Parse = json.loads) -> Any:
@@ -85,7 +85,7 @@ def annotations_of(
     `size`: height and width of the photo, for a JSON that lacks them. `file`: what to call the JSON in messages.
     Raises ValueError for an unknown kind of JSON, for a photo not in it, and for more than `most_pixels` pixels.
     """
-    asked = _Asked(photo, most_pixels, size, file)
+    asked = Asked(photo, most_pixels, size, file)
     if isinstance(content, dict) and "shapes" in content:
         return _labelme(content, asked)
     if isinstance(content, dict) and "images" in content and "annotations" in content:
@@ -124,7 +124,8 @@ def _decoded(text: bytes, file: str) -> str:
     return decoded
 
 
-def _size(height: Any, width: Any, asked: _Asked) -> tuple[int, int]:
+def size_of(height: Any, width: Any, asked: Asked) -> tuple[int, int]:
+    """Height and width that a file says, or those of `asked` where it says none. Raises ValueError for others."""
     if asked.size is not None and not height and not width:  # null, 0 or missing
         return asked.size
     high, wide = whole(height), whole(width)
@@ -135,24 +136,24 @@ def _size(height: Any, width: Any, asked: _Asked) -> tuple[int, int]:
     return high, wide
 
 
-def _one_of(asked: _Asked, names: Sequence[str]) -> int:
+def one_of(asked: Asked, names: Sequence[str]) -> int:
     """Index of the only name, or of the name that matches the photo's."""
     photo, wanted = asked.photo, _plain(asked.photo)
     if len(names) == 1:
         if photo and names[0] and PurePosixPath(_plain(names[0])).stem != PurePosixPath(wanted).stem:
-            remark(asked.file, f"It annotates {_base(names[0])}, and was taken for {_base(photo)}.")
+            remark(asked.file, f"It annotates {base_name(names[0])}, and was taken for {base_name(photo)}.")
         return 0
     places = [place for place, name in enumerate(names) if photo and _plain(name) == wanted]
     if not places:
-        there = ", ".join(dict.fromkeys(map(_base, names[:8]))) + (" and others" if len(names) > 8 else "")
+        there = ", ".join(dict.fromkeys(map(base_name, names[:8]))) + (" and others" if len(names) > 8 else "")
         raise ValueError(
-            f"Expected annotations of the photo {_base(photo) or '(which has no file name)'}, but the file annotates"
-            f" {there or 'none'}. Rename the photo, or choose the file that belongs to it."
+            f"Expected annotations of the photo {base_name(photo) or '(which has no file name)'}, but the file"
+            f" annotates {there or 'none'}. Rename the photo, or choose the file that belongs to it."
         )
     shared = [_shared_folders(names[place], photo) for place in places]
     if shared.count(max(shared)) > 1:
         raise ValueError(
-            f"Expected the photo {_base(photo)} once, but the file has it {len(places)} times:"
+            f"Expected the photo {base_name(photo)} once, but the file has it {len(places)} times:"
             f" {', '.join(names[place] for place in places[:4])}. Give the photo with its folders, or rename it."
         )
     return places[shared.index(max(shared))]
@@ -166,13 +167,14 @@ def _shared_folders(name: str, photo: str) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
 
 
-def _base(path: str) -> str:
+def base_name(path: str) -> str:
+    """The last part of a path, of any system."""
     return PurePosixPath(PureWindowsPath(path).as_posix()).name
 
 
 def _plain(name: str) -> str:
     """A file name to compare by: without folders and without the changes that Label Studio makes on upload."""
-    return composed(_UPLOADED.sub("", _base(unquote(name))).replace(" ", "_")).casefold()
+    return composed(_UPLOADED.sub("", base_name(unquote(name))).replace(" ", "_")).casefold()
 
 
 def _rows(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
@@ -182,11 +184,11 @@ def _rows(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _coco(content: dict[str, Any], asked: _Asked) -> Annotated:
+def _coco(content: dict[str, Any], asked: Asked) -> Annotated:
     images, categories = _rows(content, "images"), _rows(content, "categories")
     names = {number: str(row.get("name")) for row in categories if (number := whole(row.get("id"))) is not None}
-    image = images[_one_of(asked, [str(row.get("file_name")) for row in images])]
-    height, width = _size(image.get("height"), image.get("width"), asked)
+    image = images[one_of(asked, [str(row.get("file_name")) for row in images])]
+    height, width = size_of(image.get("height"), image.get("width"), asked)
     shapes, faults = [], []
     for row in _rows(content, "annotations"):
         if not _same_id(row.get("image_id"), image.get("id")):
@@ -239,10 +241,10 @@ def _coco_drawer(segmentation: Any, height: int, width: int, file: str) -> Calla
     return draw
 
 
-def _labelme(content: dict[str, Any], asked: _Asked) -> Annotated:
-    height, width = _size(content.get("imageHeight"), content.get("imageWidth"), asked)
+def _labelme(content: dict[str, Any], asked: Asked) -> Annotated:
+    height, width = size_of(content.get("imageHeight"), content.get("imageWidth"), asked)
     if isinstance(path := content.get("imagePath"), str):
-        _one_of(asked, [path])  # remarks on another name
+        one_of(asked, [path])  # remarks on another name
     shapes = [
         Shape(str(row.get("label")), None, False, _labelme_drawer(row, height, width))
         for row in _rows(content, "shapes")
@@ -295,9 +297,9 @@ def _pasted(data: Any, corner: tuple[int, int], height: int, width: int) -> NDAr
     return mask
 
 
-def _label_studio(tasks: list[dict[str, Any]], asked: _Asked) -> Annotated:
+def _label_studio(tasks: list[dict[str, Any]], asked: Asked) -> Annotated:
     names = [next((str(value) for value in task["data"].values() if isinstance(value, str)), "") for task in tasks]
-    task = tasks[_one_of(asked, names)]
+    task = tasks[one_of(asked, names)]
     done = [row for row in _rows(task, "annotations") if not row.get("was_cancelled")]
     best = [row for row in done if row.get("ground_truth")] or done
     regions = [
@@ -307,12 +309,12 @@ def _label_studio(tasks: list[dict[str, Any]], asked: _Asked) -> Annotated:
     ]
     if not regions:
         raise ValueError(
-            f"Expected an annotation with brush or polygon labels of {_base(names[0])}, but there is none."
+            f"Expected an annotation with brush or polygon labels of {base_name(names[0])}, but there is none."
         )
     height, width = (regions[0].get(key) for key in ("original_height", "original_width"))
     if any((row.get("original_height"), row["original_width"]) != (height, width) for row in regions):
         raise ValueError("Expected regions of one photo, but their heights and widths differ. Export the task again.")
-    height, width = _size(height, width, asked)
+    height, width = size_of(height, width, asked)
     shapes = [
         Shape(label, None, False, partial(draw_region, row["value"], height, width))
         for row in regions
@@ -346,12 +348,14 @@ def draw_region(value: dict[str, Any], height: int, width: int, check: Check = u
 def photos_of(content: Any) -> list[str]:
     """File names of the photos that an annotation JSON lists. Raises ValueError for another kind of file."""
     if isinstance(content, dict) and "shapes" in content:
-        return [_base(str(content.get("imagePath") or ""))]
+        return [base_name(str(content.get("imagePath") or ""))]
     if isinstance(content, dict) and "images" in content:
-        return [_base(str(row.get("file_name"))) for row in _rows(content, "images")]
+        return [base_name(str(row.get("file_name"))) for row in _rows(content, "images")]
     tasks = content if isinstance(content, list) else [content]
     if tasks and all(isinstance(task, dict) and isinstance(task.get("data"), dict) for task in tasks):
-        return [_base(next((value for value in task["data"].values() if isinstance(value, str)), "")) for task in tasks]
+        return [
+            base_name(next((value for value in task["data"].values() if isinstance(value, str)), "")) for task in tasks
+        ]
     raise ValueError("Expected annotations of COCO, LabelMe or Label Studio, but got another kind of JSON.")
 
 

@@ -20,15 +20,16 @@ from PIL import Image
 
 from rifenet.drawing import visualize
 from rifenet.files import write_atomically
+from rifenet.formats.cvat_files import CLASSES, OBJECTS, class_picture, object_picture
 from rifenet.formats.object_files import TOLERANCE, Found, csv_of, cvat_of, geojson_of, regions, yolo_of
 from rifenet.formats.polygons import flattened, trace_polygons
 from rifenet.formats.run_lengths import encode_part, pack_runs
 
-FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "csv", "geojson", "yolo", "cvat")
+FORMATS = ("index", "binary", "overlay", "coco", "labelme", "cutout", "csv", "geojson", "yolo", "cvat", "cvat_masks")
 DEFAULT = ("index", "overlay")
 NO_GPKG = (
-    "GeoPackage (gpkg) needs photos that carry a place on the map, which rifenet does not read yet. Take geojson, which"
-    " is in pixel coordinates."
+    "GeoPackage (gpkg) needs a scene with a place on the map: a GeoTIFF or a VRT, and rifenet[geo]. Take geojson,"
+    " which is in pixel coordinates, for photos."
 )
 
 
@@ -66,7 +67,7 @@ def encoded(result: Segmented, stem: str, formats: Sequence[str], folder: Path, 
         stem: how their names begin.
         formats: which files.
         folder: where the files will be saved. A LabelMe file gives the photo's path relative to it.
-        objects: tell objects apart in the overlay, COCO, LabelMe, GeoJSON, YOLO and CVAT.
+        objects: tell objects apart in the overlay, COCO, LabelMe, GeoJSON, YOLO and both formats of CVAT.
     """
     files: Files = {}
     for each in check_formats(formats):
@@ -134,6 +135,14 @@ def _cvat(result: Segmented, stem: str, folder: Path, objects: bool) -> Files:
     return {"cvat": (f"{stem}_cvat.xml", cvat_of(result, objects).encode())}
 
 
+def _cvat_masks(result: Segmented, stem: str, folder: Path, objects: bool) -> Files:
+    """The classes in their colours, and with `objects` each object in one of its own."""
+    files = {"cvat_masks": (f"{CLASSES}/{stem}.png", picture_bytes(class_picture(result), "PNG"))}
+    if objects:
+        files["cvat_masks:objects"] = (f"{OBJECTS}/{stem}.png", picture_bytes(object_picture(result), "PNG"))
+    return files
+
+
 _WRITERS: dict[str, Callable[[Segmented, str, Path, bool], Files]] = {
     "index": _index,
     "binary": _binary,
@@ -145,6 +154,7 @@ _WRITERS: dict[str, Callable[[Segmented, str, Path, bool], Files]] = {
     "geojson": _geojson,
     "yolo": _yolo,
     "cvat": _cvat,
+    "cvat_masks": _cvat_masks,
 }
 
 

@@ -34,6 +34,7 @@ _SUBFILE = 254  # TIFF's tag of what a page is
 _COPY_OR_CLIPPING = 0b101  # a smaller copy of another page, or its transparency
 _DEEP = re.compile(r"(RGB[AaX]?;16)([BLN])")
 _DARK = 64  # upper bytes below this leave bits of a camera in the lower ones
+_OTHERS = "`Segmenter.segment` and `rifenet segment --query` read all, a TIFF's with rifenet[tiff]."
 _unlimited = threading.Lock()
 
 
@@ -137,15 +138,16 @@ def turned_array(array: NDArray[Any], orientation: int) -> NDArray[Any]:
 def say_other_pages(picture: Image.Image, name: str) -> None:
     """Remarks that a file has further pages or frames, which are not read; smaller copies of a page are none."""
     try:
-        pages = _pages(picture)
+        pages = count_pages(picture)
     except Exception:  # a damaged page behind the first, which alone is read
         return
     if pages > 1:
         what = "pages" if picture.format == "TIFF" else "frames"
-        remark(name, f"It has {pages} {what}, and only the first was read. Save the others as files of their own.")
+        remark(name, f"It has {pages} {what}, and only the first was read. {_OTHERS}")
 
 
-def _pages(picture: Image.Image) -> int:
+def count_pages(picture: Image.Image) -> int:
+    """Number of pages or frames of an opened picture, without smaller copies; 1 where a caller has gone to one."""
     if picture.format not in ("TIFF", "GIF", "WEBP", "PNG") or not getattr(picture, "is_animated", False):
         return 1
     frames = int(getattr(picture, "n_frames", 1))

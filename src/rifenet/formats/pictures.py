@@ -14,6 +14,7 @@ from PIL import Image
 
 from rifenet import IGNORE
 from rifenet.formats.bands import array_of, as_bytes, channels_last, is_transparency, over_white, scales_of
+from rifenet.formats.pages import Page
 from rifenet.formats.picture_files import (
     all_bits,
     check_size,
@@ -26,8 +27,8 @@ from rifenet.formats.picture_files import (
     turned_array,
 )
 
-Source = str | PathLike[str] | Image.Image | NDArray[Any]
-"""A picture: its path, a PIL picture or an array."""
+Source = str | PathLike[str] | Image.Image | NDArray[Any] | Page
+"""A picture: its path, a PIL picture, an array, or a page of a file that holds several."""
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Suffixes, in lower case, of the files in a folder that count as photos."""
@@ -48,6 +49,8 @@ def load_image(source: Source) -> NDArray[np.uint8]:
 
 def load_photo(source: Source) -> tuple[NDArray[np.uint8], int]:
     """As `load_image`, and the EXIF orientation that was undone, 1 to 8; 1 for none."""
+    if isinstance(source, Page):
+        return source.read(), 1
     if not isinstance(source, str | PathLike | Image.Image):
         return _array_to_rgb(array_of(source, "image"), "the given image"), 1
     read = _read(source, "image")

@@ -16,6 +16,11 @@ from rifenet.models.baseline import Prototype
 from rifenet.models.beyond.evidence_network import EvidenceNetwork
 from rifenet.models.beyond.support_views import ViewedRiFeNet
 from rifenet.models.rifenet import RiFeNet
+from rifenet.models.rivals.cyctr import CyCTR
+from rifenet.models.rivals.hsnet import HSNet
+from rifenet.models.rivals.pfenet import PFENet
+
+RIVALS = {"pfenet": PFENet, "hsnet": HSNet, "cyctr": CyCTR}
 
 
 def build_model(
@@ -42,15 +47,21 @@ def build_model(
         backbone.name = config.backbone
     if config.pretrained and (config.backbone in BACKBONES or (config.weights and is_outside(config.backbone))):
         load_backbone_weights(backbone, config.weights or imagenet_weights(config.backbone))
+    return _over(backbone, config)
+
+
+def _over(backbone: Backbone, config: ModelConfig) -> RiFeNet | Prototype:
     if config.kind == "prototype":
         return Prototype(config, backbone)
+    if config.kind in RIVALS:
+        return RIVALS[config.kind](config, backbone)
     model = EvidenceNetwork(config, backbone) if config.evidence else ViewedRiFeNet(config, backbone)
     if config.head:
         model.head = _own_head(config)
     return model
 
 
-def _own_head(config: ModelConfig) -> nn.Module:
+def _own_head(config: ModelConfig) -> Any:
     head = from_outside(config.head, "model.head")(config.embed_dim)
     if not isinstance(head, nn.Module):
         raise ValueError(
@@ -95,7 +106,7 @@ def baseline_of(model: RiFeNet | Prototype) -> Prototype:
 
     Raises ValueError if the backbone lacks a stage that the baseline compares.
     """
-    config = replace(model.config, kind="prototype", pretrained=False, weights="")
+    config = replace(model.config, kind="prototype", pretrained=False, weights="", head="")
     stages = copy.deepcopy(model.backbone).stages_again() if isinstance(model.backbone, StagedBackbone) else None
     baseline = build_model(config, stages=stages)
     assert isinstance(baseline, Prototype)

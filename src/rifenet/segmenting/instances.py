@@ -1,12 +1,12 @@
 """Objects of a class: its mask taken apart where objects touch, by the score map and the shape of the shots' objects.
 
-A connected part that is as compact and at most about as large as the shots' objects is one object. Any other part is
-cut by a watershed along its valleys. The height of a pixel is its margin (`segmenting.margins`) times the square root
-of its distance to the background, so that valleys are where the model is less sure, or where the part has a neck.
-Pieces grow together again while their union is as compact as the shots' objects, or a piece is too small to be one of
-them. Only compact objects, such as cells, fruit or screws, can be told apart by shape: of a class whose own objects are
-not compact, such as people, each connected part is one object. `python -m benchmarks.instances` measures it; its
-settings were chosen on COCO and on rendered pictures.
+A connected part that is, with its holes, as compact and at most about as large as the shots' objects is one object. Any
+other part is cut by a watershed along its valleys. The height of a pixel is its margin (`segmenting.margins`) times the
+square root of its distance to the background, so that valleys are where the model is less sure, or where the part has a
+neck. Pieces grow together again while their union is as compact as the shots' objects, or a piece is too small to be
+one of them. Only compact objects, such as cells, fruit or screws, can be told apart by shape: of a class whose own
+objects are not compact, such as people, each connected part is one object. `python -m benchmarks.instances` measures
+it; its settings were chosen on COCO and on rendered pictures.
 
 Compactness here is solidity: the share of an object's convex hull that the object fills, in (0,1].
 
@@ -209,11 +209,14 @@ def _pieces(
     part: NDArray[np.bool_], margins: NDArray[np.float32] | None, prior: _Prior
 ) -> Iterator[tuple[tuple[int, int], NDArray[np.bool_]]]:
     """A connected part [h,w] as objects, each with its place in the part."""
+    from scipy.ndimage import binary_fill_holes
+
     step = -(-max(part.shape) // SIDE)
     small = part[::step, ::step]
     own = prior.scaled(step)
     area = np.count_nonzero(small)
-    whole = area <= own.large and _solidity(small) >= own.solidity
+    filled = binary_fill_holes(small)  # a hole in an object is no reason to cut it, nor is a gap among several
+    whole = np.count_nonzero(filled) <= own.large and _solidity(filled) >= own.solidity
     if not own.cuts or whole or area < 2 * PIECE * own.small:
         yield (0, 0), part
         return

@@ -20,7 +20,7 @@ from rifenet.segmenting.grids import Edges, edges
 
 CELL = 4  # pixels of the network's input
 DEEP = 64  # components of the deep features
-FINE_SHARE, COLOUR_SHARE, PLACE_SHARE = 0.7, 0.7, 0.3  # scales of the other features; that of the deep ones is 1
+FINE_SHARE, COLOUR_SHARE, PRODUCT_SHARE, PLACE_SHARE = 0.7, 0.7, 0.5, 0.3  # of other features; the deep ones have 1
 COLOUR_EDGES, DEEP_EDGES, FINE_EDGES, LEAST_EDGE = 0.5, 0.3, 0.5, 1e-3
 MOST_BYTES = 64 * 10**6
 
@@ -105,7 +105,7 @@ def view_of(engine: Engine, image: NDArray[np.uint8], box: Box) -> View:
     colours = _standard(lab(to_float(np.asarray(resized(part, *shape)))))
     deep = _laid(_components(maps["high"], placement), shape, placement)
     planes = [(DEEP_EDGES, deep), (COLOUR_EDGES, colours)]
-    parts = [deep, COLOUR_SHARE * colours]
+    parts = [deep, COLOUR_SHARE * colours, PRODUCT_SHARE * _products(colours)]
     if "fine" in maps:
         fine = _standard(_laid(maps["fine"], shape, placement))
         planes.append((FINE_EDGES, fine))
@@ -149,6 +149,11 @@ def _places(shape: tuple[int, int]) -> NDArray[np.float32]:
     """Where the cells are, [5,h,w]: coordinates, their squares and product, so that a sum of them can be a blob."""
     rows, columns = np.meshgrid(*(np.linspace(-1, 1, length) for length in shape), indexing="ij")
     return np.stack([rows, columns, rows**2, columns**2, rows * columns]).astype(np.float32)
+
+
+def _products(colours: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Squares and products of colours [3,h,w], [6,h,w], so that a sum of them can be the colours around one of them."""
+    return _standard(np.stack([colours[i] * colours[j] for i in range(3) for j in range(i, 3)]))
 
 
 def _standard(planes: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
-from os import PathLike, fspath
+from os import PathLike
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rifenet.data.transforms import Placement, resize_and_pad
 from rifenet.engines import Engine
+from rifenet.formats.pages import Page
 from rifenet.formats.pictures import Source, load_image
 from rifenet.metrics import calibrated, presence_statistic, sigmoid
 from rifenet.segmenting.margins import Seen
@@ -39,7 +40,7 @@ def segment_lazily(
     batch: list[tuple[str, NDArray[np.uint8]]] = []
     for query in queries:
         try:
-            batch.append((fspath(query) if isinstance(query, str | PathLike) else "", load_image(query)))
+            batch.append((name_of(query), load_image(query)))
         except (ValueError, OSError) as error:
             yield from _segment_batch(engine, classes, batch, options)
             batch = []
@@ -50,6 +51,11 @@ def segment_lazily(
             yield from _segment_batch(engine, classes, batch, options)
             batch = []
     yield from _segment_batch(engine, classes, batch, options)
+
+
+def name_of(query: Source) -> str:
+    """The path of a photo, or the name of a page; empty for a picture from memory."""
+    return str(query) if isinstance(query, str | PathLike | Page) else ""
 
 
 def _segment_batch(

@@ -27,6 +27,7 @@ from rifenet.drawing import notebook, visualize
 from rifenet.files import write_bytes
 from rifenet.formats.object_files import rows_of
 from rifenet.formats.outputs import DEFAULT, encoded
+from rifenet.formats.pages import stem_of
 from rifenet.formats.replaced import say_replaced
 from rifenet.metrics import log_odds
 from rifenet.segmenting.instances import Instance, ObjectShape, holes, instances, specks
@@ -62,7 +63,7 @@ class Result:
     keep_absent: bool
     """Whether classes judged absent stay in the mask."""
     source: str
-    """Path of the photo; empty for a picture from memory."""
+    """Path of the photo, or the name of a page (`scan.tif#3`); empty for a picture from memory."""
     model: dict[str, str]
     """Name, hash and weights_hash of the model."""
     margins: NDArray[np.float32]
@@ -79,6 +80,8 @@ class Result:
     """Whether small holes of the mask are filled and its specks removed (`segmenting.instances`)."""
     shapes: Mapping[str, Sequence[ObjectShape]] = field(default_factory=dict)
     """Shapes of the objects in each class's shots, by which `instances` tells objects apart."""
+    least_confidence: float = PRESENT
+    """Least confidence of a class that is judged present, where confidences are calibrated."""
 
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
@@ -108,7 +111,7 @@ class Result:
     def present(self) -> dict[str, bool]:
         """Whether each class is judged present: by its confidence, or, without a calibration, if it claims a pixel."""
         if self.calibrated:
-            return {name: confidence >= PRESENT for name, confidence in self.confidence.items()}
+            return {name: confidence >= self.least_confidence for name, confidence in self.confidence.items()}
         return {name: bool((self._map(index) > 0).any()) for index, name in enumerate(self.classes)}
 
     def shown(self, name: str) -> bool:
@@ -284,7 +287,8 @@ class Result:
             facts: further entries for the JSON.
             formats: `index` (`NAME_mask.png`, with a palette), `binary` (a black-and-white PNG for each class),
                 `overlay` (JPEG), `coco` (JSON), `labelme` (JSON of polygons), `cutout` (the photo, transparent
-                elsewhere), `csv` (`table`), `geojson` (in pixel coordinates), `yolo` (polygons) and `cvat` (XML).
+                elsewhere), `csv` (`table`), `geojson` (in pixel coordinates), `yolo` (polygons), `cvat` (XML) and
+                `cvat_masks` (a PNG in the classes' colours; with `objects` also one of the objects).
             objects: tell objects apart (`instances`) in all formats but `index`, `binary` and `cutout`; `csv` always
                 does.
 
@@ -293,7 +297,7 @@ class Result:
 
         Raises ValueError for an unknown format and as `instances` does, OSError on a full disk.
         """
-        stem, place = name or Path(self.source).stem or "query", Path(folder)
+        stem, place = name or stem_of(self.source) or "query", Path(folder)
         made = encoded(self, stem, formats, place, objects=objects)
         paths = {key: place / file for key, (file, _) in made.items()}
         files = {key: file for key, (file, _) in made.items()}

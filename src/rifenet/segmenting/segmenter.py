@@ -8,17 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from rifenet.drawing import notebook
 from rifenet.engines import Engine
+from rifenet.formats.contrast import How, checked
+from rifenet.formats.geotiff import SIDE
 from rifenet.formats.label_files import Label, Marked
+from rifenet.formats.opening import opened
+from rifenet.formats.pages import Page
 from rifenet.formats.pictures import Source, load_image
 from rifenet.formats.remarks import together
 from rifenet.segmenting.adaptation import adapted
+from rifenet.segmenting.annotated import annotated
 from rifenet.segmenting.fit import Fit
 from rifenet.segmenting.fitting import fit_class
 from rifenet.segmenting.given import check_pairs, check_several
@@ -26,7 +32,9 @@ from rifenet.segmenting.photo_views import PhotoViews
 from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.segmenting.queries import confidence, counted, segment_lazily, total_of
 from rifenet.segmenting.result import Options, Result
+from rifenet.segmenting.scenes import segment_scene
 from rifenet.segmenting.shots import PseudoShot, Shots, prepare_background, prepare_shot
+from rifenet.segmenting.steadying import steadied
 from rifenet.segmenting.storage import LearnedClass, read_classes, save_classes, try_out
 from rifenet.segmenting.strokes import complete, read_strokes
 from rifenet.segmenting.trials import context_of
@@ -117,6 +125,8 @@ class Segmenter:
         label: Label | None = None,
         background: Sequence[Source] = (),
         fit: bool = True,
+        window: tuple[float, float] | str | None = None,
+        bands: Sequence[int] | None = None,
     ) -> None:
         """Learns a class, or adds shots to a learned one and encodes all its shots together again.
 
@@ -133,6 +143,10 @@ class Segmenter:
             fit: try on the shots themselves what works for the class (`rifenet.segmenting.fitting`); `fits` says what
                 was chosen. False keeps the network's own masks, and learning is quicker. The training-free baseline is
                 never fitted.
+            window: contrast of stacks and other scientific files, as in `segment`. Each annotated page of a stack is a
+                shot: `images=["scan.tif"], masks=["labels.tif"]`, or `images=["scan.tif#3"]` for one. Of a scene with a
+                vector file of labels (`images=["scene.tif"], masks=["labels.gpkg"]`), windows around them are.
+            bands: their bands, as in `segment`.
 
         Warns (`UserWarning`) where a file could mean two things, and says what it was taken for.
 
@@ -143,18 +157,20 @@ class Segmenter:
                 without a fit, or more than 20 photos with the shots.
         """
         known = None if replace else self._classes.get(name)
+        how = checked(window, bands)
         if not name or not isinstance(name, str):
             raise ValueError(f"Expected a name for the class, but got {name!r}.")
         check_pairs(images, masks)
         before = None if known is None else known.annotated()
-        total = len(images) + (known.shots if known else 0)
+        pairs = annotated(images, masks, how, name, label)
+        total = len(pairs) + (known.shots if known else 0)
         if total > MAX_SHOTS:
             raise ValueError(f"Expected at most {MAX_SHOTS} shots of a class, but {name!r} would have {total}.")
         if name not in self._classes:
             self._check_room([name])
         options: dict[str, Any] = {"label": label, "white_is_object": white_is_object}
         with together():
-            shots = [prepare_shot(name, *pair, self.engine.size, **options) for pair in zip(images, masks, strict=True)]
+            shots = [prepare_shot(name, *pair, self.engine.size, **options) for pair in pairs]
         inputs = Shots(*(np.concatenate(part) for part in zip(*shots, strict=True)))
         negatives = None if known is None else known.negatives
         taken = total + (0 if negatives is None else len(negatives.images))
@@ -234,14 +250,16 @@ class Segmenter:
     ) -> NDArray[np.uint8]:
         """Completes a few strokes to the mask of an object, [H,W]: 1 the object, 0 the rest (`segmenting.strokes`).
 
-        Every marked pixel keeps its mark. Further strokes correct the mask; call it again with all of them. For the
-        last photos it keeps what the model saw, so that later calls on the same photo are faster.
+        Every marked pixel keeps its mark. Further strokes correct the mask: call it again with all of them and with the
+        mask as `start`. For the last photos it keeps what the model saw, so that later calls on them are faster.
 
         Args:
             image: the photo: a path, a PIL image or an [H,W,3] array.
             object: strokes on the object, [H,W], non-zero where marked.
             background: strokes beside it; all that is outside a loose box, for example.
-            start: a mask to correct, [H,W], non-zero on the object. Strokes go before it.
+            start: a mask to correct, [H,W], non-zero on the object. A stroke on the object adds the region that it runs
+                through, one beside it takes such a region away, and the rest stays as it is. None, or a mask without
+                the object, makes the mask from the strokes alone.
             name: a learned class that the object is of, which then needs no strokes.
 
         Raises:
@@ -254,6 +272,10 @@ class Segmenter:
         learned = None if name is None else self._known(name).context
         return complete(self.engine, self.views, photo, strokes, learned)
 
+    @overload
+    def segment(self, query: Image.Image | NDArray[Any] | Page, **options: Any) -> Result: ...
+    @overload
+    def segment(self, query: str | PathLike[str], **options: Any) -> Any: ...
     def segment(
         self,
         query: Source,
@@ -262,12 +284,80 @@ class Segmenter:
         tiles: bool | str = "auto",
         refine: bool | str = "auto",
         clean: bool = False,
-    ) -> Result:
-        """Segments one photo: a path, a PIL image or an [H,W,3] array; options as in `segment_many`.
+        window: tuple[float, float] | str | None = None,
+        bands: Sequence[int] | None = None,
+        steady: bool = True,
+    ) -> Result | Iterator[Result]:
+        """Segments one photo, or the pages of a file that holds several.
 
-        Raises FileNotFoundError for a missing photo, ValueError for an unreadable one or if no class is learned.
+        Args:
+            query: a path, a PIL image or an [H,W,3] array. For a stack (TIFF of several pages, OME-Zarr) or a video
+                (MP4, MOV, a moving GIF) the answer is an iterator of results, one a page or frame, in order;
+                `scan.tif#3` is one page, counted from 0.
+            keep_absent: as in `segment_many`.
+            tiles: as in `segment_many`.
+            refine: as in `segment_many`.
+            clean: as in `segment_many`.
+            window: of scientific files, the numbers that become black and white, (low, high); "auto" takes percentiles
+                of the file. None does so for all but bytes, and leaves plain photos as they are.
+            bands: of scientific files, one band for grey or three for red, green and blue, counted from 1. None takes
+                the first three, or the first.
+            steady: let neighbouring frames of a video weigh in (`rifenet.segmenting.steadying`).
+
+        Raises:
+            FileNotFoundError: there is no such photo.
+            ValueError: it cannot be read; no class is learned; or it needs `rifenet[tiff]` or `rifenet[video]`, which
+                is not installed.
         """
-        return next(self.segment_many([query], keep_absent=keep_absent, tiles=tiles, refine=refine, clean=clean))
+        options: dict[str, Any] = {"keep_absent": keep_absent, "tiles": tiles, "refine": refine, "clean": clean}
+        (found,) = opened([query], how := checked(window, bands))
+        if found is None and how != How():
+            raise ValueError(f"Expected a TIFF or an OME-Zarr folder for window and bands, but got {query!r}.")
+        if found is None:
+            return next(self.segment_many([query], **options))
+        results = self.segment_many(found.pages if found.several else found.chosen(), **options)
+        if not found.several:
+            return next(results)
+        return steadied(results) if steady and found.pages.moving else results
+
+    def segment_scene(
+        self,
+        scene: str | PathLike[str],
+        folder: str | PathLike[str],
+        name: str | None = None,
+        *,
+        formats: Sequence[str] = (),
+        window: tuple[float, float] | str | None = None,
+        bands: Sequence[int] | None = None,
+        side: int = SIDE,
+        on_progress: Callable[[int, int], None] | None = None,
+        **options: Any,
+    ) -> dict[str, Path]:
+        """Segments a georeferenced picture (GeoTIFF, COG, VRT) of any size in windows that are read from disk.
+
+        Writes `NAME_mask.tif`, a GeoTIFF of the scene's coordinate system and transform (255 where it holds no data),
+        the polygons of `formats` in the same coordinates, and `NAME.json`. A class is judged window by window.
+
+        Args:
+            scene: its path.
+            folder: created if missing.
+            name: None takes the file's name.
+            formats: `gpkg` (GeoPackage), `geojson`.
+            window: as in `segment`; percentiles are those of the scene.
+            bands: as in `segment`; None takes those that the file calls red, green and blue.
+            side: pixels of a window, which overlap by 128 on each side. Shots and scenes should have the same.
+            on_progress: called after each window with its number, from 1, and their number.
+            options: as in `segment_many`.
+
+        Returns:
+            The paths by name: `mask`, the formats, and `json`.
+
+        Raises FileNotFoundError, ValueError for what is no scene, unknown formats or options, and where rasterio
+        (`rifenet[geo]`) is not installed; OSError on a full disk.
+        """
+        how = checked(window, bands)
+        more: dict[str, Any] = {"formats": formats, "how": how, "side": side, "on_progress": on_progress}
+        return segment_scene(self, scene, folder, name, **more, **options)
 
     def segment_many(
         self,

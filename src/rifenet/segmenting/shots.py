@@ -16,6 +16,7 @@ from rifenet import IGNORE
 from rifenet.data.transforms import resize_and_pad, resize_mask
 from rifenet.drawing.visualize import overlay
 from rifenet.formats.label_files import Label, Marked, load_labels
+from rifenet.formats.pages import Page
 from rifenet.formats.picture_files import Frame
 from rifenet.formats.pictures import Source, load_photo
 from rifenet.formats.remarks import remark
@@ -131,7 +132,7 @@ def prepare_shot(
 
 def _called(name: str, image: Source) -> tuple[str, str]:
     """The path of a photo, empty for one from memory, and what to call the shot in messages."""
-    path = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
+    path = str(image) if isinstance(image, str | os.PathLike | Page) else ""
     return path, f"a shot of {name!r} ({path or 'a picture in memory'})"
 
 

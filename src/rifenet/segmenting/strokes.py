@@ -38,6 +38,7 @@ ROUNDS = 1  # times that the classifier learns again from what the walk found
 OWN_SHARE = 0.5  # weight of what the walk found, beside the strokes' 1
 BACKGROUND_SHARE = 0.6  # weight of the background's strokes; the frame has the rest
 NEARNESS, REACH, MOST_NEARNESS = 0.5, 0.8, 0.75  # how the log-odds fall with the distance to the object's strokes
+START = 2.0  # log-odds of the object by a mask to correct, and against it beside that mask
 LIKELY = 2.0  # log-odds by a mask to correct or a learned class from which on a cell is surely the object
 NEAR_CELLS = 6  # distance over which a stroke overrules a mask to correct
 SURE = 6.0  # largest log-odds of the classifier
@@ -52,6 +53,11 @@ class Strokes(NamedTuple):
     background: Mask
     start: Mask | None = None
     """The mask that they correct."""
+
+    @property
+    def marked(self) -> Mask:
+        """All that is marked."""
+        return self.object | self.background
 
 
 def read_strokes(
@@ -87,7 +93,7 @@ def read_strokes(
         raise ValueError(f"Expected strokes on the object or beside it, but none marks a pixel.{again} Draw one.")
     if marks["background"].all():
         raise ValueError("Expected some of the photo to be free of background strokes, but they cover it. Erase some.")
-    return Strokes(marks["object"], marks["background"], marks["start"] if start is not None else None)
+    return Strokes(marks["object"], marks["background"], marks["start"] if marks["start"].any() else None)
 
 
 def complete(
@@ -102,6 +108,8 @@ def complete(
         strokes: what is marked; something must be.
         learned: a learned class that the object is of.
     """
+    if strokes.start is not None and not (strokes.object.any() or strokes.background.any()):
+        return strokes.start.astype(np.uint8)
     photo = fingerprint(image)
     box = _first_box(strokes, learned is not None)
     for _ in range(ZOOMS + 1):
@@ -111,14 +119,19 @@ def complete(
         box = _box_around(found > 0.5, view, strokes)
         if LEAST_ZOOM <= box.side / view.box.side <= 1 / LEAST_ZOOM:
             break
-    return _at_full_size(image, view, found, strokes)
+    mask = _at_full_size(image, view, found, strokes)
+    return mask if strokes.start is None else _corrected(strokes.start, mask, strokes, view.box)
 
 
 def _first_box(strokes: Strokes, learned: bool) -> Box:
     """The part around what is marked, with a margin; the photo, if nothing is or a learned class is looked for."""
     height, width = strokes.object.shape
-    if strokes.start is not None and strokes.start.any():
-        return box_around(strokes.start | strokes.object, (height, width))
+    if strokes.start is not None:
+        there = strokes.start | strokes.marked
+        if strokes.object.any():  # else the rest of the mask tells what the object looks like
+            there = reached(there, strokes.marked)
+        crossed = bool((strokes.start & there).any())
+        return box_around(there, (height, width), MARGIN if crossed else FIRST_MARGIN)
     open_part = ~strokes.background
     if open_part.mean() < LEAST_ZOOM:  # a loose box
         return box_around(open_part, (height, width))
@@ -142,9 +155,17 @@ def box_around(mask: Mask, size: tuple[int, int], margin: float = MARGIN) -> Box
 
 
 def _box_around(cells: Mask, view: View, strokes: Strokes) -> Box:
-    """The next view: around what this one found, and the object's strokes."""
+    """The next view: around what this one found, and the object's strokes.
+
+    Of a mask to correct, only what strokes touch counts, if some are on the object: the rest stays, wherever it is.
+    """
     size = strokes.object.shape
     mask = strokes.object.copy()
+    if strokes.start is not None:
+        mask |= strokes.background
+    if strokes.start is not None and strokes.object.any():
+        marks = on_grid(strokes.marked, view, TOUCHED)
+        cells = reached(cells | marks, marks)
     part = view.box.of(mask)
     part |= np.asarray(Image.fromarray(cells).resize(part.shape[::-1]))
     return box_around(mask, (size[0], size[1])) if mask.any() else view.box
@@ -157,7 +178,7 @@ def _known_odds(engine: Engine, view: View, strokes: Strokes, learned: Context |
         full = restore(margins(engine, view.features, learned), view.placement)[0]
         odds += np.asarray(Image.fromarray(full).resize(view.shape[::-1], Image.Resampling.BOX)).clip(-3, 3)
     if strokes.start is not None:
-        odds += np.where(on_grid(strokes.start, view, 0.5), 3, -3)
+        odds += np.where(on_grid(strokes.start, view, 0.5), START, -START)
     return odds
 
 
@@ -257,3 +278,17 @@ def _at_full_size(
     mask[strokes.background] = 0
     mask[strokes.object] = 1
     return mask
+
+
+def _corrected(start: Mask, mask: NDArray[np.uint8], strokes: Strokes, box: Box) -> NDArray[np.uint8]:
+    """The mask `start` [H,W] as strokes correct it towards `mask`, which was found in the part `box` alone.
+
+    A stroke on the object adds the region that it runs through, one beside it takes such a region away. The rest stays
+    as it was: whoever draws them has seen it, and did not mark it.
+    """
+    corrected = start.astype(np.uint8)
+    before, found = box.of(start), box.of(mask) > 0
+    added = reached(found & ~before, box.of(strokes.object))
+    taken = reached(before & ~found, box.of(strokes.background))
+    box.of(corrected)[:] = (before & ~taken) | added
+    return corrected

@@ -151,7 +151,7 @@ class ShotAnswer(BaseModel):
 class NextAnswer(RequestPhoto):
     """A photo to annotate."""
 
-    rank: int = Field(description="From 1, best first.")
+    rank: int = Field(description="From 1: the order in which to annotate.")
     class_name: str = Field(description="The class whose mask is expected to be worst.")
     doubt: float = Field(description="0 sure, 1 undecided.")
     expected: float = Field(description="Share of its mask that is right by the model's own scores, 0 to 1.")

@@ -23,6 +23,8 @@ from rifenet.models import RiFeNet, RiFeNetOutput, aligned_resize, build_model
 from rifenet.models.beyond.evidence_network import EvidenceNetwork, EvidenceOutput
 from rifenet.models.files.checkpoint import backbone_hash
 from rifenet.models.files.hub import MODEL_FILE
+from rifenet.models.rivals.hsnet import HSNet
+from rifenet.models.rivals.pfenet import PFENet, PFENetOutput
 from rifenet.training import losses
 from rifenet.training.average import WeightAverage
 from rifenet.training.distributed import launch
@@ -71,10 +73,8 @@ class _Run:
 
     def __init__(self, config: Config, fabric: Fabric) -> None:
         settings = config.train
-        if config.model.kind != "rifenet":
-            raise ValueError(
-                f"Expected model.kind rifenet for training, but got {config.model.kind}, which trains nothing."
-            )
+        if config.model.kind == "prototype":
+            raise ValueError("Expected a model.kind that trains, such as rifenet, but got prototype.")
         if config.model.pretrained == settings.random_backbone:
             raise ValueError(_about_random(config.model.pretrained))
         self.folder, self.batch_size = Path(settings.out), episodes_a_step(config)
@@ -94,7 +94,7 @@ class _Run:
             )
         index = open_dataset(data.dataset, data.root, list_file=data.list_file, folds=data.folds)
         self.split = base_split(config, index)
-        self.written, config = config, with_steps(config, len(self.split.pool.index))
+        self.written, config = config, with_steps(config, self.split.pool.queried)
         settings = config.train
         self.config, self.settings = config, settings
         torch.manual_seed(settings.seed)
@@ -136,9 +136,9 @@ class _Run:
         if self.settings.random_backbone:
             self.log.say("A TRIAL: the frozen backbone has random weights, so the scores say nothing of the method.")
         if not self.written.train.steps:
-            images = len(self.split.pool.index) // self.batch_size
+            steps = self.split.pool.queried // self.batch_size
             self.log.say(
-                f"{self.settings.epochs} epochs of {images:,} steps, with {self.batch_size} episodes each: "
+                f"{self.settings.epochs} epochs of {steps:,} steps, with {self.batch_size} episodes each: "
                 f"{self.settings.steps:,} steps"
             )
         if self.progress["step"]:
@@ -217,6 +217,13 @@ def prepare(model: RiFeNet, settings: TrainConfig, backend: str = "inductor") ->
     activation checkpointing and on compilation, by the `backend` of `torch.compile`.
     """
     model.backbone.accelerate()
+    if isinstance(model, PFENet | HSNet):
+        if settings.checkpoint_activations or settings.compile:
+            raise ValueError(
+                f"Expected model.kind rifenet or cyctr for train.checkpoint_activations and train.compile, but got"
+                f" {model.config.kind}. Set them to false."
+            )
+        return
     model.activation.checkpointed = settings.checkpoint_activations
     if settings.compile:
         for part in (model.activation, model.activated_projection, model.residual, model.head):
@@ -259,6 +266,9 @@ def loss_terms(wrapped: nn.Module, model: RiFeNet, batch: dict[str, Any], settin
             confidence=settings.confidence,
         )
     terms |= _evidence_terms(output, batch, size) if isinstance(output, EvidenceOutput) else {}
+    if isinstance(output, PFENetOutput):
+        logits = [aligned_resize(each.float(), size) for each in output.scales]
+        terms["scales"] = torch.stack([losses.mask_dice(each, batch["query_masks"]) for each in logits]).mean()
     return _own_terms(settings.loss, terms, output, batch) if settings.loss else terms
 
 

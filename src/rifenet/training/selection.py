@@ -79,6 +79,7 @@ def run_metadata(config: Config, split: Split, progress: dict[str, Any]) -> dict
         "list": Path(index.list_name).name,
         "fold": config.data.fold,
         "shots": config.data.shots,
+        "mixed_shots": config.train.mixed_shots,
         "exclude_novel": exclude_novel,
         "novel_classes": novel,
         "classes_hash": names_hash(index.class_names),

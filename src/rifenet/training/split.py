@@ -105,7 +105,7 @@ def episodes_a_step(config: Config) -> int:
 
 
 def with_steps(config: Config, images: int) -> Config:
-    """An effective config whose `train.steps` is set: for a config with epochs over that many training images."""
+    """An effective config whose `train.steps` is set: for a config with epochs over that many `EpisodePool.queried`."""
     if config.train.steps:
         return config
     steps = config.train.epochs * max(images // episodes_a_step(config), 1)

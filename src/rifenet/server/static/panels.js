@@ -96,7 +96,7 @@ export function stateOf(photo) {
 export function chips(photo, there = false) {
   const told = (photo.result?.found ?? []).filter(({ id, present }) => classOf(id) && (present || !there));
   return told.map(({ id, present, confidence, quality, objects }) => {
-    const swatch = element("i"), count = project.options.instances && objects?.length && !photo.result.corrected ? ` × ${objects.length}` : "";
+    const swatch = element("i"), count = project.options.instances && objects?.length && !photo.result.corrected ? ` × ${objects.length},` : "";
     swatch.style.background = classOf(id).colour;
     const how = present ? percent(confidence) : `absent (${percent(confidence)})`, good = present && quality !== null && quality !== undefined ? `, quality ${percent(quality)}` : "";
     return element("span", { class: present ? "chip" : "chip absent", title: present ? "How sure the model is that the photo shows it" : "The model sees none of it" }, swatch, `${nameOf(classOf(id))}${count} ${how}${good}`);

@@ -1,7 +1,7 @@
 // Strokes on an object, and beside it, become its mask: the server completes them on what the stage shows.
 //
-// A stroke is { id, kind: "object" | "background", width, points: [[x, y], ...], base } in pixels of the labels; `id` is its
-// class. The first stroke of a class has as its `base` what was in the labels before: 1 the class; null where there was none.
+// A stroke is { id, kind: "object" | "background", width, points: [[x, y], ...] } in pixels of the labels; `id` is its class.
+// What the labels have of the class is the mask that strokes correct: the server changes it near them and leaves the rest.
 
 import { ask, formOf } from "./api.js";
 import { fromBase64 } from "./dom.js";
@@ -26,9 +26,7 @@ export function stopCompleting() {
 export async function mark(photo, stroke, act) {
   const waiting = running?.photo === photo ? running.strokes : photo.strokes ?? [];
   stopCompleting();
-  const earlier = waiting.filter(({ id }) => id === stroke.id);
-  const first = earlier[0] ?? { ...stroke, base: baseOf(photo, stroke.id) }, own = earlier.length ? [...earlier, stroke] : [first];
-  const strokes = [...waiting, own.at(-1)];
+  const strokes = [...waiting, stroke], own = strokes.filter(({ id }) => id === stroke.id);
   const turn = { photo, strokes, abort: new AbortController() }, { version } = photo;
   running = turn;
   act.drawn();
@@ -47,14 +45,11 @@ export async function mark(photo, stroke, act) {
   }
 }
 
-const baseOf = ({ labels }, id) => (labels.data.includes(id) ? renamed(labels, { [id]: 1 }).data : null);
-
 /** The mask of a class by its strokes, at the size of the labels, 1 the object. */
 async function completed(photo, id, strokes, signal) {
   const lines = (kind) => JSON.stringify(strokes.filter((each) => each.kind === kind).map(({ points, width }) => ({ points, width })));
   const form = [["image", await workingFile(photo), photo.name], ["object", lines("object")], ["background", lines("background")]];
-  const { base } = strokes[0];
-  if (base) form.push(["start", await encodePng({ ...photo.labels, data: base }), "start.png"]);
+  if (photo.labels.data.includes(id)) form.push(["start", await encodePng(renamed(photo.labels, { [id]: 1 })), "start.png"]);
   const entry = classOf(id);
   if (entry.learned && entry.learned.key === learnKey(entry)) form.push(["name", nameOf(entry)]);
   const { mask, warnings = [] } = await ask("/api/complete", { method: "POST", form: formOf(form), signal, retries: 1 });
@@ -67,24 +62,11 @@ async function completed(photo, id, strokes, signal) {
  */
 function merged(labels, mask, id, strokes) {
   const on = strokes.filter(({ kind }) => kind === "object"), others = labels.data.map((value) => Number(value && value !== id && value !== 255));
-  const free = reached(labels, others, along(on)), inside = corrected(labels, mask.data, strokes);
+  const free = reached(labels, others, along(on)), { data: inside } = mask;
   return labels.data.map((value, place) => {
     if (inside[place]) return others[place] && !free[place] ? value : id;
     return value === id ? 0 : value;
   });
-}
-
-/**
- * The mask as strokes on an earlier one (`base`) mean it: a stroke on the object adds a region that it runs through, one beside
- * it takes such a region away, and the rest stays as it was. Without an earlier mask, the mask itself.
- */
-function corrected(labels, mask, strokes) {
-  const { base } = strokes[0];
-  if (!base) return mask;
-  const lines = (kind) => along(strokes.filter((each) => each.kind === kind));
-  const added = reached(labels, mask.map((value, place) => value && !base[place]), lines("object"));
-  const taken = reached(labels, mask.map((value, place) => !value && base[place]), lines("background"));
-  return base.map((value, place) => (value && !taken[place]) || added[place]);
 }
 
 /** What to paint so that labels become those of `after`: { box, before, after }, the pixels of the box that holds all changes. */

@@ -1,0 +1,297 @@
+"""Photos over a Ray cluster of this machine's cores: throughput of one and two nodes, and nodes killed at work.
+
+PYTHONPATH=tests python -m benchmarks.many_machines --out docs/results/many_machines.json [--only plan|speed|kills]
+
+Each Ray node has processes of its own and one core for workers; photos and masks lie in a server of the S3 protocol on
+loopback, also with a process of its own. `speed` takes the bundled model; `kills` a small untrained one, because there
+the number of photos matters and not their masks. Needs what `make partner-ray` installs.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.common import Values, parser
+from rifenet.drawing.visualize import mask_image
+from rifenet.evaluation.provenance import git_commit
+from rifenet.examples.samples import load_examples
+from rifenet.files import write_text
+from rifenet.formats.outputs import picture_bytes
+from rifenet.formats.pictures import load_mask
+from rifenet.integrations.blocks import BlockPlan
+from rifenet.integrations.places import FoundPhoto, Place
+from rifenet.integrations.ray import Crew, Done, SegmentingTask, folder_of, segment_blocks
+from rifenet.segmenting.segmenter import Segmenter
+
+SIDE = 96  # pixels of a rendered photo
+PORT = 9123
+BLOCK = 8
+VARIABLES = {
+    "AWS_ENDPOINT_URL": f"http://127.0.0.1:{PORT}",
+    "AWS_ACCESS_KEY_ID": "loopback",
+    "AWS_SECRET_ACCESS_KEY": "loopback",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "OMP_NUM_THREADS": "1",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Takes the figures, part by part; parts that are not asked for stay as they were."""
+    words = parser(__doc__)
+    words.add_argument("--only", choices=PARTS, help="take this part alone")
+    words.add_argument("--photos", type=int, default=5000, help="photos of the part `kills`")
+    words.add_argument("--timed", type=int, default=80, help="photos of each run of the part `speed`")
+    words.add_argument("--runs", type=int, default=3, help="runs of the part `speed` with each number of nodes")
+    words.add_argument("--planned", type=int, default=200_000, help="photos of the part `plan`")
+    options = words.parse_args(argv)
+    record = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
+    os.environ.update(VARIABLES)
+    for name in [options.only] if options.only else PARTS:
+        measured = PARTS[name](options)
+        record[name] = {**measured, "commit": git_commit(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+        write_text(options.out, json.dumps(record, indent=1) + "\n")
+        print(name, measured, flush=True)
+
+
+def speed(options: Any) -> Values:
+    """Photos a second of one and of two nodes with one worker each, in turns; blocks at the ends are not counted."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    with store() as bucket, cluster(2) as (address, _), tempfile.TemporaryDirectory() as folder:
+        task = task_of("default", Path(folder), bucket)
+        plan = uploaded(bucket, options.timed)
+        for run in range(options.runs):
+            for nodes in rates:
+                own = with_out(task, f"{bucket.url}/out-{run}-{nodes}")
+                events = timed(own, plan, Crew(workers=nodes), address)
+                rates[nodes].append(steady(events, nodes))
+                print(nodes, "nodes:", rates[nodes], flush=True)
+    one, two = (float(np.median(rates[nodes])) for nodes in (1, 2))
+    return {"photos": options.timed, "block": BLOCK, "rates": rates, "one": one, "two": two, "ratio": two / one}
+
+
+def steady(events: Sequence[tuple[float, int]], workers: int) -> float:
+    """Photos a second between the first block of the last worker to start and the last block of the first to end."""
+    times = [when for when, _ in events]
+    inside = events[workers : len(events) - workers + 1]
+    return sum(photos for _, photos in inside) / (inside[-1][0] - times[workers - 1])
+
+
+def kills(options: Any) -> Values:
+    """A node is killed at a third and at two thirds of the photos, and replaced each time."""
+    from tiny_model import write_smallest_model  # of tests/
+
+    with store() as bucket, cluster(2) as (address, nodes), tempfile.TemporaryDirectory() as folder:
+        model = write_smallest_model(Path(folder) / "small.safetensors")
+        task = with_out(task_of(str(model), Path(folder), bucket), f"{bucket.url}/out")
+        plan = uploaded(bucket, options.photos)
+        killed: list[float] = []
+        done: list[Done] = []
+
+        def hear(block: Done, workers: int) -> None:
+            done.append(block)
+            if sum(each.photos for each in done) > options.photos * (len(killed) + 1) / 3 and len(killed) < 2:
+                killed.append(time.monotonic())
+                threading.Thread(target=nodes.replace_one).start()
+
+        started = time.monotonic()
+        segment_blocks(task, plan, set(), Crew(), address, hear, print)
+        seconds = time.monotonic() - started
+        rows = collections.Counter(row["photo"] for row in table_of(Place(task.out)))
+        alone = Segmenter.from_pretrained(str(model), "cpu", 1)
+        (Path(folder) / "classes.safetensors").write_bytes(task.classes_file)
+        alone.load_classes(Path(folder) / "classes.safetensors")
+        compared = [photo for photos in plan.blocks.values() for _, photo in photos][:: max(options.photos // 500, 1)]
+        out = Place(task.out)
+        same = sum(mask_of(out, photo) == mask_alone(alone, bucket, photo, Path(folder)) for photo in compared)
+    return {
+        "photos": options.photos,
+        "block": BLOCK,
+        "nodes killed": len(killed),
+        "rows": sum(rows.values()),
+        "lost": options.photos - len(rows),
+        "twice": sum(rows.values()) - len(rows),
+        "masks compared": len(compared),
+        "masks equal to the bit": same,
+        "seconds": seconds,
+    }
+
+
+def planning(options: Any) -> Values:
+    """Time and memory of the driver's plan, a photo: made, and found again with half of the blocks done."""
+    code = (
+        "import json, resource, sys, time\n"
+        "from rifenet.integrations.blocks import BlockPlan, part_name\n"
+        "from rifenet.integrations.places import FoundPhoto, Place\n"
+        "import pyarrow.parquet, pyarrow.compute\n"
+        "def peak():\n    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "count, before = int(sys.argv[2]), peak()\n"
+        "photos = [FoundPhoto(f's3://bucket/photos/{i:09d}.jpg', 300_000 + i, f'{i:032x}') for i in range(count)]\n"
+        "started = time.monotonic()\n"
+        "BlockPlan(Place(sys.argv[1]), 32).settle(photos)\n"
+        "print(json.dumps({'seconds': time.monotonic() - started, 'bytes': peak() - before}))\n"
+    )
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):
+            command = [sys.executable, "-c", code, folder, str(options.planned)]
+            figures.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return {"photos": options.planned, "first": figures[0], "again": figures[1]}
+
+
+PARTS: dict[str, Callable[[Any], Values]] = {"plan": planning, "speed": speed, "kills": kills}
+
+
+@contextmanager
+def store() -> Iterator[Place]:
+    """A bucket in a server of the S3 protocol on loopback."""
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(PORT)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        place = Place("s3://bench")
+        for _ in range(120):
+            time.sleep(0.5)
+            try:
+                place.files.mkdir("bench")
+                break
+            except Exception as error:  # it does not listen yet
+                print("waiting for the store:", type(error).__name__, flush=True)
+        yield place
+    finally:
+        server.terminate()
+        server.wait()
+
+
+class Nodes:
+    """The worker nodes of a local cluster, each with processes of its own and one core."""
+
+    def __init__(self, made: Any) -> None:
+        self.made = made
+
+    def add(self) -> None:
+        """Starts a node. A crowded machine may need several tries: Ray gives each 30 seconds."""
+        for _ in range(5):
+            try:
+                self.made.add_node(num_cpus=1)
+                return
+            except Exception as error:
+                print("a node did not start:", str(error)[:80], flush=True)
+
+    def replace_one(self) -> None:
+        """Kills a node with all its processes, at once, and starts another."""
+        self.made.remove_node(next(iter(self.made.worker_nodes)), allow_graceful=False)
+        self.add()
+
+
+@contextmanager
+def cluster(count: int) -> Iterator[tuple[str, Nodes]]:
+    """The address of a head without workers, and `count` nodes of one core."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes = Nodes(made)
+    try:
+        for _ in range(count):
+            nodes.add()
+        yield made.address, nodes
+    finally:
+        made.shutdown()
+
+
+def task_of(model: str, folder: Path, bucket: Place) -> SegmentingTask:
+    """One class of one example, on one thread."""
+    segmenter = Segmenter.from_pretrained(model, "cpu", 1)
+    names, examples = load_examples()
+    example = next(each for each in examples if each.support)
+    mask = (np.asarray(load_mask(example.mask)) == names.index(example.classes[0]) + 1).astype(np.uint8)
+    segmenter.learn(example.classes[0], [example.image], [mask], fit=False)
+    file = folder / "learned.safetensors"
+    segmenter.save_classes(file)
+    return SegmentingTask(
+        model=model,
+        model_file=b"" if model == "default" else Path(model).read_bytes(),
+        model_hash=segmenter.engine.hash,
+        classes=tuple(segmenter.classes),
+        classes_file=file.read_bytes(),
+        device="cpu",
+        threads=1,
+        out=bucket.url,
+        formats=("index",),
+        objects=False,
+        options={},
+    )
+
+
+def with_out(task: SegmentingTask, out: str) -> SegmentingTask:
+    """The task with another place for its results."""
+    return dataclasses.replace(task, out=out)
+
+
+def uploaded(bucket: Place, count: int) -> BlockPlan:
+    """The plan of so many rendered photos, which lie in the bucket."""
+    generator = np.random.default_rng(0)
+    photos = []
+    for number in range(count):
+        pixels = generator.integers(0, 90, (SIDE, SIDE, 3), dtype=np.uint8)
+        top, left = generator.integers(10, SIDE - 40, 2)
+        pixels[top : top + 30, left : left + 30] += np.uint8(120)
+        bucket.write(f"in/{number:06d}.png", picture_bytes(Image.fromarray(pixels), "PNG"))
+        photos.append(FoundPhoto(f"{bucket.url}/in/{number:06d}.png"))
+    plan = BlockPlan(bucket, BLOCK)
+    plan.settle(photos)
+    return plan
+
+
+def timed(task: SegmentingTask, plan: BlockPlan, crew: Crew, address: str) -> list[tuple[float, int]]:
+    """When each block was done, and its photos."""
+    events: list[tuple[float, int]] = []
+
+    def hear(block: Done, workers: int) -> None:
+        events.append((time.monotonic(), block.photos))
+
+    segment_blocks(task, plan, set(), crew, address, hear, print)
+    return events
+
+
+def table_of(out: Place) -> list[Values]:
+    """All rows of the table."""
+    import pyarrow
+    from pyarrow import parquet
+
+    parts = (pyarrow.BufferReader(out.read(f"table/{name}")) for name in out.names("table"))
+    return [row for part in parts for row in parquet.read_table(part).to_pylist()]
+
+
+def mask_of(out: Place, photo: FoundPhoto) -> bytes | None:
+    """The mask that a worker wrote."""
+    return out.read(f"{folder_of(photo.photo)}/{Path(photo.photo).stem}_mask.png")
+
+
+def mask_alone(segmenter: Segmenter, bucket: Place, photo: FoundPhoto, folder: Path) -> bytes:
+    """The mask that one machine writes without Ray."""
+    file = folder / Path(photo.photo).name
+    file.write_bytes(bucket.read(f"in/{file.name}") or b"")
+    mask: bytes = picture_bytes(mask_image(segmenter.segment(file).mask), "PNG")
+    file.unlink()
+    return mask
+
+
+if __name__ == "__main__":
+    main()

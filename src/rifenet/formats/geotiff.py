@@ -1,0 +1,367 @@
+"""Georeferenced scenes (GeoTIFF, COG, VRT): windows read from disk, labels out of vector files, masks with their place.
+
+A scene is cut into cores, whose windows overlap by a margin on each side, so that what lies at the edge of a core is
+seen with its surroundings. Windows lie within the scene.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rifenet.config import needs
+from rifenet.formats.contrast import How, Window, as_photo, chosen_bands, full_range, windows_of
+from rifenet.formats.pages import Pages
+from rifenet.formats.remarks import remark
+
+SIDE, MARGIN = 1024, 128
+"""Pixels of a window, and of its overlap with the window beside it, on each side."""
+NODATA = 255
+"""In a mask, where the scene holds no data."""
+VECTOR_SUFFIXES = (".gpkg", ".geojson", ".shp", ".fgb")
+SCENE_SUFFIXES = (".tif", ".tiff", ".vrt")
+DRIVERS = {"gpkg": "GPKG", "geojson": "GeoJSON"}
+MOST_WINDOWS = 5
+"""Shots that are taken of one scene."""
+_SAMPLED = 1024  # longer side of a scene, read for its percentiles
+_CACHE = 128  # MB of GDAL's blocks
+_FIELDS = ("class", "label", "name", "category")  # of a vector file, which name the class of a label, in this order
+
+
+class Extent(NamedTuple):
+    """A part of a scene in pixels: rows top to bottom, columns left to right, the ends excluded."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    def within(self, outer: Extent) -> tuple[slice, slice]:
+        """Rows and columns of this part in an array of `outer`."""
+        return (
+            slice(self.top - outer.top, self.bottom - outer.top),
+            slice(self.left - outer.left, self.right - outer.left),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Scene(Pages):
+    """A georeferenced picture as its windows, row by row. `open_scene` makes one, and `contrasted` its contrast."""
+
+    file: str
+    data: Any
+    """The opened dataset of rasterio."""
+    side: int = SIDE
+    bands: tuple[int, ...] = ()
+    """The bands of its photos, counted from 1."""
+    windows: tuple[Window, ...] = ()
+    """Numbers that become black and white, of each of `bands`."""
+    called = "windows"
+
+    @property
+    def height(self) -> int:
+        """Pixels from top to bottom."""
+        return int(self.data.height)
+
+    @property
+    def width(self) -> int:
+        """Pixels from left to right."""
+        return int(self.data.width)
+
+    @property
+    def step(self) -> int:
+        """Side of a core."""
+        return max(1, self.side - 2 * MARGIN)
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return -(-self.height // self.step) * -(-self.width // self.step)
+
+    def core(self, number: int) -> Extent:
+        """The part of the scene that a window's mask is for; together they are the scene, without overlap."""
+        row, column = divmod(number, -(-self.width // self.step))
+        top, left = row * self.step, column * self.step
+        return Extent(top, left, min(self.height, top + self.step), min(self.width, left + self.step))
+
+    def box(self, number: int) -> Extent:
+        """The window around a core: `side` pixels square, or as many as the scene has."""
+        core = self.core(number)
+        return self.around(core.top + self.step // 2, core.left + self.step // 2)
+
+    def around(self, row: int, column: int) -> Extent:
+        """The window around a pixel, moved to lie within the scene."""
+        top = max(0, min(row - self.side // 2, self.height - self.side))
+        left = max(0, min(column - self.side // 2, self.width - self.side))
+        return Extent(top, left, min(self.height, top + self.side), min(self.width, left + self.side))
+
+    def photo(self, number: int) -> NDArray[np.uint8]:
+        """A window as a photo, [H,W,3]."""
+        return self.photo_of(self.box(number))
+
+    def photo_of(self, box: Extent) -> NDArray[np.uint8]:
+        """A part of the scene as a photo, [H,W,3]; where it holds no data, the mean colour of where it does."""
+        values = np.moveaxis(self._read(self.data.read, box, list(self.bands)), 0, -1)
+        photo, there = as_photo(values, self.windows), self.there(box)
+        if there.any() and not there.all():
+            photo[~there] = photo[there].mean(0).round()
+        return photo
+
+    def there(self, box: Extent) -> NDArray[np.bool_]:
+        """Where a part of the scene holds data, [H,W]."""
+        found: NDArray[np.bool_] = self._read(self.data.dataset_mask, box) > 0
+        return found
+
+    def _read(self, read: Any, box: Extent, *what: Any) -> NDArray[Any]:
+        from rasterio.windows import Window as Part
+
+        part = Part(box.left, box.top, box.right - box.left, box.bottom - box.top)
+        try:
+            return np.asarray(read(*what, window=part))
+        except Exception as error:  # GDAL's errors of damaged files
+            raise ValueError(f"Expected to read {self.file} at {box}, but cannot: {error}.") from error
+
+    def sample(self) -> NDArray[Any]:
+        """Numbers of its bands, [N,B], where it holds data, at a smaller scale."""
+        scale = max(1.0, max(self.height, self.width) / _SAMPLED)
+        size = max(1, round(self.height / scale)), max(1, round(self.width / scale))
+        values = self.data.read(list(self.bands), out_shape=(len(self.bands), *size))
+        there = self.data.dataset_mask(out_shape=size) > 0
+        found: NDArray[Any] = np.moveaxis(values, 0, -1)[there]
+        return found
+
+
+def is_scene(path: str | PathLike[str]) -> bool:
+    """Whether a path is a picture with a place on the map, which rasterio (`rifenet[geo]`) reads."""
+    if Path(path).suffix.lower() not in SCENE_SUFFIXES or not Path(path).is_file():
+        return False
+    try:
+        import rasterio
+    except ModuleNotFoundError:
+        return Path(path).suffix.lower() == ".vrt"  # which nothing else reads: `open_scene` says what is missing
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            data = rasterio.open(path)
+        with data:
+            return data.crs is not None or not data.transform.is_identity
+    except rasterio.errors.RasterioIOError:
+        return False
+
+
+def is_vector(path: Any) -> bool:
+    """Whether a path is a vector file."""
+    return isinstance(path, str | PathLike) and Path(path).suffix.lower() in VECTOR_SUFFIXES
+
+
+def open_scene(path: str | PathLike[str], side: int = SIDE) -> Scene:
+    """Opens a scene without reading pixels.
+
+    Raises FileNotFoundError, ValueError where it cannot be read, and `rifenet.config.MissingExtra` (`rifenet[geo]`).
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"Expected image file {fspath(path)}, but there is no such file.")
+    if side <= 2 * MARGIN:
+        raise ValueError(f"Expected windows of more than {2 * MARGIN} pixels, but got {side}.")
+    with needs("rifenet[geo]"):
+        import rasterio
+    try:
+        return Scene(fspath(path), rasterio.open(path), side)
+    except rasterio.errors.RasterioIOError as error:
+        raise ValueError(f"Expected a GeoTIFF or a VRT, but cannot read {fspath(path)}: {error}.") from error
+
+
+def contrasted(scenes: Sequence[Scene], how: How) -> list[Scene]:
+    """Scenes with bands and contrast. Percentiles are those of all scenes together that have as many bands."""
+    chosen = [replace(scene, bands=_bands(scene, how)) for scene in scenes]
+    known = [_known_window(scene, how) for scene in chosen]
+    groups: dict[int, list[NDArray[Any]]] = {}
+    for scene, window in zip(chosen, known, strict=True):
+        if window is None:
+            groups.setdefault(len(scene.bands), []).append(scene.sample())
+    found = {count: windows_of(samples, together=False) for count, samples in groups.items()}
+    return [
+        replace(scene, windows=found[len(scene.bands)] if window is None else (window,) * len(scene.bands))
+        for scene, window in zip(chosen, known, strict=True)
+    ]
+
+
+def _known_window(scene: Scene, how: How) -> Window | None:
+    if isinstance(how.window, tuple):
+        return how.window
+    return None if how.window == "auto" else full_range(np.dtype(scene.data.dtypes[scene.bands[0] - 1]))
+
+
+def _bands(scene: Scene, how: How) -> tuple[int, ...]:
+    """The bands that were chosen, or that the file calls red, green and blue, or the first."""
+    names = [colour.name for colour in scene.data.colorinterp]
+    if not how.bands and {"red", "green", "blue"} <= {*names}:
+        return tuple(names.index(name) + 1 for name in ("red", "green", "blue"))
+    count = sum(name != "alpha" for name in names)
+    return chosen_bands(count, how.bands, f"image file {scene.file}", colours=False)
+
+
+def labelled(
+    scene: Scene, labels: str | PathLike[str], name: str, label: str | None = None
+) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Windows of a scene around the polygons of a vector file: photos [H,W,3] and masks [H,W] (1, 0, 255 no data).
+
+    Args:
+        scene: with its contrast.
+        labels: GeoPackage, GeoJSON, Shapefile or FlatGeobuf, in any coordinate system.
+        name: the class. Where a field `class`, `label`, `name` or `category` holds it, its polygons count alone.
+        label: another text to look for in that field.
+
+    Raises FileNotFoundError, and ValueError where no polygon lies in the scene.
+    """
+    from rasterio.features import rasterize
+
+    shapes = list(_shapes(scene, labels, name, label))
+    found = []
+    for box in _boxes(scene, shapes, fspath(labels)):
+        there = scene.there(box)
+        size = box.bottom - box.top, box.right - box.left
+        mask = rasterize(shapes, size, transform=_transform(scene, box), dtype="uint8").astype(np.uint8)
+        mask[~there] = NODATA
+        found.append((scene.photo_of(box), mask))
+    return found
+
+
+def _transform(scene: Scene, box: Extent) -> Any:
+    from rasterio.transform import Affine
+
+    return scene.data.transform @ Affine.translation(box.left, box.top)
+
+
+def _shapes(scene: Scene, labels: str | PathLike[str], name: str, label: str | None) -> Iterator[dict[str, Any]]:
+    """The polygons of the class in the scene's coordinates."""
+    if not Path(labels).is_file():
+        raise FileNotFoundError(f"Expected label file {fspath(labels)}, but there is no such file.")
+    with needs("rifenet[geo]"):
+        import fiona
+        from fiona.transform import transform_geom
+    try:
+        with fiona.open(labels) as layer:
+            rows = [(dict(row.properties or {}), row.geometry) for row in layer if row.geometry is not None]
+            crs = layer.crs_wkt
+    except fiona.errors.FionaError as error:
+        raise ValueError(f"Expected a vector file, but cannot read {fspath(labels)}: {error}.") from error
+    own = scene.data.crs.to_wkt() if scene.data.crs else ""
+    if not crs or not own:
+        remark(f"label file {fspath(labels)}", "Its coordinates were taken for those of the scene.")
+    for geometry in _of_class(rows, name, label, fspath(labels)):
+        if "Polygon" in geometry.type:
+            moved = transform_geom(crs, own, geometry) if crs and own and crs != own else geometry
+            yield dict(moved.__geo_interface__)
+
+
+def _of_class(rows: list[tuple[dict[str, Any], Any]], name: str, label: str | None, file: str) -> list[Any]:
+    """The geometries whose field names the class; all where no field names classes."""
+    wanted = (label or name).strip().casefold()
+    fields = {key.casefold(): key for properties, _ in rows[:1] for key in properties}
+    for field in (fields[each] for each in _FIELDS if each in fields):
+        values = [str(properties.get(field)).strip() for properties, _ in rows]
+        if found := [row[1] for row, value in zip(rows, values, strict=True) if value.casefold() == wanted]:
+            return found
+        if label is not None or len({*values}) > 1:
+            held = ", ".join(sorted({*values})[:10])
+            raise ValueError(
+                f"Expected polygons of {label or name!r} in {file}, but its field {field} holds {held}. Choose one:"
+                f" label=... in Python, --label '{name}=...' on the command line."
+            )
+    return [geometry for _, geometry in rows]
+
+
+def _boxes(scene: Scene, shapes: list[dict[str, Any]], file: str) -> list[Extent]:
+    """Windows that hold the polygons, those around the largest first, at most `MOST_WINDOWS`."""
+    from rasterio.features import bounds
+
+    places = []
+    for shape in shapes:
+        west, south, east, north = bounds(shape)
+        corners = [~scene.data.transform @ corner for corner in ((west, north), (east, south), (west, south))]
+        columns, rows = zip(*corners, strict=True)
+        if max(rows) > 0 and min(rows) < scene.height and max(columns) > 0 and min(columns) < scene.width:
+            places.append((min(rows), min(columns), max(rows), max(columns)))
+    if not places:
+        raise ValueError(f"Expected polygons of {file} in {scene.file}, but none lies there. Compare their places.")
+    left = sorted(places, key=lambda place: -(place[2] - place[0]) * (place[3] - place[1]))
+    boxes: list[Extent] = []
+    while left and len(boxes) < MOST_WINDOWS:
+        top, first, bottom, last = left[0]
+        box = scene.around(round((top + bottom) / 2), round((first + last) / 2))
+        boxes.append(box)
+        left = [place for place in left[1:] if not _inside(place, box)]
+    if left:
+        told = f"{len(left)} of its {len(places)} polygons lie outside of the {MOST_WINDOWS} windows that are shots."
+        remark(f"label file {file}", told)
+    return boxes
+
+
+def _inside(place: tuple[float, float, float, float], box: Extent) -> bool:
+    top, left, bottom, right = place
+    return box.top <= top and bottom <= box.bottom and box.left <= left and right <= box.right
+
+
+def write_mask(path: Path, scene: Scene, parts: Iterable[tuple[int, NDArray[np.uint8]]]) -> None:
+    """Writes a GeoTIFF of a scene's size, coordinate system and transform, in tiles of 256 pixels.
+
+    `parts`: the number of a window and the mask [H,W] of its core; what gets none is no data.
+    """
+    import rasterio
+    from rasterio.windows import Window as Part
+
+    profile: dict[str, Any] = {"driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": NODATA}
+    profile |= {"width": scene.width, "height": scene.height, "crs": scene.data.crs, "transform": scene.data.transform}
+    profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE), rasterio.open(path, "w", **profile) as out:
+        for number, mask in parts:
+            core = scene.core(number)
+            out.write(mask, 1, window=Part(core.left, core.top, core.right - core.left, core.bottom - core.top))
+
+
+def write_polygons(path: Path, mask: Path, classes: Sequence[str], kind: str) -> None:
+    """Writes the outlines of a mask's connected parts along the edges of its pixels, in its coordinate system.
+
+    Args:
+        path: to write to.
+        mask: a GeoTIFF of `write_mask`.
+        classes: the names of the values 1, 2, ...
+        kind: a key of `DRIVERS`.
+    """
+    import fiona
+    import rasterio
+    from rasterio.features import shapes
+
+    schema = {"geometry": "Polygon", "properties": {"class": "str", "class_id": "int", "pixels": "int"}}
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE), rasterio.open(mask) as data:
+        crs = data.crs.to_wkt() if data.crs else None
+        pixel = abs(data.transform.determinant)
+        found = shapes(rasterio.band(data, 1), transform=data.transform)
+        records = (
+            {"type": "Feature", "geometry": geometry, "properties": _properties(geometry, int(value), classes, pixel)}
+            for geometry, value in found
+            if 0 < value <= len(classes)
+        )
+        layer = {"layer": path.stem} if kind == "gpkg" else {}
+        with fiona.open(path, "w", driver=DRIVERS[kind], crs_wkt=crs, schema=schema, **layer) as out:
+            out.writerecords(records)
+
+
+def _properties(geometry: dict[str, Any], class_id: int, classes: Sequence[str], pixel: float) -> dict[str, Any]:
+    return {"class": classes[class_id - 1], "class_id": class_id, "pixels": _pixels(geometry, pixel)}
+
+
+def _pixels(geometry: dict[str, Any], pixel: float) -> int:
+    """Pixels in a polygon with holes, by the areas of its rings."""
+    areas = []
+    for ring in geometry["coordinates"]:
+        x, y = np.asarray(ring, np.float64).T - np.asarray(ring[0], np.float64)[:, None]
+        areas.append(abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1])) / 2)
+    return round((areas[0] - sum(areas[1:])) / pixel)
