@@ -96,7 +96,10 @@ def _stages(
             f"Expected an architecture that transformers gives as a backbone ({known}), but {origin or 'the file'} is "
             f"{config.model_type}."
         )
-    described = {"config": config.to_dict(), "preprocessor": dict(preprocessor)}
+    facts = {
+        key: value for key, value in config.to_dict().items() if not key.startswith("_")
+    }  # no path of this machine
+    described = {"config": facts, "preprocessor": dict(preprocessor)}
     config.out_features = [stage for stage in config.stage_names if stage != "stem"]
     for option, value in (("reshape_hidden_states", True), ("add_fpn", False), ("use_mask_token", False)):
         if hasattr(config, option):
