@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from benchmarks.common import Values, difference, parser, write_record
 from rifenet.files import write_text
 from rifenet.models import Stages, aligned_resize
-from rifenet.models.backbones.opening import staged_backbone
+from rifenet.models.backbones.named import staged_backbone
 
 PICTURES = 200
 SIZES = ((14, 448), (14, 449), (14, 473), (16, 448))  # patch and picture, pixels

@@ -21,7 +21,7 @@ from rifenet.models import build_model
 from rifenet.models.backbones import Features
 from rifenet.models.backbones.base import CPU_IMAGES
 from rifenet.models.backbones.hf import hf_stages
-from rifenet.models.backbones.opening import staged_backbone
+from rifenet.models.backbones.named import staged_backbone
 from rifenet.models.backbones.staged import StagedBackbone, Stages
 from rifenet.models.baseline import Prototype
 from rifenet.models.files.checkpoint import backbone_file, backbone_hash, read_model, save_model

@@ -10,7 +10,7 @@ from torch import nn
 
 from rifenet.config import BACKBONES, ModelConfig, from_outside, is_outside
 from rifenet.models.backbones import Backbone, build_backbone, imagenet_weights, load_backbone_weights
-from rifenet.models.backbones.opening import staged_backbone, stages_of
+from rifenet.models.backbones.named import staged_backbone, stages_of
 from rifenet.models.backbones.staged import StagedBackbone, Stages
 from rifenet.models.baseline import Prototype
 from rifenet.models.beyond.evidence_network import EvidenceNetwork
