@@ -18,6 +18,7 @@ from tiny_model import write_smallest_model
 
 from campaigns.mutations import as_json, damaged_bytes, damaged_header, damaged_values
 from rifenet import Segmenter, load_model
+from rifenet.bench.compare import compare
 from rifenet.bench.compare import read as read_bench
 from rifenet.cli.main import main as command
 from rifenet.config import Config, load_config
@@ -165,10 +166,16 @@ def _texts(folder: Path) -> dict[str, Kind]:
         "config.yaml": root / "configs/bundled_lite2_449.yaml",
         "grid.yaml": next((root / "configs/grids").glob("*.yaml")),
         "result.json": root / "docs/results/examples/result.json",
-        "bench.json": root / "docs/results/performance.json",
     }
     for name, source in copies.items():
         (folder / name).write_bytes(source.read_bytes())
+    figures = {"figures": {name: {"median": 0.5, "units": 1.0} for name in ("unit", "query")}}
+    cases = [
+        {"model": "default", "size": size, "shots": 1, "batch": 1, "weights": "loaded", **figures}
+        for size in (321, 449)
+    ]
+    bench = {"format": 1, "machine": {"cpu": "A", "threads": 2}, "settings": {"runs": 5}, "cases": cases}
+    (folder / "bench.json").write_text(json.dumps(bench), encoding="utf-8")
     values = (_json_values, _json_values, damaged_bytes)
     return {
         "config.yaml": Kind(folder / "config.yaml", load_config, (_yaml_values, _yaml_values, damaged_bytes)),
@@ -180,7 +187,7 @@ def _texts(folder: Path) -> dict[str, Kind]:
             lambda path: _commanded("report", str(path), "--out", str(path.with_name("report.md"))),
             values,
         ),
-        "bench.json": Kind(folder / "bench.json", read_bench, values),
+        "bench.json": Kind(folder / "bench.json", lambda path: compare(bench, read_bench(path)), values),
     }
 
 

@@ -302,6 +302,22 @@ def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
         read(path)
 
 
+@pytest.mark.parametrize("wrong", [None, [], {}, "text", 10**400], ids=lambda value: repr(value)[:9])
+def test_a_bench_with_a_value_of_another_kind_is_refused(wrong: Any, tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    whole = bench_file(tiny)
+    for change in (
+        {"machine": wrong or 1},
+        {"cases": wrong or 1},
+        {"cases": [wrong]},
+        {"cases": [{**whole["cases"][0], "size": wrong}]},
+        {"cases": [{**whole["cases"][0], "figures": {"unit": {"median": wrong, "units": 1.0}}}]},
+    ):
+        path.write_text(json.dumps({**whole, **change}), encoding="utf-8")
+        with pytest.raises(ValueError, match=r"format 1, but .* is none \(expected it"):
+            read(path)
+
+
 # The command.
 
 

@@ -10,13 +10,24 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from tiny_disk import tiny_disk
 
-from rifenet.files import contents, expect_writable, naming, scratch_folder, write_atomically, write_bytes, write_text
+from rifenet.files import (
+    LARGEST_NUMBER,
+    contents,
+    expect_writable,
+    misfit,
+    naming,
+    scratch_folder,
+    write_atomically,
+    write_bytes,
+    write_text,
+)
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no lock that ends with its process here.")
 
@@ -198,3 +209,53 @@ def test_a_full_disk_names_the_file_that_is_appended_to(tmp_path: Path) -> None:
 def test_an_error_that_names_a_file_keeps_its_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"other\.txt"), naming(tmp_path / "log.jsonl"):
         (tmp_path / "other.txt").read_text()
+
+
+SHAPE = {
+    "name": str,
+    "sizes": [int],
+    "share?": (float, None),
+    "rows": [{"id": int, "of?": {str: float}}],
+    "more?": (dict, [str]),
+    "range?": [int, float],
+}
+FITTING: dict[str, Any] = {"name": "a", "sizes": [1, 2], "rows": [{"id": 3, "of": {"x": 1}}], "unknown": object()}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({}, ""),
+        ({"share": 1}, ""),
+        ({"share": None}, ""),
+        ({"more": {"any": "thing"}}, ""),
+        ({"more": ["a"]}, ""),
+        ({"sizes": [], "rows": []}, ""),
+        ({"sizes": [LARGEST_NUMBER]}, ""),
+        ({"range": [1, 2.5]}, ""),
+        ({"range": [1]}, "it.range to have 2 entries, but got 1"),
+        ({"range": [1.5, 2]}, "it.range[0] to be a whole number, but got 1.5"),
+        ({"name": 5}, "it.name to be a text, but got 5"),
+        ({"name": None}, "it.name to be a text, but got None"),
+        ({"sizes": [1, True]}, "it.sizes[1] to be a whole number, but got True"),
+        ({"sizes": [1.0]}, "it.sizes[0] to be a whole number, but got 1.0"),
+        ({"sizes": [LARGEST_NUMBER + 1]}, f"it.sizes[0] to be a whole number, but got {LARGEST_NUMBER + 1}"),
+        ({"sizes": {"0": 1}}, "it.sizes to be a list, but got a dict"),
+        ({"share": 10**400}, f"it.share to be a number or null, but got 1{'0' * 59}"),
+        ({"share": float("nan")}, "it.share to be a number or null, but got nan"),
+        ({"share": float("inf")}, "it.share to be a number or null, but got inf"),
+        ({"share": False}, "it.share to be a number or null, but got False"),
+        ({"rows": [{"id": 1}, []]}, "it.rows[1] to be names and values, but got a list"),
+        ({"rows": [{}]}, "it.rows[0] to have id, but it does not"),
+        ({"rows": [{"id": 1, "of": {"x": "y"}}]}, "it.rows[0].of.x to be a number, but got 'y'"),
+        ({"more": [1]}, "it.more[0] to be a text, but got 1"),
+        ({"more": 1}, "it.more to be names and values or a list, but got 1"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_its_place(change: dict[str, Any], sentence: str) -> None:
+    assert misfit({**FITTING, **change}, SHAPE, "it") == sentence
+
+
+def test_all_that_is_missing_is_named() -> None:
+    assert misfit({"rows": []}, SHAPE, "it") == "it to have name, sizes, but it does not"
+    assert misfit(None, SHAPE, "it") == "it to be names and values, but got None"

@@ -129,6 +129,23 @@ def test_what_more_sets_in_training_gained() -> None:
         assert [cell.strip() for cell in line.split("|")[2:-1] if cell.strip()] == cells
 
 
+def test_what_corrected_features_would_gain() -> None:
+    page, folder = (ROOT / "docs/lab/worlds.md").read_text(encoding="utf-8"), ROOT / "docs/results/more_sets"
+    rows = {
+        "`prototype` as it is": ("bundled", "prototype"),
+        "`prototype`, corrected": ("corrected", "prototype"),
+        "bundled as it is": ("bundled", "plain"),
+        "bundled, corrected": ("corrected", "plain"),
+    }
+    for row, (name, way) in rows.items():
+        found = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["summary"]
+        cells = [
+            " / ".join(f"{found[world][f'{shots}-shot {way}']['shown']:.1f}" for shots in (1, 5))
+            for world in ("nuclei", "parts", "cracks")
+        ]
+        assert f"| {row} | {' | '.join(cells)} |" in page
+
+
 def test_fold_0_on_the_co_segmentation_set() -> None:
     page, folder = (ROOT / "docs/lab/worlds.md").read_text(encoding="utf-8"), ROOT / "docs/results/coseg_fold0"
     table = page[page.index("| fold 0 on the co-segmentation set |") :].splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import itertools
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,67 @@ def parse_json(text: str | bytes, where: str | Path) -> Any:
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else error
         raise ValueError(f"Expected {where} to be JSON, but it is not: {reason}.") from error
+
+
+Shape = Any
+"""What a value of a JSON has to be, for `misfit`.
+
+- `str`, `bool`, `int`, `float`, `dict`, `list`, None: a value of this kind. A float may be a whole number; no number is
+  larger than `LARGEST_NUMBER`.
+- a tuple: one of several;
+- a list of one shape: a list of such values; of several shapes: a list of as many values;
+- a dict with the key `str`: names, each with such a value;
+- another dict: values by name, and others that are not looked at. A name that ends in `?` may be missing.
+"""
+LARGEST_NUMBER = 2**53
+"""Whole numbers up to it are exact as floats."""
+_KINDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", None: "null"}
+
+
+def misfit(value: Any, shape: Shape, place: str) -> str:
+    """What is wrong with a value called `place`, such as "classes[2] to be a text, but got 5"; empty if it fits."""
+    if isinstance(shape, tuple):
+        wrong = [misfit(value, each, place) for each in shape]
+        if not all(wrong):
+            return ""
+        kinds = [_described(each) for each in shape]
+        same = [words for each, words in zip(shape, wrong, strict=True) if _fits(value, _kind(each))]
+        return same[0] if same else _wrong(place, " or ".join(kinds), value)
+    if not _fits(value, _kind(shape)):
+        return _wrong(place, _described(shape), value)
+    entries: Iterable[tuple[Any, Shape, str]] = ()
+    if isinstance(shape, list):
+        if len(shape) > 1 and len(value) != len(shape):
+            return f"{place} to have {len(shape)} entries, but got {len(value)}"
+        shapes = itertools.cycle(shape)
+        entries = ((each, next(shapes), f"{place}[{number}]") for number, each in enumerate(value))
+    elif isinstance(shape, dict) and str in shape:
+        entries = ((each, shape[str], f"{place}.{name}") for name, each in value.items())
+    elif isinstance(shape, dict):
+        if missing := [name for name in shape if name not in value and not name.endswith("?")]:
+            return f"{place} to have {', '.join(missing)}, but it does not"
+        known = {name.removesuffix("?"): each for name, each in shape.items()}
+        entries = ((value[name], each, f"{place}.{name}") for name, each in known.items() if name in value)
+    return next((words for each, own, where in entries if (words := misfit(each, own, where))), "")
+
+
+def _kind(shape: Shape) -> Any:
+    return type(shape) if isinstance(shape, list | dict) else shape
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is None:
+        return value is None
+    if kind in (int, float):
+        kinds = (int,) if kind is int else (int, float)
+        return type(value) in kinds and abs(value) <= LARGEST_NUMBER
+    return type(value) is kind
+
+
+def _described(shape: Shape) -> str:
+    return {list: "a list", dict: "names and values"}.get(_kind(shape)) or _KINDS[shape]
+
+
+def _wrong(place: str, expected: str, value: Any) -> str:
+    text = repr(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+    return f"{place} to be {expected}, but got {text[:60]}"

@@ -251,11 +251,24 @@ def test_what_is_no_export_is_refused(copied: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected an export of format 1, but .* has 99"):
         OnnxEngine(copied)
     change(copied, format=1)
-    card = json.loads((copied / CARD).read_text())
+    whole = json.loads((copied / CARD).read_text())
+    card = dict(whole)
     del card["features"]
     (copied / CARD).write_text(json.dumps(card))
-    with pytest.raises(ValueError, match="lacks features"):
+    with pytest.raises(ValueError, match="to have features"):
         OnnxEngine(copied)
+    for wrong in (
+        {"image_size": [449]},
+        {"mask_threshold": [0.5]},
+        {"context": 3},
+        {"classes_trained_on": "dog"},
+        {"calibration": 5},
+        {"graphs": {"decode": "sha"}},
+        {"graphs": ["decode"]},
+    ):
+        (copied / CARD).write_text(json.dumps(whole | wrong))
+        with pytest.raises(ValueError, match=f"expected it.{next(iter(wrong))}"):
+            OnnxEngine(copied)
     for text in ("{", "[]", "{}"):
         (copied / CARD).write_text(text)
         with pytest.raises(ValueError, match="as rifenet export writes it"):

@@ -250,7 +250,7 @@ def test_the_table_holds_what_other_processes_finished_meanwhile(tmp_path: Path)
     grid = read_grid(written(tmp_path / "grid.yaml"), Config())
     jobs = plan(grid, tmp_path)
     rules = {"protocol": "pfenet", "episodes": 1000, "seeds": [0, 1, 2, 3, 4], "absent_as_zero": False}
-    config = {"data": {"image_size": 473}, "eval": rules}
+    config = {"data": {"root": "photos", "image_size": 473}, "eval": rules}
     told: list[list[int]] = []
 
     def run(given: Config) -> dict[str, Any]:
@@ -449,12 +449,12 @@ def test_runs_are_scored_by_the_protocols_own_values(
 def test_a_result_goes_on_where_its_rules_are_the_protocols_own_in_other_words(tmp_path: Path) -> None:
     job = plan(read_grid(written(tmp_path / "grid.yaml"), Config()), tmp_path)[0]
     own = {"protocol": "pfenet", "episodes": 1000, "seeds": [0, 1, 2, 3, 4], "absent_as_zero": False}
-    config = {"data": {"image_size": 473}, "eval": own}  # older than eval.image_size
+    config = {"data": {"root": "photos", "image_size": 473}, "eval": own}  # older than eval.image_size
     scored(job.folder / "result.json", config=config)
     assert stored_result(job) is not None
     for change, sentence in (
         ({"eval": {**own, "seeds": [0]}}, r"eval\.seeds = \[0\]"),
-        ({"data": {"image_size": 400}}, r"eval\.image_size = 400, but got 473"),
+        ({"data": {"root": "photos", "image_size": 400}}, r"eval\.image_size = 400, but got 473"),
     ):
         scored(job.folder / "result.json", config={**config, **change})
         with pytest.raises(ValueError, match=sentence):

@@ -42,8 +42,7 @@ def scored(
 ) -> Path:
     """A result file; `seed` and `better` make its counts, the rest replaces fields of it."""
     counts = counted(changes.pop("seed", fold), better=changes.pop("better", 0))
-    protocol = {"name": "pfenet", "min_area": 2048, "absent_as_zero": False, "query_order": "in list order"}
-    protocol["class_area"] = False
+    protocol = {**result(counts)["protocol"], "class_area": False}
     fields = {
         "protocol": protocol,
         "dataset": dataset,
@@ -58,16 +57,6 @@ def scored(
             "metadata": {},
         },
         "novel_classes_seen": [],
-        "episodes_per_second": 12.34,
-        "peak_memory_mib": {"process": 1234.5, "device": None},
-        "environment": {
-            "torch": "2.13.0",
-            "device": "cpu",
-            "device_name": "x86_64",
-            "threads": 2,
-            "ranks": 1,
-            "git_commit": "c0ffee",
-        },
         "config": {"data": {"root": "photos"}, "model": {"kind": kind}},
     }
     write_result({**result(counts), **fields, **changes}, path)
@@ -235,7 +224,7 @@ def test_label_says_what_was_scored(dataset: dict[str, Any], episodes: int, min_
 
 
 def test_two_area_rules_never_share_a_table_and_older_files_say_theirs(tmp_path: Path) -> None:
-    before = {"name": "pfenet", "min_area": 2048, "absent_as_zero": False, "query_order": "in list order"}
+    before = result(counted())["protocol"]
     paths = [
         scored(tmp_path / "image.json"),
         scored(tmp_path / "before.json", protocol=before),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from rifenet.evaluation.protocol import PFENET_WORDS
+from rifenet.evaluation.report import report
 from rifenet.evaluation.result_file import (
     FORMAT,
     PREDICTION_WORDS,
@@ -37,11 +39,26 @@ def result(counts: EpisodeCounts, **changes: Any) -> dict[str, Any]:
     runs, episodes = counts.class_ids.shape
     return {
         "format": FORMAT,
-        "protocol": {"name": "pfenet", "min_area": 2048, "absent_as_zero": False},
-        "dataset": {"name": "custom"},
-        "model": {"name": "small"},
-        "config": {},
-        "environment": {},
+        "protocol": {
+            **{"name": "pfenet", "min_area": 2048, "min_area_of": "the class", "absent_as_zero": False},
+            **{"k_shot": "one pass", "query_order": "in list order", "supports": "drawn"},
+            **{"resize": "squashed", "scored_at": "network size"},
+        },
+        "dataset": {
+            **{"name": "custom", "hash": "c" * 64, "list": "all images", "names_hash": "n" * 64},
+            **{"images": 12, "bad_files": 0, "median_sides": [300.0, 400.0]},
+        },
+        "model": {
+            **{"name": "small", "kind": "rifenet", "backbone": "resnet50", "checkpoint_hash": "0123456789abcdef"},
+            **{"image_size": 473, "metadata": {}},
+        },
+        "config": {"data": {"root": "photos"}},
+        "environment": {
+            **{"torch": "2.13.0", "device": "cpu", "device_name": "x86_64", "git_commit": "c0ffee"},
+            **{"threads": 2, "ranks": 1},
+        },
+        "episodes_per_second": 12.34,
+        "peak_memory_mib": {"process": 1234.5, "device": None},
         "fold": 1,
         "shots": 1,
         "seeds": list(range(runs)),
@@ -157,3 +174,45 @@ def test_comparison_is_paired() -> None:
 def test_other_episodes_or_rules_cannot_be_compared(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"same episodes, but {next(iter(change))} differs"):
         compare_results(result(counted()), result(counted(), **change))
+
+
+RESULTS = sorted((Path(__file__).parents[2] / "docs" / "results").rglob("result*.json"))
+
+
+def test_the_results_that_the_pages_show_are_read() -> None:
+    read = [read_result(path) for path in RESULTS if b'"episode_counts"' in path.read_bytes()]
+    assert len(read) > 50
+
+
+def entries(value: Any) -> list[tuple[Any, Any]]:
+    """Every dict and list within a JSON with each of its keys."""
+    below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [pair for key, each in below for pair in ((value, key), *entries(each))]
+
+
+MISSING = object()
+
+
+@pytest.mark.parametrize(
+    "wrong", [MISSING, None, [], {}, [{}], "text", True, 10**400, -1.5], ids=lambda value: repr(value)[:9]
+)
+def test_a_value_of_another_kind_anywhere_is_refused_or_does_no_harm(tmp_path: Path, wrong: Any) -> None:
+    """Each value in turn: a report of the file is made, or refused with a sentence."""
+    good = result(counted(runs=1), novel_classes_seen=["bus"], skipped=[{"seed": 0, "episode": 3, "class": "bus"}])
+    path = tmp_path / "result.json"
+    text = json.dumps(good)
+    refusals = []
+    for number in range(len(entries(good))):
+        changed = json.loads(text)
+        holder, key = entries(changed)[number]
+        if wrong is MISSING:
+            del holder[key]
+        else:
+            holder[key] = wrong
+        path.write_text(json.dumps(changed), encoding="utf-8")
+        try:
+            report([path], tmp_path)
+        except ValueError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 20
+    assert all(sentence.startswith("Expected") for sentence in refusals)

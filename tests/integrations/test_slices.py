@@ -10,7 +10,7 @@ import pytest
 from colour_engine import ColourEngine
 from numpy.typing import NDArray
 
-from rifenet.integrations.napari.slices import Channel, Stack, digest, learn, segment
+from rifenet.integrations.napari.slices import Channel, LayerStack, digest, learn, segment
 from rifenet.segmenting.segmenter import Segmenter
 
 
@@ -19,8 +19,8 @@ def shades(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([shares, np.zeros_like(shares), np.zeros_like(shares), np.ones_like(shares)], axis=-1)
 
 
-def stack_of(data: Any, limits: tuple[float, float] = (0, 100), dtype: Any = np.int32) -> Stack:
-    return Stack([Channel(data, limits, shades)], np.zeros(data.shape, dtype))
+def stack_of(data: Any, limits: tuple[float, float] = (0, 100), dtype: Any = np.int32) -> LayerStack:
+    return LayerStack([Channel(data, limits, shades)], np.zeros(data.shape, dtype))
 
 
 def series(slices: int = 4) -> NDArray[np.uint16]:
@@ -49,13 +49,16 @@ def test_a_flat_limit_divides_by_no_zero() -> None:
 def test_channels_add_up_and_colours_stay() -> None:
     data = np.array([[0.0, 50, 100]])
     rgb = np.array([[[0, 10, 20], [200, 30, 40], [255, 255, 255]]], np.uint8)
-    both = Stack([Channel(data, (0, 100), shades), Channel(rgb, (0, 255), shades, True)], np.zeros((1, 3), np.uint8))
+    both = LayerStack(
+        [Channel(data, (0, 100), shades), Channel(rgb, (0, 255), shades, True)], np.zeros((1, 3), np.uint8)
+    )
     assert both.picture(()).tolist() == [[[0, 10, 20], [255, 30, 40], [255, 255, 255]]]
-    only = Stack([Channel(rgb, (0, 255), shades, True)], np.zeros((1, 3), np.uint8))
+    only = LayerStack([Channel(rgb, (0, 255), shades, True)], np.zeros((1, 3), np.uint8))
     assert only.picture(()).tolist() == rgb.tolist()
     alpha = np.concatenate([rgb, np.zeros((1, 3, 1), np.uint8)], axis=-1) / 255
     assert (
-        Stack([Channel(alpha, (0, 1), shades, True)], np.zeros((1, 3), np.uint8)).picture(()).tolist() == rgb.tolist()
+        LayerStack([Channel(alpha, (0, 1), shades, True)], np.zeros((1, 3), np.uint8)).picture(()).tolist()
+        == rgb.tolist()
     )
 
 
@@ -69,7 +72,7 @@ def test_channels_add_up_and_colours_stay() -> None:
 )
 def test_layers_that_do_not_fit(channels: list[tuple[int, ...]], labels: tuple[int, ...], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        Stack([Channel(np.zeros(shape), (0, 1), shades) for shape in channels], np.zeros(labels, np.uint8))
+        LayerStack([Channel(np.zeros(shape), (0, 1), shades) for shape in channels], np.zeros(labels, np.uint8))
 
 
 def test_slices_of_stacks_of_stacks() -> None:
@@ -84,7 +87,7 @@ def test_slices_of_stacks_of_stacks() -> None:
     assert stack.painted() == [(0, 1), (1, 2)]
 
 
-def run(steps: Any, stack: Stack) -> list[str]:
+def run(steps: Any, stack: LayerStack) -> list[str]:
     """Writes each slice as the panel does; what was told."""
     told = []
     for step in steps:
@@ -105,7 +108,7 @@ def test_learning_and_segmenting_reads_one_slice_at_a_time() -> None:
             read.append(index)
             return data[index]
 
-    stack = Stack([Channel(Lazy(), (0, 1000), shades)], np.zeros(data.shape, np.uint8))
+    stack = LayerStack([Channel(Lazy(), (0, 1000), shades)], np.zeros(data.shape, np.uint8))
     stack.labels[1][data[1] == 1000], stack.labels[1][data[1] == 500] = 4, 2
     segmenter = Segmenter(ColourEngine(32))
     assert run(learn(segmenter, stack, False), stack) == [
@@ -121,7 +124,7 @@ def test_learning_and_segmenting_reads_one_slice_at_a_time() -> None:
 
 def test_numbers_as_objects_of_one_class() -> None:
     data = series()
-    stack = Stack([Channel(data, (0, 500), shades)], np.zeros(data.shape, np.uint8))  # both boxes are white
+    stack = LayerStack([Channel(data, (0, 500), shades)], np.zeros(data.shape, np.uint8))  # both boxes are white
     stack.labels[0][data[0] == 1000], stack.labels[0][data[0] == 500] = 30, 7
     segmenter = Segmenter(ColourEngine(32))
     run(learn(segmenter, stack, True), stack)
@@ -134,7 +137,7 @@ def test_numbers_as_objects_of_one_class() -> None:
 
 def test_more_objects_than_the_labels_can_count() -> None:
     data = series()
-    stack = Stack([Channel(data, (0, 500), shades)], np.zeros(data.shape, np.uint8))
+    stack = LayerStack([Channel(data, (0, 500), shades)], np.zeros(data.shape, np.uint8))
     stack.labels[0][data[0] > 0] = 255
     segmenter = Segmenter(ColourEngine(32))
     run(learn(segmenter, stack, True), stack)
@@ -146,7 +149,7 @@ def test_more_objects_than_the_labels_can_count() -> None:
 
 def test_at_most_20_slices_teach_evenly_taken_and_old_classes_go() -> None:
     data = series(30)
-    stack = Stack([Channel(data, (0, 1000), shades)], np.zeros(data.shape, np.uint8))
+    stack = LayerStack([Channel(data, (0, 1000), shades)], np.zeros(data.shape, np.uint8))
     stack.labels[:25][data[:25] == 1000] = 1
     segmenter = Segmenter(ColourEngine(32))
     segmenter.learn("label 9", [stack.picture((0,))], [(data[0] == 500).astype(np.uint8)])

@@ -529,6 +529,22 @@ def changed_bytes(header: dict[str, Any], tensors: dict[str, Any]) -> None:
     tensors["0.colour"] = tensors["0.colour"] + 1
 
 
+def endless_shape(header: dict[str, Any], tensors: dict[str, Any]) -> None:
+    header["shapes"][0] = [[10**400, 1]]
+
+
+def one_number(header: dict[str, Any], tensors: dict[str, Any]) -> None:
+    header["shapes"][0] = [[0.5]]
+
+
+def other_count(header: dict[str, Any], tensors: dict[str, Any]) -> None:
+    header["shots"] = header["shots"][1:]
+
+
+def listed_name(header: dict[str, Any], tensors: dict[str, Any]) -> None:
+    header["classes"][0] = ["red"]
+
+
 def lacking_key(header: dict[str, Any], tensors: dict[str, Any]) -> None:
     del header["checksum"]
 
@@ -559,7 +575,11 @@ def not_numbers(header: dict[str, Any], tensors: dict[str, Any]) -> None:
     [
         (wrong_version, "has format 99. Update rifenet"),
         (changed_bytes, "its content has changed"),
-        (lacking_key, "lacks checksum"),
+        (lacking_key, "the header to have checksum"),
+        (endless_shape, r"the header.shapes\[0\]\[0\]\[0\] to be a number"),
+        (one_number, "to have 2 entries, but got 1"),
+        (other_count, "as many of each, but got"),
+        (listed_name, r"the header.classes\[0\] to be a text"),
         (wrong_dims, "that colour can use"),
         (wrong_names, "that colour can use"),
         (not_numbers, "Expected numbers for 'red'"),

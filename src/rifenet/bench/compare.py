@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from rifenet.files import misfit, parse_json
 
 FORMAT = 1
 """Format of `bench.json`. Figures of different formats cannot be compared."""
 SHAPE = ("model", "size", "shots", "batch")
 """Fields that identify a case."""
+_CONTENT = {
+    "format": int,
+    "machine": dict,
+    "settings": dict,
+    "cases": [
+        {
+            **{"model": str, "size": int, "shots": int, "batch": int, "weights?": str},
+            "figures": {str: {"median": float, "units": float}},
+        }
+    ],
+}
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -17,14 +29,16 @@ def read(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected a file of rifenet bench at {path}, but there is none.")
     try:
-        bench: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-        ours = bench["format"] == FORMAT and {"machine", "settings"} <= bench.keys()
-        ours = ours and all({*SHAPE, "figures"} <= case.keys() for case in bench["cases"])
-    except (ValueError, TypeError, KeyError, AttributeError):
-        ours = False
-    if not ours:
-        raise ValueError(f"Expected a file of rifenet bench, format {FORMAT}, but {path} is none. Write it with --out.")
-    return bench
+        bench = parse_json(Path(path).read_bytes(), path)
+        wrong = misfit(bench, _CONTENT, "it")
+    except ValueError as error:
+        bench, wrong = {}, str(error)
+    if wrong or bench["format"] != FORMAT:
+        raise ValueError(
+            f"Expected a file of rifenet bench, format {FORMAT}, but {path} is none"
+            f"{f' (expected {wrong})' if wrong else ''}. Write it with --out."
+        )
+    return dict(bench)
 
 
 def compare(here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
@@ -67,5 +81,7 @@ def _ratios(here: dict[str, Any], there: dict[str, Any]) -> dict[str, dict[str, 
             "units": figure["units"] / there[name]["units"],
         }
         for name, figure in here.items()
-        if name in there and there[name]["median"] > 0  # a stage too short for the clock has no ratio
+        if name in there
+        and there[name]["median"] > 0
+        and there[name]["units"] > 0  # a stage too short for the clock has no ratio
     }

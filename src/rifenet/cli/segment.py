@@ -320,7 +320,9 @@ def _run(
         "results": [{**records[photo], "json": f"{queries[photo]}.json"} for photo in queries if photo in records],
         "failed": [{"query": query, "reason": reason} for query, reason in failed.items()],
     } | ({"adopted": adopted} if adopted else {})
-    photos = [records[photo] for photo in photos_alone(queries) if photo in records]
+    photos = [
+        {**records[photo], "json": f"{queries[photo]}.json"} for photo in photos_alone(queries) if photo in records
+    ]
     write_together(out, photos, [each for each in arguments.format if each != "gpkg"], whole_files(queries))
     write_manifest(out, manifest)
     if arguments.json:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 import typing
 from typing import Any
 
 LARGEST = 10**9
 """Largest whole number in a configuration, above the steps of any training and the size of any picture."""
+LARGEST_FLOAT = 1e300
+"""Nothing that a number is multiplied with makes it infinite."""
 _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
 
 
@@ -45,7 +46,7 @@ def _as(kind: Any, value: Any, where: str) -> Any:
 
 def _fits(kind: Any, value: Any) -> bool:
     if kind is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        return type(value) in (int, float) and abs(value) <= LARGEST_FLOAT
     if kind is int:
         return type(value) is int and abs(value) <= LARGEST
     return type(value) is kind

@@ -18,11 +18,24 @@ from numpy.typing import NDArray
 from rifenet.config import needs
 from rifenet.data.transforms import enlarged
 from rifenet.engines import CARD, INNER, Context
-from rifenet.files import parse_json
+from rifenet.files import misfit, parse_json
 
 FORMAT = 1
 GRAPHS = ("encode_support", "encode_query", "decode")
-_KEYS = {"format", "name", "hash", "image_size", "calibration", "classes_trained_on", "context", "features", "graphs"}
+_SHAPE = {
+    "format": int,
+    "name": str,
+    "hash": str,
+    "weights_hash?": str,
+    "image_size": int,
+    "mask_threshold?": float,
+    "calibration": ({str: float}, None),
+    "classes_trained_on": ([str], None),
+    "context": [str],
+    "features": [str],
+    "graphs": {str: {"sha256": str}},
+}
+"""What `rifenet export` writes into its card."""
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
@@ -46,8 +59,8 @@ def read_card(folder: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"Expected an export of format {FORMAT}, but {path} has {version}. Update rifenet or export again."
         )
-    if missing := _KEYS - card.keys():
-        raise ValueError(f"Expected {path} as rifenet export writes it, but it lacks {', '.join(sorted(missing))}.")
+    if wrong := misfit(card, _SHAPE, "it"):
+        raise ValueError(f"Expected {path} as rifenet export writes it, but it is not: expected {wrong}. Export again.")
     return dict(card)
 
 

@@ -193,10 +193,9 @@ def _content(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"Expected a grid file at {path}, but there is none. configs/grids has some.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"Expected YAML in {path}, but it cannot be read ({' '.join(str(error).split())}). Correct it."
-        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ValueError(f"Expected YAML in {path}, but it cannot be read ({reason}). Correct it.") from error
     if not isinstance(values, dict) or set(values) - set(_KEYS):
         got = ", ".join(map(str, set(values) - set(_KEYS))) if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"Expected only {', '.join(_KEYS)} in {path}, but got {got}.")

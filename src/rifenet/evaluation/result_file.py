@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rifenet.config import shown
-from rifenet.files import parse_json, write_text
+from rifenet.files import misfit, parse_json, write_text
 from rifenet.metrics import Interval, IoUMeter, bootstrap_miou, class_iou, seed_interval
 
 FORMAT = 1
@@ -164,13 +163,68 @@ PREDICTION_WORDS = "foreground probability above the model's mask_threshold (con
 _OLDER_PREDICTION_WORDS = "foreground logit above background logit"
 """What older files say of the same rule, whatever their threshold; `read_result` puts the rule in its place."""
 
-_KINDS: dict[str, type] = {
-    **dict.fromkeys(("protocol", "dataset", "model", "scores", "config", "environment"), dict),
-    **dict.fromkeys(("seeds", "per_class", "per_seed"), list),
+_SHARE = (float, None)
+_SCORE = {"mean": float, "std": _SHARE, "interval_seeds": ([float, float], None)}
+_METADATA = {
+    **dict.fromkeys(("dataset?", "list?", "dataset_hash?", "classes_hash?"), (str, None)),
+    **dict.fromkeys(("fold?", "shots?", "images_trained_on?", "images_trained_on_before?"), (int, None)),
+    **dict.fromkeys(("exclude_novel?", "mixed_shots?"), (bool, None)),
+    **dict.fromkeys(("classes_trained_on?", "classes_never_seen?", "novel_classes?"), ([str], None)),
+    "started_from?": (dict, None),
+}
+_PRESENCE = {
+    **dict.fromkeys(("pairs?", "examples?"), int),
+    **dict.fromkeys(("auroc?", "expected_calibration_error?"), _SHARE),
+    "negatives?": str,
+}
+_BIN = {"low": float, "high": float, "examples": int, "confidence": _SHARE, "share": _SHARE}
+_SHAPE = {
     **dict.fromkeys(("fold", "shots", "episodes"), int),
     **dict.fromkeys(("episodes_hash", "episode_counts"), str),
+    **dict.fromkeys(("episodes_per_second", "seconds?"), float),
+    **{"absent_classes": [str], "novel_classes_seen?": [str], "deviations?": [str]},
+    "seeds": [int],
+    "protocol": {
+        **dict.fromkeys(("name", "query_order", "min_area_of", "resize", "scored_at", "k_shot"), str),
+        **dict.fromkeys(("supports?", "prediction?", "unlabeled_used?"), str),
+        **dict.fromkeys(("absent_as_zero", "class_area?", "original_size?", "vote?"), bool),
+        "min_area": int,
+        "unlabeled?": int,
+        "episode_list?": (str, None),
+    },
+    "dataset": {
+        **dict.fromkeys(("name", "hash", "list", "names_hash"), str),
+        **dict.fromkeys(("images", "bad_files"), int),
+        "median_sides": [float, float],
+        "classes_hash?": (str, None),
+    },
+    "model": {
+        **dict.fromkeys(("name", "kind", "backbone", "checkpoint_hash"), str),
+        **dict.fromkeys(("weights_hash?", "backbone_hash?"), (str, None)),
+        "backbone_file?": (dict, None),
+        "image_size": int,
+        "exclude_novel?": (bool, None),
+        "metadata": _METADATA,
+    },
+    "scores": {"miou": {**_SCORE, "interval_bootstrap": ([float, float], None)}, "fb_iou": _SCORE},
+    "per_class": [
+        {
+            **{"id": int, "name": str, "iou": _SHARE, "std": _SHARE},
+            **{"per_seed": [_SHARE], "episodes": [int], "queries?": int, "images?": int},
+        }
+    ],
+    "per_seed": [{"seed": int, "miou": float, "fb_iou": float}],
+    "skipped?": [{"seed": int, "episode": int, "class?": str, "reason?": str}],
+    "presence?": {**_PRESENCE, "bins?": [_BIN], "hard?": (_PRESENCE, None)},
+    "config": {"data": {"root": str, "list_file?": str}, "model?": {"support_views?": int, "mask_threshold?": float}},
+    "environment": {
+        **dict.fromkeys(("torch", "device", "device_name"), str),
+        **dict.fromkeys(("threads", "ranks"), int),
+        "git_commit": (str, None),
+    },
+    "peak_memory_mib": dict.fromkeys(("process", "device"), _SHARE),
 }
-"""Type of each entry; `read_result` checks these, so that errors name the file."""
+"""What `rifenet evaluate` writes, in this version and earlier ones (`rifenet.files.misfit`)."""
 
 
 def write_result(result: dict[str, Any], path: str | Path) -> None:
@@ -200,12 +254,11 @@ def read_result(path: str | Path) -> dict[str, Any]:
             f"Expected {path} to be a result file of format {FORMAT}, but got format {found}. "
             "Run `rifenet evaluate` again."
         )
-    for name, kind in _KINDS.items():
-        if type(result.get(name)) is not kind:
-            raise ValueError(
-                f"Expected {path} to have {name} as `rifenet evaluate` writes it, but got {shown(result.get(name))}."
-                " Run `rifenet evaluate` again."
-            )
+    if wrong := misfit(result, _SHAPE, "its content"):
+        raise ValueError(
+            f"Expected {path} to be as `rifenet evaluate` writes it, but it is not: expected {wrong}."
+            " Run `rifenet evaluate` again."
+        )
     rules = result["protocol"]
     if rules.get("prediction") == _OLDER_PREDICTION_WORDS:
         rules["prediction"] = PREDICTION_WORDS

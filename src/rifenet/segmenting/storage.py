@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rifenet.engines import Context, Engine
-from rifenet.files import parse_json, write_bytes
+from rifenet.files import misfit, parse_json, write_bytes
 from rifenet.segmenting.fit import Fit
 from rifenet.segmenting.instances import ObjectShape, shapes_of
 from rifenet.segmenting.shots import PseudoShot, Shots
@@ -33,7 +32,13 @@ VERSIONS = (1, 2, 3, 4)
 fits. A file without fits has version 3, so that older programs read it."""
 FIT = "fit."
 """Prefix of the arrays of a class's fit, after its number."""
-_KEYS = {"version", "model", "model_hash", "size", "classes", "shots", "checksum"}
+_SHAPE = {
+    **{"version": int, "model": str, "model_hash": str, "weights_hash?": str, "size": int},
+    **{"classes": [str], "shots": [int], "shifts?": [float], "fits?": [(dict, None)], "shapes?": [[[float, float]]]},
+    "checksum": str,
+}
+"""What `save_classes` writes into the header; the names that may be missing are those of earlier versions."""
+PER_CLASS = ("classes", "shots", "shifts", "fits", "shapes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,11 +132,6 @@ def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
     header = _header(path, text)
     _check_model(path, header, engine)
     shifts = header.get("shifts", [0.0] * len(header["classes"]))  # files of version 1 have none
-    numbers = isinstance(shifts, list) and all(type(shift) in (int, float) and math.isfinite(shift) for shift in shifts)
-    if not numbers or len(shifts) != len(header["classes"]):
-        raise ValueError(
-            f"Expected a number for each class as its shift, but {path} has {shifts!r}. Learn the classes again."
-        )
     fits = header.get("fits")  # files of older versions, and those without fits, have none
     if header["checksum"] != _checksum(tensors, shifts, fits):
         raise ValueError(
@@ -154,19 +154,13 @@ def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:
 
 def _shapes_in(header: Mapping[str, Any], path: Path) -> list[tuple[ObjectShape, ...]]:
     """Shapes of each class's objects; none from a file of a version that did not keep them."""
-    count = len(header["classes"])
-    try:
-        shapes = [
-            tuple(ObjectShape(*map(float, shape)) for shape in kept) for kept in header.get("shapes", [()] * count)
-        ]
-    except (TypeError, ValueError):
-        shapes = []
-    if len(shapes) != count or not all(0 < number <= 1 for kept in shapes for shape in kept for number in shape):
+    kept = header.get("shapes", [()] * len(header["classes"]))
+    if not all(0 < number <= 1 for shapes in kept for shape in shapes for number in shape):
         raise ValueError(
             f"Expected area and solidity in (0,1] of each class's objects, but {path} holds something else. Learn the"
             " classes again."
         )
-    return shapes
+    return [tuple(ObjectShape(*map(float, shape)) for shape in shapes) for shapes in kept]
 
 
 def _check_model(path: Path, header: Mapping[str, Any], engine: Engine) -> None:
@@ -202,9 +196,13 @@ def _header(path: Path, text: str) -> dict[str, Any]:
             f"Expected learned classes of format {VERSIONS[-1]} at most, but {path} has format {version}."
             " Update rifenet, or learn the classes again."
         )
-    if missing := _KEYS - header.keys():
+    wrong = misfit(header, _SHAPE, "the header")
+    counts = {name: len(header[name]) for name in PER_CLASS if name in header} if not wrong else {}
+    if len(set(counts.values())) > 1:
+        wrong = f"as many of each, but got {', '.join(f'{count} {name}' for name, count in counts.items())}"
+    if wrong:
         raise ValueError(
-            f"Expected the header that save_classes writes, but {path} lacks {', '.join(sorted(missing))}."
+            f"Expected the header that save_classes writes, but {path} has another: expected {wrong}."
             " Learn the classes again."
         )
     return dict(header)

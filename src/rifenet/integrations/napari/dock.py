@@ -5,7 +5,7 @@ The window's own thread reads what the layers are and writes the labels; the wor
 
 from __future__ import annotations
 
-import warnings
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from rifenet.config import needs
 from rifenet.formats.remarks import heard
-from rifenet.integrations.napari.slices import Channel, Stack, Told, digest, learn, segment
+from rifenet.integrations.napari.slices import Channel, LayerStack, Told, digest, learn, segment
 from rifenet.segmenting.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EXTRA = "rifenet[napari]"
 _KEY = "rifenet"  # of the labels layer's metadata: which slices were written
 _CLASSES, _OBJECTS = "classes", "objects of one class"
+_AHEAD, _PATIENCE = 2, 60.0  # slices that may wait for the window, and seconds that they may take
 _FILTER = "Learned classes (*.safetensors)"
 
 
@@ -51,6 +52,7 @@ class Dock:
 
     def _build(self) -> None:
         from qtpy import QtWidgets
+        from qtpy.QtCore import Qt
 
         self.widget = QtWidgets.QWidget()
         self.widget.dock = self  # it lives as long as the widget
@@ -58,6 +60,9 @@ class Dock:
         self.images, self.labels = QtWidgets.QListWidget(), QtWidgets.QComboBox()
         self.images.setToolTip("Image layers of the same shape: one in grey, or several channels in their colours")
         self.images.setMaximumHeight(90)
+        for field in (self.images, self.labels):  # long names of layers do not make the panel wide
+            field.setMinimumWidth(100)
+            field.setSizePolicy(QtWidgets.QSizePolicy.Policy.Ignored, field.sizePolicy().verticalPolicy())
         self.numbers = QtWidgets.QComboBox()
         self.numbers.addItems([_CLASSES, _OBJECTS])
         self.apart = QtWidgets.QCheckBox("A number for each object found")
@@ -83,6 +88,7 @@ class Dock:
         self.button = made
         self.bar, self.told = QtWidgets.QProgressBar(), QtWidgets.QLabel("Paint all objects of one or two slices.")
         self.told.setWordWrap(True)
+        self.told.setAlignment(Qt.AlignmentFlag.AlignTop)
         form.addRow(self.bar)
         form.addRow(self.told)
         self.numbers.currentTextChanged.connect(lambda text: self.apart.setChecked(text == _OBJECTS))
@@ -115,19 +121,19 @@ class Dock:
         items = [self.images.item(row) for row in range(self.images.count())]
         return [item.text() for item in items if item.checkState() == Qt.CheckState.Checked]
 
-    def _stack(self) -> Stack:
+    def _stack(self) -> LayerStack:
         """The chosen layers. Raises ValueError for those that do not fit."""
         if not self.labels.currentText():
             raise ValueError("Expected a labels layer, but there is none. Add one, and paint a slice.")
         layer = self.viewer.layers[self.labels.currentText()]
         channels = [_channel(self.viewer.layers[name]) for name in self._checked()]
         data = layer.data[0] if layer.multiscale else layer.data
-        return Stack(channels, data, layer.metadata.setdefault(_KEY, {}))
+        return LayerStack(channels, data, layer.metadata.setdefault(_KEY, {}))
 
     def _learn_and_segment(self) -> None:
         numbers = self.numbers.currentText() == _OBJECTS
 
-        def work(segmenter: Segmenter, stack: Stack) -> Iterator[Told]:
+        def work(segmenter: Segmenter, stack: LayerStack) -> Iterator[Told]:
             yield from learn(segmenter, stack, numbers)
             yield from segment(segmenter, stack, objects=apart, keep_absent=absent)
 
@@ -138,7 +144,7 @@ class Dock:
         apart, absent = self.apart.isChecked(), self.absent.isChecked()
         self._start(lambda segmenter, stack: segment(segmenter, stack, objects=apart, keep_absent=absent))
 
-    def _start(self, work: Callable[[Segmenter, Stack], Iterator[Told]]) -> None:
+    def _start(self, work: Callable[[Segmenter, LayerStack], Iterator[Told]]) -> None:
         """Runs `work` on the chosen layers in a thread."""
         try:
             stack, layer = self._stack(), self.viewer.layers[self.labels.currentText()]
@@ -158,6 +164,7 @@ class Dock:
 
         remarks: list[str] = []
         faults: list[str] = []
+        ahead = threading.Semaphore(_AHEAD)  # else slices would pile up while the window is busy
 
         def listened() -> Iterator[Told]:
             told = steps()
@@ -170,7 +177,12 @@ class Dock:
                     except (ValueError, OSError) as error:  # a user's; napari shows where any other came from
                         faults.append(str(error))
                         return
+                ahead.acquire(timeout=_PATIENCE)
                 yield step
+
+        def taken(told: Told) -> None:
+            ahead.release()
+            take(told)
 
         def ended() -> None:
             self._working(False)
@@ -178,16 +190,14 @@ class Dock:
                 self.say(" ".join(faults or [self.told.text(), *dict.fromkeys(remarks)]))
 
         self._worker = create_worker(listened)
-        self._worker.yielded.connect(take)
-        self._worker.returned.connect(lambda _: self.say("Done."))
+        self._worker.yielded.connect(taken)
+        self._worker.returned.connect(lambda _: self.say("Done.", 1, 1))
         self._worker.aborted.connect(lambda: self.say("Cancelled. What is written stays."))
         self._worker.finished.connect(ended)
         self._working(True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # about signals of a worker that never starts
-            self._worker.start()
+        self._worker.start()
 
-    def _take(self, told: Told, layer: Any, stack: Stack) -> None:
+    def _take(self, told: Told, layer: Any, stack: LayerStack) -> None:
         self.say(told.text, told.done, told.total)
         if told.index is not None and told.labels is not None:
             now = np.asarray(stack.labels[told.index])

@@ -43,7 +43,7 @@ class Channel(NamedTuple):
 
 
 @dataclass(eq=False)
-class Stack:
+class LayerStack:
     """Image layers with the labels that are painted over them."""
 
     channels: Sequence[Channel]
@@ -115,7 +115,7 @@ class Told(NamedTuple):
     """Its labels, [H,W]."""
 
 
-def learn(segmenter: Segmenter, stack: Stack, numbers_are_objects: bool) -> Iterator[Told]:
+def learn(segmenter: Segmenter, stack: LayerStack, numbers_are_objects: bool) -> Iterator[Told]:
     """Learns a class for each number, or one of all numbers, from the painted slices; earlier classes are forgotten.
 
     A painted slice counts as painted to the end: what is not painted is not the class. At most 20 slices teach a class,
@@ -144,7 +144,7 @@ def learn(segmenter: Segmenter, stack: Stack, numbers_are_objects: bool) -> Iter
         segmenter.learn(name, [stack.picture(index) for index in taken], masks, replace=True)
 
 
-def segment(segmenter: Segmenter, stack: Stack, *, objects: bool, keep_absent: bool) -> Iterator[Told]:
+def segment(segmenter: Segmenter, stack: LayerStack, *, objects: bool, keep_absent: bool) -> Iterator[Told]:
     """Segments the slices that nobody has painted, one by one.
 
     Args:
