@@ -45,6 +45,8 @@ def figures(record: Values) -> str:
     parts = [_kills(record["kills"])] if "kills" in record else []
     if "speed" in record:
         parts.append(_speed(record["speed"]))
+    elif parts:
+        parts.append("The throughput of two nodes over that of one is not measured yet: it needs an idle machine.")
     if "speed" in record and "plan" in record:
         parts += [_hours(record["speed"]), _driver(record["plan"])]
     return "\n\n".join(parts) or "Not measured yet."

@@ -220,11 +220,25 @@ def test_what_instances_and_the_order_of_advice_were_measured_to_do() -> None:
                 rest = " | ".join(f"{100 * row[each]:.1f}" for each in ("median_error", "total_error", "ap50"))
                 assert f"{counts} {error} | {rest} |" in text, path.name
     summary = json.loads((DOCS / "results/advice/worst.json").read_text(encoding="utf-8"))["summary"]
-    for name in ("advice", "expected", "confidence", "doubt"):
+    orders = ("advice", "expected", "confidence", "doubt", "quality", "quality, less where hardly there")
+    for name in orders:
         row = summary[name]
         low, high = row["interval"]
         assert f"| {row['place']:.2f} | {low:.2f} to {high:.2f} | {row['correlation']:.2f} |" in text
     told = page("advice.md")
     assert f"is at {summary['advice']['place']:.2f} between the worst (0) and the best (1)" in told
     assert f"over {summary['draws']} draws" in told
+    firsts = round(summary["advice"]["worst"] * summary["draws"])
+    assert f"it was the worst in {firsts} of them" in told
+    assert f"was the worst in {firsts} of {summary['draws']} draws" in text
     assert f"rank correlation of {summary['advice']['correlation']:.2f}" in told
+
+
+def test_what_a_stranger_took_on_the_page() -> None:
+    record = json.loads((DOCS / "results" / "stranger.json").read_text(encoding="utf-8"))
+    text = (DOCS / "lab" / "strokes.md").read_text(encoding="utf-8")
+    seconds, ious = record["seconds"], record["iou"].values()
+    assert f"It took {seconds['all']:.0f} seconds" in text
+    assert f"{seconds['of marking, waited for masks']:.0f} of them waiting" in text
+    assert f"{sum(record['strokes'].values())} strokes, masks of IoU {min(ious):.2f} to {max(ious):.2f}" in text
+    assert f"`{record['git_commit']}`" in text

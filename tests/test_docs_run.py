@@ -45,6 +45,7 @@ ELSEWHERE = {
     "docs/backbones.md": "tests/training/test_own_code.py",
     "docs/cvat.md": "tests/partners/test_cvat.py",
     "docs/fiftyone.md": "tests/partners/test_fiftyone.py",
+    "docs/many_machines.md": "tests/partners/test_ray.py",
 }
 """Pages whose blocks another test runs, with the files that they name."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from docs_blocks import ROOT, blocks
 
-from benchmarks import instances, strokes
+from benchmarks import instances, strokes, worlds_tables
 from rifenet.cli.main import main
 from rifenet.models.files.hub import load_model
 
@@ -71,15 +71,27 @@ def shipped() -> str:
     return load_model("default").weights_hash
 
 
-def test_the_readme_says_what_was_measured_on_photos_kept_aside(shipped: str) -> None:
+def test_the_card_says_what_was_measured_on_photos_kept_aside(shipped: str) -> None:
     measured = kept_aside()
     assert measured["model"]["weights_hash"] == shipped, "figures of another model than the one that ships"
-    rows = re.findall(r"^\| ([^|]+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", README, re.MULTILINE)
+    card = (ROOT / "docs" / "model_card.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", card, re.MULTILINE)
     said = {name: tuple(map(int, figures)) for name, *figures in rows}
     assert said == {
         row["readme"]: tuple(int(row[kind][shots] + 0.5) for kind in ("model", "training_free") for shots in ("1", "5"))
         for row in measured["sets"]
     }
+
+
+def test_the_readme_shows_what_a_fit_gains_and_how_counts_err() -> None:
+    records = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in (ROOT / "docs/results/worlds").glob("*.json")
+    }
+    assert "\n".join(worlds_tables.means(dict(sorted(records.items())))) in README
+    counts = json.loads((ROOT / "docs/results/instances/nuclei.json").read_text(encoding="utf-8"))
+    (error,) = re.findall(r"counts of cells are off by \[([\d.]+)% in the mean\]", README)
+    assert error == f"{100 * counts['1 shots']['count_error']:.1f}"
 
 
 def test_the_table_of_strokes_is_that_of_its_file() -> None:

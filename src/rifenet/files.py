@@ -161,7 +161,7 @@ def parse_json(text: str | bytes, where: str | Path) -> Any:
         raise ValueError(f"Expected {where} to be JSON, but it is not: {reason}.") from error
 
 
-Shape = Any
+JsonShape = Any
 """What a value of a JSON has to be, for `misfit`.
 
 - `str`, `bool`, `int`, `float`, `dict`, `list`, None: a value of this kind. A float may be a whole number; no number is
@@ -176,7 +176,7 @@ LARGEST_NUMBER = 2**53
 _KINDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", None: "null"}
 
 
-def misfit(value: Any, shape: Shape, place: str) -> str:
+def misfit(value: Any, shape: JsonShape, place: str) -> str:
     """What is wrong with a value called `place`, such as "classes[2] to be a text, but got 5"; empty if it fits."""
     if isinstance(shape, tuple):
         wrong = [misfit(value, each, place) for each in shape]
@@ -187,7 +187,7 @@ def misfit(value: Any, shape: Shape, place: str) -> str:
         return same[0] if same else _wrong(place, " or ".join(kinds), value)
     if not _fits(value, _kind(shape)):
         return _wrong(place, _described(shape), value)
-    entries: Iterable[tuple[Any, Shape, str]] = ()
+    entries: Iterable[tuple[Any, JsonShape, str]] = ()
     if isinstance(shape, list):
         if len(shape) > 1 and len(value) != len(shape):
             return f"{place} to have {len(shape)} entries, but got {len(value)}"
@@ -203,7 +203,7 @@ def misfit(value: Any, shape: Shape, place: str) -> str:
     return next((words for each, own, where in entries if (words := misfit(each, own, where))), "")
 
 
-def _kind(shape: Shape) -> Any:
+def _kind(shape: JsonShape) -> Any:
     return type(shape) if isinstance(shape, list | dict) else shape
 
 
@@ -216,7 +216,7 @@ def _fits(value: Any, kind: Any) -> bool:
     return type(value) is kind
 
 
-def _described(shape: Shape) -> str:
+def _described(shape: JsonShape) -> str:
     return {list: "a list", dict: "names and values"}.get(_kind(shape)) or _KINDS[shape]
 
 

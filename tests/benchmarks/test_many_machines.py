@@ -33,6 +33,13 @@ def test_hours_and_dollars_by_hand() -> None:
     assert "10 to 20 minutes" in said
 
 
+def test_a_missing_throughput_is_said() -> None:
+    kills = {"photos": 9, "block": 3, "nodes killed": 2, "rows": 9, "lost": 0, "twice": 0}
+    said = tables.figures({"kills": {**kills, "masks compared": 5, "masks equal to the bit": 5}})
+    assert "0 photos were lost and 0 done twice. Of 5 masks, 5 were to the bit" in said
+    assert said.endswith("is not measured yet: it needs an idle machine.")
+
+
 @pytest.mark.parametrize("parts", [{}, {"plan": PLAN}])
 def test_what_was_not_measured_is_not_claimed(parts: dict[str, object]) -> None:
     assert tables.figures(parts) == "Not measured yet."

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from evaluation.test_report import scored
+from evaluation.test_report import scored, trained
 from filelock import FileLock
 from rendered import make_voc
 
@@ -22,6 +22,7 @@ from rifenet.cli.ablate import train_and_score
 from rifenet.cli.main import main
 from rifenet.config import Config, DataConfig, EvalConfig, ModelConfig, TrainConfig, load_config, save_config
 from rifenet.evaluation.ablation import run_grid, stored_result
+from rifenet.evaluation.ablation_table import ablation_markdown, ablation_table
 from rifenet.evaluation.grid import Grid, plan, read_grid, run_config, run_name
 from rifenet.evaluation.result_file import read_result
 from rifenet.training.state import save_state
@@ -50,7 +51,7 @@ def values(grid: Grid, name: str) -> list[Any]:
 def test_every_committed_grid_expands_to_different_valid_runs(path: Path, base: Path) -> None:
     grid = read_grid(path, load_config(base))
     jobs = plan(grid, "out")
-    trained = [row for row in grid.rows if row.config.model.kind == "rifenet"]
+    trained = [row for row in grid.rows if row.config.model.kind != "prototype"]
     assert len(trained) >= 2
     # No two rows of a grid ask for one thing, and every row is run on each fold with each seed.
     assert len(jobs) == len(grid.folds) * (len(trained) * len(grid.seeds) + 1)
@@ -216,6 +217,28 @@ def test_a_file_that_is_no_yaml_is_told_in_one_line(tmp_path: Path, content: byt
     ) as caught:
         read_grid(path, Config())
     assert "\n" not in str(caught.value)
+
+
+def test_rows_of_a_grid_bear_the_marks_of_their_results(tmp_path: Path) -> None:
+    """A run may begin from a trained model, which has seen classes of the fold."""
+    grid = read_grid(written(tmp_path / "grid.yaml", folds=[1, 2]), Config())
+    jobs = plan(grid, tmp_path)
+    finished = {}
+    for job in jobs:
+        row, fold, _ = job.uses[0]
+        kind = "prototype" if row == "prototype" else "rifenet"
+        absent = ["train"] if (row, fold) == ("more", 2) else []
+        path = scored(tmp_path / f"{row}{fold}.json", fold=fold, kind=kind, absent_classes=absent)
+        if row == "more":
+            trained(path, classes_trained_on=["kitten"])
+        finished[job.folder.name] = read_result(path)
+    made = ablation_table(grid, jobs, finished, {})
+    lines = ablation_markdown(json.loads(json.dumps(made)), tmp_path / "grid.json", tmp_path)
+    rows = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
+    assert rows[1:4] == ["plain", "more†‡", "prototype"]
+    assert "- † more, folds 1, 2: the model was trained on cat (as kitten)." in lines
+    assert "- ‡ more, fold 2: no episode of train, left out of the mean." in lines
+    assert "- plain, folds 1, 2: what it was trained on is not recorded, perhaps these classes." in lines
 
 
 def test_images_that_are_tested_are_never_kept_for_training(tmp_path: Path) -> None:

@@ -297,7 +297,8 @@ def test_report_refuses_what_is_no_result(tmp_path: Path, capsys: pytest.Capture
 
 def under_torchrun(line: list[str], out: Path) -> tuple[list[str], dict[str, str]]:
     """Command and environment of the evaluation with two ranks."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # Without a repository: a commit made between two starts would make them evaluations of two programs.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GIT_DIR": str(out.parent / "no repository")}
     source = str(Path(__file__).parents[2] / "src")
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (source, environment.get("PYTHONPATH"))))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -375,7 +375,7 @@ def test_options_of_other_backbones_are_refused(folders: dict[str, tuple[Path, A
     with pytest.raises(ValueError, match="hf:owner/name"):
         ModelConfig(backbone="dinov2")
     with pytest.raises(ValueError, match=r"model\.head with model\.kind rifenet only"):
-        ModelConfig(kind="pfenet", head="my_code:Head")
+        ModelConfig(kind="prototype", head="my_code:Head")
     with pytest.raises(ValueError, match="empty or module:name"):
         ModelConfig(head="WideHead")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from docs_blocks import ROOT, blocks
 from PIL import Image
 from tiny_model import write_smallest_model
 
@@ -393,8 +395,36 @@ def test_other_options_are_refused_and_other_files_too(tmp_path: Path, photos: P
     out.write("manifest.json", json.dumps({"settings": {"formats": ["index"]}}).encode())
     assert main(["segment", *words]) == 1
     assert out.names("table") == []
-    for wrong in (["--adapt"], ["--format", "labelme"], ["--worker-gpus", "-1"]):
+    for wrong in (["--adapt"], ["--format", "labelme"], ["--worker-gpus", "-1"], ["--window", "0,9"], ["--bands", "1"]):
         assert main(["segment", *words, *wrong]) == 2
+
+
+def test_the_page_says_what_works(
+    cluster: Any, tmp_path: Path, shot: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command and the Python of docs/many_machines.md, with a small model and this cluster's address."""
+    command, code = blocks((ROOT / "docs" / "many_machines.md").read_text(encoding="utf-8"))
+    photo = Path(shot[shot.index("--support") + 2])
+    shutil.copy(photo, tmp_path / "dog.jpg")
+    shutil.copy(photo.with_name("shot_truth.png"), tmp_path / "dog.png")
+    for bucket in ("my-photos", "my-masks"):
+        Place("s3://my-photos").files.mkdir(bucket)
+    for name in ("2026/a.png", "2026/below/b.png"):
+        Place("s3://my-photos").write(name, photo.read_bytes())
+    install, segment = command.text.replace("\\\n", " ").strip().splitlines()
+    assert install == "pip install 'rifenet[ray]'"
+    words = shlex.split(segment)
+    assert words[:2] == ["rifenet", "segment"]
+    assert words[-2:] == ["--ray", "auto"]
+    monkeypatch.chdir(tmp_path)
+    small = shot[: shot.index("--support")]
+    assert main([*words[1:-1], cluster.address, *small]) == 0
+    capsys.readouterr()
+    exec(code.text, {})
+    printed = capsys.readouterr().out
+    assert "s3://my-photos/2026/a.png" in printed
+    assert "s3://my-photos/2026/below/b.png" in printed
+    assert Place("s3://my-masks/2026").read("files/s3/my-photos/2026/a.png/a_mask.png")
 
 
 def test_a_photo_that_kills_its_worker_is_named(
@@ -432,3 +462,44 @@ def test_a_wrong_model_on_the_workers_is_said_in_one_sentence(
     words = ["--query", str(photos), "--out", str(tmp_path / "out"), "--ray", cluster.address]
     assert main(["segment", *shot, *words]) == 1
     assert "Expected every machine to load the model" in capsys.readouterr().err
+
+
+def test_the_runs_of_a_grid_are_tasks_and_a_killed_one_starts_again(cluster: Any, tmp_path: Path) -> None:
+    from evaluation.test_ablation import written
+    from evaluation.test_report import scored
+
+    from rifenet.config import Config
+    from rifenet.evaluation.ablation import run_grid
+    from rifenet.evaluation.grid import read_grid
+    from rifenet.evaluation.result_file import read_result
+    from rifenet.integrations.ray import Crew, spread
+
+    rules = {"protocol": "pfenet", "episodes": 1000, "seeds": [0, 1, 2, 3, 4], "absent_as_zero": False}
+    result = read_result(scored(tmp_path / "a.json", fold=0, config={"data": {"image_size": 473}, "eval": rules}))
+    grid = read_grid(written(tmp_path / "grid.yaml"), Config())
+    tried = tmp_path / "tried"
+    tried.mkdir()
+
+    def run(config: Config) -> dict[str, Any]:
+        unlabeled, kind = config.train.unlabeled, config.model.kind
+        mark = tried / f"{kind}-{unlabeled}-{os.getpid()}"
+        mark.touch()
+        if kind == "prototype":
+            raise ValueError("no data here")
+        if unlabeled == 0 and len(list(tried.glob(f"{kind}-0-*"))) == 1:
+            os._exit(1)
+        return result
+
+    told: list[str] = []
+    tasks = spread(cluster.address, Crew())
+    failures = run_grid(grid, tmp_path / "out", run, told.append, tasks)
+    assert list(failures.values()) == ["ValueError: no data here"]
+    rows = json.loads((tmp_path / "out" / "grid.json").read_text())["rows"]
+    assert [row["runs"] for row in rows] == [1, 1, 0]
+    pids = [int(mark.name.rpartition("-")[2]) for mark in tried.iterdir()]
+    assert os.getpid() not in pids
+    assert len(list(tried.glob("rifenet-0-*"))) == 2, "the killed one was tried again"
+    assert len(list(tried.glob("rifenet-2-*"))) == 1
+    again = run_grid(grid, tmp_path / "out", run, told.append, tasks)
+    assert list(again.values()) == ["ValueError: no data here"]
+    assert len(list(tried.glob("rifenet-*"))) == 3, "what is finished is not made again"

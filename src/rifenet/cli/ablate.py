@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, noted_warnings
+from rifenet.cli.over_ray import add_cluster
 from rifenet.cli.train import config_parser, parsed_config
 from rifenet.config import needs
 
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--grid", required=True, metavar="FILE", help="YAML file with rows, folds and seeds")
     parser.add_argument("--folds", type=str, default="", metavar="0,1,...", help="folds to use instead of the grid's")
     parser.add_argument("--seeds", type=str, default="", metavar="0,1,...", help="seeds to use instead of the grid's")
+    add_cluster(parser, "make each run a task of a Ray cluster, whose machines all see --train.out and the dataset")
     arguments = parser.parse_args(argv)
     try:
         folds, seeds = (tuple(map(int, filter(None, text.split(",")))) for text in (arguments.folds, arguments.seeds))
@@ -46,7 +48,12 @@ def main(argv: list[str]) -> int:
             "processes with the same --train.out divide the runs."
         )
     grid = read_grid(arguments.grid, config, folds=folds, seeds=seeds)
-    failures = run_grid(grid, config.train.out, train_and_score, note)
+    tasks = None
+    if arguments.ray is not None:
+        from rifenet.integrations.ray import Crew, spread
+
+        tasks = spread(arguments.ray or None, Crew(cpus=arguments.worker_cpus, gpus=arguments.worker_gpus))
+    failures = run_grid(grid, config.train.out, train_and_score, note, tasks)
     print(f"Wrote {config.train.out}/{grid.name}.md")
     if failures:
         raise ValueError(

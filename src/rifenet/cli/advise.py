@@ -167,7 +167,7 @@ def _next_sections(advice: Advice, segmenter: Segmenter) -> Iterator[Section]:
         ]
         text = (
             "Photos without a mask, with what the model finds in them now. Its own scores call the first masks the"
-            " worst; they are often right, not always, so look at the others, too."
+            " worst. That is a guess, so look at the others, too."
         )
         heads = ("first", "then" if figures[1:] else "", "", "")
         yield Section("Annotate next", heads, figures[:1], [figures[1:]], text=text)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import note, print_json, progress_bar
+from rifenet.cli.options import model_of
 from rifenet.cli.segmented import CLASSES, MANIFEST
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 OWN = "rifenet segment --ray"
 FAILED = "failed.parquet"
+FORMATS = ("index", "binary", "overlay", "coco", "cutout", "csv", "geojson", "yolo", "cvat")
+"""Formats whose files are of one photo each, and name it by a URL as well as by a path."""
 BLOCK = 32  # photos
 _EVERY = 60.0  # seconds between two lines on the progress where there is no terminal
 _SHOWN = 20  # photos that could not be read, by name; all are in the table
@@ -37,18 +40,13 @@ _SHOWN = 20  # photos that could not be read, by name; all are in the table
 def add_ray(parser: argparse.ArgumentParser) -> None:
     """`--ray` and what belongs to it."""
     group = parser.add_argument_group("many machines (needs rifenet[ray])")
-    group.add_argument(
-        "--ray",
-        nargs="?",
-        const="",
-        metavar="ADDRESS",
-        help="segment over a Ray cluster: its address, or auto on one of its machines; without an address, on all cores"
-        " of this machine. --query and --out may then be URLs (s3://bucket/photos/), or --query a .txt that names a"
-        " photo a line; FOLDER/** takes the photos of all folders below",
+    add_cluster(
+        group,
+        "segment over a Ray cluster",
+        " --query and --out may then be URLs (s3://bucket/photos/), or --query a .txt that names a photo a line;"
+        " FOLDER/** takes the photos of all folders below",
     )
     group.add_argument("--workers", type=_whole, metavar="N", help="workers (default: as many as the cluster holds)")
-    group.add_argument("--worker-cpus", type=_whole, default=1, metavar="N", help="CPUs of a worker (default: 1)")
-    group.add_argument("--worker-gpus", type=float, default=0.0, metavar="X", help="GPUs of a worker (default: 0)")
     group.add_argument(
         "--block",
         type=_whole,
@@ -58,7 +56,22 @@ def add_ray(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _whole(text: str) -> int:
+def add_cluster(parser: Any, does: str, further: str = "") -> None:
+    """`--ray`, `--worker-cpus` and `--worker-gpus`."""
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help=f"{does}: its address, or auto on one of its machines; without an address, on the cores of this"
+        f" machine.{further}",
+    )
+    parser.add_argument("--worker-cpus", type=_whole, default=1, metavar="N", help="CPUs of a worker (default: 1)")
+    parser.add_argument("--worker-gpus", type=float, default=0.0, metavar="X", help="GPUs of a worker (default: 0)")
+
+
+def _whole(value: str | int) -> int:
+    text = str(value)  # the parser of configurations checks what it has read once more
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, but got {text}")
     return int(text)
@@ -68,8 +81,12 @@ def check_ray(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
     """Ends the program (2) where another option means nothing on many machines."""
     if arguments.adapt is not None:
         parser.error("--adapt looks at all photos twice from one machine. Leave it out with --ray.")
-    if wrong := [each for each in arguments.format if each in ("html", "labelme")]:
-        parser.error(f"argument --format: {', '.join(wrong)} names photos by their place on this disk, not by a URL")
+    if arguments.window or arguments.bands or arguments.no_steady:
+        parser.error(
+            "--window, --bands and --no-steady are for scientific files and videos. Leave them out with --ray."
+        )
+    if wrong := [each for each in arguments.format if each not in FORMATS]:
+        parser.error(f"argument --format: expected {', '.join(FORMATS)} with --ray, but got {', '.join(wrong)}")
     if arguments.worker_gpus < 0:
         parser.error(f"argument --worker-gpus: expected at least 0, but got {arguments.worker_gpus:g}")
 
@@ -115,8 +132,8 @@ def over_ray(
     resumed = sum(len(plan.blocks[block]) for block in done)
     total = sum(map(len, plan.blocks.values()))
     task = SegmentingTask(
-        model=arguments.model,
-        model_file=_model_file(arguments.model),
+        model=model_of(arguments),
+        model_file=_model_file(model_of(arguments)),
         model_hash=segmenter.engine.hash,
         classes=tuple(segmenter.classes),
         classes_file=classes,
@@ -201,9 +218,9 @@ def _classes(place: Place, segmenter: Segmenter) -> bytes:
 def _model_file(name: str) -> bytes:
     """The model's file, to send to the workers; empty for what they have or must have on their disks."""
     from rifenet.engines import is_export
-    from rifenet.models.files.hub import locate
+    from rifenet.models.files.hub import is_prototype, locate
 
-    return b"" if name == "default" or is_export(name) else locate(name).read_bytes()
+    return b"" if name == "default" or is_export(name) or is_prototype(name) else locate(name).read_bytes()
 
 
 @contextmanager

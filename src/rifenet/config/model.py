@@ -50,10 +50,10 @@ class ModelConfig(NetworkConfig):
             self.evidence_dim,
             "a positive multiple of 32",
         )
-        if self.kind in RIVALS and (self.evidence or self.support_views > 1):
+        if self.kind in RIVALS and (self.evidence or self.support_views > 1 or self.head):
             raise ValueError(
-                f"Expected model.kind {self.kind} as its paper has it, but model.evidence or model.support_views adds"
-                " to it. Leave them at their defaults, false and 1."
+                f"Expected model.kind {self.kind} as its paper has it, but model.evidence, model.support_views or"
+                " model.head changes it. Leave them at their defaults."
             )
         if self.head and self.kind != "rifenet":
             raise ValueError(

@@ -9,9 +9,10 @@ Grids in one OUT share their runs. The caller passes the function that trains an
 from __future__ import annotations
 
 import collections
+import functools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,16 @@ from rifenet.files import write_text
 RESULT_FILE = "result.json"
 CONFIG_FILE = "config.yaml"  # of a run folder
 Failures = dict[str, str]  # folder name of a run -> why it failed
+Spread = Callable[[Sequence[PlannedRun], Callable[[PlannedRun], dict[str, Any]]], Iterable[tuple[PlannedRun, Any]]]
+"""Has runs made elsewhere, all at once, by a function for one; yields each with its result or its exception."""
 
 
 def run_grid(
-    grid: Grid, out: str | Path, run: Callable[[Config], dict[str, Any]], say: Callable[[str], None]
+    grid: Grid,
+    out: str | Path,
+    run: Callable[[Config], dict[str, Any]],
+    say: Callable[[str], None],
+    spread: Spread | None = None,
 ) -> Failures:
     """Makes the runs of a grid that `out` lacks, and returns the failed runs with their errors.
 
@@ -40,6 +47,7 @@ def run_grid(
         out: folder of the table and of the runs.
         run: trains (or resumes) the run of a config in its `train.out`, scores it and returns the result.
         say: receives a line before and after each run, and for each failure.
+        spread: has the runs made on other machines; None: this process makes them, one after the other.
 
     Raises:
         ValueError: the folder holds runs or a table of another config; no run was started.
@@ -52,6 +60,23 @@ def run_grid(
     failures: Failures = {}
     _write(grid, jobs, finished, failures, out)
     waiting = collections.deque(job for job in jobs if job.folder.name not in finished)
+
+    def settle(job: PlannedRun, outcome: dict[str, Any] | Exception) -> None:
+        if isinstance(outcome, Exception):  # a failed run must not stop the others; table and exit code report it
+            failures[job.folder.name] = f"{type(outcome).__name__}: {' '.join(str(outcome).split())}"
+            say(f"failed: {job.folder.name}: {failures[job.folder.name]}")
+        else:
+            finished[job.folder.name] = outcome
+            say(f"{job.folder.name}: mIoU {100 * outcome['scores']['miou']['mean']:.1f}")
+        # This table overwrites that of other processes, so it also takes in the runs that they have finished.
+        others = (other for other in jobs if other.folder.name not in finished)
+        finished.update((other.folder.name, known) for other in others if (known := stored_result(other)) is not None)
+        _write(grid, jobs, finished, failures, out)
+
+    if spread is not None:
+        for job, outcome in spread(tuple(waiting), functools.partial(_held, run=run)):
+            settle(job, outcome)
+        return failures
     total, taken_elsewhere, started = len(waiting), 0, time.monotonic()
     while waiting:
         job = waiting.popleft()
@@ -65,17 +90,18 @@ def run_grid(
             waiting.append(job)
             taken_elsewhere += 1
             continue
-        except Exception as error:  # a failed run must not stop the others; the table and the exit code report it
-            failures[job.folder.name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            say(f"failed: {job.folder.name}: {failures[job.folder.name]}")
+        except Exception as error:
+            settle(job, error)
         else:
-            finished[job.folder.name] = result
-            say(f"{job.folder.name}: mIoU {100 * result['scores']['miou']['mean']:.1f}")
+            settle(job, result)
         taken_elsewhere = 0
-        # This table overwrites that of other processes, so it also takes in the runs that they have finished.
-        finished |= {other.folder.name: known for other in waiting if (known := stored_result(other)) is not None}
-        _write(grid, jobs, finished, failures, out)
     return failures
+
+
+def _held(job: PlannedRun, run: Callable[[Config], dict[str, Any]]) -> dict[str, Any]:
+    """Makes a run while no other process does."""
+    with FileLock(_lock(job)):
+        return _once(job, run)
 
 
 def describe(job: PlannedRun) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from rifenet.evaluation.grid import PROTOTYPE, Grid, PlannedRun, Row, changed
 from rifenet.evaluation.paired import paired_difference
 from rifenet.evaluation.report import interval_text, link, markdown_table, plus_minus
+from rifenet.evaluation.reservations import MARKS, Reservation, reservations
 from rifenet.evaluation.settings import area_words, by_class_area, setting_label
 
 FORMAT = 1
@@ -47,6 +48,7 @@ def ablation_table(
                 "paper": row.paper,
                 "configs": configs,
                 **_figures(grid, row, mine[row.name]),
+                "reservations": _reservations(mine[row.name]),
                 "difference": None if difference is None else {**difference._asdict(), "sign": difference.sign},
             }
         )
@@ -96,13 +98,28 @@ def ablation_markdown(table: dict[str, Any], path: str | Path, relative_to: str 
     lines += markdown_table([*heading, *(["the paper's words (PASCAL-5i, ResNet-50)"] if told else [])], rows)
     if told:
         lines += ["`*`: from a secondary source, not from the paper's own table in reach.", ""]
-    lines += [f"- {name}: failed, {sentence}" for name, sentence in table["failures"].items()]
-    lines += [""] * bool(table["failures"])
+    notes = [f"- {name}: failed, {sentence}" for name, sentence in table["failures"].items()]
+    for row in table["rows"]:
+        notes += [f"- {mark}{' ' * bool(mark)}{row['name']}, {said}" for mark, said in row.get("reservations", [])]
+    lines += [*notes, *[""] * bool(notes)]
     lines += [f"{'#' * (level + 1)} What each row changes", ""]
     lines += [f"- {row['name']}: {_overrides(row['overrides'])}" for row in table["rows"]]
     lines += ["", *_class_lines(table, level + 1)]
     lines += [f"{'#' * (level + 1)} Runs", "", *_runs(table, Path(path).parent, Path(relative_to))]
     return lines
+
+
+def _reservations(results: Mapping[tuple[int, int], dict[str, Any]]) -> list[list[str]]:
+    """Mark and sentence of what is to be said of a row's figures; each once, with the folds that it is about."""
+    found: dict[Reservation, list[int]] = {}
+    for (fold, _), result in sorted(results.items()):
+        for reservation in reservations(result):
+            folds = found.setdefault(reservation, [])
+            folds += [fold] * (fold not in folds)
+    return [
+        [mark, f"fold{'s' if len(folds) > 1 else ''} {_listed(folds)}: {sentence}"]
+        for (mark, sentence), folds in found.items()
+    ]
 
 
 def _figures(grid: Grid, row: Row, results: Mapping[tuple[int, int], dict[str, Any]]) -> dict[str, Any]:
@@ -214,7 +231,11 @@ def _lead(table: dict[str, Any]) -> list[str]:
 
 def _cells(row: dict[str, Any], table: dict[str, Any], with_mean: bool) -> list[str]:
     found = [row["folds"].get(str(fold)) for fold in table["folds"]]
-    cells = [row["name"], *(plus_minus(fold["mean"], fold["std"]) if fold else _DASH for fold in found)]
+    borne = {mark for mark, _ in row.get("reservations", [])}  # older tables have none
+    cells = [
+        row["name"] + "".join(mark for mark in MARKS if mark in borne),
+        *(plus_minus(fold["mean"], fold["std"]) if fold else _DASH for fold in found),
+    ]
     if with_mean:
         cells.append(_DASH if row["mean"] is None else plus_minus(row["mean"], None))
     difference = row["difference"]

@@ -21,15 +21,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from rifenet.evaluation.leakage import (
-    PHOTOS_WORDS,
-    classes_seen,
-    exclude_novel_here,
-    names_unchecked,
-    photos_trained_on,
-    seen_words,
-    training_unknown,
-)
+from rifenet.evaluation.leakage import exclude_novel_here
+from rifenet.evaluation.reservations import class_marks, marks, reservations
 from rifenet.evaluation.result_file import compare_results, read_result
 from rifenet.evaluation.settings import PASCAL_5I, setting_key, setting_label, setting_sentence, setting_title
 from rifenet.metrics import Interval
@@ -153,25 +146,15 @@ def _cell(source: NumberedResult | None, figure: str) -> str:
     if source is None:
         return _DASH
     score = source.result["scores"][figure]
-    return f"{plus_minus(score['mean'], score['std'])}{_marks(source.result)} [{source.number}]"
-
-
-def _marks(*results: dict[str, Any]) -> str:
-    """The marks of a figure: each that a result behind it bears. `_notes` explains them."""
-    borne = {
-        "†": any(classes_seen(result) or photos_trained_on(result) for result in results),
-        "‡": any(result["absent_classes"] for result in results),
-        "§": any(result.get("skipped") for result in results),
-    }
-    return "".join(mark for mark, bears in borne.items() if bears)
+    return f"{plus_minus(score['mean'], score['std'])}{marks(source.result)} [{source.number}]"
 
 
 def _mean_cell(row: ByFold, folds: Sequence[int], figure: str) -> str:
     if any(fold not in row for fold in folds):
         return _DASH
     runs = np.mean([[run[figure] for run in row[fold].result["per_seed"]] for fold in folds], axis=0)
-    marks = _marks(*(row[fold].result for fold in folds))
-    return plus_minus(float(runs.mean()), float(runs.std(ddof=1)) if len(runs) > 1 else None) + marks
+    mean = plus_minus(float(runs.mean()), float(runs.std(ddof=1)) if len(runs) > 1 else None)
+    return mean + marks(*(row[fold].result for fold in folds))
 
 
 def _published() -> dict[str, Any]:
@@ -196,22 +179,11 @@ def _published_cells(row: dict[str, Any]) -> list[str]:
 
 
 def _notes(members: Iterable[NumberedResult]) -> list[str]:
-    notes = []
-    for source in members:
-        result = source.result
-        if seen := classes_seen(result):
-            notes.append(f"- † [{source.number}]: the model was trained on {seen_words(seen)}.")
-        if photos_trained_on(result):
-            notes.append(f"- † [{source.number}]: the model's {PHOTOS_WORDS}.")
-        if training_unknown(result):
-            notes.append(f"- [{source.number}]: what it was trained on is not recorded, perhaps these classes.")
-        if names := names_unchecked(result):
-            notes.append(f"- [{source.number}]: unchecked, since no table of class names has them: {', '.join(names)}.")
-        if skipped := result.get("skipped"):
-            notes.append(f"- § [{source.number}]: {len(skipped)} episodes were skipped: an image could not be read.")
-        if result["absent_classes"]:
-            outcome = "counted as 0" if result["protocol"]["absent_as_zero"] else "left out of the mean"
-            notes.append(f"- ‡ [{source.number}]: no episode of {', '.join(result['absent_classes'])}, {outcome}.")
+    notes = [
+        f"- {mark}{' ' * bool(mark)}[{source.number}]: {sentence}"
+        for source in members
+        for mark, sentence in reservations(source.result)
+    ]
     return [*notes, ""] if notes else []
 
 
@@ -221,7 +193,7 @@ def _intervals(rows: Iterable[tuple[str, ByFold]], members: Sequence[NumberedRes
     for name, row in rows:
         for fold, source in sorted(row.items()):
             score = source.result["scores"]["miou"]
-            figure = f"{percent(score['mean'])}{_marks(source.result)} [{source.number}]"
+            figure = f"{percent(score['mean'])}{marks(source.result)} [{source.number}]"
             intervals = [interval_text(score["interval_seeds"]), interval_text(score["interval_bootstrap"])]
             table.append([name, str(fold), figure, *intervals, _against_prototype(source, members)])
     return markdown_table(heading, table)
@@ -251,19 +223,13 @@ def _classes(rows: Sequence[tuple[str, ByFold]], members: Iterable[NumberedResul
         for _, row in rows:
             items = row[fold].result["per_class"] if fold in row else []
             found = next((item for item in items if item["id"] == class_id and item["iou"] is not None), None)
-            cells.append(_class_cell(found, row[fold]) if found else _DASH)
+            if found is None:
+                cells.append(_DASH)
+                continue
+            figure = plus_minus(found["iou"], found["std"]) + class_marks(row[fold].result, class_name)
+            cells.append(f"{figure} [{row[fold].number}]")
         table.append([class_name, str(fold), *cells])
     return markdown_table(["class", "fold", *(name for name, _ in rows)], table)
-
-
-def _class_cell(item: dict[str, Any], source: NumberedResult) -> str:
-    """The IoU of one class, with the marks that are about this class."""
-    borne = {
-        "†": item["name"] in classes_seen(source.result) or photos_trained_on(source.result),
-        "§": any(skipped.get("class") == item["name"] for skipped in source.result.get("skipped", ())),
-    }
-    marks = "".join(mark for mark, bears in borne.items() if bears)
-    return f"{plus_minus(item['iou'], item['std'])}{marks} [{source.number}]"
 
 
 def _sources(sources: Iterable[NumberedResult], folder: Path) -> list[str]:

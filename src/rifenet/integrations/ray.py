@@ -1,4 +1,4 @@
-"""`rifenet segment --ray`: photos segmented by many machines, over Ray.
+"""Many machines over Ray: `rifenet segment --ray` for photos, `rifenet ablate --ray` for the runs of a grid.
 
 Each worker is a Ray actor that loads the model and the learned classes once. The driver hands it blocks of photos; the
 worker reads the photos, writes their files, and last the block's part of the table (`integrations.blocks`). The driver
@@ -14,15 +14,20 @@ from __future__ import annotations
 import collections
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rifenet.config import needs
+from rifenet.formats.contrast import How
+from rifenet.formats.geotiff import is_scene
+from rifenet.formats.opening import opened
 from rifenet.formats.remarks import collected
 from rifenet.integrations.blocks import BlockPlan, encoded_table, part_name
 from rifenet.integrations.places import EXTRA, FoundPhoto, Place, local_copy
@@ -35,8 +40,14 @@ if TYPE_CHECKING:
 DEATHS = 2
 """So many workers may die over a block before its photos are tried one by one, and over one photo before it counts as
 one that cannot be read."""
+STARTS = 10
+"""So many workers in a row may die before they have loaded the model, before the run ends."""
 ERRORS = 3
 """So often a block may fail because a file system does, before the run ends."""
+PAGES = (
+    "Expected a plain photo, but {} holds several pages, scientific numbers or a place on the map. Segment it without"
+    " --ray, which looks at all such files of a run before the first."
+)
 COCO = "coco"
 AHEAD = 4  # photos that a worker reads while the network is busy with another
 _IDS_A_PHOTO = 2**16  # numbers of annotations; a photo has fewer
@@ -153,7 +164,9 @@ class BlockWorker:
                     yield photo, copy
                     continue
                 try:
-                    result = self.segmenter.segment(copy, **self.task.options)
+                    if opened([copy], How(), first_will_do=True)[0] is not None or is_scene(copy):
+                        raise ValueError(PAGES.format(copy))
+                    result = next(self.segmenter.segment_many([copy], **self.task.options))
                 except (ValueError, OSError) as error:
                     yield photo, _reason(error, copy, photo[1].photo)
                 else:
@@ -277,15 +290,52 @@ def segment_blocks(
         ValueError: the model cannot be loaded, or a block fails `ERRORS` times.
         ConnectionError: there is no cluster at `address`.
     """
+    with _connected(address):
+        _Driver(task, plan, done, crew, on_done, say).run()
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    """The library, connected to the cluster at `address`, or to one of this machine alone."""
     with needs(EXTRA):
         import ray
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     alone = {"include_dashboard": False} if address is None else {}
-    ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **alone)
+    with redirect_stdout(sys.stderr):  # Ray reports dead nodes there, which would break the JSON of a command
+        ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **alone)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def spread(address: str | None, crew: Crew) -> Callable[..., Iterator[tuple[Any, Any]]]:
+    """Has jobs done by Ray tasks, each with the CPUs and GPUs of one of `crew`; for `evaluation.ablation.run_grid`.
+
+    Ray starts a task again, three times at most, if its process or its node dies.
+    """
+
+    def over_ray(jobs: Sequence[Any], make: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
+        with _connected(address) as ray:
+            task = ray.remote(_outcome).options(num_cpus=crew.cpus, num_gpus=crew.gpus, max_retries=3)
+            waiting = {task.remote(make, job): job for job in jobs}
+            while waiting:
+                (answer,), _ = ray.wait(list(waiting))
+                try:
+                    outcome = ray.get(answer)
+                except ray.exceptions.RayError as error:  # its process died again and again
+                    outcome = error
+                yield waiting.pop(answer), outcome
+
+    return over_ray
+
+
+def _outcome(make: Callable[[Any], Any], job: Any) -> Any:
+    """The result or the exception, without the traceback of another machine."""
     try:
-        _Driver(task, plan, done, crew, on_done, say).run()
-    finally:
-        ray.shutdown()
+        return make(job)
+    except Exception as error:
+        return error.with_traceback(None)
 
 
 class _Driver:
@@ -311,6 +361,7 @@ class _Driver:
         self.deaths: collections.Counter[int] = collections.Counter()
         self.errors: collections.Counter[int] = collections.Counter()
         self.room, self.looked = 0, -_LOOK
+        self.unborn = 0  # workers in a row that died before they had loaded the model
         self.idle_since, self.told = time.monotonic(), False
 
     def run(self) -> None:
@@ -358,6 +409,7 @@ class _Driver:
             self._died(block, error)
             return
         else:
+            self.unborn = 0
             if block is not None:
                 self.on_done(value, len(self.busy) + 1)
         if self.waiting:
@@ -381,6 +433,12 @@ class _Driver:
     def _died(self, block: int | None, error: Exception) -> None:
         """A worker died, with its process or its node."""
         if block is None:
+            self.unborn += 1
+            if self.unborn == STARTS:
+                raise ValueError(
+                    f"Expected workers that can load the model, but {STARTS} in a row died over it"
+                    f" ({type(error).__name__}). Give them more memory, or more CPUs each: fewer then share a machine."
+                ) from error
             return
         self.deaths[block] += 1
         photos = self.plan.blocks[block]
