@@ -29,7 +29,7 @@ RESULT = ROOT / "docs" / "results" / "bundled" / "result-1shot.json"
 SERVE = {"fastapi", "ijson", "uvicorn", "starlette", "pydantic", "multipart"}
 OTHERS = {
     *("lightning_fabric", "jsonargparse", "yaml", "filelock", "scipy", "matplotlib", "markdown_it", "pycocotools"),
-    *("tensorboard", "wandb", "huggingface_hub", "onnx", "onnxscript", "onnxruntime", "skimage"),
+    *("tensorboard", "wandb", "huggingface_hub", "onnx", "onnxscript", "onnxruntime", "skimage", "transformers"),
 }
 MODULE_OF = {"pyyaml": "yaml", "lightning-fabric": "lightning_fabric", "markdown-it-py": "markdown_it"}
 MODULE_OF |= {"python-multipart": "multipart", "scikit-image": "skimage"}
@@ -142,6 +142,7 @@ def test_every_commands_help_works_without_extras() -> None:
         (["serve"], "fastapi", ("rifenet.server",), "'rifenet[serve]'"),
         (["export", "--out", "out"], "onnx", ("rifenet.export",), "'rifenet[export]'"),
         (["info", "--model", "hf:owner/name"], "huggingface_hub", (), "'rifenet[hub]'"),
+        (["info", "--model", "prototype", "--backbone", "./dinov2"], "transformers", (), "'rifenet[hf]'"),
     ],
 )
 def test_a_missing_package_is_one_sentence_and_1(

@@ -21,14 +21,14 @@ from rifenet.models import build_model
 from rifenet.models.backbones import Features
 from rifenet.models.backbones.base import CPU_IMAGES
 from rifenet.models.backbones.hf import hf_stages
-from rifenet.models.backbones.opening import staged_backbone
+from rifenet.models.backbones.named import staged_backbone
 from rifenet.models.backbones.staged import StagedBackbone, Stages
 from rifenet.models.baseline import Prototype
 from rifenet.models.files.checkpoint import backbone_file, backbone_hash, read_model, save_model
 from rifenet.models.files.hub import load_model
 
 PATCHES = {"dinov2": 14, "dinov2_with_registers": 14, "dinov3_vit": 16, "beit": 16}
-SIZES = ((56, 56), (64, 64), (112, 160), (75, 101))
+SIZES = ((57, 57), (64, 64), (113, 161), (75, 101))
 SMALL: dict[str, Any] = {"embed_dim": 16, "heads": 2, "layers": 1, "local_dim": 8, "aux": False}
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -43,23 +43,34 @@ def opened(folder: Path, **options: Any) -> StagedBackbone:
     return staged_backbone(str(folder), hf_stages(str(folder)), **options)
 
 
-def as_the_library_sees(images: Tensor, cell: int) -> Tensor:
-    """Normalised images with the last row and column repeated up to whole patches, by numpy."""
+def as_the_library_sees(images: Tensor, stride: int, cell: int) -> Tensor:
+    """Normalised images at multiples of the stride plus 1, with half a patch of repeated pixels around them."""
     mean, deviation = (np.array(values).reshape(3, 1, 1) for values in (MEAN, DEVIATION))
-    rows, columns = (-side % cell for side in images.shape[-2:])
     normalized = (images.double().numpy() - mean) / deviation
-    return torch.from_numpy(np.pad(normalized, ((0, 0), (0, 0), (0, rows), (0, columns)), mode="edge")).float()
+    if cell == 1:
+        return torch.from_numpy(normalized).float()
+    sides = [round((side - 1) / stride) * stride + 1 for side in images.shape[-2:]]
+    for axis, side in zip((2, 3), sides, strict=True):
+        places = np.linspace(0, normalized.shape[axis] - 1, side)
+        before = np.clip(np.floor(places).astype(int), 0, normalized.shape[axis] - 2)
+        share = (places - before).reshape((-1,) + (1,) * (3 - axis))
+        first, second = (np.take(normalized, before + step, axis) for step in (0, 1))
+        normalized = first * (1 - share) + second * share
+    borders = [(stride // 2, -(stride // 2 + side) % cell) for side in sides]
+    return torch.from_numpy(np.pad(normalized, ((0, 0), (0, 0), *borders), mode="edge")).float()
 
 
-def read_by_loops(maps: np.ndarray, stride: int, patches: bool, grid: tuple[int, int], size: tuple[int, int]) -> Any:
-    """Bilinear values of a map [C,h,w] at the places of a grid whose corners are the image's, place by place."""
+def read_by_loops(maps: np.ndarray, stride: int, own: int, patches: bool, grid: tuple[int, int]) -> Any:
+    """Bilinear values of a map [C,h,w] of stride `own` at the places of a grid of `stride`, place by place."""
     out = np.zeros((len(maps), *grid))
     for i in range(grid[0]):
         for j in range(grid[1]):
             weights = []
-            for place, count, side, length in zip((i, j), grid, size, maps.shape[1:], strict=True):
-                pixel = place * (side - 1) / (count - 1)
-                at = (pixel - (stride - 1) / 2) / stride if patches else pixel / stride
+            for place, length in zip((i, j), maps.shape[1:], strict=True):
+                # The middle of patch n of `own` pixels is pixel n * own + own / 2 - 1 / 2 of the picture, in which the
+                # grid's first feature stands at stride / 2 - 1 / 2.
+                pixel = place * stride + (stride / 2 - 0.5 if patches else 0)
+                at = (pixel - own / 2 + 0.5) / own if patches else pixel / own
                 at = min(max(at, 0), length - 1)
                 before = min(int(at), length - 2) if length > 1 else 0
                 weights.append({before: 1 - (at - before), min(before + 1, length - 1): at - before})
@@ -79,21 +90,36 @@ def test_features_are_those_of_transformers(
     images = torch.rand(2, 3, *size)
     cell = 1 if kind == "resnet" else PATCHES.get(kind, 32)
     with torch.no_grad():
-        expected = model(as_the_library_sees(images, cell)).feature_maps
+        expected = model(as_the_library_sees(images, PATCHES.get(kind, 8), cell)).feature_maps
         normalized = (images - backbone.mean) / backbone.deviation
-        found = backbone.network(backbone.padded(normalized))
+        found = backbone.network(backbone.shown(normalized))
     assert len(found) == len(expected) == 4
     for own, theirs in zip(found, expected, strict=True):
         assert own.shape == theirs.shape
         torch.testing.assert_close(own, theirs, rtol=1e-4, atol=1e-4)
     assert all(maps.std() > 1e-3 for maps in found)
 
+    if kind == "resnet" and any((side - 1) % 8 for side in size):
+        return  # the grid then has other steps than the stride
     for stage, maps in zip(backbone.used_stages, backbone.stages(images), strict=True):
-        stride = PATCHES.get(kind, 2 ** (stage + 1))
-        by_hand = read_by_loops(
-            expected[stage - 1][0].double().numpy(), stride, kind != "resnet", backbone.grid(*size), size
-        )
+        whole = expected[stage - 1][0].double().numpy()
+        own = PATCHES.get(kind, 2 ** (stage + 1))
+        by_hand = read_by_loops(whole, backbone.stride, own, kind != "resnet", backbone.grid(*size))
         torch.testing.assert_close(maps[0].double(), torch.from_numpy(by_hand), rtol=1e-4, atol=1e-4)
+        if kind in PATCHES:
+            assert torch.equal(maps[0], found[stage - 1][0]), "the library's features are left as they are"
+
+
+@each_kind
+def test_the_picture_is_the_photo_where_its_side_suits(folders: dict[str, tuple[Path, Any]], kind: str) -> None:
+    backbone = opened(folders[kind][0])
+    if kind == "resnet":
+        return
+    side, half = 10 * backbone.stride + 1, backbone.stride // 2
+    images = torch.rand(1, 3, side, side)
+    shown = backbone.shown(images)
+    assert torch.equal(shown[..., half : half + side, half : half + side], images)
+    assert torch.equal(shown[..., :half, half], images[..., :1, 0].expand(1, 3, half))
 
 
 @each_kind
@@ -102,7 +128,7 @@ def test_strides_and_default_stages(folders: dict[str, tuple[Path, Any]], kind: 
     if kind in PATCHES:
         assert backbone.stride == PATCHES[kind]
         assert backbone.levels[:3] == ((2,), (2, 3), (4,))  # of four layers: a third, two thirds, the last
-        assert backbone.grid(473, 449) == (round(473 / backbone.stride), round(449 / backbone.stride))
+        assert backbone.grid(449, 321) == (448 // backbone.stride + 1, round(320 / backbone.stride) + 1)
     else:
         assert backbone.facts.strides == (4, 8, 16, 32)
         assert backbone.levels[:3] == ((2,), (2, 3), (4,))  # the paper's
@@ -139,7 +165,7 @@ def test_a_batch_equals_its_single_images(folders: dict[str, tuple[Path, Any]], 
 
 
 def test_a_feature_says_what_is_in_the_middle_of_its_patch() -> None:
-    """Of an image that is its own coordinates, each feature is the coordinate of its place, borders excepted."""
+    """Of an image that is its own coordinates, each feature is the coordinate of its place, to half a pixel."""
 
     class Means(nn.Module):
         def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -148,15 +174,14 @@ def test_a_feature_says_what_is_in_the_middle_of_its_patch() -> None:
     stages = Stages(network=Means(), channels=(3, 3), strides=(14, 28), mean=(0, 0, 0), deviation=(1, 1, 1))
     for side in (448, 449, 473):
         backbone = staged_backbone("means", stages, stride=14, low=(1,), mid=(1,), high=(2,), fine=1)
-        ramp = torch.arange(side, dtype=torch.float32)
-        low, _, high, fine = backbone(ramp.expand(1, 3, side, side))
-        count = round(side / 14)
+        low, _, high, fine = backbone(torch.arange(side, dtype=torch.float32).expand(1, 3, side, side))
+        count = round((side - 1) / 14) + 1
         assert backbone.grid(side, side) == (count, count)
         expected = torch.linspace(0, side - 1, count)
-        for level, patch in ((low, 14), (high, 28), (fine, 14)):
-            inside = (expected >= patch / 2) & (expected <= side - 1.5 * patch)
-            torch.testing.assert_close(level[0, 0, 0][inside], expected[inside], rtol=0, atol=1e-3)
-            assert (level[0, 0, 0] - expected).abs().max() <= patch  # at the border, the outer patch speaks
+        for level, border in ((low, 1), (high, 3), (fine, 1)):
+            difference = (level[0, 0, 0] - expected).abs()
+            assert difference[border:-border].max() <= 0.51, side
+            assert difference.max() <= 14
 
 
 def test_equal_patches_have_their_own_stride(folders: dict[str, tuple[Path, Any]]) -> None:
@@ -212,7 +237,7 @@ def test_a_published_file_of_the_whole_model_will_do(tmp_path: Path, kind: str) 
     write_preprocessor(tmp_path)
     backbone = opened(tmp_path)
     images = torch.rand(1, 3, 64, 64)
-    normalized = backbone.padded((images - backbone.mean) / backbone.deviation)
+    normalized = backbone.shown((images - backbone.mean) / backbone.deviation)
     with torch.no_grad():
         inner = getattr(published, published.base_model_prefix)
         # AutoBackbone cuts a Swin's small maps into windows, too, which the classifier does not.
@@ -299,6 +324,8 @@ def test_a_file_for_shipping_needs_no_folder(tmp_path: Path, kind: str) -> None:
     for file in (tmp_path / "folder").iterdir():
         file.unlink()
     again = read_model(tmp_path / "model.safetensors")
+    assert again.config.backbone == "./folder", "nothing of this machine's paths is in the file"
+    assert str(tmp_path).encode() not in (tmp_path / "model.safetensors").read_bytes()
     images = torch.rand(1, 3, 64, 96)
     for level, expected in zip(again.backbone(images), model.backbone(images), strict=True):
         scale = expected.abs().max()
@@ -347,13 +374,17 @@ def test_options_of_other_backbones_are_refused(folders: dict[str, tuple[Path, A
         build_model(backbone=str(folders["swin"][0]), stem="deep", **SMALL)
     with pytest.raises(ValueError, match="hf:owner/name"):
         ModelConfig(backbone="dinov2")
+    with pytest.raises(ValueError, match=r"model\.head with model\.kind rifenet only"):
+        ModelConfig(kind="prototype", head="my_code:Head")
+    with pytest.raises(ValueError, match="empty or module:name"):
+        ModelConfig(head="WideHead")
 
 
 def test_the_prototype_compares_the_last_layer(folders: dict[str, tuple[Path, Any]]) -> None:
     model = load_model(f"prototype:{folders['dinov2'][0]}")
     assert isinstance(model, Prototype)
     assert model.backbone.used_stages == (4,)
-    assert model.metadata == {"name": "prototype dinov2", "image_size": 476}  # 34 patches of 14 px
+    assert model.metadata == {"name": "prototype dinov2", "image_size": 477}  # 34 steps of 14 px, plus 1
 
 
 def test_transformers_needs_no_torchvision(folders: dict[str, tuple[Path, Any]]) -> None:

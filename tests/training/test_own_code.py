@@ -30,7 +30,7 @@ from rifenet.training.state import STATE_FILE
 PAGE = ROOT / "docs" / "backbones.md"
 BLOCKS = blocks(PAGE.read_text(encoding="utf-8"))
 SMALL = {"embed_dim": 16, "heads": 2, "layers": 1, "points": 3, "local_dim": 8, "tokens_per_label": 12}
-SHORT = {"image_size": 70, "holdout": 0.4, "min_area": 500, "workers": 0}
+SHORT = {"image_size": 71, "holdout": 0.4, "min_area": 500, "workers": 0}
 QUICK = {"batch_size": 2, "unlabeled": 0, "log_every": 1, "validate_every": 50, "validate_episodes": 2, "device": "cpu"}
 
 
@@ -176,8 +176,8 @@ def test_a_run_over_a_folder_scores_exports_and_is_measured(work: Path, capsys: 
     assert main(["info", "--json", "--model", "prototype", "--backbone", "./dinov2-small"]) == 0
     card = json.loads(capsys.readouterr().out)["model"]
     assert (card["stride"], card["stages"], card["channels"]) == (14, [12], [32])
-    assert main(["bench", "--models", "run", "--runs", "1", "--warmup", "0", "--out", "bench.json"]) == 0
-    assert json.loads((work / "bench.json").read_text())["cases"][0]["size"] == 70
+    assert main(["bench", "--backbones", "run", "--runs", "1", "--warmup", "0", "--out", "bench.json"]) == 0
+    assert json.loads((work / "bench.json").read_text())["cases"][0]["size"] == 71
 
 
 @pytest.mark.slow
@@ -190,10 +190,10 @@ def test_exports_agree_with_torch(tmp_path: Path, kind: str, capsys: pytest.Capt
     torch.manual_seed(0)
     model = build_model(backbone=str(tmp_path / "folder"), evidence=True, evidence_dim=32, aux=False, **SMALL).eval()
     torch.nn.init.normal_(model.evidence.decoder.classify.weight, std=0.3)  # which start at zero
-    model.metadata = {"image_size": 112}
+    model.metadata = {"image_size": 113}
     card = export(TorchEngine(model, device="cpu"), tmp_path / "out")
     assert card["agreement_with_torch"]["logit_difference"] < 1e-3
-    assert OnnxEngine(tmp_path / "out").size == 112
+    assert OnnxEngine(tmp_path / "out").size == 113
 
 
 def family(name: str) -> tuple[str, dict[str, Any]]:

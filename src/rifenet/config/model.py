@@ -55,6 +55,10 @@ class ModelConfig(NetworkConfig):
                 f"Expected model.kind {self.kind} as its paper has it, but model.evidence, model.support_views or"
                 " model.head changes it. Leave them at their defaults."
             )
+        if self.head and self.kind != "rifenet":
+            raise ValueError(
+                f"Expected model.head with model.kind rifenet only, but got {self.head} with {self.kind}. Leave it out."
+            )
         expect(self.support_views in (1, 2, 4), "model.support_views", self.support_views, "1, 2 or 4")
         expect(0 < self.mask_threshold < 1, "model.mask_threshold", self.mask_threshold, "between 0 and 1")
         expect(self.fine >= 0, "model.fine", self.fine, "0 or a stage")

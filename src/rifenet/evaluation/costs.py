@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rifenet.config import BACKBONES, ModelConfig
 from rifenet.models import RiFeNet, build_model
-from rifenet.models.backbones.opening import stages_of
+from rifenet.models.backbones.named import stages_of
 
 PARTS = {
     "backbone": ("backbone",),

@@ -19,6 +19,7 @@ from rifenet.engines.torch import TorchEngine
 from rifenet.export.check import EngineAgreement, compare
 from rifenet.export.graphs import Fields, build_graphs
 from rifenet.files import contents, scratch_folder, write_bytes, write_text
+from rifenet.models.files.checkpoint import shared_name
 
 LEAST_IOU = {"float32": 0.999, "int8": 0.9}
 """Least IoU of an export's masks with torch's on the bundled photos, by precision."""
@@ -126,7 +127,7 @@ def _card(engine: TorchEngine, fields: Fields, entries: dict[str, dict[str, str]
         "precision": precision,
         "image_size": engine.size,
         "kind": config.kind,
-        "backbone": config.backbone,
+        "backbone": shared_name(config.backbone),
         "mask_threshold": engine.threshold,
         "calibration": dict(engine.calibration) if engine.calibration else None,
         "classes_trained_on": engine.classes_trained_on,

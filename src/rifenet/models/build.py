@@ -10,7 +10,7 @@ from torch import nn
 
 from rifenet.config import BACKBONES, ModelConfig, from_outside, is_outside
 from rifenet.models.backbones import Backbone, build_backbone, imagenet_weights, load_backbone_weights
-from rifenet.models.backbones.opening import staged_backbone, stages_of
+from rifenet.models.backbones.named import staged_backbone, stages_of
 from rifenet.models.backbones.staged import StagedBackbone, Stages
 from rifenet.models.baseline import Prototype
 from rifenet.models.beyond.evidence_network import EvidenceNetwork
@@ -61,7 +61,7 @@ def _over(backbone: Backbone, config: ModelConfig) -> RiFeNet | Prototype:
     return model
 
 
-def _own_head(config: ModelConfig) -> nn.Module:
+def _own_head(config: ModelConfig) -> Any:
     head = from_outside(config.head, "model.head")(config.embed_dim)
     if not isinstance(head, nn.Module):
         raise ValueError(
@@ -106,7 +106,7 @@ def baseline_of(model: RiFeNet | Prototype) -> Prototype:
 
     Raises ValueError if the backbone lacks a stage that the baseline compares.
     """
-    config = replace(model.config, kind="prototype", pretrained=False, weights="")
+    config = replace(model.config, kind="prototype", pretrained=False, weights="", head="")
     stages = copy.deepcopy(model.backbone).stages_again() if isinstance(model.backbone, StagedBackbone) else None
     baseline = build_model(config, stages=stages)
     assert isinstance(baseline, Prototype)

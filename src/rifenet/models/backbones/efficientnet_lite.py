@@ -106,7 +106,7 @@ class EfficientNetLite(Backbone):
     """
 
     def __init__(self, name: str, *, stride: int, dilate: bool, levels: Levels) -> None:
-        if name not in SCALES:  # hf:owner/name, say, which a configuration takes and `opening` makes
+        if name not in SCALES:  # hf:owner/name, say, which a configuration takes and `named` makes
             raise ValueError(f"Expected a ResNet or one of {', '.join(SCALES)}, but got {name!r}.")
         width, depth = SCALES[name]
         channels = [scaled_channels(stage[-1], width) for stage in STAGES]

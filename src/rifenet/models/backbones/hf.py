@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rifenet.config import needs
 from rifenet.models.backbones.staged import Stages
 
+Colour = tuple[float, float, float]
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = "model*.safetensors"
 WANTED = (CONFIG, PREPROCESSOR, WEIGHTS, "model.safetensors.index.json")
@@ -95,7 +96,10 @@ def _stages(
             f"Expected an architecture that transformers gives as a backbone ({known}), but {origin or 'the file'} is "
             f"{config.model_type}."
         )
-    described = {"config": config.to_dict(), "preprocessor": dict(preprocessor)}
+    facts = {
+        key: value for key, value in config.to_dict().items() if not key.startswith("_")
+    }  # no path of this machine
+    described = {"config": facts, "preprocessor": dict(preprocessor)}
     config.out_features = [stage for stage in config.stage_names if stage != "stem"]
     for option, value in (("reshape_hidden_states", True), ("add_fpn", False), ("use_mask_token", False)):
         if hasattr(config, option):
@@ -104,18 +108,14 @@ def _stages(
         inner = kinds[type(config)](config) if folder is None else _loaded(kinds[type(config)], config, folder)
     network = FeatureMaps(inner).eval().requires_grad_(False)
     strides = _strides(network, config)
-    scale = preprocessor.get("rescale_factor", 1 / 255) * 255 if preprocessor.get("do_rescale", True) else 255.0
-    normalizes = preprocessor.get("do_normalize", True)
-    mean, deviation = (
-        preprocessor[name] if normalizes else [own] * 3 for name, own in (("image_mean", 0.0), ("image_std", 1.0))
-    )
+    mean, deviation = _colours(preprocessor)
     layers = len(strides) if len(set(strides)) == 1 else 0
     return Stages(
         network=network,
         channels=tuple(inner.channels),
         strides=strides,
-        mean=tuple(value / scale for value in mean),
-        deviation=tuple(value / scale for value in deviation),
+        mean=mean,
+        deviation=deviation,
         bgr=bool(preprocessor.get("do_flip_channel_order", False)),
         patches=_has_patches(inner),
         # Of equal layers: a third of the way, two thirds, and the last, as far as three parts go.
@@ -124,6 +124,15 @@ def _stages(
         described=described,
         origin=origin,
     )
+
+
+def _colours(preprocessor: Mapping[str, Any]) -> tuple[Colour, Colour]:
+    """Mean and deviation of the colours, for RGB in [0,1]."""
+    scale = preprocessor.get("rescale_factor", 1 / 255) * 255 if preprocessor.get("do_rescale", True) else 255.0
+    if not preprocessor.get("do_normalize", True):
+        return (0.0, 0.0, 0.0), (1 / scale, 1 / scale, 1 / scale)
+    (red, green, blue), spread = preprocessor["image_mean"], preprocessor["image_std"]
+    return (red / scale, green / scale, blue / scale), (spread[0] / scale, spread[1] / scale, spread[2] / scale)
 
 
 def _loaded(kind: Any, config: Any, folder: Path) -> Any:

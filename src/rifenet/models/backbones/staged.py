@@ -1,8 +1,9 @@
 """A backbone around any network that gives feature maps: one of transformers (`hf`), or a user's own.
 
 The rest of the program takes a feature grid whose corners are the corners of the image. A convolution with padding puts
-its features there. A network of patches puts each feature into the middle of its patch. So its maps are read,
-bilinearly, where the grid stands; this also brings the maps of several strides onto one grid.
+its features there. A network of patches puts each feature into the middle of its patch. So it is shown the image with
+half a patch around it, which repeats the outer pixels: the middles of the patches then stand on the grid. Maps of other
+strides than the grid's are read, bilinearly, where the grid stands.
 
 Letters: B batch, C channels, H W image, h w feature grid.
 """
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rifenet.models.backbones.base import Backbone, Levels, Normalization
+from rifenet.models.resize import aligned_resize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class Stages:
     """The network sees BGR instead of RGB."""
     patches: bool = True
     """Feature (i, j) stands in the middle of its patch of stride x stride pixels, and the network needs sides that are
-    whole numbers of patches. False: it stands on pixel (i * stride, j * stride), and any side will do."""
+    multiples of the largest stride. False: it stands on pixel (i * stride, j * stride), and any side will do."""
     low: tuple[int, ...] = ()
     """Stages of the low features where a configuration names none; empty: the first one of the chosen stride."""
     mid: tuple[int, ...] = ()
@@ -109,40 +111,50 @@ class StagedBackbone(Backbone):
     def _side(self, pixels: int) -> int:
         if not self.facts.patches:
             return super()._side(pixels)
-        return max(round(pixels / self.stride), 1)
+        return round((pixels - 1) / self.stride) + 1
 
     def _run(self, normalized: Tensor) -> Iterator[Tensor]:
-        maps = self.network(self.padded(normalized))
+        maps = self.network(self.shown(normalized))
         yield from maps[: max(*self.used_stages, self.levels.fine)]
 
-    def padded(self, normalized: Tensor) -> Tensor:
-        """Images [B,3,H,W] of whole patches: the last row and column are repeated up to the next whole number."""
+    def shown(self, normalized: Tensor) -> Tensor:
+        """The picture that a network of patches sees of normalised images [B,3,H,W]: half a patch more on each side.
+
+        Sides that are no multiple of the stride plus 1 are resized to the nearest one. More pixels below and to the
+        right make the sides multiples of the largest stride.
+        """
         if not self.facts.patches:
             return normalized
-        cell = max(self.facts.strides)
-        below, right = (-side % cell for side in normalized.shape[-2:])
-        return F.pad(normalized, (0, right, 0, below), mode="replicate") if below or right else normalized
+        height, width = (self._span(side) + 1 for side in normalized.shape[-2:])
+        if (height, width) != normalized.shape[-2:]:
+            normalized = aligned_resize(normalized, (height, width))
+        before, cell = self.stride // 2, max(self.facts.strides)
+        below, right = (-(side + before) % cell for side in (height, width))
+        return F.pad(normalized, (before, right, before, below), mode="replicate")
+
+    def _span(self, side: int) -> int:
+        """Pixels from the first feature of the grid to the last, in the picture that the network sees."""
+        return (self._side(side) - 1) * self.stride if self.facts.patches else side - 1
 
     def _placed(self, features: Tensor, stage: int, grid: tuple[int, int] | None, size: tuple[int, int]) -> Tensor:
         stride = self.facts.strides[stage - 1]
-        if grid is None:
-            grid = tuple(max(round(side / stride), 1) if self.facts.patches else -(-side // stride) for side in size)  # type: ignore[assignment]
+        height, width = map(self._span, size)
+        rows, columns = grid or (-(-height // stride) + 1, -(-width // stride) + 1)
+        if self.facts.patches and stride == self.stride:
+            return features[..., :rows, :columns]  # they stand on the grid
         with torch.autocast(features.device.type, enabled=False):  # a place between two features needs all its digits
             exact = features if features.dtype == torch.float64 else features.float()
-            rows, columns = (
-                self._reading(length, stride, count, side, exact)
-                for length, count, side in zip(features.shape[-2:], grid, size, strict=True)
-            )
-            return rows @ exact @ columns.T
+            down = self._reading(exact.shape[-2], stride, rows, height, exact)
+            across = self._reading(exact.shape[-1], stride, columns, width, exact)
+            return down @ exact @ across.T
 
-    def _reading(self, length: int, stride: int, count: int, side: int, like: Tensor) -> Tensor:
-        """Weights [count,length] that read a row of features at `count` places, from the first pixel to the last."""
-        pixels = torch.arange(count, device=like.device, dtype=like.dtype) * ((side - 1) / max(count - 1, 1))
-        if count == 1:
-            pixels = pixels + (side - 1) / 2
-        places = (pixels + 0.5) / stride - 0.5 if self.facts.patches else pixels / stride
+    def _reading(self, length: int, stride: int, count: int, span: int, like: Tensor) -> Tensor:
+        """Weights [count,length] that read a row of features at `count` places, evenly over `span` pixels."""
+        pixels = torch.arange(count, device=like.device, dtype=like.dtype) * (span / max(count - 1, 1))
+        # Of patches, the first feature of a stage stands half a patch behind the border that `shown` adds.
+        places = (pixels + self.stride / 2) / stride - 0.5 if self.facts.patches else pixels / stride
         distance = places.clamp(0, length - 1)[:, None] - torch.arange(length, device=like.device)
-        return (1 - distance.abs()).clamp(min=0).to(like.dtype)
+        return (1 - distance.abs()).clamp(min=0)
 
     def own_key(self, key: str) -> str | None:
         """A file holds the network's own names, with or without `network.` before them."""

@@ -116,7 +116,9 @@ def save_model(
     config = model.config
     state = trained_state(model)
     if with_backbone:
-        config = dataclasses.replace(config, aux=False, pretrained=False, weights="")
+        name = shared_name(config.backbone)
+        name = name if name == config.backbone else f"./{name}"  # a path of this machine says nothing elsewhere
+        config = dataclasses.replace(config, aux=False, pretrained=False, weights="", backbone=name)
         backbone = {f"backbone.{name}": value for name, value in model.backbone.state_dict().items()}
         state = {
             name: value.half() if value.dim() > 1 else value

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PROTOTYPE = "prototype:"
 """Begins the name of a training-free prototype; the name of its backbone follows."""
 PROTOTYPE_SIZE = 473
-"""About the side at which a prototype sees a photo, pixels: over patches, the nearest whole number of them."""
+"""About the side at which a prototype sees a photo, pixels: the nearest at which all features stand on their pixels."""
 MODEL_FILE = "model.safetensors"
 """The model in a run folder, and in a repository of Hugging Face."""
 
@@ -75,7 +75,7 @@ def _prototype(backbone: str, weights: str) -> RiFeNet | Prototype:
     model = build_model(kind="prototype", backbone=backbone, weights=weights).eval()
     name, size = f"prototype {shared_name(model.config.backbone)}", PROTOTYPE_SIZE
     if isinstance(model.backbone, StagedBackbone):
-        size = max(round(size / model.backbone.stride), 1) * model.backbone.stride
+        size = round((size - 1) / model.backbone.stride) * model.backbone.stride + 1
     model.metadata = {"name": name, "image_size": size}
     identify(model)
     return model
