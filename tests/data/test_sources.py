@@ -231,6 +231,7 @@ def test_custom_folds(tmp_path: Path) -> None:
         ("0: [disc", "to look like"),
         ("", "to look like"),
         ("0: 5", "to look like"),
+        (f"0: {'[' * 2000}{']' * 2000}", "to look like"),
     ],
 )
 def test_bad_folds(text: str, complaint: str, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from rifenet.config import needs
 from rifenet.formats.contrast import How
 from rifenet.formats.geotiff import is_scene
-from rifenet.formats.opening import opened
+from rifenet.formats.paged_files import opened
 from rifenet.formats.remarks import collected
 from rifenet.integrations.blocks import BlockPlan, encoded_table, part_name
 from rifenet.integrations.places import EXTRA, FoundPhoto, Place, local_copy
