@@ -30,9 +30,16 @@ SERVE = {"fastapi", "ijson", "uvicorn", "starlette", "pydantic", "multipart"}
 OTHERS = {
     *("lightning_fabric", "jsonargparse", "yaml", "filelock", "scipy", "matplotlib", "markdown_it", "pycocotools"),
     *("tensorboard", "wandb", "huggingface_hub", "onnx", "onnxscript", "onnxruntime", "skimage", "transformers"),
+    *("tifffile", "imagecodecs", "zarr", "rasterio", "fiona", "av", "cvat_sdk", "cvat_cli", "napari", "fiftyone"),
+    *("ray", "fsspec", "pyarrow", "s3fs"),
 }
 MODULE_OF = {"pyyaml": "yaml", "lightning-fabric": "lightning_fabric", "markdown-it-py": "markdown_it"}
-MODULE_OF |= {"python-multipart": "multipart", "scikit-image": "skimage"}
+MODULE_OF |= {
+    "python-multipart": "multipart",
+    "scikit-image": "skimage",
+    "cvat-sdk": "cvat_sdk",
+    "cvat-cli": "cvat_cli",
+}
 
 HIDING = """
 import sys

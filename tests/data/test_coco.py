@@ -263,7 +263,10 @@ def test_every_bad_row_is_named_and_the_rest_goes_on(root: Path) -> None:
         ('{"images": [], "annotations": [], "categories": {}}', "categories is no list"),
         ('{"images": [], "annotations": [], "categories": []}', "its own number .id. and name"),
         ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "its own number .id. and name"),
-        ('{"images": [], "annotations": [], "categories": [{"id": [1], "name": "cup"}]}', "its own number .id. and name"),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": [1], "name": "cup"}]}',
+            "its own number .id. and name",
+        ),
         ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": [1]}]}', "its own number .id. and name"),
         (
             '{"images": [], "annotations": [], "categories": [{"id": "a", "name": "cup"}]}',
