@@ -299,7 +299,7 @@ def test_the_page_step_by_step(
     task, truth = real
     shells, (python,) = ([each.text for each in blocks(PAGE) if each.language == kind] for kind in ("sh", "python"))
     install, annotate, again, agent, files, packed = shells
-    assert install == "pip install 'rifenet[cvat]'\n"
+    assert install == "pip install '.[cvat]'\n"
     monkeypatch.chdir(tmp_path)
     with serving(task) as address:
 

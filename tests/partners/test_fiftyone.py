@@ -229,7 +229,7 @@ def test_the_page_step_by_step(fo: Any, tmp_path: Path, monkeypatch: pytest.Monk
         if block.language == "python":
             exec(compile(block.text, "docs/fiftyone.md", "exec"), names)
         else:
-            assert block.text == "pip install 'rifenet[fiftyone]'\n"
+            assert block.text == "pip install '.[fiftyone]'\n"
     found = next(sample for sample in names["dataset"] if sample.filepath.endswith("b.jpg"))
     mask = found["found_masks"].mask == 1
     assert (mask & truth[1]).sum() / (mask | truth[1]).sum() > 0.6

@@ -412,7 +412,7 @@ def test_the_page_says_what_works(
     for name in ("2026/a.png", "2026/below/b.png"):
         Place("s3://my-photos").write(name, photo.read_bytes())
     install, segment = command.text.replace("\\\n", " ").strip().splitlines()
-    assert install == "pip install 'rifenet[ray]'"
+    assert install == "pip install '.[ray]'"
     words = shlex.split(segment)
     assert words[:2] == ["rifenet", "segment"]
     assert words[-2:] == ["--ray", "auto"]
