@@ -29,6 +29,7 @@ from typing import Any
 import requests
 from PIL import Image
 from rendered import make_custom
+from safetensors.numpy import load_file
 from tiny_model import write_smallest_model
 
 from campaigns.common import written_record
@@ -90,6 +91,7 @@ def jobs(folder: Path) -> dict[str, Job]:
     photos = [str(each.image) for each in examples if not each.support][:6]
     support = ["--support", "it", str(shot.image), str(mask)]
     small = ["--model.backbone", "resnet18", "--model.width", "0.125", "--model.pretrained", "false"]
+    small += ["--train.random_backbone", "true"]
     size = ["--data.image_size", "65", "--data.min_area", "1", "--data.root", str(dataset), "--data.dataset", "custom"]
     steps = ["--train.steps", "12", "--train.batch_size", "2", "--train.save_every", "2", "--train.validate_every", "4"]
     steps += ["--train.validate_episodes", "4", "--model.embed_dim", "16", "--model.heads", "2", "--model.points", "3"]
@@ -235,13 +237,16 @@ def _finish(job: Job, out: Path) -> str:
 
 
 def content_of(job: Job, out: Path) -> dict[str, str]:
-    """Hash of each compared file, without times and the folder's own name."""
+    """Hash of each compared file, without times and the folder's own name; of a model, of its weights."""
     files = sorted({file for pattern in job.compared for file in out.rglob(pattern) if file.is_file()})
     found = {}
     for file in files:
         data = file.read_bytes()
         if file.suffix in (".json", ".md"):
             data = TIMES.sub(b"", data).replace(str(out).encode(), b"")
+        if file.suffix == ".safetensors":  # the header names the folder
+            weights = load_file(file)
+            data = b"".join(name.encode() + weights[name].tobytes() for name in sorted(weights))
         found[str(file.relative_to(out))] = hashlib.sha256(data).hexdigest()
     return found
 
