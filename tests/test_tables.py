@@ -14,6 +14,7 @@ import pytest
 from docs_blocks import ROOT, blocks
 
 from benchmarks import instances, strokes, worlds_tables
+from campaigns import table as campaigns
 from rifenet.cli.main import main
 from rifenet.models.files.hub import load_model
 
@@ -139,6 +140,11 @@ def test_what_more_sets_in_training_gained() -> None:
         if way == "plain" and never.is_file():
             cells.append(f"{100 * json.loads(never.read_text(encoding='utf-8'))['per_seed'][0]['miou']:.1f}")
         assert [cell.strip() for cell in line.split("|")[2:-1] if cell.strip()] == cells
+
+
+def test_the_table_of_campaigns_is_that_of_their_records() -> None:
+    page = (ROOT / "docs/lab/campaigns.md").read_text(encoding="utf-8")
+    assert "\n\n" + "\n".join(campaigns.table(ROOT / "docs/results/campaigns")) + "\n\n" in page
 
 
 def test_what_corrected_features_would_gain() -> None:
