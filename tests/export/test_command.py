@@ -34,7 +34,7 @@ def ready(exported: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     graphs = {name: onnx.load(exported[1] / f"{name}.onnx") for name in GRAPHS}
     card = json.loads((exported[1] / CARD).read_text())
     fields = folder.Fields(tuple(card["context"]), tuple(card["features"]))
-    monkeypatch.setattr(folder, "build_graphs", lambda model: (dict(graphs), fields))
+    monkeypatch.setattr(folder, "build_graphs", lambda model, size: (dict(graphs), fields))
     return exported[0]
 
 

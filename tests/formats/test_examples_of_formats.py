@@ -64,7 +64,9 @@ def test_commands(folder: Path) -> None:
     written = {path.relative_to(folder / "all").as_posix() for path in (folder / "all").rglob("*")}
     named = set(re.findall(r"`(?:labels/NAME|NAME|coco|index|table|annotations|data)[\w.]*`", PAGE))
     expected = {name.strip("`").replace("NAME", "c").replace("CLASS", "dog") for name in named}
-    assert {name for name in expected if "." in name} <= written
+    assert {name for name in expected if "." in name} - {
+        "c.gpkg"
+    } <= written  # of scenes alone: tests/partners/test_geo.py
 
 
 def test_results_in_python(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

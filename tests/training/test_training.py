@@ -308,7 +308,7 @@ def test_a_damaged_state_is_refused_with_a_sentence(voc: Path, tmp_path: Path) -
 
 
 def test_the_prototype_cannot_be_trained(voc: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="rifenet for training"):
+    with pytest.raises(ValueError, match=r"a model\.kind that trains, such as rifenet, but got prototype"):
         train(_config(voc, tmp_path, model__kind="prototype"))
 
 
