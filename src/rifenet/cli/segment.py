@@ -72,7 +72,9 @@ def _segment(argv: list[str]) -> int:
     from rifenet.segmenting.pseudo_labels import COUNT
     from rifenet.segmenting.queries import model_record
     from rifenet.segmenting.segmenter import Segmenter
+    from rifenet.server.allocator import give_back_memory
 
+    give_back_memory()  # else a large photo leaves a hole that the next one does not fit into
     if arguments.clean or arguments.instances or set(OBJECTS) & set(arguments.format):
         expect_extra()
     segmenter = Segmenter.from_pretrained(model_of(arguments), arguments.device, arguments.threads)
