@@ -75,6 +75,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "models.files.*": ("config", "files", *MODELS, *MODEL_FILES),
     # The product.
     "engines": (),
+    "engines.allocator": (),
     "engines.device": (),
     "engines.onnx": ("config", "engines", "files", "data.transforms", *FORMATS, *DRAWING),
     "engines.torch": ("engines", "engines.device", *MODELS, *MODEL_FILES),

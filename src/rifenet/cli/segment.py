@@ -68,11 +68,11 @@ def _segment(argv: list[str]) -> int:
     if "gpkg" in arguments.format and not any(isinstance(photo, Scene) for photo in photos):
         parser.error(f"argument --format: {NO_GPKG}")
 
+    from rifenet.engines.allocator import give_back_memory
     from rifenet.segmenting.instances import expect_extra
     from rifenet.segmenting.pseudo_labels import COUNT
     from rifenet.segmenting.queries import model_record
     from rifenet.segmenting.segmenter import Segmenter
-    from rifenet.server.allocator import give_back_memory
 
     give_back_memory()  # else a large photo leaves a hole that the next one does not fit into
     if arguments.clean or arguments.instances or set(OBJECTS) & set(arguments.format):

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from rifenet.engines import Engine
-from rifenet.server.allocator import give_back_memory
+from rifenet.engines.allocator import give_back_memory
 from rifenet.server.app import create_app
 from rifenet.server.clients import LOOPBACK
 from rifenet.server.connections import Connection, open_files

@@ -12,7 +12,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import numpy as np
-from rifenet.server.allocator import give_back_memory
+from rifenet.engines.allocator import give_back_memory
 
 def resident():
     return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1000
