@@ -25,13 +25,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.common import Values, parser, write_record
+from benchmarks.common import Values, parser, rewrite_page, write_record
 from rifenet.bench.measure import machine
 from rifenet.bench.memory import in_fresh_process, peak_resident
 from rifenet.bench.workload import Case, Workload, square_mask
 from rifenet.config import Config, TrainConfig, load_config
 from rifenet.evaluation.costs import costs
-from rifenet.files import write_text
 from rifenet.models import Features, RiFeNet, build_model
 from rifenet.training import losses
 from rifenet.training.loop import loss_terms
@@ -85,8 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words.add_argument("--page", type=Path, help="document whose table is written from --out")
     options = words.parse_args(argv)
     if options.page:
-        record = json.loads(options.out.read_text(encoding="utf-8"))
-        write_text(options.page, with_table(options.page.read_text(encoding="utf-8"), record))
+        rewrite_page(options.page, options.out, with_table)
         return
     record: Values = {"machine": machine(torch.device("cpu")), "threads": options.threads, "configs": {}}
     if options.out.is_file():

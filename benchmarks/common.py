@@ -156,3 +156,9 @@ def forward_by_picture(backbone: Backbone, of: Callable[[torch.Tensor], Features
         yield
     finally:
         del backbone.forward  # the class's own is visible again
+
+
+def rewrite_page(page: Path, record: Path, with_table: Callable[[str, Values], str]) -> None:
+    """Writes `page` again, as `with_table` makes its text from the text before and the values of `record`."""
+    values = json.loads(record.read_text(encoding="utf-8"))
+    write_text(page, with_table(page.read_text(encoding="utf-8"), values))

@@ -17,7 +17,6 @@ loss comes from places. A pixel is in the mask where the brightness, brought to 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,8 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.common import Values, difference, parser, write_record
-from rifenet.files import write_text
+from benchmarks.common import Values, difference, parser, rewrite_page, write_record
 from rifenet.models import Stages, aligned_resize
 from rifenet.models.backbones.named import staged_backbone
 
@@ -57,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words.add_argument("--page", type=Path, help="document whose table is written from --out")
     options = words.parse_args(argv)
     if options.page:
-        record = json.loads(options.out.read_text(encoding="utf-8"))
-        write_text(options.page, with_table(options.page.read_text(encoding="utf-8"), record))
+        rewrite_page(options.page, options.out, with_table)
         return
     torch.set_num_threads(options.threads)
     rows = [row for patch, side in SIZES for row in compared(patch, side)]
