@@ -295,7 +295,7 @@ def _run(
     resumed = len(records)
     options = _options(arguments)
     own, whole = [query for query in queries if isinstance(query, Scene)], whole_files(queries)
-    records |= scenes.segment_scenes(segmenter, own, queries, out, run, arguments.format, options)
+    records |= scenes.segment_scenes(segmenter, own, queries, out, run, arguments.format, options, failed.skip)
     todo = [photo for photo in queries if photo not in records]
     results = segmented(segmenter, todo, [] if arguments.no_steady else whole, options, failed.skip)
     formats = [each for each in arguments.format if each not in ("html", "gpkg")] or ["index"]
