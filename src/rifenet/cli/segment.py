@@ -62,7 +62,7 @@ def _segment(argv: list[str]) -> int:
     labels = labels_of(arguments.label, classes)
     failed = Failed()
     how = How(arguments.window, arguments.bands or ())
-    on_disk = photos_of(arguments.query, out, masks) if arguments.ray is None else []
+    on_disk = photos_of(arguments.query, out, masks, pages=True) if arguments.ray is None else []
     supports, photos = paged(support, on_disk, how, labels, failed.skip)
     queries = output_names(photos, [*endings(classes, arguments.format), *scenes.ENDINGS])
     if "gpkg" in arguments.format and not any(isinstance(photo, Scene) for photo in photos):
