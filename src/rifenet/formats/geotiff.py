@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from rifenet.config import needs
 from rifenet.formats.contrast import How, Window, as_photo, chosen_bands, full_range, windows_of
@@ -173,12 +174,17 @@ def is_scene(path: str | PathLike[str]) -> bool:
 def _say_what_is_lost(path: str | PathLike[str]) -> None:
     try:
         with open_picture(path, ("TIFF",)) as picture:
-            placed = any(tag in getattr(picture, "tag_v2", {}) for tag in _GEO_TAGS)
+            placed = is_placed(picture)
     except Exception:  # Pillow's errors on what is no TIFF, or one that it does not read
         return
     if placed:
         told = "It has a place on the map, which its mask will lack. With it: pip install 'rifenet[geo]'"
         remark(f"image file {fspath(path)}", told)
+
+
+def is_placed(picture: Image.Image) -> bool:
+    """Whether an opened TIFF has a place on the map."""
+    return any(tag in getattr(picture, "tag_v2", {}) for tag in _GEO_TAGS)
 
 
 def is_vector(path: Any) -> bool:
