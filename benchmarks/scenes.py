@@ -94,7 +94,7 @@ def segment(folder: str, model: str, threads: int, side: int) -> Values:
     """Learns the fields, segments the scene, and tells memory and time."""
     place = Path(folder)
     segmenter = Segmenter.from_pretrained(model, "cpu", threads)
-    segmenter.learn("field", images=[place / "scene.tif"], masks=[place / "labels.gpkg"], fit=False)
+    segmenter.learn("field", images=[place / "scene.tif"], masks=[place / "labels.gpkg"])
     started, clock = time.process_time(), time.perf_counter()
     paths = segmenter.segment_scene(
         place / "scene.tif",

@@ -74,11 +74,11 @@ def test_what_was_taken_is_said(client: TestClient, content: bytes, words: str) 
         (tiff(GREY.astype(np.int16) - 2000, photometric="minisblack"), 422, "`rifenet segment` and Python read it"),
         (tiff(np.where(GREY > 2000, np.nan, 0.5), photometric="minisblack"), 415, "`rifenet segment` and Python"),
         (tiff([GREY] * 5, photometric="minisblack", planarconfig="separate"), 415, "a TIFF of numbers, bands or"),
-        (b"\0\0\0\x20ftypisom\0\0\2\0", 415, "a video. `rifenet segment` reads it"),
-        (b"\x1a\x45\xdf\xa3\x01\0", 415, "a video. `rifenet segment` reads it"),
-        (b"RIFF\x0a\x0a\0\0AVI LIST", 415, "a video. `rifenet segment` reads it"),
-        (b"\0\0\0\x20ftypheic\0\0\2\0", 415, "an HEIC. Save it as JPEG."),
-        (XML, 415, "an XML. Export CVAT's labels as COCO 1.0"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0", 415, "a video. Send its frames; `rifenet segment` reads"),
+        (b"\x1a\x45\xdf\xa3\x01\0", 415, "a video. Send its frames; `rifenet segment` reads"),
+        (b"RIFF\x0a\x0a\0\0AVI LIST", 415, "a video. Send its frames; `rifenet segment` reads"),
+        (b"\0\0\0\x20ftypheic\0\0\2\0", 415, "something else: an HEIC. Save it as JPEG."),
+        (XML, 415, "CVAT's XML. Export the labels as COCO 1.0"),
         (b"PK\x03\x04\x14\0", 415, "a zip. Unpack it"),
         (b"nothing at all", 415, "something else, or damaged. Send another."),
     ],
@@ -97,7 +97,7 @@ def test_labels_of_cvat_are_refused_with_what_to_export(client: TestClient) -> N
         client.post("/api/labels", data=form, files={"labels": ("a.xml", XML)}),
     ):
         assert answer.status_code == 415
-        assert "a.xml is an XML. Export CVAT's labels as COCO 1.0" in answer.json()["detail"]
+        assert "a.xml is something else: CVAT's XML. Export the labels as COCO 1.0" in answer.json()["detail"]
 
 
 def test_a_stack_of_masks_is_read_as_its_first_page_and_says_so(client: TestClient) -> None:

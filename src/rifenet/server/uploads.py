@@ -33,10 +33,13 @@ _OTHERS = tuple(
     (re.compile(begins, re.DOTALL), told)
     for begins, told in (
         (rb"II[*+]\0|MM\0[*+]", f"a TIFF of numbers, bands or pages that the server does not read. {_SCIENTIFIC}"),
-        (rb".{4}ftyp(hei|hev|mif|msf)", "an HEIC. Save it as JPEG."),
-        (rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ", "a video. `rifenet segment` reads it; send the server its frames."),
-        (rb"(\xef\xbb\xbf)?\s*<", "an XML. Export CVAT's labels as COCO 1.0; `rifenet segment` reads the XML, too."),
-        (rb"PK\x03\x04", "a zip. Unpack it, and send its files."),
+        (rb".{4}ftyp(hei|hev|mif|msf)", "something else: an HEIC. Save it as JPEG."),
+        (
+            rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ",
+            "something else: a video. Send its frames; `rifenet segment` reads videos.",
+        ),
+        (rb".*<annotations", "something else: CVAT's XML. Export the labels as COCO 1.0; `rifenet segment` reads it."),
+        (rb"PK\x03\x04", "something else: a zip. Unpack it, and send its files."),
     )
 )
 """How files of other kinds begin, and what to say of them."""
