@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rifenet.formats.contrast import How, Window, checked
-from rifenet.formats.geotiff import Scene, contrasted, is_scene, is_vector, labelled, open_scene
 from rifenet.formats.pages import Page, Pages, number_in_names
 
 if TYPE_CHECKING:
+    from rifenet.formats.geotiff import Scene
     from rifenet.segmenting.result import Result
     from rifenet.segmenting.segmenter import Segmenter
 
@@ -77,6 +77,7 @@ def paged(
         labels: class -> its label in mask files.
         skip: called with a photo that cannot be opened, and the error.
     """
+    from rifenet.formats.geotiff import is_scene, is_vector, labelled
     from rifenet.formats.paged_files import opened
     from rifenet.segmenting.annotated import of_pages
 
@@ -117,6 +118,8 @@ def _scenes(
     supports: Sequence[str], photos: Sequence[Path], how: How, failed: Callable[[Any, Exception], None]
 ) -> dict[str, Scene]:
     """The scenes of shots and photos by their paths, with the contrast of all together."""
+    from rifenet.formats.geotiff import contrasted, open_scene
+
     found: dict[str, Scene] = {}
     sources: list[str | Path] = [*supports, *photos]
     for source in sources:

@@ -29,8 +29,6 @@ SIDE, MARGIN = 1024, 128
 """Pixels of a window, and of its overlap with the window beside it, on each side."""
 NODATA = 255
 """In a mask, where the scene holds no data."""
-ROWS = "_rows"
-"""What is added to a scene's name in that of the folder that keeps its rows until all are done."""
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".shp", ".fgb")
 SCENE_SUFFIXES = (".tif", ".tiff", ".vrt")
 DRIVERS = {"gpkg": "GPKG", "geojson": "GeoJSON"}

@@ -15,9 +15,9 @@ import numpy as np
 
 from rifenet.config import MissingExtra
 from rifenet.formats.contrast import How
-from rifenet.formats.pages import Page, Pages, split_number
+from rifenet.formats.pages import Page, Pages, is_zarr, split_number
 from rifenet.formats.picture_files import check_size, count_pages, load_pixels, open_picture
-from rifenet.formats.stacks import TIFF_SUFFIXES, PageStack, is_zarr, open_stack, settled
+from rifenet.formats.stacks import TIFF_SUFFIXES, PageStack, open_stack, settled
 from rifenet.formats.video import VIDEO_SUFFIXES, open_gif, open_video
 
 
@@ -105,11 +105,6 @@ def pages_of(path: str, *, always: bool = False) -> Pages | None:
     if Path(path).suffix.lower() not in TIFF_SUFFIXES or not _is_tiff(path):
         return None
     return open_stack(path) if always or not _is_plain(path) else None
-
-
-def is_folder_of_photos(path: str | PathLike[str]) -> bool:
-    """Whether a path is a folder, and no picture that is one, as a Zarr is."""
-    return os.path.isdir(path) and not is_zarr(path)
 
 
 def _opens(path: str) -> bool:

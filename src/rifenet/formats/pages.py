@@ -13,7 +13,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+ROWS = "_rows"
+"""What is added to a scene's name in that of the folder that keeps its rows of windows until all are done."""
 _NUMBERED = re.compile(r"(.+)#(\d+)")
+_METADATA = ("zarr.json", ".zattrs", ".zgroup")  # a file that makes a folder a Zarr group, in either version
 _DIGITS = 5  # of a page's number in file names, so that they sort as the pages do
 
 
@@ -81,6 +84,16 @@ class Pages(Sequence[Page]):
                 f"Expected a page of {self.file}, 0 to {len(self) - 1}, but got {number}. The first page is 0."
             )
         return self[number]
+
+
+def is_zarr(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a Zarr folder."""
+    return any(os.path.isfile(os.path.join(path, name)) for name in _METADATA)
+
+
+def is_folder_of_photos(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a folder, and no picture that is one, as a Zarr is."""
+    return os.path.isdir(path) and not is_zarr(path)
 
 
 def number_in_names(number: int) -> str:

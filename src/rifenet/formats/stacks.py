@@ -6,7 +6,6 @@ Of a pyramid the largest level is read. Pages are read from disk one by one.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +32,6 @@ from rifenet.formats.picture_files import MOST_PIXELS
 from rifenet.formats.remarks import remark
 
 TIFF_SUFFIXES = (".tif", ".tiff")
-_METADATA = ("zarr.json", ".zattrs", ".zgroup")  # a file that makes a folder a Zarr group, in either version
 _ALL_SERIES = ("generic", "uniform", "shaped", "imagej")  # kinds whose series are pages of different sizes
 
 
@@ -202,11 +200,6 @@ def _say_window(stack: PageStack) -> None:
         f"Its numbers ({stack.dtype}) are not those of a photo, so {taken} was taken for black to white, from"
         f" percentiles {PERCENTILES[0]} and {PERCENTILES[1]}. Choose with --window low,high (window=).",
     )
-
-
-def is_zarr(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a Zarr folder."""
-    return any(os.path.isfile(os.path.join(path, name)) for name in _METADATA)
 
 
 def open_stack(path: str) -> PageStack:

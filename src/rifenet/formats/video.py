@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +18,12 @@ from rifenet.files import naming, scratch_folder
 from rifenet.formats.pages import Pages
 from rifenet.formats.picture_files import open_picture
 
+if TYPE_CHECKING:
+    from fractions import Fraction
+
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts")
 """Suffixes, in lower case, of the files that count as videos; a GIF does if it has several frames."""
-_RATE = Fraction(25)  # frames a second, where the file does not tell
+_RATE = 25  # frames a second, where the file does not tell
 _CODECS = ("libx264", "mpeg4")  # of an overlay, the first that is there
 _QUALITY = {"libx264": {"crf": "20", "preset": "veryfast"}, "mpeg4": {"qscale": "3"}}
 
@@ -65,6 +67,8 @@ def open_video(path: str) -> Frames:
 
     Raises ValueError for what is no video, and `rifenet.config.MissingExtra` (`rifenet[video]`).
     """
+    from fractions import Fraction
+
     with needs("rifenet[video]"):
         import av
     try:
@@ -79,13 +83,15 @@ def open_video(path: str) -> Frames:
 
 def open_gif(path: str) -> Frames | None:
     """The frames of a moving GIF; None for one of a single frame, or what cannot be read. Needs no extra."""
+    from fractions import Fraction
+
     try:
         with open_picture(path, ("GIF",)) as picture:
             count = int(getattr(picture, "n_frames", 1))
             milliseconds = int(picture.info.get("duration") or 0)
     except Exception:  # whoever reads it as a photo says what is wrong
         return None
-    rate = Fraction(1000, milliseconds) if milliseconds else _RATE
+    rate = Fraction(1000, milliseconds) if milliseconds else Fraction(_RATE)
     return Frames(path, count, rate) if count > 1 else None
 
 
