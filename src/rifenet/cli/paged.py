@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rifenet.formats.contrast import How, Window, checked
-from rifenet.formats.pages import Page, Pages, number_in_names
+from rifenet.formats.pages import Page, Pages, number_in_names, readable
 
 if TYPE_CHECKING:
     from rifenet.formats.geotiff import Scene
@@ -128,7 +129,8 @@ def _scenes(
             found[path] = found[path] if path in found else open_scene(path)
         except (ValueError, OSError) as error:
             failed(source, error)
-    return dict(zip(found, contrasted(list(found.values()), how), strict=True))
+    by_path = {str(Path(source)): source for source in reversed(sources)}  # a shot rather than a photo
+    return readable(found, partial(contrasted, how=how), lambda path, error: failed(by_path[path], error))
 
 
 class Whole(NamedTuple):

@@ -21,7 +21,7 @@ from PIL import Image
 
 from rifenet.config import needs
 from rifenet.formats.contrast import How, Window, as_photo, chosen_bands, full_range, windows_of
-from rifenet.formats.pages import Pages
+from rifenet.formats.pages import DamagedFile, Pages
 from rifenet.formats.picture_files import open_picture
 from rifenet.formats.remarks import remark
 
@@ -36,7 +36,7 @@ MOST_WINDOWS = 5
 """Shots that are taken of one scene."""
 _SAMPLED = 1024  # longer side of a scene, read for its percentiles
 _GEO_TAGS = (33550, 33922, 34264, 34735)  # of a GeoTIFF: scale, tie points, transform, coordinate system
-_CACHE = 128 * 2**20  # bytes of blocks that GDAL keeps; by itself it takes 5 % of the machine's memory
+_CACHE = 32 * 2**20  # bytes of blocks that GDAL keeps; by itself it takes 5 % of the machine's memory
 _FIELDS = ("class", "label", "name", "category")  # of a vector file, which name the class of a label, in this order
 
 
@@ -135,14 +135,17 @@ class Scene(Pages):
         try:
             return np.asarray(read(*what, window=part))
         except Exception as error:  # GDAL's errors of damaged files
-            raise ValueError(f"Expected to read {self.file} at {box}, but cannot: {error}.") from error
+            raise DamagedFile(self.file, f"Expected to read {self.file} at {box}, but cannot: {error}.") from error
 
     def sample(self) -> NDArray[Any]:
         """Numbers of its bands, [N,B], where it holds data, at a smaller scale."""
         scale = max(1.0, max(self.height, self.width) / _SAMPLED)
         size = max(1, round(self.height / scale)), max(1, round(self.width / scale))
-        values = self.data.read(list(self.bands), out_shape=(len(self.bands), *size))
-        there = self.data.dataset_mask(out_shape=size) > 0
+        try:
+            values = self.data.read(list(self.bands), out_shape=(len(self.bands), *size))
+            there = self.data.dataset_mask(out_shape=size) > 0
+        except Exception as error:  # GDAL's errors of damaged files
+            raise DamagedFile(self.file, f"Expected to read {self.file}, but cannot: {error}.") from error
         found: NDArray[Any] = np.moveaxis(values, 0, -1)[there]
         return found
 

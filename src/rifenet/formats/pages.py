@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,36 @@ class Pages(Sequence[Page]):
                 f"Expected a page of {self.file}, 0 to {len(self) - 1}, but got {number}. The first page is 0."
             )
         return self[number]
+
+
+OpenedFile = TypeVar("OpenedFile", bound=Pages)
+
+
+class DamagedFile(ValueError):
+    """A page that cannot be read."""
+
+    def __init__(self, file: str, message: str) -> None:
+        super().__init__(message)
+        self.file = file
+
+
+def readable(
+    files: dict[str, OpenedFile],
+    settle: Callable[[list[OpenedFile]], list[OpenedFile]],
+    on_error: Callable[[str, Exception], None],
+) -> dict[str, OpenedFile]:
+    """Files by their paths, settled together, without those of which `settle` finds that they cannot be read.
+
+    `on_error` is called with the path of each such file, and the error; it may raise.
+    """
+    left = dict(files)
+    while True:
+        try:
+            return dict(zip(left, settle(list(left.values())), strict=True))
+        except DamagedFile as error:
+            (path,) = [path for path, each in left.items() if each.file == error.file]
+            on_error(path, error)
+            del left[path]
 
 
 def is_zarr(path: str | os.PathLike[str]) -> bool:
