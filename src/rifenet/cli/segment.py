@@ -297,7 +297,7 @@ def _run(
     options = _options(arguments)
     own, whole = scenes.scenes_among(queries), whole_files(queries)
     records |= scenes.segment_scenes(segmenter, own, queries, out, run, arguments.format, options, failed.skip)
-    todo = [photo for photo in queries if photo not in records]
+    todo = [photo for photo in photos_alone(queries) if photo not in records]
     results = segmented(segmenter, todo, [] if arguments.no_steady else whole, options, failed.skip)
     formats = [each for each in arguments.format if each not in ("html", "gpkg")] or ["index"]
     by_source = {str(photo): photo for photo in todo}
