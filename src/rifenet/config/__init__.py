@@ -16,12 +16,14 @@ from rifenet.config.model import RIVALS, TEST_OPTIONS, ModelConfig, with_test_op
 from rifenet.config.network import BACKBONES, GUIDES, NetworkConfig, is_backbone, is_hf
 from rifenet.config.options import About, about_option, behaviour, free_options
 from rifenet.config.outside import expect_allowed, from_outside, is_outside
-from rifenet.config.protocols import NAMED_EPISODES, PROTOCOLS, default_episodes, named_episodes
+from rifenet.config.protocols import AT_MOST, CLASS_DRAWS, NAMED_EPISODES, PROTOCOLS, default_episodes, named_episodes
 from rifenet.config.reading import checked, shown
 from rifenet.config.recipe import DATASETS, FOLDS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig, of_fold
 
 __all__ = [
+    "AT_MOST",
     "BACKBONES",
+    "CLASS_DRAWS",
     "DATASETS",
     "FOLDS",
     "FREE",

@@ -10,7 +10,10 @@ from rifenet.config.options import about
 from rifenet.config.outside import is_outside
 from rifenet.config.protocols import PROTOCOLS
 
-DATASETS = ("pascal", "coco", "fss1000", "custom")
+DATASETS = (
+    *("pascal", "coco", "fss1000", "custom"),
+    *("lvis", "paco_part", "pascal_part", "deepglobe", "isic", "chest_xray"),
+)
 FOLDS = ("interleaved", "contiguous")
 PSEUDO_LABELS = ("weak_to_strong", "mutual")
 Value = TypeVar("Value", int, float)
@@ -21,12 +24,12 @@ class DataConfig:
     """The dataset, its fold, the shots, and the random views of training."""
 
     dataset: str = "pascal"
-    """Kind of dataset: pascal, coco, fss1000 or custom."""
+    """Kind of dataset: pascal, coco, fss1000, custom, lvis, paco_part, pascal_part, deepglobe, isic or chest_xray."""
     root: str = field(default="", metadata=about(free=True))
     """Folder of the dataset."""
     list_file: str = ""
-    """File to use instead of the dataset's own list, absolute or relative to root: image ids, one a line; coco: also an
-    annotation json; fss1000: the class lists."""
+    """File to use instead of the dataset's own list, absolute or relative to root: image ids, one a line; coco, lvis
+    and paco_part: also an annotation json; fss1000: the class lists."""
     folds: str = "interleaved"
     """coco only: classes that fold i tests, interleaved (i+1, i+5, ...: COCO-20i) or contiguous (20i+1 .. 20i+20)."""
     fold: int = 0
