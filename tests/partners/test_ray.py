@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from docs_blocks import ROOT, blocks
 from PIL import Image
-from rendered import make_custom
+from rendered import make_custom, make_voc
 from tiny_model import write_smallest_model
 
 pytestmark = pytest.mark.partner("ray")
@@ -404,7 +404,7 @@ def test_the_page_says_what_works(
     cluster: Any, tmp_path: Path, shot: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command and the Python of docs/many_machines.md, with a small model and this cluster's address."""
-    command, code = blocks((ROOT / "docs" / "many_machines.md").read_text(encoding="utf-8"))
+    command, code, evaluate = blocks((ROOT / "docs" / "many_machines.md").read_text(encoding="utf-8"))
     photo = Path(shot[shot.index("--support") + 2])
     shutil.copy(photo, tmp_path / "dog.jpg")
     shutil.copy(photo.with_name("shot_truth.png"), tmp_path / "dog.png")
@@ -426,6 +426,14 @@ def test_the_page_says_what_works(
     assert "s3://my-photos/2026/a.png" in printed
     assert "s3://my-photos/2026/below/b.png" in printed
     assert Place("s3://my-masks/2026").read("files/s3/my-photos/2026/a.png/a_mask.png")
+    words = shlex.split(evaluate.text.replace("\\\n", " "))
+    assert words[:2] == ["rifenet", "evaluate"]
+    assert words[-2:] == ["--ray", "auto"]
+    make_voc(tmp_path / "voc", per_class=3, mixed=0)
+    options = {"--model": small[1], "--root": str(tmp_path / "voc"), "--episodes": "9"}
+    words = [options.get(before, word) for before, word in zip([words[0], *words], words, strict=False)]
+    assert main([*words[1:-1], cluster.address, "--seeds", "0", "--shard", "4", "--some-classes"]) == 0
+    assert json.loads((tmp_path / "result.json").read_text())["episodes"] == 9
 
 
 def test_a_photo_that_kills_its_worker_is_named(
