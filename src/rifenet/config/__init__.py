@@ -104,10 +104,12 @@ def effective(config: Config) -> Config:
 def resolved(config: Config) -> Config:
     """The configuration that evaluation uses: `config` with the protocol's defaults for what `eval` leaves open.
 
-    `data` also takes the protocol's image size and area filter. Training reads `data` unchanged instead. N stays open
-    where it is the number of queries, which only the dataset tells.
+    `data` also takes the protocol's image size and area filter, and `eval.dataset` where that is given. Training reads
+    `data` unchanged instead. N stays open where it is the number of queries, which only the dataset tells.
     """
     data, rules = config.data, config.eval
+    if rules.dataset:
+        data = dataclasses.replace(data, dataset=rules.dataset, root=rules.root, list_file="")
     own = PROTOCOLS[rules.protocol]
     size = rules.image_size or own.image_size or data.image_size
     rules = dataclasses.replace(

@@ -268,6 +268,11 @@ def of_fold(name: str, values: Value | tuple[Value, ...], fold: int) -> Value:
 class EvalConfig:
     """How novel classes are scored."""
 
+    dataset: str = ""
+    """Beyond the paper, for rifenet ablate: kind of another dataset than data.dataset, whose classes of data.fold are
+    scored. Its list is its own."""
+    root: str = field(default="", metadata=about(free=True))
+    """Folder of that dataset."""
     protocol: str = "pfenet"
     """pfenet (as in the paper) or hsnet (photos stretched to a square, no area filter, scored at network size)."""
     episodes: int | None = None
@@ -297,6 +302,12 @@ class EvalConfig:
     """Count a class without episodes as 0, as published code does, instead of leaving it out."""
 
     def __post_init__(self) -> None:
+        if bool(self.dataset) != bool(self.root):
+            raise ValueError(
+                f"Expected eval.dataset and eval.root together, but got {self.dataset!r} and {self.root!r}. Give both"
+                " to score another dataset, or neither."
+            )
+        one_of("eval.dataset", self.dataset, ("", *DATASETS))
         one_of("eval.protocol", self.protocol, tuple(PROTOCOLS))
         for name in ("original_size", "vote"):
             if getattr(self, name) and self.protocol != "hsnet":
