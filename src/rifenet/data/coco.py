@@ -59,8 +59,10 @@ def annotated_entries(
             if picture.name in entries:
                 bad.append((picture.file_name, f"Expected each file name once, but it is also in {source.path.name}."))
                 continue
-            kind = {"palette": picture.palette, "layers": picture.layers, "box": picture.box}
-            entries[picture.name] = Entry(picture.name, path, source.mask_path(picture), **kind)
+            mask = source.mask_path(picture)
+            entries[picture.name] = Entry(
+                picture.name, path, mask, picture.palette, layers=picture.layers, box=picture.box
+            )
             of_photo.setdefault(PurePosixPath(picture.file_name).stem, []).append(entries[picture.name])
     if not list_file:
         return list(entries.values()), bad

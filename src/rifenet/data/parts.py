@@ -54,7 +54,8 @@ def _paco_jobs(path: Path) -> tuple[Sequence[str], list[Job], _Bad]:
     jobs: dict[int, Job] = {}
     bad: _Bad = []
     for row in (row for row in content["annotations"] if row.get("category_id") in class_ids):
-        number, photo = row.get("obj_ann_id"), photos.get(row.get("image_id"), {})
+        number: Any = row.get("obj_ann_id")
+        photo = photos.get(row.get("image_id"), {})
         whole = objects.get(number)
         if whole is None or whole.get("image_id") != row.get("image_id"):
             file = str(photo.get("file_name") or f"image {row.get('image_id')}")
