@@ -108,7 +108,7 @@ def kills(options: Any) -> Values:
             done.append(block)
             if sum(each.photos for each in done) > options.photos * (len(killed) + 1) / 3 and len(killed) < 2:
                 killed.append(time.monotonic())
-                nodes.replace_one()  # Ray starts nodes in the main thread only, so the loop waits until the new one is there
+                nodes.replace_one()  # the loop waits for the new one, since Ray starts nodes in the main thread only
 
         started = time.monotonic()
         segment_blocks(task, plan, set(), Crew(), address, hear, print)
