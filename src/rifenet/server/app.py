@@ -100,6 +100,8 @@ async def docs(request: Request) -> HTMLResponse:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     log_no_files_rarely(asyncio.get_running_loop())
+    # FastAPI builds the routes when they are first needed, half a second in which nobody is answered.
+    await run_in_threadpool(app.openapi)
     yield
     await run_in_threadpool(app.state.service.worker.close)
 

@@ -88,20 +88,24 @@ def serve(
     with _listen(host, port) as listener:
         here = _EVERYWHERE.get(host, host)
         address = f"[{here}]" if ":" in here else here
-        ready(f"http://{address}:{listener.getsockname()[1]}/")
-        config = uvicorn_config(app, limits)
+        started = partial(ready, f"http://{address}:{listener.getsockname()[1]}/")
         sys.setswitchinterval(_TURN)
-        _Server(config).run(sockets=[listener])
+        _Server(uvicorn_config(app, limits), started).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
     """With a longer queue than asyncio asks for, which takes one number for it and for what is accepted in one go."""
 
+    def __init__(self, config: uvicorn.Config, started: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._started = started
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts to listen."""
+        """Starts to listen, and says so."""
         await super().startup(sockets)
         for each in sockets or ():
             each.listen(_WAITING)
+        self._started()
 
 
 def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:
