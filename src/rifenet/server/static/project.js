@@ -77,13 +77,21 @@ function setLabels(photo, data) {
 /** Reads a picture file. Throws a sentence for a file that this browser cannot show. */
 export async function readPhoto(blob, name, role) {
   const bitmap = await decode(blob).catch(() => {
-    throw new Error(`${name} is not a picture that this browser can open. Use JPEG, PNG or WebP.`);
+    throw new Error(`${name} is not a picture that this browser can open. ${adviceOn(name)}`);
   });
   const { width, height } = bitmap, thumb = thumbOf(bitmap);
   bitmap.close();
   const states = { version: newVersion(), result: null, status: "new", error: "", strokes: [], suggested: false, negative: false, accepted: false };
   return { id: newId(), role, name, blob, width, height, thumb, labels: makeLabels(...workingSize({ width, height })), ...states };
 }
+
+const OTHERS = [
+  [/\.tiff?$/i, "Save it as PNG, or let rifenet segment read it: stacks, scenes and all kinds of TIFF."],
+  [/\.(mp4|mov|m4v|mkv|webm|avi)$/i, "It is a video: rifenet segment reads it, and the page its frames as pictures."],
+  [/\.xml$/i, "Labels are masks or JSON here: export them from CVAT as COCO 1.0. rifenet segment reads the XML, too."],
+];
+
+const adviceOn = (name) => OTHERS.find(([ending]) => ending.test(name))?.[1] ?? "Use JPEG, PNG or WebP.";
 
 export function removePhoto(photo) {
   project.photos = project.photos.filter((each) => each !== photo);
