@@ -72,7 +72,10 @@ export async function prepare(signal, progress) {
 async function load(signal) {
   const why = await whyNot();
   if (why) throw new NotHere(why);
-  const { card, quality, files } = offer, bytes = async (name) => fetched(files[name], signal);
+  const { card, quality, files } = offer;
+  const bytes = (name) => fetched(files[name], signal).catch((error) => {
+    throw error.status ? new NotHere(error.message) : error; // else it was cancelled, or there is no server
+  });
   const [query, decode, wasm] = await Promise.all(["encode_query", "decode", "wasm"].map(bytes));
   const threads = globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
   const address = (name) => new URL(files[name], location.href).href;
@@ -115,6 +118,8 @@ function told(message, signal, handed = []) {
   });
 }
 
+const rounded = (share) => Math.round(share * 1e4) / 1e4; // as the server tells shares
+
 /** What this device finds in a photo, as the server answers: { mask, png, width, calibrated, classes }. Throws refusals and cancels. */
 export async function segmentHere(photo, { tiles, refine, keepAbsent, clean, instances }, signal) {
   let found;
@@ -125,7 +130,10 @@ export async function segmentHere(photo, { tiles, refine, keepAbsent, clean, ins
     throw new Refusal(`This device cannot segment ${photo.name}: ${error.message}. It was not sent. Without "On this device" the server segments it.`, 422);
   }
   const { mask, calibrated, names } = found;
-  const classes = found.classes.map(({ objects, ...told }, index) => ({ id: index + 1, name: names[index], ...told, instances: objects }));
+  const classes = found.classes.map(({ objects, present, confidence, quality }, index) => {
+    const instances = objects?.map(({ score, ...each }) => ({ ...each, score: rounded(score) })) ?? null;
+    return { id: index + 1, name: names[index], present, confidence: rounded(confidence), quality: rounded(quality), instances };
+  });
   for (const { name, instances: objects } of instances ? classes : []) {
     if (!objects) warn(`Objects of ${name} touch in some photos. Only the server takes them apart, so they are not counted there.`);
   }
