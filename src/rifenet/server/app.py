@@ -25,6 +25,7 @@ from rifenet.server.downloads import router as downloads
 from rifenet.server.guard import Guard
 from rifenet.server.in_browser import Offer, add_offer
 from rifenet.server.in_browser import router as in_browser
+from rifenet.server.json_bodies import LetGo
 from rifenet.server.label_imports import router as label_imports
 from rifenet.server.label_studio.learning import Labeling
 from rifenet.server.label_studio.link import Link
@@ -84,6 +85,7 @@ def create_app(
     app.mount("/static", StaticFiles(directory=_STATIC))
     app.mount("/examples", StaticFiles(directory=str(_PACKAGE / "examples")))
     add_offer(app, offer)
+    app.add_middleware(LetGo)
     app.add_middleware(Guard, limits=limits, token=token, hosts=hosts)
     return app
 
