@@ -3,10 +3,11 @@
     rifenet export --out exports/float32 && rifenet export --int8 --out exports/int8
     python -m benchmarks.browser --runtime build/onnxruntime-web --exports exports --out docs/results/browser.json
 
-A page learns two classes of the bundled example photos and segments one photo: by its own worker, with ONNX Runtime Web,
-and by a request to the server that it is of. Both times are the page's, from the photo's file to the mask and all that is
-said of it. Three servers take turns with the browser, photo by photo: over the export in 8 bits, over that in float32, and
-over torch, as `rifenet serve` runs without an export. Each is a process of its own, and only one of them works at a time.
+A page learns two classes of the bundled example photos and segments one photo: by its own worker, with ONNX Runtime
+Web, and by a request to the server that it is of. Both times are the page's, from the photo's file to the mask and
+all that is said of it. Three servers take turns with the browser, photo by photo: over the export in 8 bits, over
+that in float32, and over torch, as `rifenet serve` runs without an export. Each is a process of its own, and only one
+of them works at a time.
 
 The masks of the browser are compared with the server's over the same export, on six photos.
 """

@@ -14,7 +14,7 @@ import pytest
 from colour_engine import ColourEngine
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from rifenet.data.transforms import enlarged, place, resize_and_pad
 from rifenet.formats.pictures import load_image
@@ -50,10 +50,14 @@ def address() -> Iterator[str]:
         yield there
 
 
-@pytest.fixture
-def page(open_page: Any) -> Page:
-    opened: Page = open_page()
-    return opened
+@pytest.fixture(scope="module")
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """A page of the server with its headers and without the application: each test imports what it needs."""
+    context = browser.new_context()
+    opened = context.new_page()
+    opened.goto(f"{address}/docs")
+    yield opened
+    context.close()
 
 
 def text_of(array: NDArray[Any]) -> str:
