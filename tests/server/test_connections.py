@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import statistics
 import sys
@@ -12,10 +13,12 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+import uvicorn
 from colour_engine import ColourEngine
 
 from rifenet.server.app import create_app
 from rifenet.server.limits import Limits
+from rifenet.server.run import serve
 
 from .conftest import colour_program, running
 
@@ -42,6 +45,30 @@ def test_more_silent_clients_than_files_leave_the_others_answered() -> None:
         process.terminate()
         assert process.stderr is not None
         assert len(process.stderr.read()) < 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Other systems count waiting connections otherwise.")
+def test_hundreds_of_connections_may_wait_while_the_server_is_busy() -> None:
+    """Where too many wait, a client's first packet is lost, and it tries again after a second, and two, and four."""
+    with colour_program() as (address, process), contextlib.ExitStack() as stack:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(300):
+                place = urlsplit(address)
+                stack.enter_context(socket.create_connection((place.hostname, place.port), timeout=0.9))
+        finally:
+            process.send_signal(signal.SIGCONT)
+
+
+def test_computing_threads_keep_the_others_waiting_for_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = sys.getswitchinterval()
+    found: list[float] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: found.append(sys.getswitchinterval()))
+    try:
+        serve(ColourEngine(), port=0)
+    finally:
+        sys.setswitchinterval(usual)
+    assert found == [pytest.approx(0.001)]
 
 
 def test_the_connection_that_was_idle_for_longest_makes_room() -> None:

@@ -25,7 +25,7 @@ from rifenet import IGNORE
 from rifenet.config import MissingExtra, needs
 from rifenet.data.cache import cache_folder, read_scans, write_scans
 from rifenet.data.class_names import seen_in_training
-from rifenet.data.folds import Folds, base_classes, novel_classes
+from rifenet.data.folds import Folds, base_classes, contiguous_folds, novel_classes
 from rifenet.formats.pictures import binary_mask, load_image, load_mask
 
 CACHE_FORMAT = 2
@@ -114,10 +114,12 @@ class ImageIndex:
     def hash(self) -> str:
         """Hex digest of classes, names, sizes and areas: equal for the same images and masks in any folder.
 
-        It also covers the folds of COCO and the list of pairs, because options choose them, and classes left unmarked.
+        It also covers the folds of COCO and the list of pairs, because options choose them, the folds that the user
+        of a custom dataset wrote, and classes left unmarked.
         """
         content: list[Any] = [self.dataset, self.class_names]
-        content += [self.folds] if self.dataset == "coco" else []
+        own_folds = self.dataset == "custom" and self.folds != contiguous_folds(len(self.class_names))
+        content += [self.folds] if self.dataset == "coco" or own_folds else []
         content += [sorted(self.listed)] if self.listed else []
         content += [[item.name, item.height, item.width, sorted(item.areas.items())] for item in self.records]
         unmarked = [[item.name, sorted(item.unmarked)] for item in self.records if item.unmarked]

@@ -23,6 +23,7 @@ from rifenet.server.clients import LOOPBACK
 from rifenet.server.connections import log_no_files_rarely
 from rifenet.server.downloads import router as downloads
 from rifenet.server.guard import Guard
+from rifenet.server.json_bodies import LetGo
 from rifenet.server.label_imports import router as label_imports
 from rifenet.server.label_studio.learning import Labeling
 from rifenet.server.label_studio.link import Link
@@ -79,6 +80,7 @@ def create_app(
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=_STATIC))
     app.mount("/examples", StaticFiles(directory=str(_PACKAGE / "examples")))
+    app.add_middleware(LetGo)
     app.add_middleware(Guard, limits=limits, token=token, hosts=hosts)
     return app
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,13 @@ from rifenet.server.label_studio.link import Link
 from rifenet.server.limits import Limits
 
 MIN_TOKEN = 12
-_BACKLOG = 64  # connections that wait to be accepted
+_ACCEPTED = 64  # most connections accepted in one go
+_WAITING = 1024
+"""Connections that wait to be accepted. Beyond them the system drops a client's first packet, and the client sends it
+again a second later."""
+_TURN = 0.001
+"""Seconds that one thread may keep the others from running Python. An answer takes several turns, and with Python's own
+5 ms each of them is late by 5 ms for each thread that computes."""
 _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # addresses to open in their place
 
 
@@ -83,7 +90,18 @@ def serve(
         address = f"[{here}]" if ":" in here else here
         ready(f"http://{address}:{listener.getsockname()[1]}/")
         config = uvicorn_config(app, limits)
-        uvicorn.Server(config).run(sockets=[listener])
+        sys.setswitchinterval(_TURN)
+        _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """With a longer queue than asyncio asks for, which takes one number for it and for what is accepted in one go."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts to listen."""
+        await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(_WAITING)
 
 
 def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:
@@ -97,7 +115,7 @@ def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         ws="none",
-        backlog=_BACKLOG,
+        backlog=_ACCEPTED,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=3,
     )

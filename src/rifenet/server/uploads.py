@@ -20,7 +20,7 @@ from rifenet.formats.picture_files import Frame, open_picture
 from rifenet.formats.pictures import load_photo, lossy_kind, read_picture
 from rifenet.formats.remarks import heard, remark
 from rifenet.formats.run_lengths import Check, unchecked
-from rifenet.server.json_bodies import parse_labels
+from rifenet.server.json_bodies import let_go, parse_labels
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 
@@ -131,8 +131,10 @@ def read_mask(
     most = limits.megapixels * 10**6
     with _about("mask", upload, index):
         if is_json(upload):
-            text, parse = upload.file.read(), partial(parse_labels, check=check)
-            return load_labels(text, **labels, photo=photo, most_pixels=most, check=check, parse=parse)
+            text = upload.file.read()
+            with let_go() as kept:
+                parse = partial(parse_labels, check=check, kept=kept)
+                return load_labels(text, **labels, photo=photo, most_pixels=most, check=check, parse=parse)
         return load_labels(opened(upload, check), **labels)
 
 
