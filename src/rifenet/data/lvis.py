@@ -27,7 +27,7 @@ def open_lvis(root: Path, list_file: str, part: str, progress: bool) -> ImageInd
     """Index of LVIS v1. Raises FileNotFoundError or ValueError, naming what is missing."""
     named = list_file if list_file.endswith(".json") else ""
     path = root / named if named else annotations_at(root, f"lvis_v1_{part}.json")
-    tested = path if part == "val" else annotations_at(root, "lvis_v1_val.json")
+    tested = annotations_at(root, "lvis_v1_val.json")
     drawn = open_overlapping(path, progress)
     entries, bad = annotated_entries([drawn], root, "" if named else list_file)
     return build_index(
