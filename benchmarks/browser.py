@@ -61,7 +61,6 @@ ONE = """async ([number, here, plain]) => {
   return { seconds, name: photo.name, width: photo.width, height: photo.height, labels: [...labels.data] };
 }"""
 FACTS = """async () => ({
-  version: navigator.userAgent.match(/Chrome\\/([0-9.]+)/)[1],
   isolated: crossOriginIsolated,
   cores: navigator.hardwareConcurrency,
 })"""
@@ -95,10 +94,11 @@ def measure(options: argparse.Namespace) -> Values:
         facts = pages["int8"].evaluate(FACTS)
         taken = seconds(pages, options)
         masks = {name: agreement(pages[name]) for name in ("int8", "float32")}
+        version = browser.version
         browser.close()
     return {
         "machine": machine(torch.device("cpu")),
-        "browser": {"name": "Chromium", "headless": True, **facts},
+        "browser": {"name": "Chromium", "version": version, "headless": True, **facts},
         "threads": options.threads,
         "classes": CLASSES,
         "rounds": options.rounds,

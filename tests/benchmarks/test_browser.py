@@ -33,7 +33,7 @@ def test_the_table_is_that_of_the_record() -> None:
 
 def test_the_record_says_where_it_was_measured_and_that_masks_are_the_same() -> None:
     assert RECORD["machine"]["cpu"]
-    assert RECORD["machine"]["commit"]
+    assert RECORD["machine"]["git_commit"]
     assert RECORD["browser"]["version"].split(".")[0].isdecimal()
     assert RECORD["browser"]["isolated"]  # else WebAssembly had one thread
     assert RECORD["masks"]["float32"]["least_agreement"] == pytest.approx(1, abs=0.005)
