@@ -55,6 +55,11 @@ class Levels(NamedTuple):
     fine: int = 0
 
 
+def _unfold(module: nn.Module, _: object) -> None:
+    """Forgets the accelerated copy, which other weights make wrong. At module level, so that a network can be sent."""
+    object.__setattr__(module, "_folded", None)
+
+
 class Backbone(nn.Module):
     """Frozen feature extractor. A family implements `_run`, and says how its files are read and what can be folded.
 
@@ -102,7 +107,7 @@ class Backbone(nn.Module):
         self.high_stage_channels = tuple(widths[stage] for stage in levels.high)
         self._bgr = normalization.bgr
         object.__setattr__(self, "_folded", None)  # no submodule: it has no weights of its own
-        self.register_load_state_dict_post_hook(lambda module, _: object.__setattr__(module, "_folded", None))
+        self.register_load_state_dict_post_hook(_unfold)
         self.register_buffer("mean", torch.tensor(normalization.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(normalization.deviation).view(3, 1, 1), persistent=False)
 
