@@ -37,9 +37,9 @@ from rifenet.examples.samples import load_examples
 from rifenet.formats.pictures import load_mask
 
 TIMES = re.compile(
-    rb'"(seconds|episodes_per_second|seconds_per_episode|time|date|started|finished|created|s)": *("[^"]*"|[-\d.e+]+)'
+    rb'"(seconds|episodes_per_second|seconds_per_episode|time|date|started|finished|created|s|process)": *("[^"]*"|[-\d.e+]+)'
 )
-"""Entries of a record that differ between two runs of the same command."""
+"""Entries of a record that differ between two runs of the same command: times, and the memory of the process."""
 KILLS_A_FOLDER = 5
 
 
