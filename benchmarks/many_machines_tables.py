@@ -97,8 +97,9 @@ def _hours(pace: float, how: str) -> str:
     return "\n".join(
         [
             f"Ten million photos by arithmetic, at {pace:.2f} photos a second and core, {how}. Assumed, and not"
-            f" measured: {DOLLARS_A_CORE_HOUR} dollars for an hour of a core that may be taken away, {DOLLARS_A_READ * 1e6:g} and"
-            f" {DOLLARS_A_WRITE * 1e6:g} dollars for a million reads and writes, photos of {PHOTO_BYTES // 1000} kB,"
+            f" measured: {DOLLARS_A_CORE_HOUR} dollars for an hour of a core that may be taken away,"
+            f" {DOLLARS_A_READ * 1e6:g} and {DOLLARS_A_WRITE * 1e6:g} dollars for a million reads and writes, photos of"
+            f" {PHOTO_BYTES // 1000} kB,"
             f" blocks of {BLOCK}, and cores that do not slow each other down.",
             "",
             "| cores | hours | dollars | writes a second | Gbit/s read | blocks a second |",
