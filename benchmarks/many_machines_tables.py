@@ -45,15 +45,13 @@ def figures(record: Values) -> str:
     parts = [_kills(record["kills"])] if "kills" in record else []
     if "speed" in record:
         parts.append(_speed(record["speed"]))
-    elif parts:
+    elif parts or "work" in record:
         parts.append("The throughput of two nodes over that of one is not measured yet: it needs an idle machine.")
     if "plan" in record and "speed" in record:
         parts += [_hours(record["speed"]["two"] / 2, "measured with two nodes"), _driver(record["plan"])]
     elif "plan" in record and "work" in record:
         found = record["work"]
-        how = (
-            f"computed by a worker in the median of {found['photos'] // found['block'] - 1} blocks ({found['machine']})"
-        )
+        how = f"computed by a worker for small rendered photos, in the median of {found['photos'] // found['block'] - 1} blocks ({found['machine']})"
         parts += [_hours(1 / found["seconds"], how), _driver(record["plan"])]
     return "\n\n".join(parts) or "Not measured yet."
 
