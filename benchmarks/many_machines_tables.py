@@ -51,7 +51,8 @@ def figures(record: Values) -> str:
         parts += [_hours(record["speed"]["two"] / 2, "measured with two nodes"), _driver(record["plan"])]
     elif "plan" in record and "work" in record:
         found = record["work"]
-        how = f"computed by a worker for small rendered photos, in the median of {found['photos'] // found['block'] - 1} blocks ({found['machine']})"
+        blocks = found["photos"] // found["block"] - 1
+        how = f"computed by a worker for small rendered photos, in the median of {blocks} blocks ({found['machine']})"
         parts += [_hours(1 / found["seconds"], how), _driver(record["plan"])]
     return "\n\n".join(parts) or "Not measured yet."
 
