@@ -45,15 +45,14 @@ def figures(record: Values) -> str:
     parts = [_kills(record["kills"])] if "kills" in record else []
     if "speed" in record:
         parts.append(_speed(record["speed"]))
-    elif parts:
+    elif parts or "work" in record:
         parts.append("The throughput of two nodes over that of one is not measured yet: it needs an idle machine.")
     if "plan" in record and "speed" in record:
         parts += [_hours(record["speed"]["two"] / 2, "measured with two nodes"), _driver(record["plan"])]
     elif "plan" in record and "work" in record:
         found = record["work"]
-        how = (
-            f"computed by a worker in the median of {found['photos'] // found['block'] - 1} blocks ({found['machine']})"
-        )
+        blocks = found["photos"] // found["block"] - 1
+        how = f"computed by a worker for small rendered photos, in the median of {blocks} blocks ({found['machine']})"
         parts += [_hours(1 / found["seconds"], how), _driver(record["plan"])]
     return "\n\n".join(parts) or "Not measured yet."
 
@@ -97,8 +96,9 @@ def _hours(pace: float, how: str) -> str:
     return "\n".join(
         [
             f"Ten million photos by arithmetic, at {pace:.2f} photos a second and core, {how}. Assumed, and not"
-            f" measured: {DOLLARS_A_CORE_HOUR} dollars for an hour of a core that may be taken away, {DOLLARS_A_READ * 1e6:g} and"
-            f" {DOLLARS_A_WRITE * 1e6:g} dollars for a million reads and writes, photos of {PHOTO_BYTES // 1000} kB,"
+            f" measured: {DOLLARS_A_CORE_HOUR} dollars for an hour of a core that may be taken away,"
+            f" {DOLLARS_A_READ * 1e6:g} and {DOLLARS_A_WRITE * 1e6:g} dollars for a million reads and writes, photos of"
+            f" {PHOTO_BYTES // 1000} kB,"
             f" blocks of {BLOCK}, and cores that do not slow each other down.",
             "",
             "| cores | hours | dollars | writes a second | Gbit/s read | blocks a second |",

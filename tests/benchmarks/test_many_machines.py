@@ -39,7 +39,9 @@ def test_hours_of_computing_where_no_throughput_was_measured() -> None:
     said = tables.figures({"work": work, "plan": PLAN})
     (row,) = (line for line in said.splitlines() if line.startswith("| 64 "))
     assert row.split("|")[2].strip() == f"{1e7 / (4 * 64) / 3600:,.1f}"
-    assert "at 4.00 photos a second and core, computed by a worker in the median of 2 blocks (x)" in said
+    assert "at 4.00 photos a second and core, computed by a worker for small rendered photos" in said
+    assert "in the median of 2 blocks (x)" in said
+    assert said.startswith("The throughput of two nodes over that of one is not measured yet")
 
 
 def test_a_missing_throughput_is_said() -> None:
