@@ -17,7 +17,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -109,7 +108,7 @@ def kills(options: Any) -> Values:
             done.append(block)
             if sum(each.photos for each in done) > options.photos * (len(killed) + 1) / 3 and len(killed) < 2:
                 killed.append(time.monotonic())
-                threading.Thread(target=nodes.replace_one).start()
+                nodes.replace_one()  # the loop waits for the new one, since Ray starts nodes in the main thread only
 
         started = time.monotonic()
         segment_blocks(task, plan, set(), Crew(), address, hear, print)

@@ -7,22 +7,28 @@ import signal
 import socket
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+import requests
 import uvicorn
 from colour_engine import ColourEngine
 
+from rifenet.server import api
 from rifenet.server.app import create_app
 from rifenet.server.limits import Limits
 from rifenet.server.run import serve
 
-from .conftest import colour_program, running
+from .conftest import colour_program, running, shot
 
 FILES = 200  # that the server may have open
+THREADS = 40  # that anyio gives to requests
 
 
 @contextlib.contextmanager
@@ -145,3 +151,31 @@ def _end(client: socket.socket) -> bytes:
         while part := client.recv(2**16):
             parts.append(part)
     return b"".join(parts)
+
+
+def test_health_answers_while_every_thread_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, go_on = threading.Semaphore(0), threading.Event()
+
+    def waiting(*_: Any) -> None:
+        taken.release()
+        go_on.wait(30)
+
+    monkeypatch.setattr(api, "check_files", waiting)
+    app = create_app(ColourEngine(), limits=Limits(requests=100))
+    with running(app) as address, ThreadPoolExecutor(THREADS) as pool:
+        try:
+            for _ in range(THREADS):
+                url, data = f"{address}/api/classes", {"name": "red"}
+                pool.submit(requests.post, url, data=data, files=shot(), timeout=60)
+            for _ in range(THREADS):
+                assert taken.acquire(timeout=30)
+            assert requests.get(f"{address}/api/health", timeout=10).status_code == 200
+        finally:
+            go_on.set()
+
+
+def test_the_first_request_does_not_wait_for_routes_to_be_built() -> None:
+    app = create_app(ColourEngine())
+    assert app.openapi_schema is None
+    with running(app):
+        assert app.openapi_schema is not None

@@ -88,6 +88,11 @@ class LearnedClass:
 
 def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) -> None:
     """Writes classes for `read_classes`. Raises OSError on a full disk and keeps an older file."""
+    write_bytes(path, classes_file(classes, engine))
+
+
+def classes_file(classes: Sequence[LearnedClass], engine: Engine) -> bytes:
+    """The content of a file of classes that `engine` learned."""
     tensors = _tensors_of(classes)
     shifts = [known.shift for known in classes]
     fits = [None if known.fit is None else known.fit.to_dict() for known in classes]
@@ -105,7 +110,7 @@ def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) ->
         "shapes": [known.shapes for known in classes],  # which readers of earlier versions leave alone
         "checksum": _checksum(tensors, shifts, fits if fitted else None),
     }
-    write_bytes(path, save(tensors, {FORMAT: json.dumps(header)}))
+    return save(tensors, {FORMAT: json.dumps(header)})
 
 
 def digest_of(classes: Sequence[LearnedClass], others: Mapping[str, Any]) -> str:

@@ -88,6 +88,7 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
         self, image: NDArray[np.uint8], mask: NDArray[np.uint8], number: int, view: int
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         record = self.index.records[number]
+        shown = [value for class_id in record.areas for value in record.values(class_id)]
         rng = view_rng(self.seed, number, view)
         size = self.data.image_size
         if view < 2:
@@ -99,9 +100,7 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
                 valid = np.ascontiguousarray(valid[:, ::-1])
         elif view >= self.data.cache_views:
             world = WORLDS[view - self.data.cache_views]
-            pixels, labels, valid = world_view(
-                image, mask, rng, world=world, size=size, keep=map(record.value, record.areas)
-            )
+            pixels, labels, valid = world_view(image, mask, rng, world=world, size=size, keep=shown)
         else:
             pixels, labels, valid = weak_view(
                 image,
@@ -112,7 +111,7 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
                 rotate=self.data.rotate,
                 blur=self.data.blur,
                 flip=self.data.flip,
-                keep=() if self.strong else map(record.value, record.areas),
+                keep=() if self.strong else shown,
             )
         partners = [pixels, strong_view(pixels, rng, valid)] if self.strong else [pixels]
         return np.stack([to_float(partner) for partner in partners]), np.where(valid, labels, PADDING).astype(np.uint8)
@@ -257,8 +256,8 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
         everyday = self.data.cache_views
         if self.cache.features.shape[2] == 1:
             return range(everyday)
-        value = self.pool.index.records[image].value(class_id)
-        areas = np.count_nonzero(self.cache.labels[image, :everyday] == value, axis=(1, 2))
+        values = self.pool.index.records[image].values(class_id)
+        areas = np.count_nonzero(np.isin(self.cache.labels[image, :everyday], values), axis=(1, 2))
         return [int(view) for view in np.flatnonzero(2 * areas >= areas[0])]
 
     def _packed(self, views: Sequence[tuple[int, int]], kind: int) -> PackedFeatures:
@@ -289,7 +288,7 @@ def unpack(model: RiFeNet, packed: PackedFeatures, size: int) -> Features:
 def _check_labels(index: ImageIndex) -> None:
     for record in index.records:
         for class_id in record.areas:
-            if record.value(class_id) == PADDING:
+            if PADDING in record.values(class_id):
                 raise ValueError(
                     f"Expected at most {PADDING - 1} classes, but {record.name} shows {index.class_name(class_id)!r} "
                     f"by the value {PADDING}, which marks padding in the feature cache. Move a class without photos to "

@@ -21,8 +21,9 @@ const PIXELS = new WeakMap(); // photo -> { version, counts }
 const NEW = { classes: [], photos: [], chosen: 0, selected: null, adapt: false, adopted: null };
 export const OPTIONS = { tiles: "auto", refine: "auto", instances: false, clean: false, keepAbsent: false, adopt: 3, formats: ["index", "overlay"] };
 
-export const project = { ...NEW, options: { ...OPTIONS } };
-// adapt: queries teach, too; adopted: { key, ids, revisions } of the examples, the queries that taught, and the classes since
+export const project = { ...NEW, here: false, options: { ...OPTIONS } };
+// adapt: queries teach, too; adopted: { key, ids, revisions } of the examples, the queries that taught, and the classes since;
+// here: queries are segmented on this device, and stay there
 
 let lastVersion = Date.now();
 const newVersion = () => ++lastVersion;
@@ -208,8 +209,15 @@ export const smallJpeg = (photo) => jpeg(photo, SENT);
 async function jpeg(photo, side) {
   const bitmap = await bitmapOf(photo), canvas = scaled(bitmap, Math.min(1, side / Math.max(bitmap.width, bitmap.height)));
   bitmap.close();
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+  const made = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+  COPIES.set(made, photo);
+  return made;
 }
+
+const COPIES = new WeakMap(); // smaller copy -> its photo
+
+/** Whether a file is a photo that stays on this device, or a copy of one. */
+export const staysHere = (file) => project.here && photosOf("query").some((photo) => photo.blob === file || COPIES.get(file) === photo);
 
 const SENDABLE = new WeakMap(); // photo -> its file at working size
 
