@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from docs_blocks import ROOT
 from PIL import Image
 
-from benchmarks.scenes import fields, inside
+from benchmarks.scenes import Watched, fields, inside
 from benchmarks.stacks import ANNOTATED, HIGH, LOW, PAGES, Slice, deep, scored
 from benchmarks.video import FRAMES, Cut, _moved, score, sequence
 from rifenet.segmenting.steadying import FADING, LIKENESS, REACH
@@ -78,15 +79,46 @@ def test_fields_of_a_scene_are_round() -> None:
     assert (fields(20_000)[:, 2] < 220).all()
 
 
-def test_the_notebook_tells_what_was_measured() -> None:
-    page = " ".join((ROOT / "docs" / "lab" / "files.md").read_text(encoding="utf-8").split())
-    stacks, video = (
-        json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text()) for name in ("stacks", "video")
-    )
-    (run,) = stacks["runs"]
-    assert f"IoU of {100 * run['stack']:.1f} from the stack, and {100 * run['photos']:.1f} from the same" in page
-    assert f"{run['peak_after_3']:.0f} MiB at its peak after 3 pages, and {run['peak_after_all']:.0f} after all" in page
-    assert 100 * (run["photos"] - run["stack"]) < 2
+def listed(values: list[str]) -> str:
+    return f"{', '.join(values[:-1])} and {values[-1]}"
+
+
+def result(name: str) -> Any:
+    return json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def page() -> str:
+    return " ".join((ROOT / "docs" / "lab" / "files.md").read_text(encoding="utf-8").split())
+
+
+def test_the_notebook_tells_what_stacks_scored(page: str) -> None:
+    runs = result("stacks")["runs"]
+    assert [run["seed"] for run in runs] == [0, 1, 2]
+    stack, photos = (listed([f"{100 * run[key]:.1f}" for run in runs]) for key in ("stack", "photos"))
+    assert f"IoU of {stack} from the stack, and {photos} from the same" in page
+    early, late = (listed([f"{run[key]:.0f}" for run in runs]) for key in ("peak_after_3", "peak_after_all"))
+    assert f"takes {early} MiB at its peak after 3 pages, and {late} after all" in page
+    assert all(100 * (run["photos"] - run["stack"]) < 2 for run in runs)
+    assert all(run["peak_after_all"] - run["peak_after_3"] < 40 for run in runs)  # 20 pages are 40 MiB of numbers
+
+
+def test_the_notebook_tells_what_a_scene_took(page: str) -> None:
+    scene = result("scenes")
+    assert f"COG of {scene['side']:,} x {scene['side']:,} pixels" in page
+    assert f"its {scene['windows']} windows of {scene['window']:,} pixels" in page
+    assert f"{scene['peak_mib']:.0f} MiB at its peak, {scene['peak_after'][0]:.0f} of them after a tenth" in page
+    assert f"{scene['seconds']:.0f} seconds on a core of a busy machine, {scene['processor_seconds']:.0f} of" in page
+    assert f"The fields have an IoU of {100 * scene['iou']:.1f}" in page
+    assert f"differ from the mask in {scene['polygons_differ']} pixels" in page
+    down, right = scene["shift"]
+    assert f"centres of {scene['fields_compared']} fields are {-right:.1f} pixels too far left, and {down:.1f}" in page
+    assert scene["peak_mib"] < 2048
+    assert scene["polygons_differ"] == 0
+
+
+def test_the_notebook_tells_what_was_measured_of_videos(page: str) -> None:
+    video = result("video")
     (steadied,) = video["steadied"].values()
     assert f"| each frame by itself | {video['plain'][0]:.1f} | {video['plain_change']:.2f} |" in page
     assert f"| steadied | {steadied['j']:.1f} | {steadied['change']:.2f} |" in page
@@ -97,7 +129,19 @@ def test_the_notebook_tells_what_was_measured() -> None:
     assert all(row[setting]["j"] >= row["plain"] for row in video["rows"])
     cameras = sum(row["moves"] == "camera" for row in video["rows"])
     assert f"In {cameras} of the {video['sequences']} sequences of {video['frames']} frames a camera" in page
-    timed = json.loads((ROOT / "docs" / "results" / "video_time.json").read_text())
+    timed = result("video_time")
     assert f"{timed['video']:.3f} seconds of processor time" in page
     assert f"the network alone {timed['network']:.3f}, a ratio of {timed['ratio']:.2f}" in page
-    assert f"only {timed['frames']} frames" in page
+    assert f"{timed['frames']} frames, the two in turns" in page
+    assert f"The files take {timed['files']:.3f} more" in page
+    assert timed["frames"] == 300
+    assert timed["ratio"] < 1.15
+
+
+def test_progress_and_peaks_of_a_scene_that_goes_on() -> None:
+    """The peaks that are told are those after each tenth, whatever rows were there before."""
+    watched = Watched()
+    for number in [4, 8, *range(9, 21)]:  # two rows of four are known
+        watched(number, 20)
+    assert watched.windows == 12
+    assert len(watched.peaks) == 8
