@@ -65,6 +65,7 @@ class Recorder:
 
 
 SENT: list[tuple[str, bytes]] = []
+PATIENCE = 240_000  # ms: a run learns, and computes in two processes, which a busy machine takes long for
 
 
 def runtime() -> Path:
@@ -93,9 +94,7 @@ def address(exported: tuple[Path, Path], served: Path) -> Iterator[str]:
 
 def sample(page: Page) -> None:
     """Two classes on four marked examples, and six photos to segment."""
-    page.set_default_timeout(
-        240_000
-    )  # a run learns, and computes in two processes, which a busy machine takes long for
+    page.set_default_timeout(PATIENCE)
     page.click("#sample-here")
     expect(page.locator("#query-list .thumb")).to_have_count(6)
 
@@ -209,7 +208,7 @@ def test_what_cannot_be_done_here_is_said_and_nothing_is_sent_unasked(open_page:
     names = queries(page)
     assert [path for name in names for path in photo_in(SENT, name)] == []
     page.get_by_role("button", name="Send the photos to the server").click()
-    expect(page.locator("#query-list .thumb.done")).to_have_count(6)
+    expect(page.locator("#query-list .thumb.done")).to_have_count(6, timeout=PATIENCE)
     assert not page.get_by_label("On this device").is_checked()
     assert all("/api/segment" in photo_in(SENT, name) for name in names)
 
