@@ -167,7 +167,7 @@ def test_masks_are_the_servers_and_no_photo_leaves(open_page: Any, served: Path)
     assert download.value.failure() is None
     expect(page.locator("#message")).not_to_contain_text("failed")
     page.click("#advise")
-    expect(page.locator("#message")).to_contain_text("stay on this device")
+    expect(page.locator("#message")).to_contain_text("stay on this device", timeout=PATIENCE)
     page.evaluate(
         """async (name) => {
       const { act } = await import("/static/actions.js"), { project } = await import("/static/project.js");
@@ -176,7 +176,9 @@ def test_masks_are_the_servers_and_no_photo_leaves(open_page: Any, served: Path)
     }""",
         names[0],
     )
-    expect(page.locator("#message")).to_contain_text("stays on this device, and this needs the server")
+    expect(page.locator("#message")).to_contain_text(
+        "stays on this device, and this needs the server", timeout=PATIENCE
+    )
     assert [path for name in names for path in photo_in(SENT, name)] == []
     # Nor a copy of one. Examples go there as JPEG; of the others the download sends a mask and a black picture, as PNG.
     for name in names:
