@@ -24,6 +24,7 @@ test: $(VENV)/.installed-dev ## the tests, without the slow ones; those of the p
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
 test-slow: $(VENV)/.installed-dev partners ## the slow tests, and those of the partners
+	-@scripts/get_browser_runtime.sh
 	$(BIN)/python -m pytest -m slow
 
 # Programs and libraries that rifenet works with and that are too large for the environment of `make test`. Each has an

@@ -124,6 +124,7 @@ def folder(tmp_path: Path) -> Path:
     (work / ".venv" / "bin" / "activate").touch()  # `make` does not make it here
     for name in ("benchmarks", "configs", "scripts"):
         (work / name).symlink_to(ROOT / name)
+    (work / "build").symlink_to(ROOT / "build")  # where `make browser-runtime` has put its files before the tests
     return work
 
 

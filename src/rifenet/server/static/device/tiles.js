@@ -19,7 +19,7 @@ export function tilesOf({ scaledWidth, scaledHeight }, size) {
 
 function starts(length, size) {
   if (length <= size) return [0];
-  const steps = Math.ceil((length - size) / (size * (1 - OVERLAP)));
+  const steps = Math.max(1, Math.ceil((length - size - 1) / (size * (1 - OVERLAP)))); // a pixel less is left to rounding
   return Array.from({ length: steps + 1 }, (_, i) => roundHalfEven((i * (length - size)) / steps));
 }
 
