@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(USABLE)' >/dev/null 2>&1 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow partners digits mutants campaign lint docs bench clean
+.PHONY: help demo test test-slow partners browser-runtime digits mutants campaign lint docs bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1: \2/p' Makefile
@@ -20,6 +20,7 @@ demo: $(VENV)/.installed ## learn classes from a few bundled photos, segment oth
 
 test: $(VENV)/.installed-dev ## the tests, without the slow ones; those of the page need Chromium, which Debian installs
 	-@scripts/get_browser.sh
+	-@scripts/get_browser_runtime.sh
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
 test-slow: $(VENV)/.installed-dev partners ## the slow tests, and those of the partners
@@ -56,6 +57,9 @@ lint: $(VENV)/.installed-dev ## style, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+browser-runtime: ## ONNX Runtime Web into build/onnxruntime-web, for rifenet serve --in-browser; needs npm
+	scripts/get_browser_runtime.sh build/onnxruntime-web
 
 docs: $(VENV)/.installed-docs ## the documentation as a site, written to site/index.html; links checked, nothing fetched
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict

@@ -65,7 +65,7 @@ class Draw(NamedTuple):
     def pair(self, image: int, class_id: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """A photo [H,W,3] and its mask [H,W] of one class (0, 1, 255), by default the class of the draw."""
         photo, mask = load_pair(self.index, image)
-        return photo, binary_mask(mask, self.index.records[image].value(class_id or self.class_id))
+        return photo, binary_mask(mask, *self.index.records[image].values(class_id or self.class_id))
 
 
 def measure_draws(

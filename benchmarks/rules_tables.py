@@ -35,6 +35,7 @@ MEASURED = {
 TOLD = {
     "test pairs": "not measured: score a published list with `--list-file`",
     "overlaps": "not measured: nobody says the published order",
+    "folds": "not measured: nobody says the published order",
     "absent class": "the mean times the share of classes with episodes",
 }
 DASH = "–"

@@ -1,11 +1,15 @@
 """A rendered scene of 20,000 x 20,000 pixels as a COG: peak memory, time and the place of what is found.
 
-    python -m benchmarks.scenes --out docs/results/scenes.json
+    python -m benchmarks.scenes --out docs/results/scenes.json [--folder FOLDER]
 
 Needs `rifenet[geo]`. Round fields on a textured ground lie where a seed says; a GeoPackage labels five of them. The
-bundled model learns them and segments the scene in windows. Memory is the peak of the process that does, and nothing
-else; `iou` is that of all fields, pixel by pixel, and `shift` the mean distance in pixels between the centres of fields
-found and true, along each axis.
+bundled model learns them and segments the scene in windows. `--folder` keeps the scene, so that the same command goes
+on where it was stopped; then `windows` tells how many the last process segmented, whose memory and time are told.
+
+`peak_mib` is the peak of a process that does this and nothing else, and `peak_after` that after each tenth of the
+windows. `iou` is that of all fields, pixel by pixel; `shift` the mean distance in pixels between the centres of fields
+found and true, along each axis; and `polygons_differ` counts the pixels in which the polygons, drawn by their
+coordinates, are not the mask.
 """
 
 from __future__ import annotations
@@ -16,15 +20,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks.common import Values, model_record, parser, write_record
+from rifenet.bench.measure import machine
 from rifenet.bench.memory import in_fresh_process, peak_resident
 from rifenet.evaluation.provenance import git_commit
+from rifenet.formats.geotiff import SIDE
 from rifenet.segmenting.segmenter import Segmenter
 
 EAST, NORTH, PIXEL, CRS = 500_000.0, 5_200_000.0, 0.25, "EPSG:32633"
 FIELDS, LABELLED, BLOCK = 300, 5, 1024
+AROUND = 40  # pixels around a field, in which what is found counts for its centre
 GROUND, CROP, ROUGH = (96, 112, 70), (178, 160, 84), 18
 
 
@@ -86,7 +94,7 @@ def segment(folder: str, model: str, threads: int, side: int) -> Values:
     """Learns the fields, segments the scene, and tells memory and time."""
     place = Path(folder)
     segmenter = Segmenter.from_pretrained(model, "cpu", threads)
-    segmenter.learn("field", images=[place / "scene.tif"], masks=[place / "labels.gpkg"], fit=False)
+    segmenter.learn("field", images=[place / "scene.tif"], masks=[place / "labels.gpkg"])
     started, clock = time.process_time(), time.perf_counter()
     paths = segmenter.segment_scene(
         place / "scene.tif",
@@ -94,15 +102,36 @@ def segment(folder: str, model: str, threads: int, side: int) -> Values:
         formats=["gpkg", "geojson"],
         side=side,
         tiles=False,
-        on_progress=lambda number, total: print(f"{number} of {total}", flush=True),
+        on_progress=(watched := Watched()),
     )
     record: Values = {"processor_seconds": time.process_time() - started, "seconds": time.perf_counter() - clock}
-    return {**record, "peak_mib": peak_resident(), "mask": str(paths["mask"]), "model": model_record(segmenter.engine)}
+    record |= {"windows": watched.windows, "peak_after": watched.peaks, "peak_mib": peak_resident()}
+    return {**record, "paths": {key: str(path) for key, path in paths.items()}, "model": model_record(segmenter.engine)}
 
 
-def compared(mask: Path, where: NDArray[np.int64]) -> Values:
-    """IoU of the fields, and how far their centres are off."""
+class Watched:
+    """Prints how far a scene is, and keeps the peak of memory after each tenth of its windows."""
+
+    def __init__(self) -> None:
+        self.windows = 0
+        """Segmented by this process, as long as none was skipped."""
+        self.peaks: list[float] = []
+        self._last = 0
+
+    def __call__(self, number: int, total: int) -> None:
+        """Told of a window."""
+        self.windows += number == self._last + 1
+        if number * 10 // total > self._last * 10 // total:
+            self.peaks.append(round(peak_resident() or 0, 1))
+            print(f"{number} of {total} windows, {self.peaks[-1]} MiB", flush=True)
+        self._last = number
+
+
+def compared(mask: Path, polygons: Path, where: NDArray[np.int64]) -> Values:
+    """IoU of the fields, how far their centres are off, and where polygons and mask differ."""
+    import fiona
     import rasterio
+    from rasterio.features import rasterize
     from rasterio.windows import Window
 
     both = either = 0
@@ -115,30 +144,39 @@ def compared(mask: Path, where: NDArray[np.int64]) -> Values:
                 there = inside(top, left, size, where)
                 both, either = both + int((found & there).sum()), either + int((found | there).sum())
         for row, column, radius in where.tolist():
-            top, left, reach = max(0, row - radius), max(0, column - radius), 2 * radius + 1
+            top, left, reach = row - radius - AROUND, column - radius - AROUND, 2 * (radius + AROUND) + 1
             found = data.read(1, window=Window(left, top, reach, reach)) == 1
             there = inside(top, left, found.shape, where)
             if (found & there).sum() > 0.9 * (found | there).sum():
                 shifts.append([np.nonzero(found)[axis].mean() - np.nonzero(there)[axis].mean() for axis in (0, 1)])
-    return {"iou": both / either, "fields_compared": len(shifts), "shift": np.mean(shifts, axis=0).round(3).tolist()}
+        with fiona.open(polygons) as layer:
+            shapes = [(row.geometry.__geo_interface__, 1) for row in layer]
+        differ = int((rasterize(shapes, data.shape, transform=data.transform) != (data.read(1) == 1)).sum())
+    record: Values = {"iou": both / either, "fields_compared": len(shifts), "polygons": len(shapes)}
+    return {**record, "shift": np.mean(shifts, axis=0).round(3).tolist(), "polygons_differ": differ}
 
 
 def main() -> None:
     """Measures and writes."""
     made = parser(__doc__)
     made.add_argument("--side", type=int, default=20_000, help="of the scene")
-    made.add_argument("--window", type=int, default=4096, help="side of the windows, which are seen without tiles")
+    made.add_argument("--window", type=int, default=SIDE, help="side of the windows, which are seen without tiles")
+    made.add_argument("--folder", type=Path, help="where the scene and its results are kept; else nothing is")
     made.add_argument("--model", default="default")
     options = made.parse_args()
     where = fields(options.side)
-    with TemporaryDirectory() as folder:
-        write_scene(Path(folder) / "scene.tif", options.side, where)
-        write_labels(Path(folder) / "labels.gpkg", where)
-        print("rendered", flush=True)
-        record = in_fresh_process(segment, folder, options.model, options.threads, options.window)
-        record |= compared(Path(record.pop("mask")), where)
-    settings = {"commit": git_commit(), "side": options.side, "window": options.window}
-    write_record(options.out, {**settings, **record})
+    with TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        if not (folder / "labels.gpkg").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_scene(folder / "scene.tif", options.side, where)
+            write_labels(folder / "labels.gpkg", where)
+            print("rendered", flush=True)
+        record = in_fresh_process(segment, str(folder), options.model, options.threads, options.window)
+        paths = record.pop("paths")
+        record |= compared(Path(paths["mask"]), Path(paths["gpkg"]), where)
+    settings = {"commit": git_commit(), "machine": machine(torch.device("cpu")), "threads": options.threads}
+    write_record(options.out, {**settings, "side": options.side, "window": options.window, **record})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ the cut-out of an object moves over another photo, and the camera, too. Frames h
 the compression of a camera. A class is learned from the first frame; J is the IoU of the others, a sequence's mean,
 then the mean of sequences with a 95 % interval. `--choose` scores settings on sequences of their own.
 
-`time`: processor time of a frame of 1,280 x 720, read from an MP4, segmented and steadied, against the network alone.
+`time`: processor time of a frame of 1,280 x 720, read from an MP4, segmented and steadied to a mask, against the
+network alone; and what the files take beside it: mask, overlay, and the overlays as a video.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from benchmarks.common import Values, difference, model_record, parser, write_record
+from rifenet.bench.measure import machine
 from rifenet.data.transforms import resize_and_pad
 from rifenet.evaluation.provenance import git_commit
 from rifenet.formats.pictures import load_image, load_mask
@@ -174,7 +177,7 @@ def _record(segmenter: Segmenter) -> Values:
 
 
 def measure_time(options: Any) -> Values:
-    """Processor seconds of a frame: through `segment`, and of the network alone."""
+    """Processor seconds of a frame: through `segment`, of the network alone, and of the files."""
     segmenter = Segmenter.from_pretrained(options.model, "cpu", options.threads)
     rng = np.random.default_rng(0)
     ground = Image.fromarray(rng.integers(60, 200, (9, 16, 3), np.uint8)).resize((1280, 720), Image.Resampling.BICUBIC)
@@ -182,28 +185,48 @@ def measure_time(options: Any) -> Values:
     where[200:500, 300:700] = True
     frame = np.asarray(ground).copy()
     frame[where] = frame[where] // 2 + np.array((110, 20, 20), np.uint8)
+    segmenter.learn("object", [frame], [where], fit=False)
+    network, video, files = Stopwatch(), Stopwatch(), Stopwatch()
     with TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
-        shifted = (np.roll(frame, 4 * number, 1) for number in range(options.frames))
-        write_video(clip, shifted, Fraction(25))
-        segmenter.learn("object", [frame], [where], fit=False)
-        start = time.process_time()
-        for result in segmenter.segment(clip):
-            assert result.mask.shape == (720, 1280)
-        video = (time.process_time() - start) / options.frames
-    context = segmenter.learned[0].context
-    start = time.process_time()
-    for _ in range(options.frames):
-        pixels, valid, _ = resize_and_pad(frame, segmenter.engine.size)
-        segmenter.engine.decode(segmenter.engine.encode_query(pixels[None], valid[None]), context)
-    network = (time.process_time() - start) / options.frames
+        write_video(clip, (np.roll(frame, 4 * number, 1) for number in range(options.frames)), Fraction(25))
+        results = iter(segmenter.segment(clip))
+        context = segmenter.learned[0].context
+        for number in range(options.frames):
+            with network:
+                pixels, valid, _ = resize_and_pad(frame, segmenter.engine.size)
+                segmenter.engine.decode(segmenter.engine.encode_query(pixels[None], valid[None]), context)
+            with video:
+                result = next(results)
+                assert result.mask.shape == (720, 1280)
+            with files:
+                result.save(folder, f"{number}")
+        with files:
+            overlays = (load_image(Path(folder) / f"{number}_overlay.jpg") for number in range(options.frames))
+            write_video(Path(folder) / "overlay.mp4", overlays, Fraction(25))
+    seconds = {"video": video.seconds, "network": network.seconds, "files": files.seconds}
     return {
         **_record(segmenter),
+        "machine": machine(torch.device("cpu")),
+        "threads": options.threads,
         "frames": options.frames,
-        "video": video,
-        "network": network,
-        "ratio": video / network,
+        **{name: each / options.frames for name, each in seconds.items()},
+        "ratio": video.seconds / network.seconds,
     }
+
+
+class Stopwatch:
+    """Adds up the processor time that is spent inside it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._since = 0.0
+
+    def __enter__(self) -> None:
+        self._since = time.process_time()
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds += time.process_time() - self._since
 
 
 def main() -> None:

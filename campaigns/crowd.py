@@ -4,7 +4,8 @@
 
 The clients learn classes and segment photos with the bundled model. In turns, for twenty seconds each, attackers
 hold connections that they never use, send polygons of many corners, large JSON, many requests at once, or damaged
-pictures. Another process times the health checks: in this one they would wait for its clients, too.
+pictures. Another process times the health checks: in this one they would wait for its clients, too. A third asks a
+server that does nothing else, which tells how much of a delay is the machine's.
 """
 
 from __future__ import annotations
@@ -47,6 +48,21 @@ while time.monotonic() < float(sys.argv[2]):
     print(answer.status, begun, time.monotonic() - begun, flush=True)
     time.sleep(0.25)
 """
+NOTHING = """
+import asyncio
+async def answer(reader, writer):
+    while True:
+        try:
+            await reader.readuntil(b"\\r\\n\\r\\n")
+        except asyncio.IncompleteReadError:
+            return
+        writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\n{}")
+async def main():
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
 WARM_UP = 0.15
 """Share of the time after which memory may no longer grow by more than a tenth: its peak, which learning makes, beyond
 that of the warm-up; and its median, from the first half of the rest to the second."""
@@ -68,14 +84,25 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    with rifenet_program("--seconds", "60") as (address, process):
-        seen, memory = _campaign(address, process.pid, 60 * arguments.minutes)
+    with rifenet_program("--seconds", "60") as (address, process), _nothing() as beside:
+        seen, memory = _campaign(address, beside, process.pid, 60 * arguments.minutes)
     figures = _figures(seen, memory, arguments.minutes)
     written_record(arguments.out, figures)
     sys.exit(1 if figures["missed bars"] else 0)
 
 
-def _campaign(address: str, pid: int, seconds: float) -> tuple[list[Asked], list[tuple[float, float]]]:
+@contextlib.contextmanager
+def _nothing() -> Iterator[str]:
+    """Address of a server that does nothing but answer."""
+    with subprocess.Popen([sys.executable, "-c", NOTHING], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.kill()
+
+
+def _campaign(address: str, beside: str, pid: int, seconds: float) -> tuple[list[Asked], list[tuple[float, float]]]:
     seen: list[Asked] = []
     memory: list[tuple[float, float]] = []
     begun = time.monotonic()
@@ -83,7 +110,8 @@ def _campaign(address: str, pid: int, seconds: float) -> tuple[list[Asked], list
     jobs: list[Callable[[], None]] = [
         *(lambda number=number: _client(address, number, until, seen) for number in range(CLIENTS)),
         lambda: _attacks(address, until, seen),
-        lambda: _health(address, until, seen),
+        lambda: _health(address, until, seen, "health"),
+        lambda: _health(beside, until, seen, "nothing"),
         lambda: _memory(pid, begun, until, memory),
     ]
     with ThreadPoolExecutor(len(jobs)) as pool:
@@ -98,7 +126,7 @@ def _figures(seen: list[Asked], memory: list[tuple[float, float]], minutes: floa
         who: max(each.seconds for each in clients if each.who == who) for who in sorted({each.who for each in clients})
     }
     answers = collections.Counter(each.who for each in clients if each.status == 200)
-    health = np.array([each.seconds for each in seen if each.what == "health"])
+    health, nothing = (np.array([each.seconds for each in seen if each.what == what]) for what in ("health", "nothing"))
     turns = [each for each in seen if each.who == "turns"]
     statuses = collections.Counter(f"{each.what} {each.status}" for each in seen if each.who != "turns")
     cold, warm = (
@@ -131,9 +159,8 @@ def _figures(seen: list[Asked], memory: list[tuple[float, float]], minutes: floa
         "longest wait beyond the median client's, s": round(beyond, 2),
         "failures": dict(failures),
         "refused clients": dict(wrong),
-        "health ms, median, 99 of 100, longest": [
-            round(1000 * float(value), 1) for value in (np.median(health), np.quantile(health, 0.99), health.max())
-        ],
+        "health ms, median, 99 of 100, longest": _milliseconds(health),
+        "the same of a server that does nothing else": _milliseconds(nothing),
         "health over 100 ms, during": dict(
             collections.Counter(
                 next((turn.what for turn in turns if turn.begun <= check.begun <= turn.begun + turn.seconds), "none")
@@ -148,6 +175,11 @@ def _figures(seen: list[Asked], memory: list[tuple[float, float]], minutes: floa
         "statuses": dict(sorted(statuses.items())),
         "missed bars": [name for name, is_missed in missed.items() if is_missed],
     }
+
+
+def _milliseconds(seconds: np.ndarray[Any, Any]) -> list[float]:
+    """Median, 99% quantile and largest."""
+    return [round(1000 * float(value), 1) for value in (np.median(seconds), np.quantile(seconds, 0.99), seconds.max())]
 
 
 def _client(address: str, number: int, until: float, seen: list[Asked]) -> None:
@@ -248,12 +280,12 @@ def _asked(who: str, what: str, seen: list[Asked], call: Callable[[], requests.R
     return status
 
 
-def _health(address: str, until: float, seen: list[Asked]) -> None:
+def _health(address: str, until: float, seen: list[Asked], what: str) -> None:
     words = [sys.executable, "-c", HEALTH, urlsplit(address).netloc, str(until)]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
     for line in done.stdout.splitlines():
         status, begun, seconds = line.split()
-        seen.append(Asked("health", "health", int(status), float(begun), float(seconds)))
+        seen.append(Asked("health", what, int(status), float(begun), float(seconds)))
 
 
 def _memory(pid: int, begun: float, until: float, memory: list[tuple[float, float]]) -> None:

@@ -49,6 +49,7 @@ def _disk(record: Record) -> tuple[str, str]:
 
 def _crowd(record: Record) -> tuple[str, str]:
     median, most, longest = record["health ms, median, 99 of 100, longest"]
+    beside = record.get("the same of a server that does nothing else")
     slow = sum(record["health over 100 ms, during"].values())
     checks = record["statuses"]["health 200"]
     growth = record["memory growth"]
@@ -57,7 +58,8 @@ def _crowd(record: Record) -> tuple[str, str]:
         f"{sum(record['failures'].values())} failures",
         f"longest wait {waits} s beyond the median client's",
         f"health {median} ms in the median and {most} ms for 99 of 100",
-        f"{slow} of {checks:,} checks over 100 ms, the longest {longest:,} ms",
+        f"{slow} of {checks:,} checks over 100 ms, the longest {longest:,} ms"
+        + (f" ({beside[1]} and {beside[2]:,} ms of a server that does nothing else)" if beside else ""),
         f"peak of memory {growth['of the peak']:+.1%}, its median {growth['of the median']:+.1%}",
     ]
     done = f"{record['minutes']:g} minutes, {record['requests']:,} requests of 8 clients and attackers"

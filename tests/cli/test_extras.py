@@ -169,6 +169,60 @@ def test_a_missing_package_is_one_sentence_and_1(
     )
 
 
+@pytest.mark.parametrize(
+    ("package", "again", "words", "extra"),
+    [
+        ("tifffile", (), ["--support", "it", "scan.tif#0", "mask.png"], "tiff"),
+        ("imagecodecs", (), ["--support", "it", "scan.tif#0", "mask.png"], "tiff"),
+        ("zarr", (), ["--support", "it", "scan.tif#0", "mask.png"], "tiff"),
+        ("av", (), ["--support", "it", "clip.mp4#0", "mask.png"], "video"),
+        ("rasterio", (), ["--support", "it", "scan.tif", "labels.gpkg"], "geo"),
+        (
+            "skimage",
+            ("rifenet.segmenting.instances",),
+            ["--support", "it", "photo.png", "mask.png", "--clean"],
+            "instances",
+        ),
+        ("pyarrow", ("rifenet.integrations.ray",), ["--support", "it", "photo.png", "mask.png", "--ray"], "ray"),
+    ],
+)
+def test_a_file_or_option_that_needs_an_extra_is_one_sentence_and_1(
+    package: str,
+    again: tuple[str, ...],
+    words: list[str],
+    extra: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photo = np.full((40, 60, 3), 90, np.uint8)
+    Image.fromarray(photo).save("photo.png")
+    Image.fromarray(photo).save("scan.tif", save_all=True, append_images=[Image.fromarray(photo)])
+    Image.fromarray((np.arange(2400) < 900).reshape(40, 60).astype(np.uint8)).save("mask.png")
+    for name in ("clip.mp4", "labels.gpkg"):
+        Path(name).write_bytes(b"never read")
+    hide(monkeypatch, package, *again)
+    assert main(["segment", *words, "--query", "photo.png", "--out", "out"]) == 1
+    said = capsys.readouterr().err
+    assert said == (
+        f"rifenet segment: Expected the package {package}, but it is not installed."
+        f" Run: pip install 'rifenet[{extra}]'\n"
+    )
+
+
+def test_importing_the_program_imports_no_extra() -> None:
+    """Where all extras that `dev` has are installed, none of them is loaded."""
+    code = (
+        "import sys, rifenet, rifenet.segmenting.segmenter, rifenet.cli.main, rifenet.cli.segment\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"rifenet", "numpy", "PIL"} <= loaded
+    assert not loaded & ((OTHERS | SERVE | {"torch"}) - {"filelock"})
+
+
 def test_evaluating_over_seeds_needs_training_s_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

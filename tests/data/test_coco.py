@@ -16,6 +16,7 @@ from rendered import coco_categories, make_coco, make_custom, run_lengths
 
 from rifenet.config import DataConfig
 from rifenet.data import coco
+from rifenet.data import drawn as drawn_once
 from rifenet.data.episodes import EpisodePool, EvaluationEpisodes, TrainingEpisodes, evaluation_episodes, load_pair
 from rifenet.data.index import ImageIndex, ImageRecord
 from rifenet.data.sources import open_dataset
@@ -114,9 +115,9 @@ def test_a_class_that_another_image_shows_is_nowhere_in_this_one(shared_root: Pa
     index = opened(shared_root)
     record = index.records[0]
     assert record.palette == (1,)
-    assert record.value(1) == 1
-    assert record.value(80) == -1
-    assert not (record.mask() == record.value(80)).any()
+    assert record.values(1) == (1,)
+    assert record.values(80) == ()
+    assert not (record.binary(record.mask(), 80) == 1).any()
 
 
 def test_crowded_and_covered_classes_are_there_without_pixels(root: Path) -> None:
@@ -314,8 +315,8 @@ def test_drawn_and_parsed_once(root: Path, tmp_path: Path, monkeypatch: pytest.M
     def never(*_: Any) -> None:
         raise AssertionError
 
-    for name in ("_read", "draw_mask"):
-        monkeypatch.setattr(coco, name, never)
+    for module, name in ((coco, "read_json"), (drawn_once, "draw_mask")):
+        monkeypatch.setattr(module, name, never)
     assert opened(root) == first
     assert opened(root, folds="contiguous").records == first.records
     assert opened(root, folds="contiguous").hash != first.hash
@@ -329,8 +330,8 @@ def test_a_lost_mask_is_drawn_again_as_the_same_file(
     before = lost.read_bytes(), lost.stat().st_mtime_ns
     lost.unlink()
     drawn = []
-    real = coco.draw_mask
-    monkeypatch.setattr(coco, "draw_mask", lambda *job: drawn.append(1) or real(*job))
+    real = drawn_once.draw_mask
+    monkeypatch.setattr(drawn_once, "draw_mask", lambda *job: drawn.append(1) or real(*job))
     assert opened(root) == first
     assert (lost.read_bytes(), lost.stat().st_mtime_ns) == before
     assert len(drawn) == 1

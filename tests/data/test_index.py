@@ -71,6 +71,20 @@ def test_hash_is_of_the_content_not_the_folder(tmp_path: Path) -> None:
     assert changed.hash != first.hash
 
 
+def test_hash_tells_folds_that_the_user_wrote(tmp_path: Path) -> None:
+    """Runs whose fold 0 tests other classes differ in their data. A file that says the usual folds changes nothing."""
+    root = make_custom(tmp_path, per_class=1, mixed=0)
+    usual = open_custom(root)
+    hashes = []
+    names = usual.class_names
+    for folds in ([names], [names[1:], names[:1]], [names[:1], names[1:3], names[3:4], names[4:]]):
+        text = "".join(f"{fold}: [{', '.join(classes)}]\n" for fold, classes in enumerate(folds))
+        (root / "folds.yaml").write_text(text)
+        hashes.append(open_custom(root).hash)
+    assert hashes[2] == usual.hash
+    assert len({*hashes}) == 3
+
+
 def test_every_bad_file_is_named_and_the_rest_goes_on(custom_root: Path) -> None:
     images, masks = custom_root / "images", custom_root / "masks"
     photo, mask = render((1,), 0)

@@ -397,6 +397,40 @@ def test_every_batch_norm_is_folded_and_the_weights_stay(options: dict[str, Any]
     assert all(torch.equal(after[key], before[key]) for key in before)
 
 
+@each_variant
+def test_fused_convolutions_run_the_activations_that_follow_them(options: dict[str, Any]) -> None:
+    """Each convolution is named once. Without fusing, a ReLU sees what its convolution gave; fused, nothing runs it."""
+    backbone = filled(**options)
+    named = list(backbone.activations())
+    convolutions = [name for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d)]
+    assert sorted(name for name, _ in named) == sorted(convolutions)
+    given: dict[tuple[int, int], str] = {}  # the output of each convolution's norm, as long as nothing changes it
+    fed: dict[str, set[str]] = {}
+    norm_of = {norm: convolution for norm, convolution in backbone.norms()}
+    kept = []
+    for name, module in backbone.named_modules():
+        if name in norm_of:
+            convolution = norm_of[name]
+
+            def gave(_: nn.Module, __: Any, out: Tensor, convolution: str = convolution) -> None:
+                kept.append(out)
+                given[id(out), out._version] = convolution
+
+            module.register_forward_hook(gave)
+        elif isinstance(module, nn.ReLU | nn.ReLU6):
+            module.inplace = False
+
+            def took(_: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
+                fed.setdefault(name, set()).add(given.get((id(inputs[0]), inputs[0]._version), "a sum"))
+
+            module.register_forward_pre_hook(took)
+    backbone(torch.rand(1, 3, 33, 33))
+    fused = {name for _, name in named if name}
+    for activation in fused:
+        assert fed[activation] == {convolution for convolution, name in named if name == activation}
+    assert all("a sum" in fed[name] for name in fed.keys() - fused)  # nothing is left that could be fused
+
+
 def test_other_weights_or_another_place_end_the_folding() -> None:
     backbone, other = (filled(seed, **VARIANTS["resnet18-8"]) for seed in (0, 1))
     images = torch.rand(1, 3, 33, 33)

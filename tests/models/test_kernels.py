@@ -12,13 +12,19 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rifenet.models import attention, kernels
 from rifenet.models.attention import CycleCrossAttention, DeformableSelfAttention, most_alike, sample_and_mix
+from rifenet.models.beyond.evidence import _by_label, _by_label_in_place, _weighted
 from rifenet.models.kernels import (
+    WIDTH,
+    Linear,
     attention_in_full,
     first_maximum,
     gathered_mix,
     most_alike_by_blocks,
     most_alike_by_maxima,
+    product,
+    runs_in_onednn,
     short_softmax,
+    weighted_by_cosines,
 )
 
 
@@ -163,3 +169,79 @@ def test_which_variant_runs(inputs: tuple[Tensor, ...], monkeypatch: pytest.Monk
     assert set(called) == {"sample_and_mix", "attention_in_full"}
     assert "grid_sampler" in graph
     assert "embedding_bag" not in graph
+
+
+@pytest.mark.parametrize("length", [5, WIDTH, WIDTH + 1, 3 * WIDTH])
+@pytest.mark.parametrize("batches", [(1, 1), (3, 3), (1, 3), (3, 1)])
+def test_products_by_definition(length: int, batches: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    rows, columns = torch.randn(batches[0], 7, length), torch.randn(batches[1], length, 9).transpose(1, 2)
+    expected = torch.einsum("bnd,bmd->bnm", *(x.double().expand(max(batches), -1, -1) for x in (rows, columns)))
+    with torch.inference_mode():
+        found = product(rows, columns)
+    # Sums of up to 1,152 products of numbers near 1, in float32: about 1e-7 of each, in another order.
+    assert torch.allclose(found.double(), expected, atol=1e-4)
+    assert torch.allclose(product(rows, columns).double(), expected, atol=1e-4)  # with autograd, the plain way
+
+
+def test_products_take_parts_of_larger_rows() -> None:
+    """Rows that do not follow one another in memory, as a stage's channels among all."""
+    torch.manual_seed(0)
+    rows, columns = torch.randn(1, 6, 20), torch.randn(1, 5, 20)
+    with torch.inference_mode():
+        found = product(rows[..., 3:9], columns[..., 3:9])
+    assert torch.allclose(found, rows[..., 3:9] @ columns[..., 3:9].transpose(1, 2), atol=1e-5)
+
+
+def test_onednn_leaves_gradients_half_precision_and_autocast_alone() -> None:
+    rows = torch.randn(2, 3)
+    assert not runs_in_onednn(rows)
+    with torch.inference_mode():
+        usual = kernels.has_onednn()
+        assert runs_in_onednn(rows) == usual
+        assert not runs_in_onednn(rows, rows.double())
+        assert not runs_in_onednn(rows.bfloat16())
+        with torch.autocast("cpu"):
+            assert not runs_in_onednn(rows)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+def test_linear_layers_by_definition(bias: bool, relu: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = Linear(6, 4, bias=bias), torch.randn(2, 5, 6)
+    expected = x.double() @ layer.weight.double().T + (layer.bias.double() if bias else 0)
+    expected = expected.clamp(min=0) if relu else expected
+    assert torch.allclose(layer(x, relu=relu).double(), expected, atol=1e-5)
+    with torch.inference_mode():
+        assert torch.allclose(layer(x, relu=relu).double(), expected, atol=1e-5)
+
+
+def test_propagation_without_a_softmax_is_that_with_one() -> None:
+    torch.manual_seed(0)
+    looks = torch.nn.functional.normalize(torch.randn(2, 11, 4), dim=2)
+    cosines, values = looks @ looks.transpose(1, 2), torch.cat([torch.randn(2, 11, 3), torch.ones(2, 11, 1)], 2)
+    expected = _weighted(cosines, torch.tensor(30.0), values)
+    with torch.inference_mode():
+        found = weighted_by_cosines(cosines, torch.tensor(30.0), values)
+    assert torch.allclose(found[..., :-1] / found[..., -1:], expected[..., :-1], atol=1e-5)
+
+
+def test_similarities_by_slices_of_sorted_keys() -> None:
+    """Keys of neither label, of both, and classes without a key of one; one query for all classes, or one each."""
+    torch.manual_seed(0)
+    labels = torch.rand(4, 2, 13) < 0.4
+    labels[1, 0] = labels[2, 1] = labels[3] = False
+    share = torch.rand(4, 13, 2)
+    stages = [(5 * torch.randn(4, 7, d), torch.randn(4, 13, d)) for d in (3, 6)]
+    for pairs in (stages, [(query[:1], key) for query, key in stages], stages[:1]):
+        plain = list(_by_label([(query.expand(4, -1, -1), key) for query, key in pairs], labels, share))
+        with torch.inference_mode():
+            fast = list(_by_label_in_place(pairs, labels, share))
+        assert len(fast) == len(plain)
+        for (largest, votes), (expected, expected_votes) in zip(fast, plain, strict=True):
+            for label in (0, 1):
+                there = labels[:, label].any(1)
+                assert torch.allclose(largest[there, label], expected[there, label], atol=1e-4)
+                assert (largest[~there, label] <= -60).all()  # far below any cosine, which the caller clamps
+            assert torch.allclose(votes, expected_votes, rtol=1e-4)

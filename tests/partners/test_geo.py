@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -128,6 +130,71 @@ def test_a_mask_keeps_the_place_to_a_pixel(folder: Path, segmenter: Segmenter) -
     assert record["classes"][0]["pixels"] == (found == 1).sum()
 
 
+class Stopped(Exception):
+    """What a power cut is to a run."""
+
+
+def test_a_stopped_scene_goes_on(folder: Path) -> None:
+    """Where it was stopped in its third row of four, only the windows from that row on are looked at again."""
+    engine = ColourEngine(size=160)
+    segmenter = Segmenter(engine)
+    segmenter.learn("field", images=[folder / "scene.tif"], masks=[folder / "labels.gpkg"])
+    whole = segmenter.segment_scene(folder / "scene.tif", folder / "whole", side=SIDE, tiles=False)
+
+    def stop(done: int, total: int) -> None:
+        if done == 11:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        segmenter.segment_scene(folder / "scene.tif", folder / "out", side=SIDE, tiles=False, on_progress=stop)
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["scene_rows"]
+    engine.encoded_queries.clear()
+    told: list[int] = []
+    paths = segmenter.segment_scene(
+        folder / "scene.tif",
+        folder / "out",
+        side=SIDE,
+        tiles=False,
+        on_progress=lambda done, total: told.append(done),
+    )
+    assert len(engine.encoded_queries) == 10  # two of four rows of five
+    assert told[:2] == [5, 10]
+    assert not (folder / "out" / "scene_rows").exists()
+    for kind in ("mask", "json"):
+        assert paths[kind].read_bytes() == whole[kind].read_bytes()
+
+
+@pytest.mark.parametrize("change", ["class", "option", "contrast", "scene", "damage"])
+def test_rows_of_another_run_are_not_taken(change: str, folder: Path) -> None:
+    engine = ColourEngine(size=160)
+    segmenter = Segmenter(engine)
+    segmenter.learn("field", images=[folder / "scene.tif"], masks=[folder / "labels.gpkg"])
+
+    def stop(done: int, total: int) -> None:
+        if done == 6:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        segmenter.segment_scene(folder / "scene.tif", folder / "out", side=SIDE, tiles=False, on_progress=stop)
+    (row,) = (folder / "out" / "scene_rows").iterdir()
+    options: dict[str, Any] = {"tiles": False}
+    if change == "class":
+        photo = np.zeros((64, 64, 3), np.uint8)
+        photo[:9] = GREY
+        segmenter.learn("field", [photo], [photo[..., 0] > 0], replace=True)
+    elif change == "option":
+        options["keep_absent"] = True
+    elif change == "contrast":
+        options["window"] = (0.0, 200.0)
+    elif change == "scene":
+        os.utime(folder / "scene.tif", (1, 1))
+    else:
+        row.write_bytes(row.read_bytes()[:-30])
+    engine.encoded_queries.clear()
+    segmenter.segment_scene(folder / "scene.tif", folder / "out", side=SIDE, **options)
+    assert len(engine.encoded_queries) == 20
+
+
 @pytest.mark.parametrize("kind", ["gpkg", "geojson"])
 def test_polygons_are_the_mask(kind: str, folder: Path, segmenter: Segmenter) -> None:
     """Drawn again, pixel by pixel, they are the mask; their coordinates are those of the scene."""
@@ -151,27 +218,37 @@ def test_polygons_are_the_mask(kind: str, folder: Path, segmenter: Segmenter) ->
 
 
 @pytest.mark.skipif(shutil.which("gdalinfo") is None, reason="needs GDAL's programs (Debian: apt-get install gdal-bin)")
-def test_gdal_reads_it_back(folder: Path, segmenter: Segmenter) -> None:
-    paths = segmenter.segment_scene(folder / "scene.tif", folder / "out", formats=["gpkg", "geojson"], side=SIDE)
+def test_gdal_reads_it_back(folder: Path) -> None:
+    """By an engine that sees every pixel, so that each field is found, and lies on the map, to the pixel."""
+    segmenter = Segmenter(ColourEngine(size=SIDE))
+    segmenter.learn("field", images=[folder / "scene.tif"], masks=[folder / "labels.gpkg"])
+    paths = segmenter.segment_scene(
+        folder / "scene.tif", folder / "out", formats=["gpkg", "geojson"], side=SIDE, tiles=False
+    )
 
     def said(*words: str) -> str:
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
-    info = json.loads(said("gdalinfo", "-json", str(paths["mask"])))
+    info = json.loads(said("gdalinfo", "-json", "-stats", str(paths["mask"])))
     assert info["size"] == [WIDTH, HEIGHT]
     assert info["geoTransform"] == [EAST, PIXEL, 0.0, NORTH, 0.0, -PIXEL]
     assert "WGS 84 / UTM zone 33N" in info["coordinateSystem"]["wkt"]
     assert info["bands"][0]["noDataValue"] == NODATA
+    assert (info["bands"][0]["minimum"], info["bands"][0]["maximum"]) == (0, 1)
+    boxes = sorted(
+        (EAST + PIXEL * left, NORTH - PIXEL * bottom, EAST + PIXEL * right, NORTH - PIXEL * top)
+        for top, left, bottom, right in FIELDS
+    )
     for kind in ("gpkg", "geojson"):
-        text = said("ogrinfo", "-al", "-so", str(paths[kind]))
+        text = said("ogrinfo", "-al", str(paths[kind]))
         assert "WGS 84 / UTM zone 33N" in text
         assert f"Feature Count: {len(FIELDS)}" in text
-        west, south, east, north = EAST + 150 * PIXEL, NORTH - 1480 * PIXEL, EAST + 1600 * PIXEL, NORTH - 100 * PIXEL
-        extent = [
-            float(number)
-            for number in text.split("Extent: (")[1].split("\n")[0].replace(") - (", ", ")[:-1].split(", ")
+        rings = [
+            np.array([corner.split()[:2] for corner in ring.split(",")], np.float64)
+            for ring in re.findall(r"POLYGON \(\(([^)]*)\)\)", text)
         ]
-        np.testing.assert_allclose(extent, [west, south, east, north], atol=6 * PIXEL)  # the network sees 1 of 4 pixels
+        found = sorted((*ring.min(0).tolist(), *ring.max(0).tolist()) for ring in rings)
+        np.testing.assert_allclose(found, boxes, atol=PIXEL)
 
 
 @pytest.mark.parametrize(("suffix", "crs"), [(".gpkg", "EPSG:32633"), (".geojson", "EPSG:4326"), (".shp", "EPSG:3857")])

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from docs_blocks import ROOT, blocks
 from PIL import Image
+from rendered import make_custom, make_voc
 from tiny_model import write_smallest_model
 
 pytestmark = pytest.mark.partner("ray")
@@ -403,7 +404,7 @@ def test_the_page_says_what_works(
     cluster: Any, tmp_path: Path, shot: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command and the Python of docs/many_machines.md, with a small model and this cluster's address."""
-    command, code = blocks((ROOT / "docs" / "many_machines.md").read_text(encoding="utf-8"))
+    command, code, evaluate = blocks((ROOT / "docs" / "many_machines.md").read_text(encoding="utf-8"))
     photo = Path(shot[shot.index("--support") + 2])
     shutil.copy(photo, tmp_path / "dog.jpg")
     shutil.copy(photo.with_name("shot_truth.png"), tmp_path / "dog.png")
@@ -425,6 +426,14 @@ def test_the_page_says_what_works(
     assert "s3://my-photos/2026/a.png" in printed
     assert "s3://my-photos/2026/below/b.png" in printed
     assert Place("s3://my-masks/2026").read("files/s3/my-photos/2026/a.png/a_mask.png")
+    words = shlex.split(evaluate.text.replace("\\\n", " "))
+    assert words[:2] == ["rifenet", "evaluate"]
+    assert words[-2:] == ["--ray", "auto"]
+    make_voc(tmp_path / "voc", per_class=3, mixed=0)
+    options = {"--model": small[1], "--root": str(tmp_path / "voc"), "--episodes": "9"}
+    words = [options.get(before, word) for before, word in zip([words[0], *words], words, strict=False)]
+    assert main([*words[1:-1], cluster.address, "--seeds", "0", "--shard", "4", "--some-classes"]) == 0
+    assert json.loads((tmp_path / "result.json").read_text())["episodes"] == 9
 
 
 def test_a_photo_that_kills_its_worker_is_named(
@@ -503,3 +512,118 @@ def test_the_runs_of_a_grid_are_tasks_and_a_killed_one_starts_again(cluster: Any
     again = run_grid(grid, tmp_path / "out", run, told.append, tasks)
     assert list(again.values()) == ["ValueError: no data here"]
     assert len(list(tried.glob("rifenet-*"))) == 3, "what is finished is not made again"
+
+
+@pytest.fixture(scope="session")
+def scoring(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A model and a dataset, as options of `rifenet evaluate`: 2 seeds of 90 episodes."""
+    folder = tmp_path_factory.mktemp("scoring")
+    model = write_smallest_model(folder / "tiny.safetensors", size=161)  # slow enough to be killed at work
+    make_custom(folder / "set", per_class=6)
+    data = ["--dataset", "custom", "--root", str(folder / "set"), "--min-area", "400"]
+    return ["--model", str(model), *data, "--episodes", "90", "--seeds", "0,1", "--shots", "2", "--threads", "1"]
+
+
+@pytest.fixture(scope="session")
+def scored_alone(scoring: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the same command writes on one machine, without Ray."""
+    out = tmp_path_factory.mktemp("scored") / "result.json"
+    assert main(["evaluate", *scoring, "--device", "cpu", "--out", str(out)]) == 0
+    content: dict[str, Any] = json.loads(out.read_text())
+    return content
+
+
+def positions(partial: Path) -> list[int]:
+    """Positions of the episodes that a stopped evaluation has kept."""
+    if not partial.is_file():
+        return []
+    rows = (line for line in partial.read_text().splitlines() if line.startswith("[") and line.endswith("]"))
+    return [json.loads(row)[0] for row in rows]
+
+
+def expect_same_scores(out: Path, alone: dict[str, Any]) -> None:
+    """All that is counted and computed, to the bit: workers and one machine have the same processor here."""
+    result = json.loads(out.read_text())
+    for name in ("episode_counts", "episodes_hash", "per_class", "per_seed", "scores", "protocol", "dataset", "model"):
+        assert result[name] == alone[name], name
+    assert not out.with_name(f"{out.name}.partial").exists()
+
+
+def test_a_killed_node_costs_no_episode_and_no_bit(
+    cluster: Any, scoring: list[str], scored_alone: dict[str, Any], tmp_path: Path
+) -> None:
+    out, partial = tmp_path / "result.json", tmp_path / "result.json.partial"
+    words = ["evaluate", *scoring, "--out", str(out), "--ray", cluster.address, "--shard", "6"]
+    process = start_any(words)
+    wait_for(lambda: len(positions(partial)) >= 12, process)
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    assert len(positions(partial)) < 180, "the evaluation was over before the node was killed"
+    patiently(lambda: cluster.add_node(num_cpus=1))
+    _, said = process.communicate(timeout=400)
+    assert process.returncode == 0, said
+    expect_same_scores(out, scored_alone)
+
+
+def test_a_killed_evaluation_goes_on_where_it_was(
+    cluster: Any, scoring: list[str], scored_alone: dict[str, Any], tmp_path: Path
+) -> None:
+    out, partial = tmp_path / "result.json", tmp_path / "result.json.partial"
+    words = ["evaluate", *scoring, "--out", str(out), "--ray", cluster.address, "--shard", "6"]
+    process = start_any(words)
+    wait_for(lambda: len(positions(partial)) >= 12, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = positions(partial)
+    assert len(set(before)) == len(before) < 180
+    process = start_any(words)
+    wait_for(lambda: len(positions(partial)) > len(before), process)
+    during = positions(partial)
+    assert during[: len(before)] == before
+    assert len(set(during)) == len(during), "what is scored is not scored again"
+    _, said = process.communicate(timeout=400)
+    assert process.returncode == 0, said
+    expect_same_scores(out, scored_alone)
+
+
+def start_any(words: list[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "rifenet", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+
+
+@pytest.mark.parametrize("command", ["segment", "evaluate"])
+def test_an_address_without_a_cluster_is_said_in_one_sentence(
+    command: str,
+    environment: dict[str, str],
+    scoring: list[str],
+    shot: list[str],
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = scoring if command == "evaluate" else [*shot, "--query", str(photos)]
+    assert main([command, *words, "--out", str(tmp_path / "out"), "--ray", "127.0.0.1:1"]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith("rifenet")
+    assert "Expected a Ray cluster at 127.0.0.1:1, but" in line
+
+
+def test_credentials_extras_and_empty_lists_are_said_in_one_sentence(
+    environment: dict[str, str], shot: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def said(query: str, out: str = "") -> str:
+        assert main(["segment", *shot, "--query", query, "--out", out or str(tmp_path / "out"), "--ray"]) == 1
+        lines = [line for line in capsys.readouterr().err.strip().splitlines() if "Error" in line or "xpected" in line]
+        assert len(lines) == 1, lines
+        return lines[0]
+
+    (tmp_path / "names.txt").write_text("\n\n")
+    assert "there are none" in said(str(tmp_path / "names.txt"))
+    assert "gs:// needs the package gcsfs" in said("gs://bucket/photos/")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert "s3://nowhere" in said("s3://nowhere/photos/")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    assert "credentials" in said("s3://private/photos/").casefold()

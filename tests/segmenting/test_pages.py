@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rifenet.cli.main import main
+from rifenet.formats.video import write_video
 from rifenet.segmenting.segmenter import Segmenter
 
 PAGES, HEIGHT, WIDTH = 5, 48, 64
@@ -252,3 +254,67 @@ def test_a_stack_that_cannot_be_read_is_named_and_skipped(
     manifest = json.loads(said.out)
     assert [entry["query"] for entry in manifest["failed"]] == [str(folder / "bad.tif")]
     assert len(manifest["results"]) == PAGES
+
+
+def fill(folder: Path) -> Path:
+    """A folder of a photo, a stack, an OME-Zarr, a video, a moving GIF, and of what is none of these."""
+    folder.mkdir()
+    pixels = (scan() // 16).astype(np.uint8)
+    pictures = [np.dstack([page] * 3) for page in pixels]
+    Image.fromarray(pictures[0]).save(folder / "photo.png")
+    tifffile.imwrite(folder / "scan.tif", scan(), photometric="minisblack")
+    group = zarr.open_group(folder / "deep.zarr", mode="w", zarr_format=2)
+    group.create_array("0", data=scan()[:2], chunks=(1, HEIGHT, WIDTH))
+    group.attrs["multiscales"] = [{"axes": [{"name": name} for name in "zyx"], "datasets": [{"path": "0"}]}]
+    write_video(folder / "clip.mp4", pictures[:3], Fraction(25))
+    first, *others = map(Image.fromarray, pictures[:4])
+    first.save(folder / "moving.gif", save_all=True, append_images=others, duration=40)
+    for name in ("notes.txt", "more.TXT", "phone.heic", ".hidden", "Thumbs.db"):
+        (folder / name).write_bytes(b"something")
+    (folder / "older").mkdir()
+    return folder
+
+
+def test_a_folder_of_photos_stacks_and_videos_is_segmented_whole(
+    folder: Path, engine: ColourEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = fill(folder / "all")
+    words = ["segment", "--support", "cell", str(folder / "scan.tif"), str(folder / "labels.tif")]
+    assert main([*words, "--query", str(query), "--out", str(folder / "out"), "--json"]) == 0
+    said = capsys.readouterr()
+    results = [Path(record["query"]).name for record in json.loads(said.out)["results"]]
+    assert results == [
+        *(f"clip.mp4#{number}" for number in range(3)),
+        *(f"deep.zarr#{number}" for number in range(2)),
+        *(f"moving.gif#{number}" for number in range(4)),
+        "photo.png",
+        *(f"scan.tif#{number}" for number in range(PAGES)),
+    ]
+    told = "Left out: 1 .heic, 2 .txt, 1 folder(s). What should count, too, needs a --query of its own."
+    assert said.err.count(told) == 1
+    assert f"folder {query}" in said.err
+    assert (folder / "out" / "clip_overlay.mp4").is_file()
+    assert (folder / "out" / "scan_masks.tif").is_file()
+
+
+def test_videos_of_a_folder_without_the_extra_are_named_and_skipped(
+    folder: Path, engine: ColourEngine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = fill(folder / "all")
+    monkeypatch.setitem(sys.modules, "av", None)
+    words = ["segment", "--support", "cell", str(folder / "scan.tif"), str(folder / "labels.tif")]
+    assert main([*words, "--query", str(query), "--out", str(folder / "out"), "--json"]) == 0
+    said = capsys.readouterr()
+    (line,) = [line for line in said.err.splitlines() if "clip.mp4" in line]
+    assert line.endswith("Expected the package av, but it is not installed. Run: pip install 'rifenet[video]'")
+    assert len(json.loads(said.out)["results"]) == 2 + 4 + 1 + PAGES
+
+
+def test_advice_names_the_videos_and_stacks_that_it_leaves_out(
+    folder: Path, engine: ColourEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = fill(folder / "all")
+    Image.fromarray(where(0).astype(np.uint8)).save(folder / "mask.png")
+    words = ["advise", "--support", "cell", str(query / "photo.png"), str(folder / "mask.png")]
+    assert main([*words, "--query", str(query), "--json"]) == 0
+    assert "Left out: 1 .heic, 1 .mp4, 2 .txt, 1 OME-Zarr, 1 folder(s)." in capsys.readouterr().err

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+import requests
+import uvicorn
 from colour_engine import ColourEngine
 
+from rifenet.server import api
 from rifenet.server.app import create_app
 from rifenet.server.limits import Limits
+from rifenet.server.run import serve
 
-from .conftest import colour_program, running
+from .conftest import colour_program, running, shot
 
 FILES = 200  # that the server may have open
+THREADS = 40  # that anyio gives to requests
 
 
 @contextlib.contextmanager
@@ -42,6 +51,30 @@ def test_more_silent_clients_than_files_leave_the_others_answered() -> None:
         process.terminate()
         assert process.stderr is not None
         assert len(process.stderr.read()) < 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Other systems count waiting connections otherwise.")
+def test_hundreds_of_connections_may_wait_while_the_server_is_busy() -> None:
+    """Where too many wait, a client's first packet is lost, and it tries again after a second, and two, and four."""
+    with colour_program() as (address, process), contextlib.ExitStack() as stack:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(300):
+                place = urlsplit(address)
+                stack.enter_context(socket.create_connection((place.hostname, place.port), timeout=0.9))
+        finally:
+            process.send_signal(signal.SIGCONT)
+
+
+def test_computing_threads_keep_the_others_waiting_for_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = sys.getswitchinterval()
+    found: list[float] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: found.append(sys.getswitchinterval()))
+    try:
+        serve(ColourEngine(), port=0)
+    finally:
+        sys.setswitchinterval(usual)
+    assert found == [pytest.approx(0.001)]
 
 
 def test_the_connection_that_was_idle_for_longest_makes_room() -> None:
@@ -118,3 +151,31 @@ def _end(client: socket.socket) -> bytes:
         while part := client.recv(2**16):
             parts.append(part)
     return b"".join(parts)
+
+
+def test_health_answers_while_every_thread_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, go_on = threading.Semaphore(0), threading.Event()
+
+    def waiting(*_: Any) -> None:
+        taken.release()
+        go_on.wait(30)
+
+    monkeypatch.setattr(api, "check_files", waiting)
+    app = create_app(ColourEngine(), limits=Limits(requests=100))
+    with running(app) as address, ThreadPoolExecutor(THREADS) as pool:
+        try:
+            for _ in range(THREADS):
+                url, data = f"{address}/api/classes", {"name": "red"}
+                pool.submit(requests.post, url, data=data, files=shot(), timeout=60)
+            for _ in range(THREADS):
+                assert taken.acquire(timeout=30)
+            assert requests.get(f"{address}/api/health", timeout=10).status_code == 200
+        finally:
+            go_on.set()
+
+
+def test_the_first_request_does_not_wait_for_routes_to_be_built() -> None:
+    app = create_app(ColourEngine())
+    assert app.openapi_schema is None
+    with running(app):
+        assert app.openapi_schema is not None

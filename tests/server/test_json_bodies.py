@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
-from typing import Any
+import sys
+from typing import Any, ClassVar
 
 import ijson
 import pytest
@@ -51,7 +53,7 @@ def test_no_json_in_a_body_is_refused() -> None:
 def test_a_label_file_is_parsed_until_its_time_is_over() -> None:
     text = json.dumps(list(range(100_000)))
     looks: list[None] = []
-    assert json_bodies.parse_labels(text, lambda: looks.append(None)) == list(range(100_000))
+    assert json_bodies.parse_labels(text, lambda: looks.append(None), []) == list(range(100_000))
     assert len(looks) >= 10
 
     def over() -> None:
@@ -61,7 +63,7 @@ def test_a_label_file_is_parsed_until_its_time_is_over() -> None:
 
     looks.clear()
     with pytest.raises(TimeoutError):
-        json_bodies.parse_labels(json.dumps(list(range(1_000_000))), over)
+        json_bodies.parse_labels(json.dumps(list(range(1_000_000))), over, [])
 
 
 def test_a_long_body_is_parsed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,3 +143,55 @@ def test_wide_json_is_not_taken_for_deep() -> None:
             f"{address}/labeling/setup", data=body, headers={"content-type": "application/json"}, timeout=30
         )
     assert answer.status_code != 413
+
+
+class _Noted(list[Any]):
+    """A list that notes how many lists were still waiting when it was freed."""
+
+    waiting: ClassVar[list[int]] = []
+
+    def __del__(self) -> None:
+        self.waiting.append(len(sys._getframe(1).f_locals["waiting"]))
+
+
+def test_each_list_is_freed_by_itself_and_what_is_kept_stays_whole() -> None:
+    _Noted.waiting.clear()
+    shared = [[1], {"b": [2]}]
+    tree = {"a": _Noted([_Noted([_Noted(), 5]), _Noted()]), "kept": shared}
+    values = [tree]
+    del tree
+    json_bodies._let_go(values)
+    assert values == []
+    assert len(_Noted.waiting) == len(set(_Noted.waiting)) == 4
+    assert shared == [[1], {"b": [2]}]
+
+
+@pytest.mark.parametrize("body", [{"tasks": [[1]] * 10}, {"action": "ANNOTATION_CREATED", "project": {"id": 1}}])
+def test_the_json_of_a_request_is_let_go_when_nothing_else_refers_to_it(
+    body: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also that of a refused event, to which the error on its way refers."""
+    freed: list[tuple[Any, int]] = []
+    let_go = json_bodies._let_go
+
+    def noted(values: list[Any]) -> None:
+        freed.append((copy.deepcopy(values[0]), sys.getrefcount(values[0])))
+        let_go(values)
+
+    monkeypatch.setattr(json_bodies, "_let_go", noted)
+    with running(create_app(ColourEngine())) as address:
+        status = requests.post(f"{address}/labeling/webhook", json=body, timeout=30).status_code
+    assert status == 422
+    alone = [{}]
+    assert freed == [(body, sys.getrefcount(alone[0]))]
+
+
+def test_the_json_of_a_label_file_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    freed: list[Any] = []
+    monkeypatch.setattr(json_bodies, "_let_go", lambda values: freed.extend(copy.deepcopy(values)))
+    label = {"imagePath": "a.png", "imageWidth": 8, "imageHeight": 8, "shapes": []}
+    photos = json.dumps([{"name": "a.png", "width": 8, "height": 8}])
+    with running(create_app(ColourEngine())) as address:
+        files = {"labels": ("a.json", json.dumps(label))}
+        requests.post(f"{address}/api/labels", data={"photos": photos}, files=files, timeout=30)
+    assert freed == [label]

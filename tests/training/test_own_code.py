@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -200,10 +201,23 @@ def family(name: str) -> tuple[str, dict[str, Any]]:
     """The small architecture that stands for a config's backbone."""
     if name.startswith("swin"):
         return "swin", {"window_size": 4}
+    if name.endswith("_hub"):
+        return "resnet", {}
     return ("dinov3_vit" if name.startswith("dinov3") else "dinov2"), {"num_hidden_layers": 12}
 
 
-@pytest.mark.parametrize("name", ["dinov2_small", "dinov2_base", "dinov3_small", "swin_base"])
+HUB = [f"{data}_resnet{depth}_hub" for data in ("pascal", "coco") for depth in ("50", "101")]
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_a_hub_config_is_the_papers_but_for_its_backbone(name: str) -> None:
+    config, paper = (load_config(ROOT / "configs" / f"{name.replace('hub', kind)}.yaml") for kind in ("hub", "paper"))
+    depth = re.sub(r"\D", "", name)
+    model = dataclasses.replace(paper.model, backbone=f"hf:microsoft/resnet-{depth}", stem=config.model.stem)
+    assert config == dataclasses.replace(paper, model=model)
+
+
+@pytest.mark.parametrize("name", ["dinov2_small", "dinov2_base", "dinov3_small", "swin_base", *HUB])
 def test_a_ready_config_trains_over_its_family(work: Path, name: str) -> None:
     config = load_config(ROOT / "configs" / f"{name}.yaml")
     page = PAGE.read_text(encoding="utf-8")
@@ -212,7 +226,15 @@ def test_a_ready_config_trains_over_its_family(work: Path, name: str) -> None:
     write_backbone(work / "family", kind, **options)
     small = {"embed_dim": 32, "evidence_dim": 32, "backbone": "./family"}
     data = {"dataset": "custom", "root": "my_photos", "cache_dir": "cache", "shots": 2, **SHORT}
-    quick = {"out": "run", "steps": 2, "validate_every": 2, "validate_episodes": 2, "batch_size": 2, "device": "cpu"}
+    quick = {
+        "out": "run",
+        "steps": 2,
+        "epochs": 0,
+        "validate_every": 2,
+        "validate_episodes": 2,
+        "batch_size": 2,
+        "device": "cpu",
+    }
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, **data),

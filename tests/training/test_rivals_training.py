@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from docs_blocks import ROOT
 from reference import losses as reference
-from rendered import make_voc
+from rendered import make_custom, make_voc
 
 from rifenet import load_model
 from rifenet.cli.ablate import train_and_score
-from rifenet.config import Config, from_dict
+from rifenet.cli.main import main
+from rifenet.config import Config, from_dict, save_config
+from rifenet.data.folds import VOC_CLASSES
 from rifenet.models import aligned_resize, build_model
 from rifenet.models.rivals.cyctr import CyCTR
 from rifenet.models.rivals.hsnet import HSNet
@@ -66,6 +69,36 @@ def test_a_head_trains_resumes_and_is_scored_like_rifenet(voc: Path, tmp_path: P
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     terms = {name for line in lines for name in line} & {"query", "aux", "self", "scales"}
     assert terms == {"query"} | {"pfenet": {"scales"}, "cyctr": {"aux"}}.get(kind, set()), "and no unlabeled branch"
+
+
+def test_a_grid_is_scored_on_another_dataset(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`rivals_coseg.yaml` with one seed and two steps: trained on one set without fold 0, and scored on another's."""
+    names = VOC_CLASSES[:8]
+    other = make_custom(tmp_path / "coseg", class_names=names, per_class=3, mixed=0, folds={0: names[:5], 1: names[5:]})
+    save_config(
+        config(voc, tmp_path / "unused", "rifenet", steps=2, validate_every=2, save_every=2), tmp_path / "c.yaml"
+    )
+    out = tmp_path / "out"
+    words = ["--config", str(tmp_path / "c.yaml"), "--grid", str(ROOT / "configs" / "grids" / "rivals_coseg.yaml")]
+    words += ["--eval.dataset", "custom", "--eval.root", str(other), "--seeds", "0", "--train.out", str(out)]
+    assert main(["ablate", *words]) == 0
+    table = json.loads((out / "rivals_coseg.json").read_text())
+    assert {row["name"]: row["runs"] for row in table["rows"]} == dict.fromkeys([*TYPES, "rifenet", "prototype"], 1)
+    for path in (out / "runs").glob("*/result.json"):
+        result = json.loads(path.read_text())
+        assert result["dataset"]["images"] == 3 * len(names)
+        assert (result["config"]["data"]["dataset"], result["config"]["data"]["root"]) == ("custom", "coseg")
+        assert [row["name"] for row in result["per_class"]] == list(names[:5])
+        assert result["novel_classes_seen"] == []
+        if "seed" in path.parent.name:
+            trained = result["model"]["classes_trained_on"]
+            assert not set(trained) & set(names[:5])
+            assert set(trained) & set(names[5:])
+    capsys.readouterr()
+    assert main(["ablate", *words]) == 0
+    assert "5 of them finished" in capsys.readouterr().err
+    assert main(["ablate", *words[:4], "--eval.dataset", "custom"]) == 1
+    assert "Expected eval.dataset and eval.root together" in capsys.readouterr().err
 
 
 def test_the_loss_of_pfenets_scales_is_the_mean_of_their_dice() -> None:

@@ -69,6 +69,7 @@ def train_and_score(config: Config) -> dict[str, Any]:
     A prototype (`model.kind`) is scored without training.
     """
     from rifenet.cli.evaluate import episode_bar, named_by_backbone
+    from rifenet.config import resolved
     from rifenet.data.sources import open_dataset
     from rifenet.engines.device import choose_device
     from rifenet.evaluation.ablation import RESULT_FILE
@@ -78,12 +79,12 @@ def train_and_score(config: Config) -> dict[str, Any]:
     from rifenet.models.files.hub import load_model
     from rifenet.training import train
 
-    data = config.data
     if config.model.kind == "prototype":
         model = named_by_backbone(build_model(config.model).eval())
     else:
         train(config)
         model = load_model(config.train.out, weights=config.model.weights)
+    data = resolved(config).data
     index = open_dataset(
         data.dataset, data.root, list_file=data.list_file, part="val", folds=data.folds, progress=False
     )

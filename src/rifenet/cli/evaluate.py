@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import noted_warnings, print_json
 from rifenet.cli.options import OVER_BACKBONE, TRAINED, add_backbone, add_list_file
+from rifenet.cli.over_ray import add_cluster, whole
 from rifenet.config import (
     DATASETS,
     FOLDS,
@@ -28,13 +29,15 @@ from rifenet.config import (
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from rifenet.evaluation.shards import Elsewhere
     from rifenet.models import Prototype, RiFeNet
 
 _EXAMPLE = """examples:
   rifenet evaluate --model runs/fold2 --baseline --dataset pascal --root VOC2012 --fold 2 --out runs/fold2/result.json
   rifenet evaluate --model runs/fold2 --dataset pascal --root VOC2012 --fold 2 --protocol hsnet --shots 5 --vote
   rifenet evaluate --model prototype --backbone efficientnet_lite2 --dataset custom --root photos --out prototype.json
-  torchrun --nproc-per-node 4 -m rifenet evaluate --model runs/fold2 --dataset pascal --root VOC2012 --fold 2"""
+  torchrun --nproc-per-node 4 -m rifenet evaluate --model runs/fold2 --dataset pascal --root VOC2012 --fold 2
+  rifenet evaluate --model runs/fold2 --dataset coco --root /shared/coco --fold 2 --episodes 20000 --ray auto"""
 
 
 _EPISODES = f"""episodes for each seed, or by name: {" or ".join(NAMED_EPISODES)} (default: 1000; pfenet on COCO: 5000;
@@ -46,6 +49,8 @@ def main(argv: list[str]) -> int:
     """Scores one or two models, writes a result file for each, and returns 0."""
     options = _parse(argv)
     fabric = _fabric(options.device)
+    if fabric is not None and options.ray is not None:
+        raise ValueError("Expected torchrun or --ray, but got both. Start the command by itself: Ray has the workers.")
 
     import torch
 
@@ -95,6 +100,7 @@ def main(argv: list[str]) -> int:
                 fabric=fabric,
                 progress=progress,
                 journal=journal,
+                elsewhere=_elsewhere(options),
             )
         if leads:
             if options.presence:
@@ -158,6 +164,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         help="if an image cannot be read: stop, to go on later, or skip its episodes and name them (default: stop)",
     )
     add("--presence", type=int, default=0, metavar="N", help="also check confidence, on N photos with and N without")
+    add_cluster(parser, "score shards of the episodes over a Ray cluster, whose machines all see the dataset")
+    add("--shard", type=whole, default=250, metavar="N", help="--ray: episodes of a shard (default: %(default)s)")
     add("--json", action="store_true", help="print the results as JSON")
     add("--out", type=Path, default=Path("result.json"), metavar="FILE", help="result file (default: %(default)s)")
     options = parser.parse_args(argv)
@@ -262,6 +270,18 @@ def named_by_backbone(prototype: RiFeNet | Prototype) -> RiFeNet | Prototype:
 
     prototype.hash = backbone_hash(prototype)
     return prototype
+
+
+def _elsewhere(options: argparse.Namespace) -> Elsewhere | None:
+    """The workers of --ray; None without it."""
+    if options.ray is None:
+        return None
+    from rifenet.evaluation.shards import Elsewhere
+    from rifenet.integrations.ray import Crew, spread
+
+    tasks = spread(options.ray or None, Crew(cpus=options.worker_cpus, gpus=options.worker_gpus))
+    device = "cuda" if options.worker_gpus else "cpu"
+    return Elsewhere(tasks, device, options.threads or options.worker_cpus, options.shard)
 
 
 def _fabric(device: str) -> Fabric | None:

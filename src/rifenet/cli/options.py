@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 import glob
 import os
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
 from rifenet.cli.supports import add_support
 from rifenet.formats.paged_files import is_folder_of_photos
 from rifenet.formats.pictures import PHOTO_SUFFIXES
+from rifenet.formats.remarks import remark
+from rifenet.formats.stacks import is_zarr
+from rifenet.formats.video import VIDEO_SUFFIXES
 
 _LONGEST_PATH = 256  # a longer word is no folder that somebody has lost, and is named like a photo
 OVER_BACKBONE = ("any-backbone", "prototype")
 """Values of `--model` that work over the backbone of `--backbone`."""
+_SYSTEM = ("Thumbs.db", "desktop.ini")  # files that no user has put into a folder
 TRAINED = "default (bundled), a run folder, a .safetensors file"
 
 
@@ -84,8 +89,8 @@ def add_photos(parser: argparse.ArgumentParser, *, shot: str, query_required: bo
         default=[],
         required=query_required,
         metavar="PATH",
-        help="photos, folders of photos, or quoted patterns; a stack (TIFF, OME-Zarr) or a video (MP4, MOV,"
-        " GIF) counts as its pages or frames, and scan.tif#3 is one of them, from 0",
+        help="photos, folders of photos, or quoted patterns; in rifenet segment, a stack (TIFF, OME-Zarr) or a video"
+        " (MP4, MOV, GIF) counts as its pages or frames, also in a folder, and scan.tif#3 is one of them, from 0",
     )
     parser.add_argument(
         "--white-is-object", action="store_true", help="255 in a mask marks the class, instead of pixels to ignore"
@@ -115,21 +120,18 @@ def labels_of(words: list[str], classes: list[str]) -> dict[str, str]:
     return labels
 
 
-def photos_in(folder: Path, leave_out: Collection[Path] = ()) -> list[Path]:
-    """The photos directly in `folder`, by name, without the resolved paths of `leave_out`.
-
-    Raises ValueError where there is none.
-    """
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file())
-    if photos := [file for file in files if file.resolve() not in leave_out]:
+def photos_in(folder: Path) -> list[Path]:
+    """The photos directly in `folder`, by name. Raises ValueError where there is none."""
+    if photos := sorted(file for file in folder.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES and file.is_file()):
         return photos
     raise ValueError(f"Expected photos ({', '.join(PHOTO_SUFFIXES)}) in {folder}, but it holds none.")
 
 
-def photos_of(queries: list[str], out: Path | None, masks: Collection[Path]) -> list[Path]:
+def photos_of(queries: list[str], out: Path | None, masks: Collection[Path], *, pages: bool = False) -> list[Path]:
     """The photos that `--query` names, each once: a file as given, a folder's photos except `masks`, a pattern's files.
 
-    A file that does not exist stays in the list: the command names it when it fails to read it.
+    With `pages` videos and OME-Zarr of a folder count, too. A remark says what else of a folder is left out. A
+    file that does not exist stays in the list: the command names it when it fails to read it.
     """
     photos: dict[Path, Path] = {}
     for word in queries:
@@ -137,9 +139,38 @@ def photos_of(queries: list[str], out: Path | None, masks: Collection[Path]) -> 
             is_folder = is_folder_of_photos(path)
             if is_folder and out is not None and path.resolve() == out.resolve():
                 raise ValueError(f"Expected --out to be another folder than --query, but both are {path}.")
-            for file in photos_in(path, masks) if is_folder else [path]:
+            known = [*masks] if out is None else [*masks, out.resolve()]
+            for file in _queries_in(path, known, pages) if is_folder else [path]:
                 photos.setdefault(file.resolve(), file)
     return list(photos.values())
+
+
+def _queries_in(folder: Path, leave_out: Collection[Path], pages: bool) -> list[Path]:
+    """What a command can take of a folder, by name. Raises ValueError where there is nothing.
+
+    A VRT is left out: the pictures that it is made of often lie beside it.
+    """
+    there = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.name not in _SYSTEM]
+    there = [path for path in there if path.resolve() not in leave_out]
+    suffixes = (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES) if pages else PHOTO_SUFFIXES
+    taken = [
+        path
+        for path in there
+        if (pages and is_zarr(path)) or (path.suffix.lower() in suffixes and not is_folder_of_photos(path))
+    ]
+    if others := Counter(_kind(path) for path in there if path not in taken):
+        counted = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
+        remark(f"folder {folder}", f"Left out: {counted}. What should count, too, needs a --query of its own.")
+    if taken:
+        return taken
+    raise ValueError(f"Expected photos ({', '.join(suffixes)}) in {folder}, but it holds none.")
+
+
+def _kind(path: Path) -> str:
+    """What to call what is left out, after its number."""
+    if path.is_dir():
+        return "OME-Zarr" if is_zarr(path) else "folder(s)"
+    return path.suffix.lower() or "without a suffix"
 
 
 def _expanded(word: str) -> list[Path]:

@@ -46,10 +46,10 @@ def add_ray(parser: argparse.ArgumentParser) -> None:
         " --query and --out may then be URLs (s3://bucket/photos/), or --query a .txt that names a photo a line;"
         " FOLDER/** takes the photos of all folders below",
     )
-    group.add_argument("--workers", type=_whole, metavar="N", help="workers (default: as many as the cluster holds)")
+    group.add_argument("--workers", type=whole, metavar="N", help="workers (default: as many as the cluster holds)")
     group.add_argument(
         "--block",
-        type=_whole,
+        type=whole,
         default=BLOCK,
         metavar="N",
         help=f"photos done together, which is what a killed worker loses at most (default: {BLOCK})",
@@ -66,11 +66,12 @@ def add_cluster(parser: Any, does: str, further: str = "") -> None:
         help=f"{does}: its address, or auto on one of its machines; without an address, on the cores of this"
         f" machine.{further}",
     )
-    parser.add_argument("--worker-cpus", type=_whole, default=1, metavar="N", help="CPUs of a worker (default: 1)")
+    parser.add_argument("--worker-cpus", type=whole, default=1, metavar="N", help="CPUs of a worker (default: 1)")
     parser.add_argument("--worker-gpus", type=float, default=0.0, metavar="X", help="GPUs of a worker (default: 0)")
 
 
-def _whole(value: str | int) -> int:
+def whole(value: str | int) -> int:
+    """A whole number of at least 1, for argparse."""
     text = str(value)  # the parser of configurations checks what it has read once more
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, but got {text}")
@@ -113,14 +114,15 @@ def over_ray(
     """
     from rifenet.config import needs
     from rifenet.integrations.blocks import BlockPlan, failed_of, part_name
-    from rifenet.integrations.places import EXTRA, Place, photos_at
+    from rifenet.integrations.places import EXTRA, Place, photos_at, reaching
     from rifenet.integrations.ray import Crew, SegmentingTask, segment_blocks
 
     with needs(EXTRA):
         import pyarrow  # noqa: F401 (before any work, and not only once the table is written)
     place = Place(arguments.out)
-    _claim(place, settings, arguments.overwrite)
-    classes = _classes(place, segmenter)
+    with reaching(place.url):
+        _claim(place, settings, arguments.overwrite)
+        classes = _classes(place, segmenter)
     left_out = {mask.as_uri() for mask in masks}
     photos = _listed(photo for photo in photos_at(arguments.query) if photo.photo not in left_out)
     plan = BlockPlan(place, arguments.block)

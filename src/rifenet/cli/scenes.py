@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import progress_bar
 from rifenet.cli.segmented import done, stamp
-from rifenet.formats.geotiff import Scene
+from rifenet.formats.geotiff import ROWS, Scene
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("gpkg", "geojson")
 """What is written of a scene beside its mask, if it is asked for."""
-ENDINGS = ("_mask.tif", ".gpkg")
+ENDINGS = ("_mask.tif", ".gpkg", ROWS)
 """Of a scene's files, beside those of photos."""
 
 
@@ -31,23 +31,32 @@ def segment_scenes(
     run: str,
     formats: Sequence[str],
     options: dict[str, Any],
+    skip: Callable[[Any, Exception], None],
 ) -> dict[Any, dict[str, Any]]:
-    """Segments the scenes that `run` has not, with a bar for each, and returns the records of all."""
+    """Segments the scenes that `run` has not, with a bar for each, and returns the records of all.
+
+    `skip` is called with the path of a scene that cannot be read, and the error.
+    """
     records = {}
     for scene in scenes:
         name, file = names[scene], Path(scene.file)
         if (known := done(out, name, file, run)) is None:
-            with progress_bar() as bar:
-                task = bar.add_task(f"segmenting {file.name}", total=len(scene))
-                paths = segmenter.segment_scene(
-                    scene,
-                    out,
-                    name,
-                    {"run": run, "file": stamp(file)},
-                    formats=[each for each in formats if each in FORMATS],
-                    on_progress=partial(_advance, bar, task),
-                    **options,
-                )
+            try:
+                with progress_bar() as bar:
+                    task = bar.add_task(f"segmenting {file.name}", total=len(scene))
+                    paths = segmenter.segment_scene(
+                        scene,
+                        out,
+                        name,
+                        {"file": stamp(file)},
+                        formats=[each for each in formats if each in FORMATS],
+                        run=run,
+                        on_progress=partial(_advance, bar, task),
+                        **options,
+                    )
+            except ValueError as error:
+                skip(file, error)
+                continue
             known = json.loads(paths["json"].read_text(encoding="utf-8"))
         records[scene] = known
     return records

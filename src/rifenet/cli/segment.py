@@ -62,7 +62,7 @@ def _segment(argv: list[str]) -> int:
     labels = labels_of(arguments.label, classes)
     failed = Failed()
     how = How(arguments.window, arguments.bands or ())
-    on_disk = photos_of(arguments.query, out, masks) if arguments.ray is None else []
+    on_disk = photos_of(arguments.query, out, masks, pages=True) if arguments.ray is None else []
     supports, photos = paged(support, on_disk, how, labels, failed.skip)
     queries = output_names(photos, [*endings(classes, arguments.format), *scenes.ENDINGS])
     if "gpkg" in arguments.format and not any(isinstance(photo, Scene) for photo in photos):
@@ -295,7 +295,7 @@ def _run(
     resumed = len(records)
     options = _options(arguments)
     own, whole = [query for query in queries if isinstance(query, Scene)], whole_files(queries)
-    records |= scenes.segment_scenes(segmenter, own, queries, out, run, arguments.format, options)
+    records |= scenes.segment_scenes(segmenter, own, queries, out, run, arguments.format, options, failed.skip)
     todo = [photo for photo in queries if photo not in records]
     results = segmented(segmenter, todo, [] if arguments.no_steady else whole, options, failed.skip)
     formats = [each for each in arguments.format if each not in ("html", "gpkg")] or ["index"]

@@ -21,6 +21,7 @@ def main(argv: list[str]) -> int:
 
     with needs("rifenet[serve]"):
         from rifenet.server.clients import LOOPBACK
+        from rifenet.server.in_browser import Offer
         from rifenet.server.label_studio.link import Link
         from rifenet.server.run import check_exposure, serve
 
@@ -37,6 +38,8 @@ def main(argv: list[str]) -> int:
     from rifenet.engines.load import load_engine
 
     engine = load_engine(model_of(arguments), arguments.device, arguments.threads)
+    runtime = arguments.in_browser
+    offer = None if runtime is None else Offer(engine, arguments.model, runtime)
 
     def ready(address: str) -> None:
         elsewhere = "" if arguments.host in LOOPBACK else " (on other machines, with this machine's name)"
@@ -52,6 +55,7 @@ def main(argv: list[str]) -> int:
             token=token,
             names=arguments.name,
             label_studio=link,
+            offer=offer,
             ready=ready,
         )
     except KeyboardInterrupt:
@@ -82,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="HOST",
         help="another host name of the server, e.g. that of a proxy; requires a token",
+    )
+    parser.add_argument(
+        "--in-browser",
+        metavar="DIR",
+        help="let browsers segment photos themselves, so that these stay there: a folder of ONNX Runtime Web"
+        " (`make browser-runtime`); --model has to be an export (docs/server.md)",
     )
     studio = parser.add_argument_group("Label Studio, which connects to /labeling (docs/label_studio.md)")
     studio.add_argument(

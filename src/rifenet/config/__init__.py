@@ -16,13 +16,15 @@ from rifenet.config.model import ANY_BACKBONE, RIVALS, TEST_OPTIONS, ModelConfig
 from rifenet.config.network import BACKBONES, GUIDES, NetworkConfig, is_backbone, is_hf
 from rifenet.config.options import About, about_option, behaviour, free_options
 from rifenet.config.outside import expect_allowed, from_outside, is_outside
-from rifenet.config.protocols import NAMED_EPISODES, PROTOCOLS, default_episodes, named_episodes
+from rifenet.config.protocols import AT_MOST, CLASS_DRAWS, NAMED_EPISODES, PROTOCOLS, default_episodes, named_episodes
 from rifenet.config.reading import checked, shown
 from rifenet.config.recipe import DATASETS, FOLDS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig, of_fold
 
 __all__ = [
     "ANY_BACKBONE",
+    "AT_MOST",
     "BACKBONES",
+    "CLASS_DRAWS",
     "DATASETS",
     "FOLDS",
     "FREE",
@@ -103,10 +105,12 @@ def effective(config: Config) -> Config:
 def resolved(config: Config) -> Config:
     """The configuration that evaluation uses: `config` with the protocol's defaults for what `eval` leaves open.
 
-    `data` also takes the protocol's image size and area filter. Training reads `data` unchanged instead. N stays open
-    where it is the number of queries, which only the dataset tells.
+    `data` also takes the protocol's image size and area filter, and `eval.dataset` where that is given. Training reads
+    `data` unchanged instead. N stays open where it is the number of queries, which only the dataset tells.
     """
     data, rules = config.data, config.eval
+    if rules.dataset:
+        data = dataclasses.replace(data, dataset=rules.dataset, root=rules.root, list_file="")
     own = PROTOCOLS[rules.protocol]
     size = rules.image_size or own.image_size or data.image_size
     rules = dataclasses.replace(

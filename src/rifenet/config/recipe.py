@@ -10,7 +10,10 @@ from rifenet.config.options import about
 from rifenet.config.outside import is_outside
 from rifenet.config.protocols import PROTOCOLS
 
-DATASETS = ("pascal", "coco", "fss1000", "custom")
+DATASETS = (
+    *("pascal", "coco", "fss1000", "custom"),
+    *("lvis", "paco_part", "pascal_part", "deepglobe", "isic", "chest_xray"),
+)
 FOLDS = ("interleaved", "contiguous")
 PSEUDO_LABELS = ("weak_to_strong", "mutual")
 Value = TypeVar("Value", int, float)
@@ -21,12 +24,12 @@ class DataConfig:
     """The dataset, its fold, the shots, and the random views of training."""
 
     dataset: str = "pascal"
-    """Kind of dataset: pascal, coco, fss1000 or custom."""
+    """Kind of dataset: pascal, coco, fss1000, custom, lvis, paco_part, pascal_part, deepglobe, isic or chest_xray."""
     root: str = field(default="", metadata=about(free=True))
     """Folder of the dataset."""
     list_file: str = ""
-    """File to use instead of the dataset's own list, absolute or relative to root: image ids, one a line; coco: also an
-    annotation json; fss1000: the class lists."""
+    """File to use instead of the dataset's own list, absolute or relative to root: image ids, one a line; coco, lvis
+    and paco_part: also an annotation json; fss1000: the class lists."""
     folds: str = "interleaved"
     """coco only: classes that fold i tests, interleaved (i+1, i+5, ...: COCO-20i) or contiguous (20i+1 .. 20i+20)."""
     fold: int = 0
@@ -265,6 +268,11 @@ def of_fold(name: str, values: Value | tuple[Value, ...], fold: int) -> Value:
 class EvalConfig:
     """How novel classes are scored."""
 
+    dataset: str = ""
+    """Beyond the paper, for rifenet ablate: kind of another dataset than data.dataset, whose classes of data.fold are
+    scored. Its list is its own."""
+    root: str = field(default="", metadata=about(free=True))
+    """Folder of that dataset."""
     protocol: str = "pfenet"
     """pfenet (as in the paper) or hsnet (photos stretched to a square, no area filter, scored at network size)."""
     episodes: int | None = None
@@ -294,6 +302,12 @@ class EvalConfig:
     """Count a class without episodes as 0, as published code does, instead of leaving it out."""
 
     def __post_init__(self) -> None:
+        if bool(self.dataset) != bool(self.root):
+            raise ValueError(
+                f"Expected eval.dataset and eval.root together, but got {self.dataset!r} and {self.root!r}. Give both"
+                " to score another dataset, or neither."
+            )
+        one_of("eval.dataset", self.dataset, ("", *DATASETS))
         one_of("eval.protocol", self.protocol, tuple(PROTOCOLS))
         for name in ("original_size", "vote"):
             if getattr(self, name) and self.protocol != "hsnet":

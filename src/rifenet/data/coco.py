@@ -3,108 +3,53 @@
 A picture with a broken annotation is left out and named: without the annotation its mask would be wrong. Mask values
 1, 2, ... stand for the picture's own classes, its palette, so a byte is enough for any number of categories. The
 palette includes classes shown only as a crowd or fully covered. They have 0 pixels, and `exclude_novel` leaves these
-pictures out, too. The cache finds masks by the json's path, size and modification time. The PNGs get the json's
-modification time, so masks that are drawn again still match the caches of scans and features.
+pictures out, too. `drawn` keeps the masks.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from array import array
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 from unicodedata import normalize
 
-from PIL import Image
-
-from rifenet.config import needs
-from rifenet.data.cache import cache_folder
+from rifenet.data.drawn import MOST_VALUES, Drawn, Job, Picture, draw_once
 from rifenet.data.image_lists import list_path, read_list
-from rifenet.data.index import Entry, in_threads
-from rifenet.files import write_atomically, write_text
-from rifenet.formats.outlines import draw_mask
+from rifenet.data.index import Entry
 
-FORMAT = 1
 _MOST_PIXELS = 2**28
-_WHOLE = {"id", "image_id", "category_id", "height", "width"}
-_MOST_CLASSES = 253  # of a picture: 0, 255 and (in the feature cache) 254 have other meanings
+_WHOLE = {"id", "image_id", "category_id", "height", "width", "obj_ann_id"}
 
 
-class Picture(NamedTuple):
-    """One picture of a json. Mask value i stands for class id `palette[i - 1]`."""
-
-    image_id: int
-    file_name: str
-    palette: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """The file's name without folder and suffix."""
-        return PurePosixPath(self.file_name).stem
-
-
-class _Job(NamedTuple):
-    """A mask to draw: its picture, size in pixels, mask values by category id, and annotations."""
-
-    picture: Picture
-    height: int
-    width: int
-    values: dict[int, int]
-    annotations: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """A json's pictures with their drawn masks. Class id i is `class_names[i - 1]`, in the order of category ids."""
-
-    path: Path
-    class_names: tuple[str, ...]
-    pictures: tuple[Picture, ...]
-    bad_files: tuple[tuple[str, str], ...]
-    """(file, reason) of each picture that was left out."""
-    folder: Path
-
-    def mask_path(self, picture: Picture) -> Path:
-        """File of the picture's mask: 0 background, i the i-th class of its palette, 255 ignored."""
-        return self.folder / f"{picture.name}.png"
-
-
-def open_annotations(path: Path, *, progress: bool = True) -> Annotations:
-    """Reads the json at `path` and draws the masks that the cache lacks.
+def open_annotations(path: Path, *, progress: bool = True) -> Drawn:
+    """Reads the json at `path` and draws the masks that the cache lacks. Class ids are in the order of category ids.
 
     Raises FileNotFoundError, ValueError for a file that is no COCO json, and OSError where masks cannot be written.
     """
+
+    def read() -> tuple[Sequence[str], list[Job], list[tuple[str, str]]]:
+        content = read_json(path)
+        categories = categories_of(path, content["categories"])
+        return list(categories.values()), *jobs_of(path, content, list(categories))
+
     if not path.is_file():
         raise FileNotFoundError(f"Expected COCO annotations at {path}, but there is no such file.")
-    with needs("rifenet[coco]"):
-        from filelock import FileLock
-    stat = path.stat()
-    key = f"{FORMAT}\0{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode(errors="surrogateescape")
-    folder = cache_folder() / f"masks-{hashlib.sha256(key).hexdigest()[:24]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):  # if ranks start together, only one draws
-            return _stored(path, folder) or _draw_all(path, folder, stat.st_mtime_ns, progress)
-    except OSError as error:
-        raise OSError(
-            f"Expected to write the masks of {path} to {folder}, but got: {error}. Set RIFENET_CACHE to another folder."
-        ) from error
+    return draw_once(path, read, progress=progress)
 
 
 def annotated_entries(
-    annotations: Sequence[Annotations], root: Path, list_file: str
+    annotations: Sequence[Drawn], root: Path, list_file: str
 ) -> tuple[list[Entry], list[tuple[str, str]]]:
-    """Entries of all pictures, or of those in `list_file`, and (file, reason) of each picture left out."""
+    """Entries of all pictures, or of those whose photo is in `list_file`; (file, reason) of each picture left out."""
     entries: dict[str, Entry] = {}
+    of_photo: dict[str, list[Entry]] = {}
     bad: list[tuple[str, str]] = []
     for source in annotations:
         year = source.path.stem.removeprefix("instances_")
-        folders = [root / year, root / "images" / year, root / "images", root]
+        folders = [root / year, root / "images" / year, root / "images", root, root / "coco"]
         folders = [folder for folder in folders if folder.is_dir()]
         bad += source.bad_files
         for picture in source.pictures:
@@ -113,61 +58,21 @@ def annotated_entries(
             path = next((path for path in paths if path.is_file()), paths[0])
             if picture.name in entries:
                 bad.append((picture.file_name, f"Expected each file name once, but it is also in {source.path.name}."))
-            entries.setdefault(picture.name, Entry(picture.name, path, source.mask_path(picture), picture.palette))
+                continue
+            kind = {"palette": picture.palette, "layers": picture.layers, "box": picture.box}
+            entries[picture.name] = Entry(picture.name, path, source.mask_path(picture), **kind)
+            of_photo.setdefault(PurePosixPath(picture.file_name).stem, []).append(entries[picture.name])
     if not list_file:
         return list(entries.values()), bad
     names = read_list(list_path(root, list_file))
     reasons = {PurePosixPath(file).stem: reason for file, reason in bad}
     unknown = "Expected an annotated image of this name, but there is none."
-    missing = [(name, reasons.get(name, unknown)) for name in names if name not in entries]
-    return [entries[name] for name in names if name in entries], missing
+    missing = [(name, reasons.get(name, unknown)) for name in names if name not in of_photo]
+    return [entry for name in names for entry in of_photo.get(name, ())], missing
 
 
-def _stored(path: Path, folder: Path) -> Annotations | None:
-    """The annotations drawn before; None if the manifest or a mask is missing."""
-    try:
-        stored = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        pictures = tuple(Picture(image_id, file, tuple(palette)) for image_id, file, palette in stored["pictures"])
-        bad = tuple((file, reason) for file, reason in stored["bad_files"])
-        found = Annotations(path, tuple(stored["class_names"]), pictures, bad, folder)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    here = set(os.listdir(folder))
-    return found if all(found.mask_path(picture).name in here for picture in pictures) else None
-
-
-def _draw_all(path: Path, folder: Path, time_ns: int, progress: bool) -> Annotations:
-    with needs("rifenet[coco]"):
-        import pycocotools.mask  # noqa: F401  (drawing needs it: fail before the minute that a large json takes)
-    content = _read(path)
-    categories = _categories(path, content["categories"])
-    jobs, bad = _jobs(path, content, list(categories))
-
-    def draw(job: _Job) -> str:
-        out = folder / f"{job.picture.name}.png"
-        if out.is_file():  # drawn by a run that was stopped
-            return ""
-        try:
-            mask = Image.fromarray(draw_mask(job.annotations, job.height, job.width, job.values))
-        except ValueError as error:
-            return str(error)
-
-        def write(file: Path) -> None:
-            mask.save(file, "PNG")
-            os.utime(file, ns=(time_ns, time_ns))
-
-        write_atomically(out, write)
-        return ""
-
-    reasons = list(in_threads(draw, jobs, f"Drawing {len(jobs):,} masks", progress))
-    pictures = [job.picture for job, reason in zip(jobs, reasons, strict=True) if not reason]
-    bad += [(job.picture.file_name, reason) for job, reason in zip(jobs, reasons, strict=True) if reason]
-    manifest = {"class_names": list(categories.values()), "pictures": pictures, "bad_files": bad}
-    write_text(folder / "manifest.json", json.dumps(manifest))
-    return Annotations(path, tuple(categories.values()), tuple(pictures), tuple(bad), folder)
-
-
-def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
+def read_json(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The lists of a COCO json. Raises ValueError for another file."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             content = json.load(file, object_hook=_packed)
@@ -196,8 +101,8 @@ def _packed(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _categories(path: Path, rows: list[dict[str, Any]]) -> dict[int, str]:
-    """Category id -> name, in the order of the ids."""
+def categories_of(path: Path, rows: list[dict[str, Any]]) -> dict[int, str]:
+    """Category id -> name, in the order of the ids. Raises ValueError for a row without its own number and name."""
     proper = all(
         type(row.get("id")) is int and isinstance(row.get("name"), str) and row["name"].strip() for row in rows
     )
@@ -209,10 +114,13 @@ def _categories(path: Path, rows: list[dict[str, Any]]) -> dict[int, str]:
     return {key: name.strip() for key, name in sorted(named.items())}
 
 
-def _jobs(
-    path: Path, content: dict[str, list[dict[str, Any]]], categories: list[int]
-) -> tuple[list[_Job], list[tuple[str, str]]]:
-    """All pictures that can be drawn, in the json's order, and (file, reason) of the others."""
+def jobs_of(
+    path: Path, content: dict[str, list[dict[str, Any]]], categories: list[int], *, overlapping: bool = False
+) -> tuple[list[Job], list[tuple[str, str]]]:
+    """All pictures that can be drawn, in the json's order, and (file, reason) of the others.
+
+    `categories`: the ids in the order of the class ids. `overlapping`: pixels keep all their classes (`Job`).
+    """
     class_ids = {category: class_id for class_id, category in enumerate(categories, start=1)}
     drawn_on: dict[Any, list[dict[str, Any]]] = {
         row["id"]: [] for row in content["images"] if type(row.get("id")) is int
@@ -225,29 +133,34 @@ def _jobs(
         else:
             lost += 1
     bad = [(path.name, f"Expected annotations of listed images, but {lost} have another image_id.")] if lost else []
-    jobs: list[_Job] = []
+    jobs: list[Job] = []
     names: set[str | int] = set()
     for row in content["images"]:
-        fault = _fault(row)
+        fault = fault_of(row)
         if not fault:
             annotations = drawn_on[row["id"]]
             category_ids = {item.get("category_id") for item in annotations if type(item.get("category_id")) is int}
             palette = sorted(class_id for category, class_id in class_ids.items() if category in category_ids)
-            picture = Picture(row["id"], row["file_name"], tuple(palette))
+            name = PurePosixPath(row["file_name"]).stem
+            picture = Picture(row["id"], row["file_name"], name, () if overlapping else tuple(palette))
             if names & {picture.name, picture.image_id}:
                 fault = f"Expected each file name and id once in {path.name}, but an earlier image has the same."
-            elif len(palette) > _MOST_CLASSES:
-                fault = f"Expected at most {_MOST_CLASSES} classes in one picture, but got {len(palette)}."
+            elif len(palette) > MOST_VALUES and not overlapping:
+                fault = f"Expected at most {MOST_VALUES} classes in one picture, but got {len(palette)}."
         if fault:
             bad.append((str(row.get("file_name") or f"image {row.get('id')}"), fault))
         else:
             names |= {picture.name, picture.image_id}
             values = {categories[class_id - 1]: value for value, class_id in enumerate(palette, start=1)}
-            jobs.append(_Job(picture, row["height"], row["width"], values, annotations))
+            jobs.append(
+                Job(
+                    picture, row["height"], row["width"], class_ids if overlapping else values, annotations, overlapping
+                )
+            )
     return jobs, bad
 
 
-def _fault(row: dict[str, Any]) -> str:
+def fault_of(row: dict[str, Any]) -> str:
     """Why a row of `images` is unusable; empty for a usable row."""
     file: Any = row.get("file_name")
     numbers: list[Any] = [row.get(key) for key in ("id", "height", "width")]

@@ -27,7 +27,7 @@ from rifenet.data.sampling import (
 )
 from rifenet.data.transforms import Placement, resize_and_pad, resize_mask, squash, to_float
 from rifenet.data.views import strong_view, view_rng, weak_view
-from rifenet.formats.pictures import binary_mask, load_image
+from rifenet.formats.pictures import binary_mask
 
 __all__ = [
     "Episode",
@@ -47,12 +47,12 @@ __all__ = [
 
 
 def load_pair(index: ImageIndex, image: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Photo [H, W, 3] and index mask [H, W] of one record; `ImageRecord.value` gives the mask value of a class.
+    """Photo [H, W, 3] and index mask [H, W] of one record; `ImageRecord.values` gives the mask values of a class.
 
     Raises ValueError or FileNotFoundError naming the file.
     """
     record = index.records[image]
-    photo, mask = load_image(record.image_path), record.mask()
+    photo, mask = record.image(), record.mask()
     if photo.shape[:2] != (record.height, record.width) or mask.shape != (record.height, record.width):
         raise ValueError(
             f"Expected {record.image_path} and its mask as they were indexed, but a size changed. Run the command"
@@ -112,17 +112,17 @@ def load_episode(
     arrays: dict[str, Any] = {"class_id": episode.class_id}
     for position, image in enumerate((episode.query, *episode.supports)):
         photo, mask = load_pair(index, image)
-        value = index.records[image].value(episode.class_id)
+        values = index.records[image].values(episode.class_id)
         if views is None:
             pixels, labels, valid, placement = _placed(photo, mask, size, squashed)
             if position == 0:
-                arrays |= {"placement": placement, "query_mask_original": binary_mask(mask, value)}
+                arrays |= {"placement": placement, "query_mask_original": binary_mask(mask, *values)}
         else:
-            view, labels, valid = views.weak(photo, mask, position, (value,))
+            view, labels, valid = views.weak(photo, mask, position, values)
             pixels = to_float(view)
             if position == 0 and other_class is not None:
                 arrays["crossed_masks"] = index.records[image].binary(labels, other_class)
-        loaded.append((pixels, binary_mask(labels, value), valid))
+        loaded.append((pixels, binary_mask(labels, *values), valid))
     arrays["query_images"], arrays["query_masks"], arrays["query_valid"] = loaded[0]
     if episode.supports:
         for name, parts in zip(("images", "masks", "valid"), zip(*loaded[1:], strict=True), strict=True):
@@ -138,7 +138,7 @@ def load_support(
     """The support arrays of `load_episode`, in evaluation, for one image: support_images [1,3,S,S] and so on."""
     photo, mask = load_pair(index, image)
     pixels, labels, valid, _ = _placed(photo, mask, size, squashed)
-    labels = binary_mask(labels, index.records[image].value(class_id))
+    labels = binary_mask(labels, *index.records[image].values(class_id))
     return {"support_images": pixels[None], "support_masks": labels[None], "support_valid": valid[None]}
 
 
@@ -151,7 +151,7 @@ def _placed(
 
 def _load_plain(index: ImageIndex, episode: Episode, size: int) -> dict[str, NDArray[Any]]:
     """The unlabeled images, resized and padded; their masks are not read."""
-    photos = (load_image(index.records[image].image_path) for image in episode.unlabeled)
+    photos = (index.records[image].image() for image in episode.unlabeled)
     pixels, valid, _ = zip(*(resize_and_pad(photo, size) for photo in photos), strict=True)
     return {"unlabeled_images": np.stack(pixels), "unlabeled_valid": np.stack(valid)}
 
@@ -159,7 +159,7 @@ def _load_plain(index: ImageIndex, episode: Episode, size: int) -> dict[str, NDA
 def _load_unlabeled(index: ImageIndex, episode: Episode, views: Views) -> dict[str, NDArray[Any]]:
     weak, strong, valid = [], [], []
     for position, image in enumerate(episode.unlabeled, start=1 + len(episode.supports)):
-        view, _, real = views.weak(load_image(index.records[image].image_path), None, position)
+        view, _, real = views.weak(index.records[image].image(), None, position)
         weak.append(to_float(view))
         strong.append(to_float(strong_view(view, view_rng(*views.key, position, 1), real)))
         valid.append(real)

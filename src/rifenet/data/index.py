@@ -25,7 +25,7 @@ from rifenet import IGNORE
 from rifenet.config import MissingExtra, needs
 from rifenet.data.cache import cache_folder, read_scans, write_scans
 from rifenet.data.class_names import seen_in_training
-from rifenet.data.folds import Folds, base_classes, novel_classes
+from rifenet.data.folds import Folds, base_classes, contiguous_folds, novel_classes
 from rifenet.formats.pictures import binary_mask, load_image, load_mask
 
 CACHE_FORMAT = 2
@@ -44,6 +44,10 @@ class Entry(NamedTuple):
     """The mask shows one class, bright on dark: grey 128 or more is value 1, and no pixel is ignored."""
     unmarked: frozenset[int] = frozenset()
     """Ids of classes that the image may show although its mask does not mark them."""
+    layers: tuple[tuple[int, ...], ...] = ()
+    """In place of `palette`, where classes overlap: the class ids on the pixels of the mask values 1, 2, ..."""
+    box: tuple[int, int, int, int] | None = None
+    """The part of the photo that is the image, in pixels: left, top, right, bottom (exclusive). None: the whole."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,10 @@ class ImageRecord:
     bright: bool = False
     unmarked: frozenset[int] = frozenset()
     """Ids of classes that the image may show although its mask does not mark them."""
+    layers: tuple[tuple[int, ...], ...] = ()
+    """In place of `palette`, where classes overlap: the class ids on the pixels of the mask values 1, 2, ..."""
+    box: tuple[int, int, int, int] | None = None
+    """The part of the photo that is the image (`Entry.box`)."""
 
     def shows(self, class_id: int) -> bool | None:
         """Whether the image shows the class; None where its mask does not tell."""
@@ -76,16 +84,26 @@ class ImageRecord:
         """
         if self.shows(class_id) is None:
             return np.full(labels.shape, IGNORE, np.uint8)
-        return binary_mask(labels, self.value(class_id))
+        return binary_mask(labels, *self.values(class_id))
 
-    def value(self, class_id: int) -> int:
-        """Mask value of `class_id`; -1, which matches no pixel, for a class outside the palette."""
+    def values(self, class_id: int) -> tuple[int, ...]:
+        """Mask values of the pixels that show `class_id`; none for a class outside the palette."""
+        if self.layers:
+            return tuple(value for value, classes in enumerate(self.layers, start=1) if class_id in classes)
         if not self.palette:
-            return class_id
-        return self.palette.index(class_id) + 1 if class_id in self.palette else -1
+            return (class_id,)
+        return (self.palette.index(class_id) + 1,) if class_id in self.palette else ()
+
+    def image(self) -> NDArray[np.uint8]:
+        """The upright photo, or the part of it that is the image, [H, W, 3]. Raises FileNotFoundError or ValueError."""
+        photo = load_image(self.image_path)
+        if self.box is None:
+            return photo
+        left, top, right, bottom = self.box
+        return photo[top:bottom, left:right]
 
     def mask(self) -> NDArray[np.uint8]:
-        """Index mask, uint8 [H, W]; `value` gives a class's mask value. Raises FileNotFoundError or ValueError."""
+        """Index mask, uint8 [H, W]; `values` gives a class's mask values. Raises FileNotFoundError or ValueError."""
         return read_mask(self.mask_path, bright=self.bright)
 
 
@@ -114,10 +132,12 @@ class ImageIndex:
     def hash(self) -> str:
         """Hex digest of classes, names, sizes and areas: equal for the same images and masks in any folder.
 
-        It also covers the folds of COCO and the list of pairs, because options choose them, and classes left unmarked.
+        It also covers the folds of COCO and the list of pairs, because options choose them, the folds that the user
+        of a custom dataset wrote, and classes left unmarked.
         """
         content: list[Any] = [self.dataset, self.class_names]
-        content += [self.folds] if self.dataset == "coco" else []
+        own_folds = self.dataset == "custom" and self.folds != contiguous_folds(len(self.class_names))
+        content += [self.folds] if self.dataset == "coco" or own_folds else []
         content += [sorted(self.listed)] if self.listed else []
         content += [[item.name, item.height, item.width, sorted(item.areas.items())] for item in self.records]
         unmarked = [[item.name, sorted(item.unmarked)] for item in self.records if item.unmarked]
@@ -228,8 +248,7 @@ def build_index(
         else:
             height, width, counts = scan
             areas = {int(label): area for label, area in counts.items()}
-            files, kind = entry[:3], (entry.palette, entry.bright, entry.unmarked)
-            records.append(ImageRecord(*files, height, width, areas, *kind))
+            records.append(ImageRecord(*entry[:3], height, width, areas, *entry[3:]))
     if not records:
         reason = f"none of {len(bad)} could be used. The first, {bad[0][0]}: {bad[0][1]}" if bad else "there are none."
         raise ValueError(f"Expected images with masks in {root}, but {reason}")
@@ -253,6 +272,8 @@ def _scan(entry: Entry, n_classes: int) -> Any:
     """JSON values: [height, width, {class id as text: area}] of a usable entry, or the reason why it is unusable."""
     try:
         height, width = _check_image(entry.image_path)
+        if entry.box is not None:
+            height, width = _size_of(entry.box, height, width)
         mask = read_mask(entry.mask_path, bright=entry.bright)
     except MissingExtra:
         raise  # not the file's fault, so the cache must not store it
@@ -265,11 +286,15 @@ def _scan(entry: Entry, n_classes: int) -> Any:
         )
     counts = np.bincount(mask.ravel(), minlength=256)
     counts[[0, IGNORE]] = 0
-    labels, highest = np.flatnonzero(counts), len(entry.palette) or n_classes
+    labels, highest = np.flatnonzero(counts), len(entry.layers) or len(entry.palette) or n_classes
     if len(labels) and labels[-1] > highest:
         return f"Expected labels 0..{highest} and 255 in {entry.mask_path}, but it holds {labels[-1]}."
     if entry.bright and not len(labels):
         return f"Expected an object in {entry.mask_path}, at grey 128 or more, but it is dark everywhere."
+    if entry.layers:
+        shown = sorted({label for classes in entry.layers for label in classes})
+        record = ImageRecord(*entry[:3], height, width, {}, layers=entry.layers)
+        return [height, width, {str(label): int(counts[list(record.values(label))].sum()) for label in shown}]
     if entry.palette:
         return [height, width, {str(label): int(counts[i]) for i, label in enumerate(entry.palette, start=1)}]
     return [height, width, {str(label): int(counts[label]) for label in labels}]
@@ -292,6 +317,14 @@ def _check_image(path: Path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def _size_of(box: tuple[int, int, int, int], height: int, width: int) -> tuple[int, int]:
+    """(height, width) of a part of a photo. Raises ValueError where it is not inside the photo."""
+    left, top, right, bottom = box
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise ValueError(f"Expected a box inside the photo of {width} x {height} pixels, but got {list(box)}.")
+    return bottom - top, right - left
+
+
 def _has_end_marker(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-min(64, path.stat().st_size), os.SEEK_END)
@@ -310,6 +343,7 @@ def _fingerprint(entries: Sequence[Entry], class_names: Sequence[str]) -> str:
                 state = "missing"
             digest.update(f"{entry.name}\0{path}\0{state}\0".encode(errors="surrogateescape"))
         digest.update(f"{entry.palette}{entry.bright}".encode())
+        digest.update(f"{entry.layers}{entry.box}".encode() if entry.layers or entry.box else b"")
     return digest.hexdigest()
 
 

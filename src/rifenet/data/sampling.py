@@ -3,8 +3,10 @@
 Each choice is a SHA-256 hash of (purpose, seed, position, ...), so an episode depends only on its seed and position.
 Machine and number of workers, batch size and ranks do not change it, and a run can resume at any step. Training draws
 episodes with replacement. Evaluation takes the (image, class) pairs in list order, so its queries are not random; only
-`hsnet` on COCO draws a class and then one of its images. The published codes of `pfenet` go through the images in list
-order and draw one class of each.
+`hsnet` draws one of a class's images on the datasets of `CLASS_DRAWS`. The published codes of `pfenet` go through the
+images in list order and draw one class of each.
+
+Images cut from one photo, such as the objects of PACO-Part, never meet in an episode as query and support.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ import itertools
 import json
 import math
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from rifenet.config import PROTOCOLS
+from rifenet.config import CLASS_DRAWS, PROTOCOLS
 from rifenet.data.index import ImageIndex
 
 
@@ -38,14 +41,26 @@ def _draw(n: int, *key: object) -> int:
     return int.from_bytes(digest[:8], "big") % n
 
 
-def _draw_others(images: Sequence[int], n: int, taken: Collection[int], *key: object) -> tuple[int, ...]:
-    """Draws `n` different images that are not in `taken`; `images` must have that many."""
+Photos = Sequence[tuple[int, ...]]
+"""Record indices, those cut from one photo together."""
+
+
+def by_photo(index: ImageIndex, images: Iterable[int]) -> Photos:
+    """The images, those cut from one photo together, in the order of their first."""
+    photos: dict[Path, list[int]] = {}
+    for image in images:
+        photos.setdefault(index.records[image].image_path, []).append(image)
+    return [tuple(found) for found in photos.values()]
+
+
+def _draw_others(photos: Photos, n: int, taken: Collection[int], *key: object) -> tuple[int, ...]:
+    """Draws `n` images of different photos, none of which has an image in `taken`; there must be that many."""
     drawn: list[int] = []
     attempt = 0
     while len(drawn) < n:
-        image = images[_draw(len(images), *key, attempt)]
-        if image not in drawn and image not in taken:
-            drawn.append(image)
+        photo = photos[_draw(len(photos), *key, attempt)]
+        if not any(image in drawn or image in taken for image in photo):
+            drawn.append(photo[0] if len(photo) == 1 else photo[_draw(len(photo), *key, attempt, "object")])
         attempt += 1
     return tuple(drawn)
 
@@ -88,12 +103,13 @@ class EpisodePool:
                 f"Expected at least {shots + 1 + unlabeled} images, but got {len(index)}. Lower shots or unlabeled."
             )
         self.pairs = index.pairs(self.images, min_area)
-        everything = range(len(index))
-        short = [class_id for class_id, images in self.images.items() if len(images) < shots + 1 + unlabeled]
+        self._photos = {class_id: by_photo(index, images) for class_id, images in self.images.items()}
+        everything = by_photo(index, range(len(index)))
+        short = [class_id for class_id, photos in self._photos.items() if len(photos) < shots + 1 + unlabeled]
         self.borrowing = tuple(index.class_name(class_id) for class_id in short)
-        self._unlabeled_images: dict[int, Sequence[int]] = {
-            class_id: everything if unlabeled_source == "any" or class_id in short else images
-            for class_id, images in self.images.items()
+        self._unlabeled_photos = {
+            class_id: everything if unlabeled_source == "any" or class_id in short else photos
+            for class_id, photos in self._photos.items()
         }
 
     @property
@@ -113,10 +129,10 @@ class EpisodePool:
         else:
             class_id = self._draw_class(seed, i)
             query = self.images[class_id][_draw(len(self.images[class_id]), "train", seed, i, "query")]
-        different = min(self.shots, len(self.images[class_id]) - 1)
-        drawn = _draw_others(self.images[class_id], different, (query,), "train", seed, i, "support")
+        different = min(self.shots, len(self._photos[class_id]) - 1)
+        drawn = _draw_others(self._photos[class_id], different, (query,), "train", seed, i, "support")
         supports = tuple(drawn[shot % different] for shot in range(self.shots))
-        others = self._unlabeled_images[class_id]
+        others = self._unlabeled_photos[class_id]
         unlabeled = _draw_others(others, self.unlabeled, (query, *supports), "train", seed, i, "unlabeled")
         return Episode(class_id, query, supports, unlabeled)
 
@@ -137,14 +153,15 @@ class EpisodePool:
 def usable_classes(
     index: ImageIndex, class_ids: Sequence[int], shots: int, min_area: int
 ) -> tuple[dict[int, list[int]], tuple[tuple[str, str], ...]]:
-    """Record indices of each class with at least K + 1 images, and (name, reason) of each other class."""
+    """Record indices of each class with images of at least K + 1 photos, and (name, reason) of each other class."""
     images, left_out = {}, []
     for class_id in sorted(class_ids):
         found = index.images_of(class_id, min_area)
-        if len(found) > shots:
+        photos = len(by_photo(index, found))
+        if photos > shots:
             images[class_id] = found
         else:
-            reason = f"{len(found)} images of at least {min_area} px, {shots + 1} needed for {shots} shot"
+            reason = f"{photos} images of at least {min_area} px, {shots + 1} needed for {shots} shot"
             left_out.append((index.class_name(class_id), reason))
     return images, tuple(left_out)
 
@@ -163,10 +180,10 @@ def evaluation_episodes(
 ) -> list[Episode]:
     """Exactly `episodes` episodes of a protocol, each a pure function of (index, classes, shots, seed, position).
 
-    Queries are those of `queries`, in list order, repeated as needed; `hsnet` on COCO draws a class, uniform, then one
-    of its images. Supports are drawn uniformly from the other images of the class, with at least `min_area` pixels of
-    it (pfenet) or one (hsnet). Then `unlabeled` more of these are drawn, or as many as the class has left; this does
-    not change queries and supports.
+    Queries are those of `queries`, in list order, repeated as needed; `hsnet` on the datasets of `CLASS_DRAWS` draws a
+    class, uniform or in turn, then one of its images. Supports are drawn uniformly from the other photos of the class,
+    with at least `min_area` pixels of it (pfenet) or one (hsnet). Then `unlabeled` more of these are drawn, or as many
+    as the class has left; this does not change queries and supports.
 
     A class with fewer than K + 1 images is left out and named in a UserWarning. Raises ValueError if none remains.
     """
@@ -176,15 +193,21 @@ def evaluation_episodes(
         named = "; ".join(f"{name} ({reason})" for name, reason in left_out)
         warnings.warn(f"Classes left out of the evaluation: {named}.", stacklevel=2)
     purpose = "evaluate" if protocol == "pfenet" else protocol
+    photos = {class_id: by_photo(index, found) for class_id, found in images.items()}
+    usable = sorted(images)
+    draws = CLASS_DRAWS.get(index.dataset) if protocol == "hsnet" else None
     result = []
     for i in range(episodes):
         query, class_id = pairs[i % len(pairs)]
-        if protocol == "hsnet" and index.dataset == "coco":
-            class_id = sorted(images)[_draw(len(images), purpose, seed, i, "class")]
-            query = images[class_id][_draw(len(images[class_id]), purpose, seed, i, "query")]
-        supports = _draw_others(images[class_id], shots, (query,), purpose, seed, i)
-        more = min(unlabeled, len(images[class_id]) - (query in images[class_id]) - shots)
-        others = _draw_others(images[class_id], more, (query, *supports), purpose, seed, i, "unlabeled")
+        if draws is not None:
+            turn = i % len(usable) if draws == "turn" else _draw(len(usable), purpose, seed, i, "class")
+            class_id = usable[turn]
+            photo = photos[class_id][_draw(len(photos[class_id]), purpose, seed, i, "query")]
+            query = photo[0] if len(photo) == 1 else photo[_draw(len(photo), purpose, seed, i, "query", "object")]
+        supports = _draw_others(photos[class_id], shots, (query,), purpose, seed, i)
+        shown = any(query in photo for photo in photos[class_id])
+        more = min(unlabeled, len(photos[class_id]) - shown - shots) if unlabeled else 0
+        others = _draw_others(photos[class_id], more, (query, *supports), purpose, seed, i, "unlabeled")
         result.append(Episode(class_id, query, supports, others))
     return result
 

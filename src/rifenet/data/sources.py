@@ -6,12 +6,17 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from rifenet.data.coco import Annotations, annotated_entries, open_annotations
+from rifenet.config import DATASETS
+from rifenet.data.cdfss import CLASSES, open_cdfss
+from rifenet.data.coco import annotated_entries, open_annotations
 from rifenet.data.custom import open_custom
+from rifenet.data.drawn import Drawn
 from rifenet.data.folds import PASCAL_FOLDS, VOC_CLASSES, contiguous_folds, interleaved_folds
 from rifenet.data.fss1000 import open_fss1000
 from rifenet.data.image_lists import list_path, read_list, read_pairs
 from rifenet.data.index import Entry, ImageIndex, build_index
+from rifenet.data.lvis import open_lvis
+from rifenet.data.parts import open_paco, open_pascal_part
 
 _LISTS = Path("ImageSets") / "Segmentation"
 _COCO_CLASSES = 80
@@ -36,6 +41,10 @@ def open_dataset(
     coco: all `annotations/instances_PART*.json`, or the json `list_file`. Images of `instances_train2017.json` lie in
     `train2017/`, `images/train2017/`, `images/` or the root. `folds`: interleaved or contiguous.
     fss1000: `CLASS/N.jpg` and `CLASS/N.png`; class lists in `splits.txt` or `list_file`.
+    lvis: `annotations/lvis_v1_PART.json`, or the json `list_file`; COCO 2017's photos in `coco/` or as for coco.
+    paco_part: `annotations/paco_lvis_v1_PART.json`, or the json `list_file`; photos as for lvis.
+    pascal_part: `all_obj_part_to_image.json`, `Annotations_Part_json_merged_part_classes/` and `JPEGImages/`.
+    deepglobe, isic, chest_xray: the folders of CD-FSS (`cdfss`). Both parts contain all photos.
     custom: `images/`, `masks/` and `classes.txt`, or `images/` and `annotations.json`; optional `folds.yaml`. Both
     parts contain all images, because folds split the classes.
 
@@ -50,15 +59,15 @@ def open_dataset(
         raise FileNotFoundError(
             f"Expected a dataset folder, but there is none at {str(root)!r}. Set it with --root or data.root."
         )
-    if dataset == "pascal":
-        return _open_pascal(folder, list_file, part, progress)
     if dataset == "coco":
         return _open_coco(folder, list_file, part, folds, progress)
-    if dataset == "fss1000":
-        return open_fss1000(folder, list_file, part, progress)
     if dataset == "custom":
         return open_custom(folder, list_file, progress)
-    raise ValueError(f"Expected dataset to be pascal, coco, fss1000 or custom, but got {dataset!r}.")
+    if dataset in CLASSES:
+        return open_cdfss(dataset, folder, list_file, progress)
+    if dataset in _OF_A_PART:
+        return _OF_A_PART[dataset](folder, list_file, part, progress)
+    raise ValueError(f"Expected dataset to be one of {', '.join(DATASETS)}, but got {dataset!r}.")
 
 
 def _open_pascal(root: Path, list_file: str, part: str, progress: bool) -> ImageIndex:
@@ -124,7 +133,7 @@ def _open_coco(root: Path, list_file: str, part: str, folds: str, progress: bool
     if not paths:
         raise FileNotFoundError(f"Expected {root / 'annotations' / f'instances_{part}*.json'}, but there is none.")
     annotations = [open_annotations(path, progress=progress) for path in paths]
-    found: dict[int, Annotations] = {}
+    found: dict[int, Drawn] = {}
     for source in annotations:
         if source.class_names != annotations[0].class_names or len(source.class_names) != _COCO_CLASSES:
             raise ValueError(
@@ -148,3 +157,12 @@ def _open_coco(root: Path, list_file: str, part: str, folds: str, progress: bool
         bad_files=bad,
         progress=progress,
     )
+
+
+_OF_A_PART = {
+    "pascal": _open_pascal,
+    "fss1000": open_fss1000,
+    "lvis": open_lvis,
+    "paco_part": open_paco,
+    "pascal_part": open_pascal_part,
+}

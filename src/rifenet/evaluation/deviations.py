@@ -16,7 +16,7 @@ class Deviation(NamedTuple):
     here: str
     published: str
     only_with: str = ""
-    """Where it applies: "class_area", "several shots", "one pass" of several shots, "pascal", "coco", "absent class"
+    """Where it applies: "class_area", "several shots", "one pass" of several shots, a kind of dataset, "absent class"
     that the mean leaves out; empty: always."""
 
     def __str__(self) -> str:
@@ -84,6 +84,18 @@ DEVIATIONS = (
                 "where outlines overlap, the smaller object lies on top, and crowds are ignored",
                 "mask files with one class a pixel, by an order that is not published",
                 "coco",
+            ),
+            (
+                "folds",
+                "classes of at least two test photos, in the order of their ids, whatever the shots",
+                "classes of more test photos than shots, in an order that is not published",
+                "lvis",
+            ),
+            (
+                "folds",
+                "parts that the training json shows, of any size, in the order of their ids",
+                "448 parts in an order that is not published, without those of minimal area",
+                "paco_part",
             ),
             ("absent class", "named, and left out of the mean", "counts as 0 (--absent-as-zero)", "absent class"),
         )

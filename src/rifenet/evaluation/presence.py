@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, absent_query, evaluation_episodes
 from rifenet.data.transforms import resize_and_pad
 from rifenet.evaluation.prediction import Model, device_of, margins, mask_threshold
-from rifenet.formats.pictures import load_image
 from rifenet.metrics import auroc, calibrated, expected_calibration_error, presence_statistic, sigmoid
 from rifenet.models.baseline import PrototypeFeatures
 from rifenet.models.masks import soft_masks, valid_on_grid
@@ -65,16 +63,14 @@ def hard_statistics(
         features = _matched(model, images[0])[None]
         prototypes = matching_prototypes(features, *soft_masks(masks, valid, (features.shape[-2], features.shape[-1])))
         drawn = {absent_query(index, episode.class_id, seed, position * HARD_OF + number) for number in range(HARD_OF)}
-        likeness = {
-            query: _likeness(model, index.records[query].image_path, prototypes, size) for query in sorted(drawn)
-        }
+        likeness = {query: _likeness(model, index.records[query].image(), prototypes, size) for query in sorted(drawn)}
         statistics += _statistics(model, index, episode, [max(likeness, key=likeness.__getitem__)], size)
     return np.array(statistics)
 
 
-def _likeness(model: Model, photo: Path, prototypes: Tensor, size: int) -> float:
+def _likeness(model: Model, photo: NDArray[np.uint8], prototypes: Tensor, size: int) -> float:
     """The matching score of a photo's best position, in [-2,2]."""
-    pixels, real, _ = resize_and_pad(load_image(photo), size)
+    pixels, real, _ = resize_and_pad(photo, size)
     features = _matched(model, torch.from_numpy(pixels)[None].to(prototypes.device))
     here = valid_on_grid(torch.from_numpy(real)[None].to(features.device), (features.shape[-2], features.shape[-1]))
     return float(matching_score(features, prototypes)[:, 0][here].max())

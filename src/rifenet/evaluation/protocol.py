@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from rifenet.config import Config, resolved
+from rifenet.config import AT_MOST, CLASS_DRAWS, Config, resolved
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode, episodes_to_json, evaluation_episodes, queries
 from rifenet.evaluation.deviations import deviations
@@ -35,6 +35,7 @@ from rifenet.evaluation.provenance import config_record, dataset_record, environ
 from rifenet.evaluation.result_file import FORMAT, PREDICTION_WORDS, EpisodeCounts, figures, pack_counts
 from rifenet.evaluation.scoring import score_episodes
 from rifenet.evaluation.settings import by_class_area
+from rifenet.evaluation.shards import Elsewhere, score_elsewhere
 from rifenet.segmenting.pseudo_labels import COUNT
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def evaluate(
     fabric: Fabric | None = None,
     progress: Callable[[int], None] | None = None,
     journal: Journal | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
     """Scores `model` on the novel classes of `config.data.fold`, and returns the content of `result.json`.
 
@@ -93,6 +95,7 @@ def evaluate(
         progress: called, from any thread, with the number of episodes done since its last call.
         journal: keeps what is scored in a file, goes on from there, and decides about images that cannot be read; the
             caller removes the file (`discard_partial`) once the result is written. None: nothing is kept.
+        elsewhere: other machines that score, in place of this process; not with `fabric`.
 
     Raises:
         ValueError: an unknown fold, a repeated seed, no class with enough images, an N too small for every class
@@ -113,6 +116,8 @@ def evaluate(
     if (backbone := getattr(model, "backbone", None)) is not None:
         backbone.accelerate()
     machine = environment(device, fabric.world_size if fabric is not None else 1)
+    if elsewhere is not None:
+        machine |= {"device": elsewhere.device, "threads": elsewhere.threads}
     origin = {
         "protocol": _record(index, config, listed),
         "episodes_hash": episodes_hash(index, runs),
@@ -120,18 +125,32 @@ def evaluate(
     }
     with journal.shared(_facts(origin, machine), fabric):
         started = time.perf_counter()
-        scored = score_episodes(
-            model,
-            index,
-            episodes,
-            data.image_size,
-            rules=_scoring_rules(config),
-            batch_size=rules.batch_size,
-            workers=rules.workers,
-            fabric=fabric,
-            progress=progress,
-            journal=journal,
-        )
+        if elsewhere is None:
+            scored = score_episodes(
+                model,
+                index,
+                episodes,
+                data.image_size,
+                rules=_scoring_rules(config),
+                batch_size=rules.batch_size,
+                workers=rules.workers,
+                fabric=fabric,
+                progress=progress,
+                journal=journal,
+            )
+            memory = peak_memory(device)
+        else:
+            scored, there, memory = score_elsewhere(
+                model,
+                index,
+                episodes,
+                data.image_size,
+                rules=_scoring_rules(config),
+                elsewhere=elsewhere,
+                journal=journal,
+                progress=progress,
+            )
+            machine |= there
         seconds = time.perf_counter() - started + journal.seconds
     shape = (len(runs), rules.episodes)
     counted = EpisodeCounts(
@@ -153,7 +172,7 @@ def evaluate(
         **figures(counted, classes, rules.seeds, rules.absent_as_zero),
         "seconds": round(seconds, 3),
         "episodes_per_second": round((len(episodes) - len(journal.skipped)) / seconds, 3),
-        "peak_memory_mib": peak_memory(device),
+        "peak_memory_mib": memory,
         "environment": machine,
         "config": config_record(model, config),
         "episode_counts": pack_counts(counted),
@@ -178,8 +197,7 @@ def _circumstances(result: dict[str, Any]) -> set[str]:
         "class_area": by_class_area(rules),
         "several shots": several,
         "one pass": several and not rules.get("vote"),
-        "pascal": result["dataset"]["name"] == "pascal",
-        "coco": result["dataset"]["name"] == "coco",
+        result["dataset"]["name"]: True,
         "absent class": bool(result["absent_classes"]) and not rules["absent_as_zero"],
     }
     return {name for name, applies in holds.items() if applies}
@@ -195,10 +213,17 @@ def settled(config: Config, index: ImageIndex, listed: EpisodeList | None = None
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, shots=listed.shots), eval=rules)
     config = resolved(config)
     if config.eval.episodes is None:
-        config = dataclasses.replace(
-            config, eval=dataclasses.replace(config.eval, episodes=len(_queries(index, config)))
-        )
+        config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, episodes=_open_n(index, config)))
     return config
+
+
+def _open_n(index: ImageIndex, config: Config) -> int:
+    """N where the protocol leaves it to the dataset: the number of queries, or of photos asked about (`AT_MOST`)."""
+    asked = _queries(index, config)
+    most = AT_MOST.get(index.dataset)
+    if config.eval.protocol != "hsnet" or most is None:
+        return len(asked)
+    return min(len({(index.records[image].image_path, class_id) for image, class_id in asked}), most)
 
 
 def _queries(index: ImageIndex, config: Config, shots: int | None = None) -> list[tuple[int, int]]:
@@ -307,8 +332,9 @@ def _record(index: ImageIndex, config: Config, listed: EpisodeList | None) -> di
         scoring, size = _scoring_rules(config), data.image_size
         square = f"{size} x {size} px"
         order = "(image, class) pairs in list order, cycled"
-        if index.dataset == "coco":
-            order = "class uniform, then one of its images, uniform, drawn by (seed, position)"
+        if (draws := CLASS_DRAWS.get(index.dataset)) is not None:
+            turn = {"uniform": "class uniform", "turn": "each class in turn"}[draws]
+            order = f"{turn}, then one of its images, uniform, drawn by (seed, position)"
         words = PFENET_WORDS | {
             "query_order": order,
             "supports": "drawn by (seed, position), uniform among the class's other images, all different",

@@ -85,7 +85,7 @@ def score_episodes(
     """
     rank, ranks = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
     journal = Journal() if journal is None else journal
-    positions = _parts([position for position in _order(episodes) if position not in journal.known], ranks)[rank]
+    positions = _parts([position for position in scoring_order(episodes) if position not in journal.known], ranks)[rank]
     if journal.known and progress is not None:
         progress(len(journal.known) // ranks)
     counts = np.zeros((len(episodes), 2, 2), dtype=np.int64)
@@ -143,7 +143,7 @@ def _score_in_threads(run: _Run, positions: Sequence[int], batch_size: int, work
         done.result()
 
 
-def _order(episodes: Sequence[Episode]) -> list[int]:
+def scoring_order(episodes: Sequence[Episode]) -> list[int]:
     """Positions in the order of scoring: by the lowest class that each query is asked for, then by query."""
     first: dict[int, int] = {}
     for episode in episodes:

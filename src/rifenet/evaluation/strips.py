@@ -161,7 +161,7 @@ def _strip(model: Model, index: ImageIndex, episode: Episode, size: int, rank: s
     photo, _ = load_pair(index, episode.query)
     more = f" (1 of {len(episode.supports)})" if len(episode.supports) > 1 else ""
     panels = [
-        overlay(shot, binary_mask(shot_mask, index.records[episode.supports[0]].value(episode.class_id))),
+        overlay(shot, binary_mask(shot_mask, *index.records[episode.supports[0]].values(episode.class_id))),
         Image.fromarray(photo),
         overlay(photo, mask),
         overlay(photo, truth),

@@ -62,7 +62,7 @@ def quantize(graph: onnx.ModelProto, inputs: Iterator[dict[str, NDArray[Any]]]) 
     if len(convolutions) <= EXACT:
         raise ValueError(
             f"Expected a backbone of more than {EXACT} convolutions for 8 bits, but this one has {len(convolutions)}. "
-            "Leave --int8 out."
+            "Backbones of attention have no 8 bits here. Leave --int8 out."
         )
     exact = convolutions[:EXACT]
     read = {value.name for value in graph.graph.input}  # the baseline reads no valid mask

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from rifenet.config import needs
 from rifenet.formats.contrast import How, Window, as_photo, chosen_bands, full_range, windows_of
@@ -27,6 +29,8 @@ SIDE, MARGIN = 1024, 128
 """Pixels of a window, and of its overlap with the window beside it, on each side."""
 NODATA = 255
 """In a mask, where the scene holds no data."""
+ROWS = "_rows"
+"""What is added to a scene's name in that of the folder that keeps its rows until all are done."""
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".shp", ".fgb")
 SCENE_SUFFIXES = (".tif", ".tiff", ".vrt")
 DRIVERS = {"gpkg": "GPKG", "geojson": "GeoJSON"}
@@ -34,7 +38,7 @@ MOST_WINDOWS = 5
 """Shots that are taken of one scene."""
 _SAMPLED = 1024  # longer side of a scene, read for its percentiles
 _GEO_TAGS = (33550, 33922, 34264, 34735)  # of a GeoTIFF: scale, tie points, transform, coordinate system
-_CACHE = 128  # MB of GDAL's blocks
+_CACHE = 128 * 2**20  # bytes of blocks that GDAL keeps; by itself it takes 5 % of the machine's memory
 _FIELDS = ("class", "label", "name", "category")  # of a vector file, which name the class of a label, in this order
 
 
@@ -83,13 +87,18 @@ class Scene(Pages):
         """Side of a core."""
         return max(1, self.side - 2 * MARGIN)
 
+    @property
+    def across(self) -> int:
+        """Windows from left to right."""
+        return -(-self.width // self.step)
+
     def __len__(self) -> int:
         """Number of windows."""
-        return -(-self.height // self.step) * -(-self.width // self.step)
+        return -(-self.height // self.step) * self.across
 
     def core(self, number: int) -> Extent:
         """The part of the scene that a window's mask is for; together they are the scene, without overlap."""
-        row, column = divmod(number, -(-self.width // self.step))
+        row, column = divmod(number, self.across)
         top, left = row * self.step, column * self.step
         return Extent(top, left, min(self.height, top + self.step), min(self.width, left + self.step))
 
@@ -165,12 +174,17 @@ def is_scene(path: str | PathLike[str]) -> bool:
 def _say_what_is_lost(path: str | PathLike[str]) -> None:
     try:
         with open_picture(path, ("TIFF",)) as picture:
-            placed = any(tag in getattr(picture, "tag_v2", {}) for tag in _GEO_TAGS)
+            placed = is_placed(picture)
     except Exception:  # Pillow's errors on what is no TIFF, or one that it does not read
         return
     if placed:
         told = "It has a place on the map, which its mask will lack. With it: pip install 'rifenet[geo]'"
         remark(f"image file {fspath(path)}", told)
+
+
+def is_placed(picture: Image.Image) -> bool:
+    """Whether an opened TIFF has a place on the map."""
+    return any(tag in getattr(picture, "tag_v2", {}) for tag in _GEO_TAGS)
 
 
 def is_vector(path: Any) -> bool:
@@ -327,10 +341,19 @@ def _inside(place: tuple[float, float, float, float], box: Extent) -> bool:
     return box.top <= top and bottom <= box.bottom and box.left <= left and right <= box.right
 
 
-def write_mask(path: Path, scene: Scene, parts: Iterable[tuple[int, NDArray[np.uint8]]]) -> None:
+@contextmanager
+def bounded_cache() -> Iterator[None]:
+    """While entered, GDAL keeps few blocks of the files that it reads and writes."""
+    import rasterio
+
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE):
+        yield
+
+
+def write_mask(path: Path, scene: Scene, rows: Iterable[tuple[int, NDArray[np.uint8]]]) -> None:
     """Writes a GeoTIFF of a scene's size, coordinate system and transform, in tiles of 256 pixels.
 
-    `parts`: the number of a window and the mask [H,W] of its core; what gets none is no data.
+    `rows`: masks [H,W] over the whole width, each with the number of its first line.
     """
     import rasterio
     from rasterio.windows import Window as Part
@@ -338,10 +361,9 @@ def write_mask(path: Path, scene: Scene, parts: Iterable[tuple[int, NDArray[np.u
     profile: dict[str, Any] = {"driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": NODATA}
     profile |= {"width": scene.width, "height": scene.height, "crs": scene.data.crs, "transform": scene.data.transform}
     profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "BIGTIFF": "IF_SAFER"}
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE), rasterio.open(path, "w", **profile) as out:
-        for number, mask in parts:
-            core = scene.core(number)
-            out.write(mask, 1, window=Part(core.left, core.top, core.right - core.left, core.bottom - core.top))
+    with bounded_cache(), rasterio.open(path, "w", **profile) as out:
+        for top, mask in rows:
+            out.write(mask, 1, window=Part(0, top, mask.shape[1], mask.shape[0]))
 
 
 def write_polygons(path: Path, mask: Path, classes: Sequence[str], kind: str) -> None:
@@ -358,7 +380,7 @@ def write_polygons(path: Path, mask: Path, classes: Sequence[str], kind: str) ->
     from rasterio.features import shapes
 
     schema = {"geometry": "Polygon", "properties": {"class": "str", "class_id": "int", "pixels": "int"}}
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE), rasterio.open(mask) as data:
+    with bounded_cache(), rasterio.open(mask) as data:
         crs = data.crs.to_wkt() if data.crs else None
         pixel = abs(data.transform.determinant)
         found = shapes(rasterio.band(data, 1), transform=data.transform)

@@ -94,9 +94,9 @@ def strips(height: int, width: int) -> Iterator[slice]:
     return (slice(start, min(height, start + step)) for start in range(0, height, step))
 
 
-def binary_mask(mask: NDArray[np.uint8], value: int) -> NDArray[np.uint8]:
-    """1 where the mask is `value`, 255 where it is 255 (ignored), else 0."""
-    binary = (mask == value).astype(np.uint8)
+def binary_mask(mask: NDArray[np.uint8], *values: int) -> NDArray[np.uint8]:
+    """1 where the mask is one of `values`, 255 where it is 255 (ignored), else 0."""
+    binary = np.isin(mask, values).astype(np.uint8) if len(values) != 1 else (mask == values[0]).astype(np.uint8)
     binary[mask == IGNORE] = IGNORE
     return binary
 

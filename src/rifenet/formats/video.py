@@ -19,7 +19,7 @@ from rifenet.files import naming, scratch_folder
 from rifenet.formats.pages import Pages
 from rifenet.formats.picture_files import open_picture
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts")
 """Suffixes, in lower case, of the files that count as videos; a GIF does if it has several frames."""
 _RATE = Fraction(25)  # frames a second, where the file does not tell
 _CODECS = ("libx264", "mpeg4")  # of an overlay, the first that is there

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,10 +29,7 @@ class Place:
     """A folder, by its path or URL (`s3://bucket/folder`), whatever fsspec knows."""
 
     def __init__(self, url: str) -> None:
-        with needs(EXTRA):
-            from fsspec.core import url_to_fs
-        # Listings are never kept: other processes write here, too, and those of millions of files take much memory.
-        self.files, root = url_to_fs(absolute(url), use_listings_cache=False)
+        self.files, root = file_system(url)
         self.url = str(self.files.unstrip_protocol(root)).rstrip("/")
         self.root = str(root).rstrip("/")
 
@@ -77,6 +75,35 @@ class Place:
         return f"{self.root}/{name}" if name else self.root
 
 
+def file_system(word: str) -> tuple[Any, str]:
+    """The file system of a path or URL, and the path in it. Raises ValueError for one that no package here knows."""
+    with needs(EXTRA):
+        from fsspec.core import url_to_fs
+    try:
+        # Listings are never kept: other processes write here, too, and those of millions of files take much memory.
+        files, path = url_to_fs(absolute(word), use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise ValueError(
+            f"Expected a URL whose file system is installed, but got {word} ({' '.join(str(error).split())}). s3://"
+            " comes with the extra; gs:// needs the package gcsfs, az:// adlfs."
+        ) from error
+    return files, str(path)
+
+
+@contextmanager
+def reaching(word: str) -> Iterator[None]:
+    """Turns what libraries of stores raise, for lack of credentials, say, into an OSError that names the URL."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError):
+        raise
+    except Exception as error:
+        raise OSError(
+            f"Expected to be able to list and read {word}, but got {type(error).__name__}: {error}. Check the URL, the"
+            " credentials of this machine and the address of the store."
+        ) from error
+
+
 def absolute(word: str) -> str:
     """A URL as it is; a path as an absolute one, which means the same to processes in other folders."""
     return word if "://" in word else os.path.abspath(word)
@@ -105,19 +132,18 @@ def photos_at(words: list[str]) -> Iterator[FoundPhoto]:
     A pattern that ends in `/**` names all photos below a folder. A list is a file that ends in `.txt` and names a photo
     a line; its photos are not looked up. Raises FileNotFoundError where a folder or a pattern has none.
     """
-    with needs(EXTRA):
-        from fsspec.core import url_to_fs
     for word in words:
-        files, path = url_to_fs(absolute(word), use_listings_cache=False)
-        if word.lower().endswith(".txt"):
-            lines = files.cat_file(path).decode().splitlines()
-            found: Iterator[FoundPhoto] = (FoundPhoto(_url(line.strip())) for line in lines if line.strip())
-        else:
-            found = _looked_up(files, path)
+        files, path = file_system(word)
         some = False
-        for photo in found:
-            some = True
-            yield photo
+        with reaching(word):
+            if word.lower().endswith(".txt"):
+                lines = files.cat_file(path).decode().splitlines()
+                found: Iterator[FoundPhoto] = (FoundPhoto(_url(line.strip())) for line in lines if line.strip())
+            else:
+                found = _looked_up(files, path)
+            for photo in found:
+                some = True
+                yield photo
         if not some:
             raise FileNotFoundError(
                 f"Expected photos ({', '.join(PHOTO_SUFFIXES)}) at {word} of --query, but there are none."
@@ -125,9 +151,7 @@ def photos_at(words: list[str]) -> Iterator[FoundPhoto]:
 
 
 def _url(word: str) -> str:
-    from fsspec.core import url_to_fs
-
-    files, path = url_to_fs(absolute(word))
+    files, path = file_system(word)
     return str(files.unstrip_protocol(path))
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -52,6 +53,10 @@ COCO = "coco"
 AHEAD = 4  # photos that a worker reads while the network is busy with another
 _IDS_A_PHOTO = 2**16  # numbers of annotations; a photo has fewer
 _LOOK = 5.0  # seconds between two looks at the cluster's size
+_NO_CLUSTER = (
+    "Expected a Ray cluster at {}, but cannot connect to one ({}). `ray start --head` starts one and prints its"
+    " address."
+)
 _PATIENCE = 60.0  # seconds without a worker after which the user reads why
 
 Photos = Sequence[tuple[int, FoundPhoto]]
@@ -301,16 +306,33 @@ def _connected(address: str | None) -> Iterator[Any]:
         import ray
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     alone = {"include_dashboard": False} if address is None else {}
+    _expect_cluster(address)
     with redirect_stdout(sys.stderr):  # Ray reports dead nodes there, which would break the JSON of a command
-        ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **alone)
+        try:
+            ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **alone)
+        except (ConnectionError, SystemExit) as error:  # Ray exits where something else answers at the address
+            raise ConnectionError(_NO_CLUSTER.format(address, " ".join(str(error).split()))) from error
         try:
             yield ray
         finally:
             ray.shutdown()
 
 
+def _expect_cluster(address: str | None) -> None:
+    """Raises ConnectionError where nothing answers at HOST:PORT. Ray itself tries for minutes, and ends the process."""
+    where, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not where or not port.isdigit():  # auto, or this machine alone
+        return
+    try:
+        socket.create_connection((where.strip("[]"), int(port)), timeout=_LOOK).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(_NO_CLUSTER.format(address, error)) from error
+
+
 def spread(address: str | None, crew: Crew) -> Callable[..., Iterator[tuple[Any, Any]]]:
-    """Has jobs done by Ray tasks, each with the CPUs and GPUs of one of `crew`; for `evaluation.ablation.run_grid`.
+    """Has jobs done by Ray tasks, each with the CPUs and GPUs of one of `crew`.
+
+    For the runs of `evaluation.ablation.run_grid` and the shards of `evaluation.protocol.evaluate`.
 
     Ray starts a task again, three times at most, if its process or its node dies.
     """
@@ -318,11 +340,14 @@ def spread(address: str | None, crew: Crew) -> Callable[..., Iterator[tuple[Any,
     def over_ray(jobs: Sequence[Any], make: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
         with _connected(address) as ray:
             task = ray.remote(_outcome).options(num_cpus=crew.cpus, num_gpus=crew.gpus, max_retries=3)
-            waiting = {task.remote(make, job): job for job in jobs}
+            shared = ray.put(make)  # sent to each machine once, and not with every job
+            waiting = {task.remote(shared, job): job for job in jobs}
             while waiting:
                 (answer,), _ = ray.wait(list(waiting))
                 try:
                     outcome = ray.get(answer)
+                except ray.exceptions.RayTaskError as error:  # the job itself could not be unpacked there
+                    outcome = error.cause
                 except ray.exceptions.RayError as error:  # its process died again and again
                     outcome = error
                 yield waiting.pop(answer), outcome

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rifenet.models.attention import CycleCrossAttention, DeformableSelfAttention, sine_position
+from rifenet.models.kernels import Linear
 
 
 class FeedForward(nn.Module):
@@ -19,14 +20,14 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, ratio: int, dropout: float) -> None:
         super().__init__()
-        self.expand = nn.Linear(dim, dim * ratio, bias=False)
-        self.reduce = nn.Linear(dim * ratio, dim, bias=False)
+        self.expand = Linear(dim, dim * ratio, bias=False)
+        self.reduce = Linear(dim * ratio, dim, bias=False)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x [B,N,C] to [B,N,C]."""
-        hidden = self.dropout(self.expand(x).relu_())
+        hidden = self.dropout(self.expand(x, relu=True))
         y: Tensor = self.norm(x + self.dropout(self.reduce(hidden)))
         return y
 

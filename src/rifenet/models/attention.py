@@ -52,10 +52,10 @@ class DeformableSelfAttention(nn.Module):
         super().__init__()
         self.heads, self.points = heads, points
         self.point_dropout, self.value_dropout = nn.Dropout(point_dropout), nn.Dropout(value_dropout)
-        self.value = nn.Linear(dim, dim)
-        self.offsets = nn.Linear(dim, heads * points * 2)
-        self.weights = nn.Linear(dim, heads * points)
-        self.output = nn.Linear(dim, dim)
+        self.value = kernels.Linear(dim, dim)
+        self.offsets = kernels.Linear(dim, heads * points * 2)
+        self.weights = kernels.Linear(dim, heads * points)
+        self.output = kernels.Linear(dim, dim)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -189,10 +189,10 @@ class CycleCrossAttention(nn.Module):
         super().__init__()
         self.heads, self.cycle, self.dropout, self.cycle_dropout = heads, cycle, dropout, cycle_dropout
         self.value_dropout = nn.Dropout(value_dropout)
-        self.query = nn.Linear(dim, dim, bias=False)
-        self.key = nn.Linear(dim, dim, bias=False)
-        self.value = nn.Linear(dim, dim, bias=False)
-        self.output = nn.Linear(dim, dim, bias=False)
+        self.query = kernels.Linear(dim, dim, bias=False)
+        self.key = kernels.Linear(dim, dim, bias=False)
+        self.value = kernels.Linear(dim, dim, bias=False)
+        self.output = kernels.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, valid: Tensor, tokens: Tensor, token_valid: Tensor, token_labels: Tensor) -> Tensor:
         """Attends from x [B,N,C] to tokens [B,T,C]; valid [B,N], token_valid and token_labels [B,T] are bool."""

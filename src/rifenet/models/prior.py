@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rifenet.models.kernels import runs_eagerly_on_cpu
+from rifenet.models.kernels import product, runs_eagerly_on_cpu
 from rifenet.models.masks import choose_evenly, fill_slots, gather_positions
 
 EPS = 1e-7
@@ -55,7 +55,7 @@ def prior_mask(high: Tensor, valid: Tensor, keys: Tensor, keys_valid: Tensor) ->
     with torch.autocast(high.device.type, enabled=False):  # in half precision, training would see another prior
         # A key of zeros has similarity 0, which the clamp below makes the least. Keys are fewer than similarities.
         keys = keys.masked_fill(~keys_valid[..., None], 0.0)
-        similarity = high.flatten(2).transpose(1, 2) @ keys.flatten(1, 2).transpose(1, 2)  # [B,N,K*P]
+        similarity = product(high.flatten(2).transpose(1, 2), keys.flatten(1, 2))  # [B,N,K*P]
     best = similarity.unflatten(2, (shots, -1)).amax(3).clamp(min=0)  # [B,N,K]
     real = valid.flatten(1)[..., None]  # [B,N,1]
     low = best.masked_fill(~real, torch.inf).amin(1, keepdim=True)

@@ -35,7 +35,7 @@ from rifenet.segmenting.result import Options, Result
 from rifenet.segmenting.scenes import write_scene
 from rifenet.segmenting.shots import PseudoShot, Shots, prepare_background, prepare_shot
 from rifenet.segmenting.steadying import steadied
-from rifenet.segmenting.storage import LearnedClass, read_classes, save_classes, try_out
+from rifenet.segmenting.storage import LearnedClass, digest_of, read_classes, save_classes, try_out
 from rifenet.segmenting.strokes import complete, read_strokes
 from rifenet.segmenting.trials import context_of
 
@@ -353,13 +353,15 @@ class Segmenter:
         window: tuple[float, float] | str | None = None,
         bands: Sequence[int] | None = None,
         side: int = SIDE,
+        run: str | None = None,
         on_progress: Callable[[int, int], None] | None = None,
         **options: Any,
     ) -> dict[str, Path]:
         """Segments a georeferenced picture (GeoTIFF, COG, VRT) of any size in windows that are read from disk.
 
         Writes `NAME_mask.tif`, a GeoTIFF of the scene's coordinate system and transform (255 where it holds no data),
-        the polygons of `formats` in the same coordinates, and `NAME.json`. A class is judged window by window.
+        the polygons of `formats` in the same coordinates, and `NAME.json`. A class is judged window by window. Until
+        all is done, a folder `NAME_rows` keeps each row of windows: the same call goes on where one was stopped.
 
         Args:
             scene: its path, or a scene that is opened and has its contrast.
@@ -370,6 +372,8 @@ class Segmenter:
             window: as in `segment`; percentiles are those of the scene.
             bands: as in `segment`; None takes those that the file calls red, green and blue.
             side: pixels of a window, which overlap by 128 on each side. Shots and scenes should have the same.
+            run: a text that differs where other classes or options are at work: rows of an earlier call with the same
+                are taken as they are. None makes one of the classes' contents and the options.
             on_progress: called after each window with its number, from 1, and their number.
             options: as in `segment_many`.
 
@@ -389,7 +393,9 @@ class Segmenter:
 
         record = {"model": model_record(self.engine), **(facts or {})}
         stem = name or Path(scene.file).stem
-        return write_scene(scene, segment, self.classes, Path(folder), stem, formats, record, on_progress)
+        if run is None:
+            run = digest_of(self.learned, {"engine": self.engine.hash, **options})
+        return write_scene(scene, segment, self.classes, Path(folder), stem, formats, record, run, on_progress)
 
     def segment_many(
         self,

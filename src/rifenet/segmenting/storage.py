@@ -88,11 +88,12 @@ class LearnedClass:
 
 def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) -> None:
     """Writes classes for `read_classes`. Raises OSError on a full disk and keeps an older file."""
-    tensors = {
-        f"{index}.{field}": np.ascontiguousarray(array)
-        for index, known in enumerate(classes)
-        for field, array in (known.context | _fit_arrays(known)).items()
-    }
+    write_bytes(path, classes_file(classes, engine))
+
+
+def classes_file(classes: Sequence[LearnedClass], engine: Engine) -> bytes:
+    """The content of a file of classes that `engine` learned."""
+    tensors = _tensors_of(classes)
     shifts = [known.shift for known in classes]
     fits = [None if known.fit is None else known.fit.to_dict() for known in classes]
     fitted = any(fit is not None for fit in fits)
@@ -109,7 +110,21 @@ def save_classes(path: Path, classes: Sequence[LearnedClass], engine: Engine) ->
         "shapes": [known.shapes for known in classes],  # which readers of earlier versions leave alone
         "checksum": _checksum(tensors, shifts, fits if fitted else None),
     }
-    write_bytes(path, save(tensors, {FORMAT: json.dumps(header)}))
+    return save(tensors, {FORMAT: json.dumps(header)})
+
+
+def digest_of(classes: Sequence[LearnedClass], others: Mapping[str, Any]) -> str:
+    """A text that differs where classes, or the values of `others`, do."""
+    told = [[known.name, known.shift, None if known.fit is None else known.fit.to_dict()] for known in classes]
+    return _checksum(_tensors_of(classes), [], [told, sorted(others.items())])
+
+
+def _tensors_of(classes: Sequence[LearnedClass]) -> dict[str, NDArray[Any]]:
+    return {
+        f"{index}.{field}": np.ascontiguousarray(array)
+        for index, known in enumerate(classes)
+        for field, array in (known.context | _fit_arrays(known)).items()
+    }
 
 
 def read_classes(path: Path, engine: Engine) -> list[LearnedClass]:

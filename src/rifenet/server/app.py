@@ -23,6 +23,9 @@ from rifenet.server.clients import LOOPBACK
 from rifenet.server.connections import log_no_files_rarely
 from rifenet.server.downloads import router as downloads
 from rifenet.server.guard import Guard
+from rifenet.server.in_browser import Offer, add_offer
+from rifenet.server.in_browser import router as in_browser
+from rifenet.server.json_bodies import LetGo
 from rifenet.server.label_imports import router as label_imports
 from rifenet.server.label_studio.learning import Labeling
 from rifenet.server.label_studio.link import Link
@@ -47,6 +50,7 @@ def create_app(
     token: str | None = None,
     hosts: Sequence[str] | None = LOOPBACK,
     label_studio: Link | None = None,
+    offer: Offer | None = None,
 ) -> FastAPI:
     """The application over one model.
 
@@ -56,6 +60,7 @@ def create_app(
         token: what every request must show; None asks for none.
         hosts: names in the Host header that are answered; None answers all, which only a token makes safe.
         label_studio: where photos of labeling tasks may come from; None takes those in the tasks only.
+        offer: files for browsers that segment photos themselves; None offers none.
     """
     limits = limits or Limits()
     app = FastAPI(
@@ -75,10 +80,12 @@ def create_app(
     app.state.parsing = asyncio.Lock()
     app.state.service = Service(engine, limits)
     app.state.labeling = Labeling(app.state.service, label_studio or Link())
-    for router in (api, label_imports, downloads, labeling, pages):
+    for router in (api, label_imports, downloads, in_browser, labeling, pages):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=_STATIC))
     app.mount("/examples", StaticFiles(directory=str(_PACKAGE / "examples")))
+    add_offer(app, offer)
+    app.add_middleware(LetGo)
     app.add_middleware(Guard, limits=limits, token=token, hosts=hosts)
     return app
 
@@ -98,6 +105,8 @@ async def docs(request: Request) -> HTMLResponse:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     log_no_files_rarely(asyncio.get_running_loop())
+    # FastAPI builds the routes when they are first needed, half a second in which nobody is answered.
+    await run_in_threadpool(app.openapi)
     yield
     await run_in_threadpool(app.state.service.worker.close)
 

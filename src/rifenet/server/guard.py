@@ -32,9 +32,14 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",  # with the one above: browsers then give WebAssembly its threads
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+_COMPILED = (
+    "/static/device/",
+    "/in-browser/",
+)  # programs that the browser runs in a thread of their own, by WebAssembly
 # A referrer policy of its own, because under no-referrer browsers call the origin of a form null.
 _ASK = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>rifenet</title>'
@@ -213,7 +218,13 @@ def _with_headers(send: Send, path: str) -> Send:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             headers.update(_HEADERS)
-            headers["Cache-Control"] = "no-cache" if path.startswith(("/static/", "/examples/")) else "no-store"
+            if path.startswith(_COMPILED):
+                policy = headers["Content-Security-Policy"]
+                headers["Content-Security-Policy"] = policy.replace(
+                    "script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'"
+                )
+            kept = path.startswith(("/static/", "/examples/", "/in-browser/"))
+            headers["Cache-Control"] = "no-cache" if kept else "no-store"
         await send(message)
 
     return answer

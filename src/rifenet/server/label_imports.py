@@ -12,12 +12,12 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from rifenet.drawing.visualize import mask_image
-from rifenet.formats.label_json import annotations_of, parse_annotations, photos_of
+from rifenet.formats.label_json import Parse, annotations_of, parse_annotations, photos_of
 from rifenet.formats.label_sets import Labelled, annotated_among, labels_of_annotation, labels_of_picture
 from rifenet.formats.remarks import collected
 from rifenet.formats.run_lengths import Check
 from rifenet.server import answers
-from rifenet.server.json_bodies import parse_labels
+from rifenet.server.json_bodies import let_go, parse_labels
 from rifenet.server.problem import Problem
 from rifenet.server.service import Shared
 from rifenet.server.uploads import check_files, file_name, is_json, opened
@@ -57,7 +57,9 @@ async def read_labels(
 
     def work() -> answers.LabelsAnswer:
         if is_json(labels):
-            return _from_json(labels, known, service.limits.megapixels * 10**6, service.worker.check)
+            with let_go() as kept:
+                parse = partial(parse_labels, check=service.worker.check, kept=kept)
+                return _from_json(labels, known, service.limits.megapixels * 10**6, service.worker.check, parse)
         if len(known) != 1:
             raise Problem(
                 422, f"Expected one photo for a mask, but got {len(known)}. Send the photo that it belongs to."
@@ -69,9 +71,11 @@ async def read_labels(
     return await service.run(request, work)
 
 
-def _from_json(labels: UploadFile, photos: list[_Photo], most_pixels: int, check: Check) -> answers.LabelsAnswer:
+def _from_json(
+    labels: UploadFile, photos: list[_Photo], most_pixels: int, check: Check, parse: Parse
+) -> answers.LabelsAnswer:
     with collected() as told_of_all:
-        content = parse_annotations(labels.file.read(), parse=partial(parse_labels, check=check))
+        content = parse_annotations(labels.file.read(), parse=parse)
     places = annotated_among([each.name for each in photos], photos_of(content), file_name(labels, 1))
     read: list[answers.LabelledAnswer] = []
     failed = [*told_of_all]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,11 +18,18 @@ from rifenet.engines.allocator import give_back_memory
 from rifenet.server.app import create_app
 from rifenet.server.clients import LOOPBACK
 from rifenet.server.connections import Connection, open_files
+from rifenet.server.in_browser import Offer
 from rifenet.server.label_studio.link import Link
 from rifenet.server.limits import Limits
 
 MIN_TOKEN = 12
-_BACKLOG = 64  # connections that wait to be accepted
+_ACCEPTED = 64  # most connections accepted in one go
+_WAITING = 1024
+"""Connections that wait to be accepted. Beyond them the system drops a client's first packet, and the client sends it
+again a second later."""
+_TURN = 0.001
+"""Seconds that one thread may keep the others from running Python. An answer takes several turns, and with Python's own
+5 ms each of them is late by 5 ms for each thread that computes."""
 _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # addresses to open in their place
 
 
@@ -55,6 +63,7 @@ def serve(
     token: str | None = None,
     names: Sequence[str] = (),
     label_studio: Link | None = None,
+    offer: Offer | None = None,
     ready: Callable[[str], object] = lambda address: None,
 ) -> None:
     """Serves until the process gets SIGINT or SIGTERM.
@@ -67,6 +76,7 @@ def serve(
         token: what every request must show; required where `host` is not loopback.
         names: further names in the Host header that are answered, e.g. behind a proxy; they require a token, too.
         label_studio: where photos of labeling tasks may come from.
+        offer: files for browsers that segment photos themselves.
         ready: called with the page's address on this machine once connections are accepted.
 
     Raises:
@@ -77,13 +87,28 @@ def serve(
     give_back_memory()
     hosts = (*LOOPBACK, *names) if host in LOOPBACK or names else None
     limits = _possible(limits or Limits(), open_files())
-    app = create_app(engine, limits=limits, token=token, hosts=hosts, label_studio=label_studio)
+    app = create_app(engine, limits=limits, token=token, hosts=hosts, label_studio=label_studio, offer=offer)
     with _listen(host, port) as listener:
         here = _EVERYWHERE.get(host, host)
         address = f"[{here}]" if ":" in here else here
-        ready(f"http://{address}:{listener.getsockname()[1]}/")
-        config = uvicorn_config(app, limits)
-        uvicorn.Server(config).run(sockets=[listener])
+        started = partial(ready, f"http://{address}:{listener.getsockname()[1]}/")
+        sys.setswitchinterval(_TURN)
+        _Server(uvicorn_config(app, limits), started).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """With a longer queue than asyncio asks for, which takes one number for it and for what is accepted in one go."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts to listen, and says so."""
+        await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(_WAITING)
+        self._started()
 
 
 def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:
@@ -97,7 +122,7 @@ def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         ws="none",
-        backlog=_BACKLOG,
+        backlog=_ACCEPTED,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=3,
     )

@@ -49,7 +49,8 @@ class Service:
             raise Problem(503, sentence, {"Retry-After": "60"}) from error
 
 
-def _service(request: Request) -> Service:
+# A dependency that is no coroutine waits for a thread, and `/api/health` would where all threads are taken.
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 

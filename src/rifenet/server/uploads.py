@@ -15,17 +15,34 @@ from fastapi import UploadFile
 from numpy.typing import NDArray
 from PIL import Image
 
+from rifenet.formats.geotiff import is_placed
 from rifenet.formats.label_files import load_labels
 from rifenet.formats.picture_files import Frame, open_picture
 from rifenet.formats.pictures import load_photo, lossy_kind, read_picture
 from rifenet.formats.remarks import heard, remark
 from rifenet.formats.run_lengths import Check, unchecked
-from rifenet.server.json_bodies import parse_labels
+from rifenet.server.json_bodies import let_go, parse_labels
 from rifenet.server.limits import Limits
 from rifenet.server.problem import Problem
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_NAME = 60
+_HEAD = 512  # bytes of a file that tell what it is
+_SCIENTIFIC = "`rifenet segment` and Python read it (rifenet[tiff]); for the server, save it as PNG of 8 or 16 bits."
+_OTHERS = tuple(
+    (re.compile(begins, re.DOTALL), told)
+    for begins, told in (
+        (rb"II[*+]\0|MM\0[*+]", f"a TIFF of numbers, bands or pages that the server does not read. {_SCIENTIFIC}"),
+        (rb".{4}ftyp(hei|hev|mif|msf)", "something else: an HEIC. Save it as JPEG."),
+        (
+            rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ",
+            "something else: a video. Send its frames; `rifenet segment` reads videos.",
+        ),
+        (rb".*<annotations", "something else: CVAT's XML. Export the labels as COCO 1.0; `rifenet segment` reads it."),
+        (rb"PK\x03\x04", "something else: a zip. Unpack it, and send its files."),
+    )
+)
+"""How files of other kinds begin, and what to say of them."""
 _PART = 2**12  # bytes that are decoded between two checks; a JPEG can hold hundreds of scans in 64 KiB
 
 
@@ -93,13 +110,18 @@ def _check_file(upload: UploadFile, name: str, limits: Limits, lossless: bool) -
             upload.file.seek(0)
             picture = open_picture(upload.file, FORMATS)
     except Exception:  # Pillow's readers raise OSError, SyntaxError, struct.error and more on bad bytes
-        raise Problem(
-            415, f"Expected a picture ({', '.join(FORMATS)}), but {name} is something else, or damaged. Send another."
-        ) from None
+        raise Problem(415, f"Expected a picture ({', '.join(FORMATS)}), but {name} is {_kind_of(upload)}") from None
     if picture.width * picture.height > limits.megapixels * 1e6:
         raise _too_many_pixels(name, limits)
     if lossless and (kind := lossy_kind(picture)):
         raise Problem(415, f"Expected a lossless mask, but {name} is {kind}, which may change labels. Send a PNG.")
+
+
+def _kind_of(upload: UploadFile) -> str:
+    """What an upload is that is no picture of `FORMATS`, and what to do with it: the end of a sentence."""
+    upload.file.seek(0)
+    start = upload.file.read(_HEAD)
+    return next((told for begins, told in _OTHERS if begins.match(start)), "something else, or damaged. Send another.")
 
 
 def _too_many_pixels(name: str, limits: Limits) -> Problem:
@@ -116,7 +138,20 @@ def read_photo(upload: UploadFile, index: int, check: Check = unchecked) -> NDAr
 def read_framed(upload: UploadFile, index: int, check: Check) -> tuple[NDArray[np.uint8], Frame]:
     """As `read_photo`, and what the labels of the photo have to fit."""
     with _about("photo", upload, index):
-        photo, orientation = load_photo(opened(upload, check))
+        picture = opened(upload, check)
+        name = file_name(upload, index)
+        if is_placed(picture):
+            remark(
+                name,
+                "It has a place on the map, which its mask will lack, and what holds no data counts as part of it."
+                " `rifenet segment` keeps both (rifenet[geo]).",
+            )
+        try:
+            photo, orientation = load_photo(picture)
+        except ValueError as error:
+            if picture.format != "TIFF":
+                raise
+            raise ValueError(f"{error} {_SCIENTIFIC[0].upper()}{_SCIENTIFIC[1:]}") from error
     return photo, Frame(photo.shape[0], photo.shape[1], orientation)
 
 
@@ -131,8 +166,10 @@ def read_mask(
     most = limits.megapixels * 10**6
     with _about("mask", upload, index):
         if is_json(upload):
-            text, parse = upload.file.read(), partial(parse_labels, check=check)
-            return load_labels(text, **labels, photo=photo, most_pixels=most, check=check, parse=parse)
+            text = upload.file.read()
+            with let_go() as kept:
+                parse = partial(parse_labels, check=check, kept=kept)
+                return load_labels(text, **labels, photo=photo, most_pixels=most, check=check, parse=parse)
         return load_labels(opened(upload, check), **labels)
 
 

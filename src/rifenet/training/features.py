@@ -257,8 +257,8 @@ class CachedEpisodes(Dataset[dict[str, Any]]):
         everyday = self.data.cache_views
         if self.cache.features.shape[2] == 1:
             return range(everyday)
-        value = self.pool.index.records[image].value(class_id)
-        areas = np.count_nonzero(self.cache.labels[image, :everyday] == value, axis=(1, 2))
+        values = self.pool.index.records[image].values(class_id)
+        areas = np.count_nonzero(np.isin(self.cache.labels[image, :everyday], values), axis=(1, 2))
         return [int(view) for view in np.flatnonzero(2 * areas >= areas[0])]
 
     def _packed(self, views: Sequence[tuple[int, int]], kind: int) -> PackedFeatures:
@@ -289,7 +289,7 @@ def unpack(model: RiFeNet, packed: PackedFeatures, size: int) -> Features:
 def _check_labels(index: ImageIndex) -> None:
     for record in index.records:
         for class_id in record.areas:
-            if record.value(class_id) == PADDING:
+            if PADDING in record.values(class_id):
                 raise ValueError(
                     f"Expected at most {PADDING - 1} classes, but {record.name} shows {index.class_name(class_id)!r} "
                     f"by the value {PADDING}, which marks padding in the feature cache. Move a class without photos to "

@@ -34,6 +34,11 @@ def base_split(config: Config, index: ImageIndex) -> Split:
     data = config.data
     held_back, skipped = index.held_back(data.fold), {index.class_id(name) for name in data.skip_classes}
     base = [class_id for class_id in index.base_classes(data.fold) if class_id not in skipped]
+    if not base:
+        raise ValueError(
+            f"Expected base classes to train on, but fold {data.fold} of {data.dataset} tests every class. Train on"
+            " another dataset, and score the model on this one."
+        )
     images = index.without_classes(held_back) if data.exclude_novel else index
     training, heldout = split_holdout(images, data.holdout, _data_seed(config))
     pool = EpisodePool(

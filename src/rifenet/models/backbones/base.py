@@ -18,9 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rifenet.models.backbones.folding import fold_norms
+from rifenet.models.backbones.folding import fold_norms, fuse_activations
 from rifenet.models.backbones.photo_edges import CHANNELS, photo_edges
-from rifenet.models.kernels import runs_eagerly_on_cpu
+from rifenet.models.kernels import has_onednn, runs_eagerly_on_cpu
 from rifenet.models.resize import aligned_resize
 
 OF_PHOTO = -1
@@ -58,11 +58,17 @@ class Levels(NamedTuple):
     fine: int = 0
 
 
+def _unfold(module: nn.Module, _: object) -> None:
+    """Forgets the accelerated copy, which other weights make wrong. At module level, so that a network can be sent."""
+    object.__setattr__(module, "_folded", None)
+
+
 class Backbone(nn.Module):
     """Frozen feature extractor. A family implements `_run`, and says how its files are read and what can be folded.
 
     `own_key` tells which weights of a published file are its own, under which name; `norms` names the batch norms that
-    `accelerate` may fold into the convolution before them. By default a file has the family's own names, and nothing is
+    `accelerate` may fold into the convolution before them;
+    `activations` names what follows those. By default a file has the family's own names, and nothing is
     folded.
 
     Attributes:
@@ -106,7 +112,7 @@ class Backbone(nn.Module):
         self.high_stage_channels = tuple(widths[stage] for stage in levels.high)
         self._bgr = normalization.bgr
         object.__setattr__(self, "_folded", None)  # no submodule: it has no weights of its own
-        self.register_load_state_dict_post_hook(lambda module, _: object.__setattr__(module, "_folded", None))
+        self.register_load_state_dict_post_hook(_unfold)
         self.register_buffer("mean", torch.tensor(normalization.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(normalization.deviation).view(3, 1, 1), persistent=False)
 
@@ -133,6 +139,13 @@ class Backbone(nn.Module):
         """
         yield from ()
 
+    def activations(self) -> Iterator[tuple[str, str]]:
+        """Yields the names of convolutions whose norms are folded, each with that of the ReLU or ReLU6 after it.
+
+        The name is empty where none follows at once. An activation must follow nothing but convolutions that are named.
+        """
+        yield from ()
+
     def accelerate(self) -> None:
         """Makes `stages` run a folded copy (`fold_norms`), equal up to rounding; this module keeps its weights.
 
@@ -145,6 +158,8 @@ class Backbone(nn.Module):
             return
         twin = copy.deepcopy(self)
         fold_norms(twin, pairs)
+        if has_onednn() and self.mean.device.type == "cpu":
+            fuse_activations(twin, twin.activations())
         object.__setattr__(self, "_folded", twin)
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:

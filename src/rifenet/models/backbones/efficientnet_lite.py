@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rifenet.models.backbones.base import Backbone, Levels, Normalization
+from rifenet.models.backbones.folding import PaddedConv2d
 
 STAGES = (  # blocks, kernel, stride, expansion, channels of EfficientNet-B0
     (1, 3, 1, 1, 16),
@@ -41,7 +42,7 @@ def same_padding(side: int, kernel: int, stride: int, dilation: int) -> tuple[in
     return total // 2, total - total // 2
 
 
-class SameConv2d(nn.Conv2d):
+class SameConv2d(PaddedConv2d):
     """Convolution without bias (folding gives it one), with TensorFlow's SAME padding at any size."""
 
     def __init__(
@@ -49,16 +50,20 @@ class SameConv2d(nn.Conv2d):
     ) -> None:
         super().__init__(inputs, outputs, kernel, stride, dilation=dilation, groups=groups, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, inputs, h, w] -> [B, outputs, ceil(h / stride), ceil(w / stride)]`."""
+    def padded(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """See `PaddedConv2d`."""
         (top, bottom), (left, right) = (
             same_padding(x.shape[axis], self.kernel_size[axis - 2], self.stride[axis - 2], self.dilation[axis - 2])
             for axis in (2, 3)
         )
-        if (top, left) != (bottom, right):
-            x = F.pad(x, (left, right, top, bottom))
-            top = left = 0
-        return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), self.dilation, self.groups)
+        if (top, left) == (bottom, right):
+            return x, (top, left)
+        return F.pad(x, (left, right, top, bottom)), (0, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, inputs, h, w] -> [B, outputs, ceil(h / stride), ceil(w / stride)]`."""
+        x, padding = self.padded(x)
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class InvertedResidual(nn.Module):
@@ -162,6 +167,14 @@ class EfficientNetLite(Backbone):
             for norm, convolution in (("bn0", "expand_conv"), ("bn1", "depthwise_conv"), ("bn2", "project_conv")):
                 if getattr(block, norm) is not None:
                     yield f"blocks.{number}.{norm}", f"blocks.{number}.{convolution}"
+
+    def activations(self) -> Iterator[tuple[str, str]]:
+        """Yields the stem, and the convolutions of each block: a ReLU6 follows all but the last."""
+        yield "conv_stem", "relu"
+        for number, block in enumerate(self.blocks):
+            for convolution, activation in (("expand_conv", "relu"), ("depthwise_conv", "relu"), ("project_conv", "")):
+                if getattr(block, convolution) is not None:
+                    yield f"blocks.{number}.{convolution}", activation and f"blocks.{number}.{activation}"
 
     def own_key(self, key: str) -> str | None:
         """Removes the underscores before the parts of published names; drops classifier, head and unused blocks."""

@@ -44,12 +44,12 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = conv3x3(planes, planes, 1, dilation)
         self.bn2 = nn.BatchNorm2d(planes)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu1, self.relu = nn.ReLU(inplace=True), nn.ReLU(inplace=True)
         self.downsample = shortcut(inputs, planes, stride) if inputs != planes else None
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, inputs, h, w] -> [B, planes, h / stride, w / stride]`."""
-        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu1(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         out += x if self.downsample is None else self.downsample(x)
         result: Tensor = self.relu(out)
@@ -73,13 +73,13 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu1, self.relu2, self.relu = (nn.ReLU(inplace=True) for _ in range(3))
         self.downsample = shortcut(inputs, outputs, stride) if inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, inputs, h, w] -> [B, 4 * planes, h / stride, w / stride]`."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.relu1(self.bn1(self.conv1(x)))
+        out = self.relu2(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         out += x if self.downsample is None else self.downsample(x)
         result: Tensor = self.relu(out)
@@ -183,6 +183,17 @@ class ResNet(Backbone):
                 parent, _, own = name.rpartition(".")
                 convolution = own.replace("bn", "conv") if own.startswith("bn") else "0"
                 yield name, f"{parent}.{convolution}" if parent else convolution
+
+    def activations(self) -> Iterator[tuple[str, str]]:
+        """`relu` follows each convolution of the stem, and `relu1` the `conv1` of a block, and so on up to the sum."""
+        for name, module in self.named_modules():
+            parent, _, own = name.rpartition(".")
+            if isinstance(module, nn.Conv2d) and not parent:
+                yield name, "relu"
+            elif isinstance(module, nn.Conv2d):
+                relu = own.replace("conv", "relu")
+                follows = relu != own and hasattr(self.get_submodule(parent), relu)
+                yield name, f"{parent}.{relu}" if follows else ""
 
     def own_key(self, key: str) -> str | None:
         """Drops the classifier and the stages past the last used one; keeps other names."""

@@ -153,10 +153,14 @@ class AnyBackboneHead(nn.Module):
             return centred_units(high, self.centre, self.channels, dim)
 
     def affinity(self, units: Tensor, valid: Tensor) -> Tensor:
-        """Scaled similarities [B,1,N,N] of units [B,D,h,w], mean over the stages; 0 where valid [B,h,w] is false."""
+        """Similarities [B,1,N,N] of units [B,D,h,w], mean over the stages; valid [B,h,w] bool marks real positions.
+
+        They are moved so that the largest, that of a position to itself, is 1: for attention, only differences count.
+        """
         with torch.autocast(units.device.type, enabled=False):
             flat = units.flatten(2).transpose(1, 2) * valid.flatten(1)[..., None]
-            return scaled_similarities(flat, flat, self.scale, self.channels)[-1][:, None]
+            similarities = scaled_similarities(flat, flat, self.scale, self.channels)[-1]
+            return (similarities + 1 - self.scale.clamp(max=LARGEST).mean())[:, None]
 
     def forward(
         self, units: Tensor, valid: Tensor, fine: Tensor, keys: EvidenceKeys, affinity: Tensor | None = None

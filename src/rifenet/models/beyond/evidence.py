@@ -19,13 +19,14 @@ c the head's channels, h w feature size, f g size of the fine features.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rifenet.models import masks
+from rifenet.models import kernels, masks
 from rifenet.models.masks import SoftMasks
 from rifenet.models.resize import aligned_resize
 
@@ -100,27 +101,86 @@ def similarity_maps(units: Tensor, keys: EvidenceKeys, channels: tuple[int, ...]
     flat = units.flatten(2).transpose(1, 2)
     scaled = keys.keys * VOTE_TEMPERATURE  # scales the keys and not their pairs with all positions
     parts = list(zip(*(x.split(channels, 2) for x in (flat, scaled, keys.means)), strict=True))
-    exponents = [query @ key.transpose(1, 2) for query, key, _ in parts]  # [B,N,E] each
     to_means = [query @ F.normalize(mean, dim=2).transpose(1, 2) for query, _, mean in parts]  # [B,N,2] each
     if len(parts) > 1:
         # Each stage of a key has unit length, so the cosine over all stages is the mean of the stages' cosines. Means
         # of keys lack unit length and need their own product.
-        exponents.append(sum(exponents[1:], exponents[0]) / len(parts))
         to_means.append(flat @ F.normalize(keys.means, dim=2).transpose(1, 2) / math.sqrt(len(parts)))
-    background, foreground = keys.weights[:, None, 0], keys.weights[:, None, 1]  # [B,1,E]
-    is_foreground = (foreground > 0) & (foreground >= 0.5 * foreground.amax(2, keepdim=True))
-    # Subtracting a large penalty from the other keys keeps them from being the largest. It is faster than masking.
-    penalties = [(~each).float() * (4 * VOTE_TEMPERATURE) for each in (is_foreground, background > 0.5)]
+    background, foreground = keys.weights[:, 0], keys.weights[:, 1]  # [B,E]
+    is_foreground = (foreground > 0) & (foreground >= 0.5 * foreground.amax(1, keepdim=True))
+    labels = torch.stack([is_foreground, background > 0.5], 1)  # [B,2,E]
     share = (keys.weights / keys.weights.sum(2, keepdim=True).clamp(min=EPS)).transpose(1, 2)  # [B,E,2]
+    pairs = [(query, key) for query, key, _ in parts]
+    find = _by_label_in_place if kernels.runs_in_onednn(flat, keys.keys) else _by_label
     maps = []
-    for exponent, to_mean in zip(exponents, to_means, strict=True):
-        largest = [(exponent - penalty).amax(2) / VOTE_TEMPERATURE for penalty in penalties]
-        votes = exponent.exp() @ share
-        maps += [largest[0].clamp(min=-1), largest[1].clamp(min=0), to_mean[..., 1], to_mean[..., 0]]
+    for (largest, votes), to_mean in zip(find(pairs, labels, share), to_means, strict=True):
+        cosines = largest / VOTE_TEMPERATURE
+        maps += [cosines[:, 0].clamp(min=-1), cosines[:, 1].clamp(min=0), to_mean[..., 1], to_mean[..., 0]]
         maps.append(votes[..., 1] / votes.sum(2).clamp(min=LEAST_VOTE))
     score = to_means[-1][..., 1:] - to_means[-1][..., :1]
     grid = units.shape[-2:]
     return torch.stack(maps, 1).unflatten(2, grid), score.transpose(1, 2).unflatten(2, grid)
+
+
+Pairs = list[tuple[Tensor, Tensor]]
+"""Query positions [B,N,d] and scaled keys [B,E,d] of each stage, d its channels."""
+PENALTY = 4 * VOTE_TEMPERATURE
+"""Taken off the exponents of keys that do not have a label, which keeps them from being the largest."""
+
+
+def _by_label(pairs: Pairs, labels: Tensor, share: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields, for each stage and for all together, the largest exponents [B,2,N] and the votes [B,N,2] of two labels.
+
+    Args:
+        pairs: of each stage.
+        labels: which keys are foreground and which are background, [B,2,E] bool.
+        share: of each key in the votes for background and foreground, [B,E,2].
+    """
+    exponents = [query @ key.transpose(1, 2) for query, key in pairs]  # [B,N,E] each
+    if len(pairs) > 1:
+        exponents.append(sum(exponents[1:], exponents[0]) / len(pairs))
+    penalties = (~labels[:, :, None]).float() * PENALTY  # subtracting is faster than masking
+    for exponent in exponents:
+        yield torch.stack([(exponent - each).amax(2) for each in penalties.unbind(1)], 1), exponent.exp() @ share
+
+
+def _by_label_in_place(pairs: Pairs, labels: Tensor, share: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """`_by_label` with keys in the order of their labels, so that a label is a slice, and one map of exponents a stage.
+
+    The keys lie as: foreground, both, background, neither. They are few beside their pairs with all positions.
+    """
+    order = torch.tensor([3, 0, 2, 1])[labels[:, 0] + 2 * labels[:, 1]].argsort(1)
+    counts = torch.stack([labels[:, 0].sum(1), (labels[:, 0] & labels[:, 1]).sum(1), labels[:, 1].sum(1)], 1).tolist()
+    found = []
+    for number, (foreground, both, background) in enumerate(counts):
+        slices = slice(0, foreground), slice(foreground - both, foreground - both + background)
+        own = min(number, len(pairs[0][0]) - 1)
+        sorted_pairs = [(query[own], key[number, order[number]]) for query, key in pairs]
+        found.append(list(_of_one(sorted_pairs, slices, share[number, order[number]])))
+    for level in zip(*found, strict=True):
+        largest, votes = zip(*level, strict=True)
+        yield torch.stack(largest), torch.stack(votes)
+
+
+def _of_one(pairs: Pairs, slices: tuple[slice, slice], share: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """`_by_label` of one class whose labels are slices of its keys."""
+    total = None
+    for query, key in pairs:
+        exponent = kernels.product(query[None], key[None])[0]
+        if len(pairs) > 1:
+            total = exponent.clone() if total is None else total.add_(exponent)
+        yield _largest_and_votes(exponent, slices, share)
+    if total is not None:
+        yield _largest_and_votes(total.div_(len(pairs)), slices, share)
+
+
+def _largest_and_votes(exponent: Tensor, slices: tuple[slice, slice], share: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest exponents [2,N] of the slices, and votes [N,2], of exponents [N,E], which are overwritten."""
+    nothing = exponent.new_full(exponent.shape[:1], -PENALTY)
+    largest = [exponent[:, own].amax(1) if own.stop > own.start else nothing for own in slices]
+    weights = exponent.exp_()
+    # A product with two columns is faster as two products with one.
+    return torch.stack(largest), torch.stack([torch.mv(weights, each) for each in share.unbind(1)], 1)
 
 
 class MaskedGroupNorm(nn.GroupNorm):
@@ -183,14 +243,20 @@ class AffinityPropagation(nn.Module):
         keys = real.flatten(2)[:, None].expand(-1, HEADS, -1, -1)
         value = torch.cat([value * keys, keys], 2).transpose(2, 3)
         # One head at a time: the weights of all heads would be the network's largest tensor and exceed the CPU's cache.
+        mix = kernels.weighted_by_cosines if kernels.runs_in_onednn(affinity, value) else _weighted
         heads = zip(self.sharpness.exp(), value.unbind(1), strict=True)
-        mixed = torch.stack([(affinity[:, 0] * sharp).softmax(2) @ own for sharp, own in heads], 1)
+        mixed = torch.stack([mix(affinity[:, 0], sharp, own) for sharp, own in heads], 1)
         # The division removes the weights of padding. A logit of minus infinity would underflow, which is slow in
         # exports.
         mixed = mixed[..., :-1] / mixed[..., -1:].clamp(min=EPS)
         spread = mixed.transpose(2, 3).flatten(1, 2).view_as(x)
         merged: Tensor = self.merge.norm(x + self.merge.convolution(spread), real)
         return merged.relu_()
+
+
+def _weighted(affinity: Tensor, sharpness: Tensor, values: Tensor) -> Tensor:
+    """Means [B,N,d] of values [B,N,d] under the softmax of sharpened cosines [B,N,N]."""
+    return (affinity * sharpness).softmax(2) @ values
 
 
 class FineDecoder(nn.Module):
@@ -252,7 +318,8 @@ class EvidenceHead(nn.Module):
         """Cosines [B,1,N,N] of high features [B,D,h,w], mean over the stages; 0 where valid [B,h,w] bool is false."""
         with torch.autocast(high.device.type, enabled=False):  # training must see the same similarities as evaluation
             flat = stage_units(high, self.channels, 1).flatten(2) * valid.flatten(1)[:, None]
-            return (flat.transpose(1, 2) @ flat / len(self.channels))[:, None]
+            rows = flat.transpose(1, 2)
+            return (kernels.product(rows, rows) / len(self.channels))[:, None]
 
     def forward(
         self,

@@ -26,7 +26,7 @@ _SETUP_SECONDS = 2  # Label Studio waits 3
 _ANNOTATIONS, _TASKS = TypeAdapter(list[AnnotationIn]), TypeAdapter(list[TaskIn])
 
 
-def _labeling(request: Request) -> Labeling:
+async def _labeling(request: Request) -> Labeling:
     labeling: Labeling = request.app.state.labeling
     return labeling
 

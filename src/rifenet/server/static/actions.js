@@ -6,12 +6,13 @@ import { classActs } from "./class_actions.js";
 import { find, say } from "./dom.js";
 import { Editor } from "./editor.js";
 import { drawGallery, focused } from "./gallery.js";
+import { choose, drawHere } from "./here.js";
 import * as history from "./history.js";
 import { drawOptions } from "./options.js";
 import { colours, drawClasses, drawFacts, drawHint, drawPhotos, drawRun, drawThumb, drawWork } from "./panels.js";
 import * as model from "./project.js";
 import * as review from "./review.js";
-import { cancel, isRunning } from "./runs.js";
+import { cancel, isRunning, run } from "./runs.js";
 import { mark, stopCompleting } from "./strokes.js";
 import { stopSuggesting, suggestFor } from "./suggest.js";
 
@@ -91,7 +92,7 @@ export const act = {
     changes.makeExample(photo);
     redrawn(photo);
     if (!gallery && next && editor.photo === photo) show(next);
-    offerUndo(`${photo.name} is an example now. Segment again to use it.`);
+    offerUndo(`${photo.name} is an example now. Segment again to use it.${project.here ? " The server then gets it, as all examples." : ""}`);
   },
 
   // Results
@@ -121,6 +122,15 @@ export const act = {
 
   began() {
     isUsed = false;
+  },
+  /** Photos stay on this device until somebody decides otherwise. */
+  needsServer(why) {
+    const send = () => {
+      choose(false);
+      refresh();
+      run(act);
+    };
+    say(`${why} No photo was sent.`, true, { text: "Send the photos to the server", act: send });
   },
   segmented(photo) {
     if (editor.photo === photo) editor.tintAll();
@@ -207,6 +217,7 @@ export function refresh({ classes = false, photos = false } = {}) {
   drawRun(isRunning());
   drawWork(working);
   drawOptions();
+  drawHere();
   drawAdvice(act, isRunning());
   drawGallery(act, gallery);
   drawHint(editor);

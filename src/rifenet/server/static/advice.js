@@ -20,7 +20,7 @@ export async function advise(act) {
   const progress = new Progress(() => act.progressed(running && progress));
   act.changed();
   try {
-    const key = projectKey(), taught = lesson(), asked = candidates(), { signal } = running;
+    const key = projectKey(), taught = lesson(), asked = project.here ? [] : candidates(), { signal } = running;
     await teach(taught, signal, progress);
     progress.begin("Checking the examples", 1);
     const form = [["suggest", "5"]];
@@ -33,7 +33,8 @@ export async function advise(act) {
       next: answer.next.map((each) => ({ ...each, photo: asked[each.number - 1] })),
     };
     const bad = told.shots.filter((each) => each.warns).length;
-    act.say(bad ? `${bad} of ${told.shots.length} examples should be checked.` : "No example looks wrong.");
+    const kept = project.here ? " The other photos stay on this device, so none of them is suggested." : "";
+    act.say((bad ? `${bad} of ${told.shots.length} examples should be checked.` : "No example looks wrong.") + kept);
   } catch (error) {
     if (error.name === "AbortError") act.say("Cancelled. Nothing was changed.");
     else act.say(error.message, true);

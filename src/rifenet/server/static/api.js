@@ -36,6 +36,18 @@ export async function ask(path, { method = "GET", form = null, signal = null, re
   }
 }
 
+/** The bytes at an address of the server. Throws refusals and cancels. */
+export async function fetched(path, signal = null) {
+  const response = await fetch(path, { signal }).catch((error) => {
+    throw error.name === "AbortError" ? error : new Refusal(OFFLINE, 0);
+  });
+  if (!response.ok) throw new Refusal(`The server has no ${path.split("/").at(-1)} any more. Ask whoever started it.`, response.status);
+  return response.arrayBuffer();
+}
+
+/** Adds to the warnings. */
+export const warn = (text) => warned.add(text);
+
 /** The warnings of the answers since the last call, each once. */
 export function takeWarnings() {
   const all = [...warned];
@@ -43,9 +55,15 @@ export function takeWarnings() {
   return all;
 }
 
-/** A multipart form of names and values; a value is text or a Blob with a `.name`. */
+let staysHere = () => false;
+
+/** From now on no form holds a file of which `stays` says that it stays on this device. */
+export const keepHere = (stays) => (staysHere = stays);
+
+/** A multipart form of names and values; a value is text or a Blob with a `.name`. Throws for a file that stays on this device. */
 export function formOf(entries) {
-  const form = new FormData();
+  const form = new FormData(), kept = entries.find(([, value]) => staysHere(value));
+  if (kept) throw new Refusal(`${kept[2]} stays on this device, and this needs the server. Use brush, eraser or polygon, or switch "On this device" off.`, 0);
   for (const [name, value, file] of entries) value instanceof Blob ? form.append(name, value, file) : form.append(name, value);
   return form;
 }

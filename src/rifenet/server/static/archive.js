@@ -1,11 +1,12 @@
 // Everything as a zip: what was chosen of index PNGs with the classes' colours, overlays and files for other programs, and one
-// JSON. The server writes the files for other programs, as the command line does.
+// JSON. The server writes the files for other programs, as the command line does. Of a photo that stays on this device it gets the
+// mask and a black picture of the photo's size; cut-outs, which alone show the photo, are then made here.
 
 import { ask, formOf } from "./api.js";
 import { fromBase64, rgb } from "./dom.js";
-import { counts, renamed, resized, tint, whole } from "./labels.js";
+import { counts, makeLabels, renamed, resized, tint, whole } from "./labels.js";
 import { decodePng, encodePng } from "./png.js";
-import { classOf, isBlank, nameOf, photosOf, project } from "./project.js";
+import { classOf, isBlank, nameOf, photosOf, project, staysHere } from "./project.js";
 import { results } from "./review.js";
 import { zip } from "./zip.js";
 
@@ -30,8 +31,13 @@ export async function archive(opacity, progress) {
     if (formats.includes("overlay")) put("overlay", `overlays/${stem}.jpg`, await overlay(photo, labels, palette, opacity));
     if (others.length) {
       try {
-        for (const { kind, name, content } of await written(photo, mask, about, stem, others)) {
-          const folder = kind.split(":")[0], bytes = fromBase64(content);
+        for (const { kind, name, content, blob } of await written(photo, labels, mask, about, stem, others)) {
+          const folder = kind.split(":")[0];
+          if (blob) {
+            put(kind, `${folder}/${name}`, blob);
+            continue;
+          }
+          const bytes = fromBase64(content);
           put(kind, `${folder}/${name}`, new Blob([bytes]));
           (together[folder] ??= []).push(new TextDecoder().decode(bytes));
         }
@@ -51,10 +57,26 @@ export async function archive(opacity, progress) {
 
 const asJson = (content) => new Blob([JSON.stringify(content, null, 1)]);
 
-async function written(photo, mask, { classes }, stem, formats) {
+async function written(photo, labels, mask, { classes }, stem, formats) {
   const named = classes.map(({ id, name, confidence }) => ({ name: name || `class ${id}`, confidence: confidence ?? 1 }));
-  const form = [["image", photo.blob, photo.name], ["mask", mask, "mask.png"], ["classes", JSON.stringify(named)], ["formats", formats.join(",")], ["stem", stem], ["objects", String(project.options.instances)]];
-  return (await ask("/api/files", { method: "POST", form: formOf(form) })).files;
+  const stays = staysHere(photo.blob), asked = stays ? formats.filter((each) => each !== "cutout") : formats;
+  const own = stays && formats.includes("cutout") ? [{ kind: "cutout", name: `${stem}_cutout.png`, blob: await cutout(photo, labels) }] : [];
+  if (!asked.length) return own;
+  const image = stays ? await encodePng(makeLabels(photo.width, photo.height)) : photo.blob;
+  const form = [["image", image, photo.name], ["mask", mask, "mask.png"], ["classes", JSON.stringify(named)], ["formats", asked.join(",")], ["stem", stem], ["objects", String(project.options.instances)]];
+  return [...own, ...(await ask("/api/files", { method: "POST", form: formOf(form) })).files];
+}
+
+/** The photo, transparent where the labels are 0. */
+async function cutout(photo, { data: labels }) {
+  const canvas = new OffscreenCanvas(photo.width, photo.height), pen = canvas.getContext("2d");
+  const bitmap = await createImageBitmap(photo.blob, { imageOrientation: "from-image", colorSpaceConversion: "none" });
+  pen.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  const picture = pen.getImageData(0, 0, photo.width, photo.height);
+  labels.forEach((value, place) => value || (picture.data[place * 4 + 3] = 0));
+  pen.putImageData(picture, 0, 0);
+  return canvas.convertToBlob({ type: "image/png" });
 }
 
 /** For some formats, a file of all photos: its path and content, from the files of single photos. */

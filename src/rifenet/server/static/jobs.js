@@ -2,6 +2,7 @@
 
 import { ask, formOf } from "./api.js";
 import { fromBase64 } from "./dom.js";
+import { segmentHere } from "./here.js";
 import { forget } from "./history.js";
 import { renamed, resized } from "./labels.js";
 import { decodePng, encodePng } from "./png.js";
@@ -104,15 +105,20 @@ async function isExample({ blob }) {
   return false;
 }
 
-/**
- * What the server finds in a photo by the lesson: { labels, result }, the labels at working size. Throws refusals and cancels.
- */
-export async function predict(photo, { key, options, classes }, signal) {
+/** The server's answer on a photo, with `mask` as labels and as a `png`. */
+async function segmentThere(photo, options, signal) {
   const form = [["images", photo.blob, photo.name], ["tiles", options.tiles], ["refine", options.refine]];
   if (options.clean) form.push(["clean", "true"]);
   if (options.keepAbsent) form.push(["keep_absent", "true"]);
   const { results } = await ask("/api/segment", { method: "POST", form: formOf(form), signal });
-  const [answer] = results, bytes = fromBase64(answer.mask), mask = await decodePng(bytes);
+  const [answer] = results, bytes = fromBase64(answer.mask);
+  return { ...answer, mask: await decodePng(bytes), png: new Blob([bytes], { type: "image/png" }) };
+}
+
+/** What the lesson's classes are in a photo: { labels, result }, the labels at working size. Throws refusals and cancels. */
+export async function predict(photo, { key, options, classes }, signal) {
+  const find = project.here && photo.role === "query" ? segmentHere : segmentThere;
+  const { mask, png, ...answer } = await find(photo, options, signal);
   const idOf = (name) => {
     const taught = classes.find((each) => each.name === name);
     return taught && classOf(taught.id) === taught.entry ? taught.id : 0; // 0: deleted meanwhile
@@ -120,13 +126,13 @@ export async function predict(photo, { key, options, classes }, signal) {
   const ids = Object.fromEntries(answer.classes.map(({ id, name }) => [id, idOf(name)]));
   const labels = resized(renamed(mask, ids), ...workingSize(photo));
   const found = answer.classes.filter(({ id }) => ids[id]).map((each) => factsOf(each, ids[each.id]));
-  const png = new Blob([bytes], { type: "image/png" });
   return { labels, result: { key, ids, png, calibrated: answer.calibrated, found, corrected: false, scale: labels.width / answer.width } };
 }
 
-/** What an answer says of a class; `quality` is null where nobody knows, an object's box is [x, y, width, height]. */
+/** What an answer says of a class; `quality` and `objects` are null where nobody knows, an object's box is [x, y, width, height]. */
 function factsOf({ present, confidence, quality = null, instances = [] }, id) {
-  return { id, present, confidence, quality, objects: instances.map(({ box, area, centroid, score }) => ({ box, area, centroid, score })) };
+  const objects = instances?.map(({ box, area, centroid, score }) => ({ box, area, centroid, score })) ?? null;
+  return { id, present, confidence, quality, objects };
 }
 
 /**

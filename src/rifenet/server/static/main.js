@@ -2,11 +2,13 @@
 
 import { act, editor, isGalleryShown, refresh, refreshAll, resultInHand, show, startOver, travel } from "./actions.js";
 import { advise } from "./advice.js";
+import { keepHere } from "./api.js";
 import { archive } from "./archive.js";
 import { take } from "./arrivals.js";
 import { now, recordSince } from "./changes.js";
 import { find, say } from "./dom.js";
 import { moveFocus } from "./gallery.js";
+import { wireHere } from "./here.js";
 import * as history from "./history.js";
 import { listen } from "./keys.js";
 import { wireOptions } from "./options.js";
@@ -124,6 +126,8 @@ function wireWork() {
   on("#order", "change", (event) => { view.order = event.target.value; refresh(); });
   on("#cards", "keydown", (event) => { if (moveFocus(event)) event.preventDefault(); });
   wireOptions(refresh);
+  wireHere(refresh);
+  keepHere(model.staysHere);
 }
 
 /** Files may be chosen, pasted, or dropped anywhere: where the two lists are not hit, the page shows two fields to drop on. */

@@ -21,8 +21,9 @@ const PIXELS = new WeakMap(); // photo -> { version, counts }
 const NEW = { classes: [], photos: [], chosen: 0, selected: null, adapt: false, adopted: null };
 export const OPTIONS = { tiles: "auto", refine: "auto", instances: false, clean: false, keepAbsent: false, adopt: 3, formats: ["index", "overlay"] };
 
-export const project = { ...NEW, options: { ...OPTIONS } };
-// adapt: queries teach, too; adopted: { key, ids, revisions } of the examples, the queries that taught, and the classes since
+export const project = { ...NEW, here: false, options: { ...OPTIONS } };
+// adapt: queries teach, too; adopted: { key, ids, revisions } of the examples, the queries that taught, and the classes since;
+// here: queries are segmented on this device, and stay there
 
 let lastVersion = Date.now();
 const newVersion = () => ++lastVersion;
@@ -77,13 +78,21 @@ function setLabels(photo, data) {
 /** Reads a picture file. Throws a sentence for a file that this browser cannot show. */
 export async function readPhoto(blob, name, role) {
   const bitmap = await decode(blob).catch(() => {
-    throw new Error(`${name} is not a picture that this browser can open. Use JPEG, PNG or WebP.`);
+    throw new Error(`${name} is not a picture that this browser can open. ${adviceOn(name)}`);
   });
   const { width, height } = bitmap, thumb = thumbOf(bitmap);
   bitmap.close();
   const states = { version: newVersion(), result: null, status: "new", error: "", strokes: [], suggested: false, negative: false, accepted: false };
   return { id: newId(), role, name, blob, width, height, thumb, labels: makeLabels(...workingSize({ width, height })), ...states };
 }
+
+const OTHERS = [
+  [/\.tiff?$/i, "Save it as PNG, or let rifenet segment read it: stacks, scenes and all kinds of TIFF."],
+  [/\.(mp4|mov|m4v|mkv|webm|avi)$/i, "It is a video: rifenet segment reads it, and the page its frames as pictures."],
+  [/\.xml$/i, "Labels are masks or JSON here: export them from CVAT as COCO 1.0. rifenet segment reads the XML, too."],
+];
+
+const adviceOn = (name) => OTHERS.find(([ending]) => ending.test(name))?.[1] ?? "Use JPEG, PNG or WebP.";
 
 export function removePhoto(photo) {
   project.photos = project.photos.filter((each) => each !== photo);
@@ -200,8 +209,15 @@ export const smallJpeg = (photo) => jpeg(photo, SENT);
 async function jpeg(photo, side) {
   const bitmap = await bitmapOf(photo), canvas = scaled(bitmap, Math.min(1, side / Math.max(bitmap.width, bitmap.height)));
   bitmap.close();
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+  const made = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+  COPIES.set(made, photo);
+  return made;
 }
+
+const COPIES = new WeakMap(); // smaller copy -> its photo
+
+/** Whether a file is a photo that stays on this device, or a copy of one. */
+export const staysHere = (file) => project.here && photosOf("query").some((photo) => photo.blob === file || COPIES.get(file) === photo);
 
 const SENDABLE = new WeakMap(); // photo -> its file at working size
 

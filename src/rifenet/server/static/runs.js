@@ -1,6 +1,7 @@
 // A run: learns the examples as they are, then segments the photos that wait, one by one.
 
 import { takeWarnings } from "./api.js";
+import { NotHere, prepare, whyServer } from "./here.js";
 import { lesson, segment, teach, teachAll, whatIsMissing } from "./jobs.js";
 import { Progress } from "./progress.js";
 import * as model from "./project.js";
@@ -12,12 +13,14 @@ export const isRunning = () => abort !== null;
 export const cancel = () => abort?.abort();
 
 /**
- * Segments what waits. `act` has say(text, bad), missing(what), began(), progressed(progress or null), drawThumb(photo), busyWith(photo),
+ * Segments what waits. `act` has say(text, bad), missing(what), needsServer(why), began(), progressed(progress or null), drawThumb(photo), busyWith(photo),
  * segmented(photo) and finished(number, failed).
  */
 export async function run(act) {
   const missing = whatIsMissing();
   if (missing) return act.missing(missing);
+  const why = project.here && whyServer(project);
+  if (why) return act.needsServer(why);
   act.say("");
   takeWarnings();
   act.began();
@@ -34,6 +37,7 @@ export async function run(act) {
       taught = lesson();
       await teach(taught, signal, progress);
     });
+    if (project.here) await prepare(signal, progress);
     progress.begin("Segmenting", todo.length);
     for (const photo of todo) {
       if (model.waits(photo, taught.key) && !act.busyWith(photo)) await runOne(photo, taught, act, signal);
@@ -46,6 +50,7 @@ export async function run(act) {
     if (told.some(Boolean)) act.say(told.filter(Boolean).join(" "), true);
   } catch (error) {
     if (error.name === "AbortError") act.say("Cancelled. What was segmented stays.");
+    else if (error instanceof NotHere) act.needsServer(error.message);
     else act.say(error.message, true);
   } finally {
     abort = null;
