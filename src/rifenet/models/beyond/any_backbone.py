@@ -32,7 +32,7 @@ from rifenet.models.beyond.evidence import (
 )
 from rifenet.models.resize import aligned_resize
 
-DEVIATION = 0.1
+DEVIATION = 0.15
 """Deviation of scaled similarities of unrelated positions, about that of EfficientNet-Lite's cosines."""
 LARGEST = 2.0
 """Bound of scaled similarities: beyond it, a vote would outweigh all others by far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from rifenet.config import BACKBONES, ModelConfig, from_dict
 from rifenet.examples.samples import load_examples
 from rifenet.models import Prototype, RiFeNet
 from rifenet.models.backbones.named import stages_of
-from rifenet.models.backbones.staged import StagedBackbone
+from rifenet.models.backbones.staged import StagedBackbone, Stages
 from rifenet.models.beyond.any_backbone_network import AnyBackboneNetwork
 from rifenet.models.build import build_model
 from rifenet.models.files.checkpoint import identify, read_file, shared_name
@@ -43,32 +44,31 @@ def prototype_over(backbone: str, weights: str = "") -> RiFeNet | Prototype:
     return model
 
 
-def head_over(backbone: str, weights: str = "", file: str | Path = "") -> AnyBackboneNetwork:
-    """The head that fits any backbone, over the backbone of that name.
+def head_over(backbone: str, weights: str = "") -> AnyBackboneNetwork:
+    """The bundled head that fits any backbone, over the backbone of that name; `weights` as in `load_model`."""
+    stages = None if backbone in BACKBONES else stages_of(backbone, weights=weights)
+    strides = {STRIDE} if stages is None else set(stages.strides)
+    stride = strides.pop() if len(strides) == 1 else STRIDE
+    return with_head(replace(head_config(), backbone=backbone, weights=weights, stride=stride), stages=stages)
 
-    The backbone's reference comes from a few of the bundled photos, seen at half of the model's size: means need no
-    detail.
+
+def head_config() -> ModelConfig:
+    """The configuration of the bundled head, over the backbone that the program comes with."""
+    config: ModelConfig = from_dict(ModelConfig, read_file(any_backbone_file())[0]["config"], "the bundled head")
+    return config
+
+
+def with_head(config: ModelConfig, *, stages: Stages | None = None) -> AnyBackboneNetwork:
+    """A network of kind any_backbone with the bundled head and the reference of its own backbone.
+
+    The reference comes from a few of the bundled photos, seen at half of the model's size: means need no detail.
 
     Args:
-        backbone: as in a configuration.
-        weights: as in `load_model`.
-        file: the head's; empty: the bundled one.
+        config: `head_config()` with another backbone.
+        stages: as in `build_model`.
     """
-    header, state = read_file(file or any_backbone_file())
-    config: ModelConfig = from_dict(ModelConfig, header["config"], "the header of the head")
-    stages = None if backbone in BACKBONES else stages_of(backbone, weights=weights)
-    own_stride = stages is not None and len(set(stages.strides)) == 1
-    model = build_model(
-        kind=config.kind,
-        backbone=backbone,
-        weights=weights,
-        stride=stages.strides[0] if stages is not None and own_stride else STRIDE,
-        stages=stages,
-        evidence_dim=config.evidence_dim,
-        max_evidence_keys=config.max_evidence_keys,
-        support_views=config.support_views,
-        mask_threshold=config.mask_threshold,
-    ).eval()
+    header, state = read_file(any_backbone_file())
+    model = build_model(config, stages=stages).eval()
     assert isinstance(model, AnyBackboneNetwork)
     head = {name: value.float() for name, value in state.items() if name not in OWN_TENSORS}
     model.load_state_dict({**model.state_dict(), **head})
