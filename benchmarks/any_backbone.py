@@ -62,11 +62,8 @@ def configs(names: Sequence[str], half_resnet: str) -> Iterator[tuple[str, Model
     for name in names:
         yield name, replace(head_config(), backbone=name, weights="", stride=STRIDE)
     if half_resnet:
-        options = {"stem": "caffe", "stride_on": "conv1", "width": 0.5, "normalization": "caffe"}
-        yield (
-            "resnet50 at half width",
-            replace(head_config(), backbone="resnet50", weights=half_resnet, stride=STRIDE, **options),
-        )
+        resnet = replace(head_config(), backbone="resnet50", weights=half_resnet, stride=STRIDE, stem="caffe")
+        yield "resnet50 at half width", replace(resnet, stride_on="conv1", width=0.5, normalization="caffe")
 
 
 def figures(counts: dict[str, NDArray[np.int64]], classes: NDArray[np.int64], names: Sequence[str]) -> Values:
