@@ -2,7 +2,8 @@
 
     python -m benchmarks.performance_tables --page docs/performance.md --figures docs/results/performance.json
 
-The exports' figures are in the folders `export*` beside the JSON.
+The exports' figures are in the folders `export*` beside the JSON; `waiting.json` and `waiting_before.json`, of
+`benchmarks.waiting`, lie there, too.
 """
 
 from __future__ import annotations
@@ -36,6 +37,15 @@ BARS = (  # what, part, figure, upper bound, what it counts
     ("rifenet info over import torch", "start", "info_ratio", 1.5, "times"),
     ("memory that a folder of 1,000 photos adds from its 100th photo on", "folder", "growth_mib", 50, "MiB"),
 )
+WAITING = (  # what, figure, upper bound, what it counts
+    ("a photo", "photo", 0.10, "units"),
+    ("five classes at once", "five_classes_over_photo", 1.6, "photos"),
+    ("with tiles and refined edges", "tiles_refined_over_photo", 5, "photos"),
+    ("learning from 1 photo", "learn_1_without_fit", 0.2, "units"),
+    ("learning from 1 photo, with its fit", "learn_1", 0.2, "units"),
+    ("learning from 5 photos", "learn_5_without_fit", 0.7, "units"),
+    ("learning from 5 photos, with their fit", "learn_5", 0.7, "units"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words.add_argument("--figures", type=Path, required=True, help="JSON of benchmarks.performance")
     options = words.parse_args(argv)
     parts = json.loads(options.figures.read_text(encoding="utf-8"))["parts"]
-    write_tables(options.page, parts, exports_beside(options.figures))
+    write_tables(options.page, parts, exports_beside(options.figures), waiting_beside(options.figures))
 
 
 def exports_table(records: list[Values]) -> list[str]:
@@ -74,14 +84,44 @@ def _verdict(held: bool) -> str:
     return "yes" if held else "no"
 
 
+def waiting_beside(figures_file: Path) -> dict[str, list[str]]:
+    """Tables of `benchmarks.waiting`, from its files beside the JSON; none without them."""
+    files = [figures_file.with_name(f"waiting{suffix}.json") for suffix in ("", "_before")]
+    if not all(file.is_file() for file in files):
+        return {}
+    return waiting_tables(*(json.loads(file.read_text(encoding="utf-8")) for file in files))
+
+
+def waiting_tables(record: Values, before: Values) -> dict[str, list[str]]:
+    """Tables of what users wait for, and of other programs, from records of `benchmarks.waiting`."""
+    waiting = ["| what | before | now | at most | |", "|---|---|---|---|---|"]
+    for what, name, bound, kind in WAITING:
+        was, value = (_value(each["figures"], name) for each in (before, record))
+        waiting.append(f"| {what} | {was:.2f} | {value:.2f} | {bound:g} {kind} | {_verdict(value <= bound)} |")
+    beside = ["| program | units | times our photo |", "|---|---|---|"]
+    for name, figures in record["others"].items():
+        times = _value(figures, f"{name}_over_photo")
+        beside.append(f"| `{name}` | {_value(figures, name):.2f} | {times:.1f} |")
+    return {"waiting": waiting, **({"beside": beside} if record["others"] else {})}
+
+
+def _value(figures: Values, name: str) -> float:
+    figure = figures[name]
+    return float(figure["units"] if "units" in figure else figure["value"])
+
+
 def exports_beside(figures_file: Path) -> dict[str, list[Values]]:
     """The records of `benchmarks/export.py`, by the name of their folder."""
     folders = sorted(each for each in figures_file.parent.glob("export*") if each.is_dir())
     return {each.name: [json.loads(file.read_text()) for file in sorted(each.glob("*.json"))] for each in folders}
 
 
-def write_tables(path: Path, parts: Values, exports: dict[str, list[Values]]) -> None:
-    """Writes the tables between their markers in a document; `exports` comes from `exports_beside`.
+def write_tables(
+    path: Path, parts: Values, exports: dict[str, list[Values]], waiting: dict[str, list[str]] | None = None
+) -> None:
+    """Writes the tables between their markers in a document.
+
+    `exports` comes from `exports_beside`, `waiting` from `waiting_beside`.
 
     Raises ValueError where the document lacks a marker.
     """
@@ -99,6 +139,7 @@ def write_tables(path: Path, parts: Values, exports: dict[str, list[Values]]) ->
                 stages.append(f"| `{name}` | {middle} ms | {low} to {high} ms | {figure['units']:.3f} |")
     text = path.read_text(encoding="utf-8")
     tables = {"bars": bars, **{name: exports_table(records) for name, records in exports.items()}, "stages": stages}
+    tables |= waiting or {}
     for name, rows in tables.items():
         first, last = (marker.format(name) for marker in MARKERS)
         before, found, rest = text.partition(first)

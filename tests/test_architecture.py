@@ -528,6 +528,23 @@ def test_import_and_help_do_not_load_torch() -> None:
     assert "segment" in done.stdout
 
 
+def test_the_segmenter_starts_with_few_modules() -> None:
+    """Loading it takes a fifth of what torch takes; modules are counted, since seconds vary."""
+    done = run_python(
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "import rifenet.segmenting.segmenter\n"
+        "new = set(sys.modules) - before\n"
+        "paths = {name: getattr(sys.modules[name], '__file__', None) or '' for name in new}\n"
+        "outside = {name.split('.')[0] for name, path in paths.items() if 'site-packages' in path}\n"
+        "print(len(new), *sorted(outside - {'rifenet', '_distutils_hack'}))\n"
+    )
+    assert done.returncode == 0, done.stderr
+    count, *outside = done.stdout.split()
+    assert outside == ["PIL", "numpy", "safetensors"]
+    assert int(count) <= 400  # torch alone loads 900
+
+
 def test_no_commands_help_loads_torch() -> None:
     done = run_python(
         "import sys\n"

@@ -30,7 +30,8 @@ def test_the_tables_are_those_of_the_committed_figures(tmp_path: Path) -> None:
     parts = json.loads(FIGURES.read_text(encoding="utf-8"))["parts"] if FIGURES.is_file() else {}
     page = tmp_path / "page.md"
     page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
-    performance_tables.write_tables(page, parts, performance_tables.exports_beside(FIGURES))
+    waiting = performance_tables.waiting_beside(FIGURES)
+    performance_tables.write_tables(page, parts, performance_tables.exports_beside(FIGURES), waiting)
     assert page.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8"), "write the tables again: see the page"
 
 
@@ -70,6 +71,17 @@ def test_a_bar_is_held_missed_or_not_measured(tmp_path: Path) -> None:
     page.write_text("no markers", encoding="utf-8")
     with pytest.raises(ValueError, match="Put them where the table belongs"):
         performance_tables.write_tables(page, parts, {})
+
+
+def test_what_users_wait_for_is_shown_before_and_now() -> None:
+    units = {name: {"units": 0.3, "median": 1.0} for _, name, *_ in performance_tables.WAITING if "over" not in name}
+    ratios = {name: {"value": 1.5} for _, name, *_ in performance_tables.WAITING if "over" in name}
+    other = {"sam": {"units": 4.0, "median": 9.0}, "sam_over_photo": {"value": 40.0}}
+    before = {"figures": units | ratios | {"photo": {"units": 0.09, "median": 1.0}}}
+    tables = performance_tables.waiting_tables({"figures": units | ratios, "others": {"sam": other}}, before)
+    assert "| a photo | 0.09 | 0.30 | 0.1 units | no |" in tables["waiting"]
+    assert "| five classes at once | 1.50 | 1.50 | 1.6 photos | yes |" in tables["waiting"]
+    assert tables["beside"][-1] == "| `sam` | 4.00 | 40.0 |"
 
 
 ROUNDED_PIXELS = 3  # of 3,250 in a photo

@@ -44,6 +44,15 @@ def whole_map(image: NDArray[np.uint8], value: float, size: int = 64) -> tuple[N
     return np.full((1, size, size), value, np.float32), resize_and_pad(image, size)[2]
 
 
+def test_a_photo_of_common_ratio_has_six_tiles() -> None:
+    """Its sides are 2 and 1.5 times the network's: three and two windows that overlap by half, rounding or not."""
+    for size in (321, 449, 473):
+        starts = tiles_of(place(480, 640, 2 * size), size)
+        assert len(starts) == 6
+        assert sorted({top for top, _ in starts})[1] <= size / 2 + 1
+        assert len(tiles_of(place(640, 480, 2 * size), size)) == 6
+
+
 @pytest.mark.parametrize("shape", [(100, 100), (60, 500), (500, 60), (333, 401), (1, 9)])
 def test_tiles_cover_the_photo_and_overlap_by_half(shape: tuple[int, int]) -> None:
     canvas = place(*shape, 128)

@@ -7,9 +7,9 @@ Each engine has its own file (`torch.py`, `onnx.py`). It has the members of `Eng
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +89,32 @@ class Engine(Protocol):
     def decode(self, features: Any, context: Context) -> NDArray[np.float32]:
         """Logits [B,2,S,S] (background, foreground) of one class in the images of `features`; no threshold applied."""
         ...
+
+
+class ShotwiseEngine(Engine, Protocol):
+    """An engine that can encode shots one by one, so that a class is learned from some of them without another look."""
+
+    @property
+    def shotwise(self) -> bool:
+        """Whether it can with its model."""
+        ...
+
+    def encode_shot(self, image: NDArray[np.float32], mask: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Any:
+        """The costly part of `encode_support` for one shot: image [3,S,S], mask and valid [S,S]."""
+        ...
+
+    def learn_shots(self, shots: Sequence[Any]) -> Context:
+        """What `encode_support` gives for shots that `encode_shot` encoded, in their order."""
+        ...
+
+    def query_of(self, shot: Any) -> Any:
+        """What `encode_query` gives for the photo of a shot that `encode_shot` encoded."""
+        ...
+
+
+def is_shotwise(engine: Engine) -> TypeGuard[ShotwiseEngine]:
+    """Whether an engine can encode shots one by one."""
+    return bool(getattr(engine, "shotwise", False))
 
 
 def is_export(model: str | Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from rifenet.engines import INNER, Context
 from rifenet.engines.device import choose_device
 from rifenet.models import Prototype, RiFeNet, aligned_resize
+from rifenet.models.backbones import Features
+from rifenet.models.beyond.support_views import shots_and_photos
 from rifenet.models.build import baseline_of
 from rifenet.models.files.checkpoint import identify
 from rifenet.models.files.hub import load_model
+from rifenet.models.structures import EncodedShots, Tensors
 
 _DEFAULT_SIZE = 473
 
@@ -46,6 +49,7 @@ class TorchEngine:
         self.classes_trained_on: list[str] | None = metadata.get("classes_trained_on")
         self.threshold = model.config.mask_threshold
         known = {each.name for each in dataclasses.fields(model.features_type)}
+        self.shotwise = isinstance(model, RiFeNet) and model.config.kind == "rifenet"
         self.inner_names = tuple(name for name in INNER if name in known)
         self.calibration: Mapping[str, float] | None = metadata.get("calibration")
 
@@ -67,8 +71,26 @@ class TorchEngine:
     ) -> Context:
         """Learns a class; see `Engine`."""
         batch = (torch.from_numpy(array)[None].to(self.device) for array in (images, masks, valid))
-        context = self.model.encode_support(*batch)
-        return {name: value.cpu().numpy() for name, value in context.named().items()}
+        return _arrays(self.model.encode_support(*batch))
+
+    @torch.inference_mode()
+    def encode_shot(self, image: NDArray[np.float32], mask: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Any:
+        """Encodes one shot; see `ShotwiseEngine`."""
+        batch = [torch.from_numpy(array)[None, None].to(self.device) for array in (image, mask, valid)]
+        shot, photo = shots_and_photos(self.model, *batch, getattr(self.model.config, "support_views", 1))
+        # Copies: a part of the features of all views would keep them all.
+        return shot, Features(*(level[:, 0].clone() for level in photo)), batch[2][:, 0]
+
+    @torch.inference_mode()
+    def learn_shots(self, shots: Sequence[Any]) -> Context:
+        """Learns a class; see `ShotwiseEngine`."""
+        return _arrays(self.model.learn(_joined([shot for shot, _, _ in shots])))
+
+    @torch.inference_mode()
+    def query_of(self, shot: Any) -> Any:
+        """Features of a shot's photo; see `ShotwiseEngine`."""
+        _, photo, valid = shot
+        return [self.model.encode_query(photo, valid)]
 
     @torch.inference_mode()
     def encode_query(self, images: NDArray[np.float32], valid: NDArray[np.bool_]) -> Any:
@@ -107,3 +129,15 @@ class TorchEngine:
         )
         logits = [aligned_resize(self.model.decode(part, tensors), (self.size, self.size)) for part in features]
         return torch.cat(logits).float().cpu().numpy()
+
+
+def _arrays(context: Tensors) -> Context:
+    return {name: value.cpu().numpy() for name, value in context.named().items()}
+
+
+def _joined(shots: Sequence[EncodedShots]) -> EncodedShots:
+    """Shots that were encoded one by one, each as equally many views, in the order of shots encoded together."""
+    views = shots[0].own.shape[1]
+    order = [number * views + view for view in range(views) for number in range(len(shots))]
+    names = shots[0].named()
+    return EncodedShots(**{name: torch.cat([getattr(shot, name) for shot in shots], 1)[:, order] for name in names})

@@ -51,12 +51,11 @@ def prior_mask(high: Tensor, valid: Tensor, keys: Tensor, keys_valid: Tensor) ->
         at padded positions. A shot without keys counts in the average with 0.
     """
     batch, _, height, width = high.shape
-    shots = keys.shape[1]
     with torch.autocast(high.device.type, enabled=False):  # in half precision, training would see another prior
         # A key of zeros has similarity 0, which the clamp below makes the least. Keys are fewer than similarities.
         keys = keys.masked_fill(~keys_valid[..., None], 0.0)
         similarity = product(high.flatten(2).transpose(1, 2), keys.flatten(1, 2))  # [B,N,K*P]
-    best = similarity.unflatten(2, (shots, -1)).amax(3).clamp(min=0)  # [B,N,K]
+    best = similarity.unflatten(2, (keys.shape[1], -1)).amax(3).clamp(min=0)  # [B,N,K]
     real = valid.flatten(1)[..., None]  # [B,N,1]
     low = best.masked_fill(~real, torch.inf).amin(1, keepdim=True)
     top = best.masked_fill(~real, -torch.inf).amax(1, keepdim=True)

@@ -28,6 +28,7 @@ from rifenet.segmenting.annotated import annotated
 from rifenet.segmenting.fit import Fit
 from rifenet.segmenting.fitting import fit_class
 from rifenet.segmenting.given import check_pairs, check_several
+from rifenet.segmenting.looks import looking_once
 from rifenet.segmenting.photo_views import PhotoViews
 from rifenet.segmenting.pseudo_labels import COUNT
 from rifenet.segmenting.queries import confidence, counted, model_record, segment_lazily, total_of
@@ -474,9 +475,10 @@ class Segmenter:
         return inputs
 
     def _keep(self, name: str, inputs: Shots, fit: bool, negatives: Shots | None) -> None:
-        context = context_of(self.engine, inputs, negatives)
         fits = fit and bool(self.engine.inner_names)
-        found = fit_class(self.engine, inputs, context, negatives) if fits else None
+        engine = looking_once(self.engine) if fits or negatives is not None else self.engine
+        context = context_of(engine, inputs, negatives)
+        found = fit_class(engine, inputs, context, negatives) if fits else None
         shots = len(inputs.images)
         self._classes[name] = LearnedClass(name, shots, context, inputs, fit=found, negatives=negatives)
 

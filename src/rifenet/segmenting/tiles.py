@@ -1,8 +1,8 @@
 """Segments large photos a second time, in overlapping tiles at twice the scale of the first pass.
 
 The first pass segments the whole photo. For tiles, the photo is scaled so that its longer side is twice the network's
-(the canvas) and cut into windows of S x S. Neighbours overlap by at least half. A tile's weight falls towards its inner
-edges, which hides the seams.
+(the canvas) and cut into windows of S x S. Neighbours overlap by half or more, up to a pixel. A tile's weight falls
+towards its inner edges, which hides the seams.
 
 The first pass decides where tiles count. It rules a class out where the odds of the class are below 1/20 of the
 threshold's odds: tiles do not count there. From 1/7 of the threshold's odds on, tiles count in full. At the bundled
@@ -47,7 +47,7 @@ def is_large(placement: Placement) -> bool:
 
 
 def tiles_of(canvas: Placement, size: int) -> list[Tile]:
-    """Windows of `size` that cover the photo on the canvas and overlap by half or more, row by row."""
+    """Windows of `size` that cover the photo on the canvas and overlap by half or more, up to a pixel, row by row."""
     rows, columns = (_starts(length, size) for length in (canvas.scaled_height, canvas.scaled_width))
     return [Tile(top, left) for top in rows for left in columns]
 
@@ -55,7 +55,8 @@ def tiles_of(canvas: Placement, size: int) -> list[Tile]:
 def _starts(length: int, size: int) -> list[int]:
     if length <= size:
         return [0]
-    steps = int(np.ceil((length - size) / (size * (1 - OVERLAP))))
+    # A pixel less is left to rounding: a photo of 4 : 3 has two rows of tiles that overlap by half, and not three.
+    steps = max(1, int(np.ceil((length - size - 1) / (size * (1 - OVERLAP)))))
     return [round(position) for position in np.linspace(0, length - size, steps + 1).tolist()]
 
 

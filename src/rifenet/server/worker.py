@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rifenet.engines import Context, Engine
+from rifenet.engines import Context, Engine, ShotwiseEngine, is_shotwise
 from rifenet.server.problem import Problem
 
 Answer = TypeVar("Answer")
@@ -195,6 +195,7 @@ class Watched:
         self.name, self.hash, self.weights_hash = engine.name, engine.hash, engine.weights_hash
         self.size, self.threshold, self.calibration = engine.size, engine.threshold, engine.calibration
         self.inner_names = engine.inner_names
+        self.shotwise = is_shotwise(engine)
 
     def encode_support(
         self, images: NDArray[np.float32], masks: NDArray[np.uint8], valid: NDArray[np.bool_]
@@ -219,3 +220,23 @@ class Watched:
         """Segments one class."""
         self._check()
         return self._engine.decode(features, context)
+
+    def encode_shot(self, image: NDArray[np.float32], mask: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Any:
+        """Encodes one shot."""
+        self._check()
+        return self._of_shots().encode_shot(image, mask, valid)
+
+    def learn_shots(self, shots: Sequence[Any]) -> Context:
+        """Learns a class."""
+        context = self._of_shots().learn_shots(shots)
+        self._check()  # a class that nobody waits for is not kept
+        return context
+
+    def query_of(self, shot: Any) -> Any:
+        """Features of a shot's photo."""
+        self._check()
+        return self._of_shots().query_of(shot)
+
+    def _of_shots(self) -> ShotwiseEngine:
+        assert is_shotwise(self._engine), "Looks asks before it uses these"
+        return self._engine

@@ -29,9 +29,20 @@ class ViewedRiFeNet(RiFeNet):
         self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None
     ) -> EncodedShots:
         """All views of the shots; see `RiFeNet.encode_shots`. `Features` allow one view only."""
-        check_support(support_images, support_masks, support_valid)
-        shots = support_images, support_masks, support_valid
-        return self._shots(*viewed_features(self._encode, *shots, self.config.support_views))[0]
+        return shots_and_photos(self, support_images, support_masks, support_valid, self.config.support_views)[0]
+
+
+def shots_and_photos(
+    model: RiFeNet, images: Images, masks: Tensor, valid: Tensor | None, views: int
+) -> tuple[EncodedShots, Features]:
+    """`RiFeNet.encode_shots` with `views` of each shot, and the features [B,K,...] of the images as they are.
+
+    `RiFeNet.encode_query` takes the latter, too.
+    """
+    check_support(images, masks, valid)
+    features, labels, real = viewed_features(model._encode, images, masks, valid, views)
+    photos = Features(*(level[:, : masks.shape[1]] for level in features))
+    return model._shots(features, labels, real)[0], photos
 
 
 def viewed_features(
