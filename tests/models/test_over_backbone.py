@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 from dataclasses import replace
@@ -14,6 +15,7 @@ from hf_folders import write_backbone
 from PIL import Image
 
 from rifenet.cli.main import main
+from rifenet.cli.options import model_of
 from rifenet.config import Config as WholeConfig
 from rifenet.config import ModelConfig, effective, from_dict
 from rifenet.examples.samples import load_examples
@@ -22,7 +24,7 @@ from rifenet.models import build_model
 from rifenet.models.backbones.staged import Stages
 from rifenet.models.beyond.any_backbone_network import AnyBackboneNetwork
 from rifenet.models.files.checkpoint import read_file, read_model, save_model
-from rifenet.models.files.hub import bundled_model, load_model
+from rifenet.models.files.hub import bundled_model, is_over_backbone, load_model
 from rifenet.models.files.over_backbone import any_backbone_file, with_head
 from rifenet.segmenting.segmenter import Segmenter
 from rifenet.training.start import start_from
@@ -176,6 +178,20 @@ def test_options_that_contradict_the_kind_are_refused_or_left_out() -> None:
         ModelConfig(kind="any_backbone", fine=2)
     config = from_dict(WholeConfig, {"model": {"kind": "any_backbone"}, "train": {"unlabeled": 2, "crossed": 0.25}})
     assert (effective(config).train.unlabeled, effective(config).train.crossed) == (0, 0.25)
+
+
+def test_a_backbone_is_named_for_models_over_one_and_for_no_others() -> None:
+    def named(model: str, backbone: str | None) -> str:
+        return model_of(argparse.Namespace(model=model, backbone=backbone))
+
+    assert named("any-backbone", "./dinov2") == "any-backbone:./dinov2"
+    assert named("prototype", "hf:owner/name") == "prototype:hf:owner/name"
+    assert named("default", None) == "default"
+    for model, backbone in (("any-backbone", None), ("default", "resnet50")):
+        with pytest.raises(ValueError, match="Expected --backbone with --model any-backbone or prototype"):
+            named(model, backbone)
+    assert is_over_backbone("any-backbone:resnet50")
+    assert not is_over_backbone("runs/any-backbone")
 
 
 @needs_lite0
