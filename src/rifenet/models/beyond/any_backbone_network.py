@@ -113,7 +113,7 @@ class AnyBackboneNetwork(EvidenceNetwork):
 
     def _query(self, features: Features, valid: Tensor | None, *, affinity: bool = True) -> AnyBackboneFeatures:  # type: ignore[override]
         units = self.evidence.units(features.high, 1)
-        real = real_positions(valid, (len(units), *units.shape[-2:]), units.device)
+        real = real_positions(valid, (units.shape[0], *units.shape[-2:]), units.device)
         cosines = self.evidence.affinity(units, real) if affinity else None
         return AnyBackboneFeatures(high=units, valid=real, fine=features.fine, affinity=cosines)
 
