@@ -73,6 +73,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "models.build": ("config", *PAPER, "models.baseline", "models.beyond.*", "models.rivals.*"),
     "models.files": (),
     "models.files.*": ("config", "files", *MODELS, *MODEL_FILES),
+    "models.files.over_backbone": (
+        "config",
+        *MODELS,
+        *MODEL_FILES,
+        "examples.*",
+        "formats.pictures",
+        "data.transforms",
+    ),
     # The product.
     "engines": (),
     "engines.allocator": (),
@@ -115,7 +123,13 @@ LIMITED_NAMES = {
     (("models.backbones", "models.rivals.*"), "config"): {"NetworkConfig"},
     (("models.backbones.*",), "config"): {"needs", "from_outside", "is_outside"},  # an extra, and code from outside
     (("models.baseline", "models.beyond.*"), "config"): {"ModelConfig"},
-    (("models.build",), "config"): {"ModelConfig", "BACKBONES", "from_outside", "is_outside"},
+    (("models.build",), "config"): {
+        "ModelConfig",
+        "ANY_BACKBONE",
+        "BACKBONES",
+        "from_outside",
+        "is_outside",
+    },
 }  # of these modules, only these names
 
 NAMED_AFTER_ANOTHER = ("cli.*",)  # a command's file has the command's name, which is often that of what it runs

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from docs_blocks import ROOT, blocks
 
-from benchmarks import instances, strokes, worlds_tables
+from benchmarks import any_backbone_tables, instances, strokes, worlds_tables
 from campaigns import table as campaigns
 from rifenet.cli.main import main
 from rifenet.models.files.hub import load_model
@@ -175,3 +175,9 @@ def test_fold_0_on_the_co_segmentation_set() -> None:
         (line,) = (line for line in table if line.startswith(f"| {name} | "))
         cells = [cell.strip() for cell in line.split("|")[2:-1]]
         assert cells == [f"{100 * value:.1f}" for value in (*shown[1:], shown[0])]
+
+
+def test_the_tables_of_the_head_for_any_backbone_are_those_of_its_records() -> None:
+    page = (ROOT / "docs" / "lab" / "any_backbone.md").read_text(encoding="utf-8")
+    assert any_backbone_tables.filled(page, ROOT / "docs" / "results" / "any_backbone") == page
+    assert "| Lite2 | reference | Lite2 |" in page

@@ -27,7 +27,7 @@ from rifenet.engines.device import choose_device
 from rifenet.engines.torch import TorchEngine
 from rifenet.formats.pictures import load_image
 from rifenet.models import Prototype, RiFeNet
-from rifenet.models.files.hub import bundled_model, is_prototype, load_model
+from rifenet.models.files.hub import bundled_model, is_over_backbone, load_model
 
 NOTE = (
     "Seconds are those of one call, with all its images and classes. Units are seconds divided by the median of one "
@@ -61,7 +61,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in self.models:
-            named = name in BACKBONES or name == "default" or name.startswith("hf:") or is_prototype(name)
+            named = name in BACKBONES or name == "default" or name.startswith("hf:") or is_over_backbone(name)
             if not named and not Path(name).exists():
                 raise ValueError(
                     f"Expected a backbone ({', '.join(BACKBONES)}), default, a model's path or hf:owner/name, but got"

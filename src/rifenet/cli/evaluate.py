@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import noted_warnings, print_json
-from rifenet.cli.options import TRAINED, add_backbone, add_list_file
+from rifenet.cli.options import OVER_BACKBONE, TRAINED, add_backbone, add_list_file
 from rifenet.cli.over_ray import add_cluster, whole
 from rifenet.config import (
     DATASETS,
@@ -178,8 +178,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Ends the program where options contradict each other."""
-    if (options.model == "prototype") != (options.backbone is not None):
-        parser.error("give --backbone with --model prototype, and only with it")
+    if (options.model in OVER_BACKBONE) != (options.backbone is not None):
+        parser.error("give --backbone with --model any-backbone or prototype, and only with them")
     if options.model == "prototype" and options.baseline:
         parser.error("--baseline is for a trained model; --model prototype is the baseline itself")
     if options.model == "prototype" and options.set:
@@ -249,11 +249,12 @@ def _config(options: argparse.Namespace, model_size: int | None) -> Config:
 
 def _load(options: argparse.Namespace) -> RiFeNet | Prototype:
     from rifenet.models.files.checkpoint import identify
-    from rifenet.models.files.hub import PROTOTYPE, load_model
+    from rifenet.models.files.hub import load_model
 
+    name = options.model if options.backbone is None else f"{options.model}:{options.backbone}"
+    model = load_model(name, weights=options.weights)
     if options.model == "prototype":
-        return named_by_backbone(load_model(f"{PROTOTYPE}{options.backbone}", weights=options.weights))
-    model = load_model(options.model, weights=options.weights)
+        return named_by_backbone(model)
     if options.set:
         model.config = with_test_options(model.config, options.set)
         identify(model)

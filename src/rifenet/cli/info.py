@@ -114,13 +114,13 @@ def _network(name: str) -> tuple[ModelConfig, int]:
     """The configuration of a model's file, and the size of its input."""
     from rifenet.config import DataConfig, from_dict
     from rifenet.engines import is_export
-    from rifenet.models.files.hub import is_prototype, load_model, locate
+    from rifenet.models.files.hub import is_over_backbone, load_model, locate
 
     if is_export(name):
         raise ValueError(
             f"Expected a model with weights of torch for --flops, but {name} is an export. Name its model."
         )
-    if is_prototype(name):
+    if is_over_backbone(name):
         model = load_model(name)
         return model.config, int(model.metadata["image_size"])
     header = _header(locate(name))
@@ -150,12 +150,12 @@ def _card(name: str) -> dict[str, Any]:
     """The card in the header of the model's file. Raises FileNotFoundError, or ValueError for another kind of file."""
     from rifenet.config import from_dict
     from rifenet.engines import is_export
-    from rifenet.models.files.hub import is_prototype, locate
+    from rifenet.models.files.hub import is_over_backbone, locate
 
     if is_export(name):
         return _export_card(name)
-    if is_prototype(name):
-        return _prototype_card(name)
+    if is_over_backbone(name):
+        return _card_over_backbone(name)
     path = locate(name)
     header = _header(path)
     config: ModelConfig = from_dict(ModelConfig, header["config"], f"the header of {path}")
@@ -169,8 +169,8 @@ def _card(name: str) -> dict[str, Any]:
     }
 
 
-def _prototype_card(name: str) -> dict[str, Any]:
-    """What a training-free prototype is made of. Loads its backbone."""
+def _card_over_backbone(name: str) -> dict[str, Any]:
+    """What a model over a backbone of the user's choice is made of. Loads its backbone."""
     from rifenet.models.files.checkpoint import backbone_file, backbone_hash
     from rifenet.models.files.hub import load_model
 

@@ -15,6 +15,8 @@ from rifenet.formats.pictures import PHOTO_SUFFIXES
 from rifenet.formats.remarks import remark
 
 _LONGEST_PATH = 256  # a longer word is no folder that somebody has lost, and is named like a photo
+OVER_BACKBONE = ("any-backbone", "prototype")
+"""Values of `--model` that work over the backbone of `--backbone`."""
 _SYSTEM = ("Thumbs.db", "desktop.ini")  # files that no user has put into a folder
 TRAINED = "default (bundled), a run folder, a .safetensors file"
 
@@ -22,28 +24,33 @@ TRAINED = "default (bundled), a run folder, a .safetensors file"
 def add_model(parser: argparse.ArgumentParser, *, exports: bool = True) -> None:
     """`--model`. Without `exports` the help names no export folder, because the command needs torch."""
     kinds = f"{TRAINED}, an export folder" if exports else TRAINED
-    parser.add_argument("--model", default="default", help=f"{kinds}, hf:owner/name, or prototype, with --backbone")
+    parser.add_argument(
+        "--model",
+        default="default",
+        help=f"{kinds}, hf:owner/name; or any-backbone or prototype, with --backbone",
+    )
     add_backbone(parser)
 
 
 def add_backbone(parser: argparse.ArgumentParser) -> None:
-    """`--backbone`, for the training-free prototype."""
+    """`--backbone`, for the models of `OVER_BACKBONE`."""
     parser.add_argument(
         "--backbone",
         metavar="NAME",
-        help="of --model prototype, which needs no training: resnet50 or another of the program's own, hf:owner/name of"
-        " Hugging Face, a folder that holds such a backbone, or module:name of your own code",
+        help="of --model any-backbone or prototype, which need no training: resnet50 or another of the program's own,"
+        " hf:owner/name of Hugging Face, a folder that holds such a backbone, or module:name of your own code",
     )
 
 
 def model_of(arguments: argparse.Namespace) -> str:
     """The model that `--model` and `--backbone` name together. Raises ValueError where only one of them is there."""
-    if (arguments.model == "prototype") != (arguments.backbone is not None):
+    if (arguments.model in OVER_BACKBONE) != (arguments.backbone is not None):
         raise ValueError(
-            f"Expected --backbone with --model prototype, and only with it, but got --model {arguments.model} and "
+            f"Expected --backbone with --model any-backbone or prototype, and only with them, but got --model "
+            f"{arguments.model} and "
             f"{'no --backbone' if arguments.backbone is None else f'--backbone {arguments.backbone}'}."
         )
-    return arguments.model if arguments.backbone is None else f"prototype:{arguments.backbone}"
+    return arguments.model if arguments.backbone is None else f"{arguments.model}:{arguments.backbone}"
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

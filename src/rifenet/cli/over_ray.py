@@ -220,9 +220,9 @@ def _classes(place: Place, segmenter: Segmenter) -> bytes:
 def _model_file(name: str) -> bytes:
     """The model's file, to send to the workers; empty for what they have or must have on their disks."""
     from rifenet.engines import is_export
-    from rifenet.models.files.hub import is_prototype, locate
+    from rifenet.models.files.hub import is_over_backbone, locate
 
-    return b"" if name == "default" or is_export(name) or is_prototype(name) else locate(name).read_bytes()
+    return b"" if name == "default" or is_export(name) or is_over_backbone(name) else locate(name).read_bytes()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rifenet.config.extras import MissingExtra, needs
-from rifenet.config.model import RIVALS, TEST_OPTIONS, ModelConfig, with_test_options
+from rifenet.config.model import ANY_BACKBONE, RIVALS, TEST_OPTIONS, ModelConfig, with_test_options
 from rifenet.config.network import BACKBONES, GUIDES, NetworkConfig, is_backbone, is_hf
 from rifenet.config.options import About, about_option, behaviour, free_options
 from rifenet.config.outside import expect_allowed, from_outside, is_outside
@@ -30,6 +30,7 @@ from rifenet.config.recipe import (
 )
 
 __all__ = [
+    "ANY_BACKBONE",
     "AT_MOST",
     "BACKBONES",
     "CLASS_DRAWS",
@@ -104,9 +105,9 @@ def effective(config: Config) -> Config:
         model = dataclasses.replace(model, aux=False)
     if settings.beta == 0:
         settings = dataclasses.replace(settings, unlabeled=0)
-    if model.kind in RIVALS:
+    if model.kind in (*RIVALS, ANY_BACKBONE):
         settings = dataclasses.replace(settings, unlabeled=0)
-    if not model.evidence:
+    if not model.evidence and model.kind != ANY_BACKBONE:
         settings = dataclasses.replace(settings, crossed=0.0)
     return dataclasses.replace(config, model=model, train=settings)
 

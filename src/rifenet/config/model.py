@@ -13,6 +13,8 @@ from rifenet.config.options import about, about_option
 
 RIVALS = ("pfenet", "hsnet", "cyctr")
 """Kinds of model that are heads of other papers."""
+ANY_BACKBONE = "any_backbone"
+"""The kind of model whose weights fit every backbone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,8 @@ class ModelConfig(NetworkConfig):
 
     kind: str = "rifenet"
     """rifenet (the network), prototype (a baseline without training), or a head of another paper, to compare with:
-    pfenet, hsnet or cyctr. These have no unlabeled branch."""
+    pfenet, hsnet or cyctr. Beyond the paper, any_backbone: a head that sees centred and scaled similarities of any
+    number of stages (model.high), so that its weights fit every backbone. All but rifenet have no unlabeled branch."""
     evidence: bool = False
     """Beyond the paper: let the evidence head predict the mask. It compares the high features of query and support;
     the paper's network only assists it."""
@@ -42,7 +45,7 @@ class ModelConfig(NetworkConfig):
     """Beyond the paper: a pixel is in the mask from this probability on (between 0 and 1). No loss depends on it."""
 
     def __post_init__(self) -> None:
-        one_of("model.kind", self.kind, ("rifenet", "prototype", *RIVALS))
+        one_of("model.kind", self.kind, ("rifenet", "prototype", ANY_BACKBONE, *RIVALS))
         super().__post_init__()
         expect(
             self.evidence_dim > 0 and self.evidence_dim % 32 == 0,
@@ -58,6 +61,11 @@ class ModelConfig(NetworkConfig):
         if self.head and self.kind != "rifenet":
             raise ValueError(
                 f"Expected model.head with model.kind rifenet only, but got {self.head} with {self.kind}. Leave it out."
+            )
+        if self.kind == ANY_BACKBONE and (self.evidence or self.fine):
+            raise ValueError(
+                "Expected model.kind any_backbone without model.evidence and model.fine, since its head takes the "
+                "place of the evidence head and reads edges from the photo. Leave them at their defaults."
             )
         expect(self.support_views in (1, 2, 4), "model.support_views", self.support_views, "1, 2 or 4")
         expect(0 < self.mask_threshold < 1, "model.mask_threshold", self.mask_threshold, "between 0 and 1")

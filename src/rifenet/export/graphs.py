@@ -25,7 +25,9 @@ import torch.fx.experimental._config as exporter_config
 from torch import Tensor, nn
 
 from rifenet.models import Backbone, Features, Prototype, RiFeNet, aligned_resize
+from rifenet.models.backbones.base import OF_PHOTO
 from rifenet.models.backbones.efficientnet_lite import SameConv2d
+from rifenet.models.backbones.photo_edges import photo_edges
 from rifenet.models.backbones.staged import StagedBackbone
 from rifenet.models.beyond.evidence_network import EvidenceNetwork
 from rifenet.models.beyond.support_views import viewed_features
@@ -73,6 +75,8 @@ class _Backbone(nn.Module):
             found[stage - 1] if stage in self.on_grid else aligned_resize(found[stage - 1], (grid[0], grid[1]))
             for stage in inner.used_stages
         ]
+        if inner.levels.fine == OF_PHOTO:
+            return (*kept, photo_edges(images))
         return (*kept, *([found[inner.levels.fine - 1]] if inner.levels.fine else []))
 
     def forward(self, images: Tensor) -> Features:

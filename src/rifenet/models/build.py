@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from rifenet.config import BACKBONES, ModelConfig, from_outside, is_outside
+from rifenet.config import ANY_BACKBONE, BACKBONES, ModelConfig, from_outside, is_outside
 from rifenet.models.backbones import Backbone, build_backbone, imagenet_weights, load_backbone_weights
+from rifenet.models.backbones.base import OF_PHOTO
 from rifenet.models.backbones.named import staged_backbone, stages_of
 from rifenet.models.backbones.staged import StagedBackbone, Stages
 from rifenet.models.baseline import Prototype
+from rifenet.models.beyond.any_backbone_network import AnyBackboneNetwork
 from rifenet.models.beyond.evidence_network import EvidenceNetwork
 from rifenet.models.beyond.support_views import ViewedRiFeNet
 from rifenet.models.rifenet import RiFeNet
@@ -53,6 +55,8 @@ def build_model(
 def _over(backbone: Backbone, config: ModelConfig) -> RiFeNet | Prototype:
     if config.kind == "prototype":
         return Prototype(config, backbone)
+    if config.kind == ANY_BACKBONE:
+        return AnyBackboneNetwork(config, backbone)
     if config.kind in RIVALS:
         return RIVALS[config.kind](config, backbone)
     model = EvidenceNetwork(config, backbone) if config.evidence else ViewedRiFeNet(config, backbone)
@@ -75,6 +79,8 @@ def _built_in(config: ModelConfig) -> Backbone:
     levels = {"low": config.low, "mid": config.mid, "high": config.high}
     if config.kind == "prototype":
         levels = dict.fromkeys(levels, Prototype.stages_for(config.backbone))
+    if config.kind == ANY_BACKBONE:
+        levels = compared_alone(config.high or ((5, 6, 7) if config.backbone.startswith("efficientnet") else (2, 3, 4)))
     return build_backbone(
         config.backbone,
         stride=config.stride,
@@ -98,7 +104,14 @@ def _staged(config: ModelConfig, stages: Stages) -> Backbone:
     levels = {"low": config.low, "mid": config.mid, "high": config.high}
     if config.kind == "prototype":
         levels = dict.fromkeys(levels, stages.high or (len(stages.channels),))
+    if config.kind == ANY_BACKBONE:
+        levels = compared_alone(config.high or stages.compared)
     return staged_backbone(config.backbone, stages, stride=config.stride, **levels, fine=_fine_stage(config))
+
+
+def compared_alone(high: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Levels of a network that reads the high features only: the others are one of their stages, at no cost."""
+    return {"low": high[:1], "mid": high[:1], "high": high}
 
 
 def baseline_of(model: RiFeNet | Prototype) -> Prototype:
@@ -122,7 +135,12 @@ def baseline_of(model: RiFeNet | Prototype) -> Prototype:
 
 
 def _fine_stage(config: ModelConfig) -> int:
-    """Stage of the fine features, by default that of stride 4; 0 without the evidence head, which alone reads them."""
+    """Stage of the fine features, by default that of stride 4; 0 without the evidence head, which alone reads them.
+
+    A head for any backbone reads those of the photo itself.
+    """
+    if config.kind == ANY_BACKBONE:
+        return OF_PHOTO
     if not config.evidence or config.kind == "prototype":
         return 0
     return config.fine or (2 if config.backbone.startswith("efficientnet") else 1)

@@ -20,9 +20,11 @@ from rifenet.data.sampling import EpisodePool
 from rifenet.data.sources import open_dataset
 from rifenet.files import write_atomically
 from rifenet.models import RiFeNet, RiFeNetOutput, aligned_resize, build_model
+from rifenet.models.beyond.any_backbone_network import AnyBackboneNetwork
 from rifenet.models.beyond.evidence_network import EvidenceNetwork, EvidenceOutput
 from rifenet.models.files.checkpoint import backbone_hash
 from rifenet.models.files.hub import MODEL_FILE
+from rifenet.models.files.over_backbone import reference_photos
 from rifenet.models.rivals.hsnet import HSNet
 from rifenet.models.rivals.pfenet import PFENet, PFENetOutput
 from rifenet.training import losses
@@ -101,6 +103,8 @@ class _Run:
         model = build_model(config.model)
         assert isinstance(model, RiFeNet)
         self.model = model
+        if isinstance(model, AnyBackboneNetwork):
+            model.refer(*reference_photos(data.image_size))
         started = {}
         if settings.start and not (self.folder / STATE_FILE).is_file():
             started = {"started_from": start_from(settings.start, model)}
@@ -217,7 +221,7 @@ def prepare(model: RiFeNet, settings: TrainConfig, backend: str = "inductor") ->
     activation checkpointing and on compilation, by the `backend` of `torch.compile`.
     """
     model.backbone.accelerate()
-    if isinstance(model, PFENet | HSNet):
+    if isinstance(model, PFENet | HSNet | AnyBackboneNetwork):
         if settings.checkpoint_activations or settings.compile:
             raise ValueError(
                 f"Expected model.kind rifenet or cyctr for train.checkpoint_activations and train.compile, but got"

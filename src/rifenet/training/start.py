@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rifenet.config import ModelConfig, from_dict
+from rifenet.config import ANY_BACKBONE, ModelConfig, from_dict
 from rifenet.models import RiFeNet
+from rifenet.models.beyond.any_backbone_network import AnyBackboneNetwork
 from rifenet.models.files.checkpoint import (
     backbone_hash,
     model_hash,
@@ -15,6 +16,7 @@ from rifenet.models.files.checkpoint import (
     trained_state,
 )
 from rifenet.models.files.hub import locate
+from rifenet.models.files.over_backbone import OWN_TENSORS
 
 NOT_SHIPPED = "auxiliary."  # the head that only training uses; it starts random where a file lacks it
 
@@ -40,15 +42,20 @@ def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
     header, state = read_file(locate(name))
     config: ModelConfig = from_dict(ModelConfig, header["config"], f"the header of {name}")
     metadata = header["metadata"]
-    if config.kind != "rifenet":
-        raise ValueError(f"Expected a trained model for train.start, but {name} is a {config.kind}.")
-    if shared_name(config.backbone) != shared_name(model.config.backbone):
+    fits_any = isinstance(model, AnyBackboneNetwork)
+    if config.kind != model.config.kind or config.kind not in ("rifenet", ANY_BACKBONE):
+        raise ValueError(
+            f"Expected a trained model of the run's model.kind for train.start, but {name} is a {config.kind}."
+        )
+    if not fits_any and shared_name(config.backbone) != shared_name(model.config.backbone):
         raise ValueError(
             f"Expected the model of train.start to have the run's backbone, {model.config.backbone}, but {name} has "
             f"{config.backbone}. Set model.backbone, or start from another model."
         )
     own = trained_state(model)
     given = {key: value.float() for key, value in state.items() if not key.startswith("backbone.")}
+    if fits_any:  # the reference of this backbone stays
+        given |= {key: own[key] for key in OWN_TENSORS}
     wanted = [key for key in own if key in given or not key.startswith(NOT_SHIPPED)]
     odd = [key for key in wanted if key not in given or given[key].shape != own[key].shape]
     odd += [key for key in given if key not in own and not key.startswith(NOT_SHIPPED)]
@@ -57,7 +64,7 @@ def start_from(name: str, model: RiFeNet) -> dict[str, Any]:
             f"Expected train.start to have the tensors of the run's model section, but these of {name} differ: "
             f"{', '.join(odd[:3])}{' ...' if odd[3:] else ''}. Set the model section as in its config (rifenet info)."
         )
-    if header["backbone_hash"] != backbone_hash(model):
+    if not fits_any and header["backbone_hash"] != backbone_hash(model):
         raise ValueError(
             f"Expected the model of train.start to have the run's backbone weights ({backbone_hash(model)}), but "
             f"{name} was trained on others ({header['backbone_hash']}). Set model.weights to that backbone's file."

@@ -19,9 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from rifenet.models.backbones.folding import fold_norms, fuse_activations
+from rifenet.models.backbones.photo_edges import CHANNELS, photo_edges
 from rifenet.models.kernels import has_onednn, runs_eagerly_on_cpu
 from rifenet.models.resize import aligned_resize
 
+OF_PHOTO = -1
+"""In place of the stage of the fine features: the photo's own low-level features (`photo_edges`)."""
 CPU_IMAGES = 2
 """Largest number of images that run through the layers together on a CPU."""
 
@@ -47,7 +50,7 @@ class Normalization(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """Numbers of the stages that each level concatenates, in this order; `fine` is one stage, or 0 for none."""
+    """Numbers of the stages that each level concatenates, in order; `fine` is one stage, `OF_PHOTO`, or 0 for none."""
 
     low: tuple[int, ...]
     mid: tuple[int, ...]
@@ -90,7 +93,7 @@ class Backbone(nn.Module):
         for level, stages in grid_levels.items():
             if not stages or len(set(stages)) < len(stages) or not all(1 <= stage <= last for stage in stages):
                 raise ValueError(f"Expected {level} to be distinct stages of {name}, 1 to {last}, but got {stages}.")
-        if not 0 <= levels.fine <= max(map(max, grid_levels.values())):
+        if not OF_PHOTO <= levels.fine <= max(map(max, grid_levels.values())):
             raise ValueError(
                 f"Expected fine to be 0 or a stage of {name} up to the last used one, but got {levels.fine}."
             )
@@ -103,7 +106,9 @@ class Backbone(nn.Module):
         self.low_channels, self.mid_channels, self.high_channels = (
             sum(widths[s] for s in stages) for stages in grid_levels.values()
         )
-        self.fine_channels = stage_channels[levels.fine - 1] if levels.fine else 0
+        self.fine_channels = (
+            CHANNELS if levels.fine == OF_PHOTO else (stage_channels[levels.fine - 1] if levels.fine else 0)
+        )
         self.high_stage_channels = tuple(widths[stage] for stage in levels.high)
         self._bgr = normalization.bgr
         object.__setattr__(self, "_folded", None)  # no submodule: it has no weights of its own
@@ -216,7 +221,7 @@ class Backbone(nn.Module):
         runs = self
         if self._folded is not None:
             runs, normalized = self._folded, normalized.contiguous(memory_format=torch.channels_last)
-        kept, fine = [], []
+        kept, fine = [], [photo_edges(images)] if self.levels.fine == OF_PHOTO else []
         for stage, features in enumerate(runs._run(normalized), start=1):
             # Autocast computes in bfloat16; later modules expect float32.
             if stage == self.levels.fine:

@@ -10,6 +10,7 @@ Letters: B batch, C channels, H W image, h w feature grid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,6 +58,20 @@ class Stages:
             raise ValueError(
                 f"Expected channels and a stride for each stage, but got {self.channels} and {self.strides}."
             )
+
+    @property
+    def compared(self) -> tuple[int, ...]:
+        """Stages that a head for any backbone compares: `high` where it is given.
+
+        Of equal patches, the stages at two thirds and at the end; else the last three of stride 8 and more.
+        """
+        last = len(self.strides)
+        if self.high:
+            return self.high
+        if len(set(self.strides)) == 1:
+            return tuple(dict.fromkeys((math.ceil(2 * last / 3), last)))
+        coarse = [number for number, stride in enumerate(self.strides, 1) if stride >= 8]
+        return tuple(coarse[-3:]) or (last,)
 
     def stride(self, asked: int) -> int:
         """The stride of the features where a configuration asks for `asked`: of equal patches, their side.

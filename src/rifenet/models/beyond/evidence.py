@@ -60,7 +60,12 @@ def stage_units(high: Tensor, channels: tuple[int, ...], dim: int) -> Tensor:
 
 def support_keys(high: Tensor, soft: SoftMasks, channels: tuple[int, ...], cap: int) -> EvidenceKeys:
     """Keys of supports high [B,K,D,h,w]: all positions that are not ignored, or `cap` of them, half for each label."""
-    units = stage_units(high, channels, 2).permute(0, 1, 3, 4, 2).flatten(1, 3)  # [B,K*N,D]
+    return chosen_keys(stage_units(high, channels, 2), soft, cap)
+
+
+def chosen_keys(high_units: Tensor, soft: SoftMasks, cap: int) -> EvidenceKeys:
+    """As `support_keys`, of features that have unit length in each stage, [B,K,D,h,w]."""
+    units = high_units.permute(0, 1, 3, 4, 2).flatten(1, 3)  # [B,K*N,D]
     foreground = soft.foreground.flatten(1)
     background = (1 - foreground - soft.void.flatten(1)).clamp(min=0)
     both = torch.stack([background, foreground], 1)
@@ -69,7 +74,7 @@ def support_keys(high: Tensor, soft: SoftMasks, channels: tuple[int, ...], cap: 
         foreground > 0, (foreground <= 0) & (background > 0), torch.sym_min(cap, foreground.shape[1])
     )
     weights = both.gather(2, slots.positions[:, None].expand(-1, 2, -1)) * slots.valid[:, None]
-    with torch.autocast(high.device.type, enabled=False):  # training must see the same similarities as evaluation
+    with torch.autocast(units.device.type, enabled=False):  # training must see the same similarities as evaluation
         means = share @ units
     return EvidenceKeys(masks.gather_positions(units, slots.positions), weights, means)
 

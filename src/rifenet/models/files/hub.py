@@ -1,6 +1,7 @@
 """Finds and loads models by name: `default` (bundled), a run folder, a `.safetensors` file, or `hf:owner/name`.
 
-`prototype:BACKBONE` is the training-free baseline over any backbone that `model.backbone` takes.
+`prototype:BACKBONE` is the training-free baseline over any backbone that `model.backbone` takes, and
+`any-backbone:BACKBONE` the bundled head that fits any backbone.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 PROTOTYPE = "prototype:"
 """Begins the name of a training-free prototype; the name of its backbone follows."""
-PROTOTYPE_SIZE = 473
-"""About the side at which a prototype sees a photo, pixels: the nearest at which all features stand on their pixels."""
+ANY_BACKBONE = "any-backbone:"
+"""Begins the name of the bundled head that fits any backbone; the name of its backbone follows."""
 MODEL_FILE = "model.safetensors"
 """The model in a run folder, and in a repository of Hugging Face."""
 
@@ -56,29 +57,18 @@ def load_model(name: str | Path = "default", device: str = "cpu", weights: str =
     """
     from rifenet.models.files.checkpoint import read_model  # imports torch, which the functions above do without
 
-    if is_prototype(name):
-        return _prototype(str(name).removeprefix(PROTOTYPE), weights).to(device)
+    if is_over_backbone(name):
+        from rifenet.models.files.over_backbone import head_over, prototype_over
+
+        kind, _, backbone = str(name).partition(":")
+        return (prototype_over if f"{kind}:" == PROTOTYPE else head_over)(backbone, weights).to(device)
     model: RiFeNet | Prototype = read_model(locate(name), weights).to(device)
     return model
 
 
-def is_prototype(name: str | Path) -> bool:
-    """Whether `name` stands for a training-free prototype."""
-    return str(name).startswith(PROTOTYPE)
-
-
-def _prototype(backbone: str, weights: str) -> RiFeNet | Prototype:
-    from rifenet.models.backbones.staged import StagedBackbone
-    from rifenet.models.build import build_model
-    from rifenet.models.files.checkpoint import identify, shared_name
-
-    model = build_model(kind="prototype", backbone=backbone, weights=weights).eval()
-    name, size = f"prototype {shared_name(model.config.backbone)}", PROTOTYPE_SIZE
-    if isinstance(model.backbone, StagedBackbone):
-        size = round((size - 1) / model.backbone.stride) * model.backbone.stride + 1
-    model.metadata = {"name": name, "image_size": size}
-    identify(model)
-    return model
+def is_over_backbone(name: str | Path) -> bool:
+    """Whether `name` stands for a training-free prototype, or for the head that fits any backbone, over a backbone."""
+    return str(name).startswith((PROTOTYPE, ANY_BACKBONE))
 
 
 def _from_hugging_face(repository: str) -> Path:
