@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rifenet.engines import INNER, Context
 from rifenet.engines.device import choose_device
@@ -138,6 +139,8 @@ def _arrays(context: Tensors) -> Context:
 def _joined(shots: Sequence[EncodedShots]) -> EncodedShots:
     """Shots that were encoded one by one, each as equally many views, in the order of shots encoded together."""
     views = shots[0].own.shape[1]
-    order = [number * views + view for view in range(views) for number in range(len(shots))]
-    names = shots[0].named()
-    return EncodedShots(**{name: torch.cat([getattr(shot, name) for shot in shots], 1)[:, order] for name in names})
+
+    def whole(name: str) -> Tensor:
+        return torch.cat([getattr(shot, name)[:, view : view + 1] for view in range(views) for shot in shots], 1)
+
+    return EncodedShots(**{name: whole(name) for name in shots[0].named()})

@@ -37,7 +37,8 @@ def runs_on_cpu_without_graph(x: Tensor) -> bool:
 @cache
 def has_onednn() -> bool:
     """Whether this build of torch can run a product in oneDNN, on a processor where that was measured to pay."""
-    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return there and torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
 def runs_in_onednn(*factors: Tensor) -> bool:
