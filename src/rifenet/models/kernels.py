@@ -92,13 +92,13 @@ class Linear(nn.Linear):
 
 
 def weighted_by_cosines(cosines: Tensor, sharpness: Tensor, values: Tensor) -> Tensor:
-    """Sums [B,N,d] of values [B,N,d] under `exp(sharpness * (cosine - 1))`, cosines [B,N,N], without their division.
+    """Sums [B,N,d] of values [B,N,d] under the powers of sharpened cosines [B,N,N], without a softmax's division.
 
-    A cosine is at most 1, so no power overflows, and no pass is needed to find the largest. Values hold a column of
-    ones, whose sum the caller divides by.
+    The largest cosine of a position is that to itself, so that no power overflows, and no pass is needed to find it.
+    Values hold a column of ones, whose sum the caller divides by.
     """
-    powers = torch.sub(cosines, 1).mul_(sharpness).exp_()
-    return product(powers, values.transpose(1, 2))
+    own = cosines.diagonal(dim1=1, dim2=2)[..., None]
+    return product(torch.sub(cosines, own).mul_(sharpness).exp_(), values.transpose(1, 2))
 
 
 def short_softmax(x: Tensor) -> Tensor:
