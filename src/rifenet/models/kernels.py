@@ -44,7 +44,8 @@ def has_onednn() -> bool:
 def runs_in_onednn(*factors: Tensor) -> bool:
     """Whether `product` and `Linear` take oneDNN for these factors."""
     plain = all(each.dtype == torch.float32 and runs_on_cpu_without_graph(each) for each in factors)
-    return plain and has_onednn() and torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu")
+    allowed = bool(torch.backends.mkldnn.enabled) and not torch.is_autocast_enabled("cpu")
+    return plain and allowed and has_onednn()
 
 
 def product(rows: Tensor, columns: Tensor) -> Tensor:
