@@ -34,6 +34,14 @@ from rifenet.bench.measure import machine, quartiles
 CLASSES = 2
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
+WORDS = {
+    "browser int8": "browser, 8 bits",
+    "server int8": "server, 8 bits",
+    "browser float32": "browser, float32",
+    "server float32": "server, float32",
+    "server torch": "server, torch: `rifenet serve`",
+}
+
 LEARN = """async () => {
   const { addSample } = await import("/static/sample.js"), { lesson, teach } = await import("/static/jobs.js");
   await addSample();
@@ -53,7 +61,6 @@ ONE = """async ([number, here, plain]) => {
   return { seconds, name: photo.name, width: photo.width, height: photo.height, labels: [...labels.data] };
 }"""
 FACTS = """async () => ({
-  version: navigator.userAgent.match(/Chrome\\/([0-9.]+)/)[1],
   isolated: crossOriginIsolated,
   cores: navigator.hardwareConcurrency,
 })"""
@@ -87,20 +94,16 @@ def measure(options: argparse.Namespace) -> Values:
         facts = pages["int8"].evaluate(FACTS)
         taken = seconds(pages, options)
         masks = {name: agreement(pages[name]) for name in ("int8", "float32")}
+        version = browser.version
         browser.close()
-    median = {way: row["median"] for way, row in taken["as the examples need it"].items()}
     return {
         "machine": machine(torch.device("cpu")),
-        "browser": {"name": "Chromium", "headless": True, **facts},
+        "browser": {"name": "Chromium", "version": version, "headless": True, **facts},
         "threads": options.threads,
         "classes": CLASSES,
         "rounds": options.rounds,
         "seconds": taken,
-        "ratios": {
-            f"browser {name} over server {other}": median[f"browser {name}"] / median[f"server {other}"]
-            for name in ("int8", "float32")
-            for other in (name, "torch")
-        },
+        "ratios": {label: ratios(own) for label, own in taken.items()},
         "masks": masks,
     }
 
@@ -153,6 +156,15 @@ def seconds(pages: dict[str, Page], options: argparse.Namespace) -> Values:
     return {label: {way: quartiles(values) for way, values in own.items()} for label, own in taken.items()}
 
 
+def ratios(taken: Values) -> Values:
+    """How many times the server's median the browser's is, over the same export and over torch."""
+    return {
+        f"browser {name} over server {other}": taken[f"browser {name}"]["median"] / taken[f"server {other}"]["median"]
+        for name in ("int8", "float32")
+        for other in (name, "torch")
+    }
+
+
 def agreement(page: Page, photos: int = 6) -> Values:
     """How much browser and server agree: of the pixels with a class in either mask, the share with the same in both."""
     shares, differing, pixels = [], 0, 0
@@ -163,6 +175,15 @@ def agreement(page: Page, photos: int = 6) -> Values:
         differing += int((one != other).sum())
         pixels += one.size
     return {"photos": photos, "least_agreement": min(shares), "differing_pixels": differing / pixels}
+
+
+def table(record: Values) -> list[str]:
+    """The page's table: median seconds of a photo."""
+    rows = ["| who segments | as the examples need it | whole photo, smooth edges |", "|---|---|---|"]
+    for way in record["seconds"]["whole photo, smooth edges"]:
+        cells = [f"{own[way]['median']:.2f} s" for own in record["seconds"].values()]
+        rows.append(f"| {WORDS[way]} | {' | '.join(cells)} |")
+    return rows
 
 
 if __name__ == "__main__":

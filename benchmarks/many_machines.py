@@ -1,6 +1,6 @@
 """Photos over a Ray cluster of this machine's cores: throughput of one and two nodes, and nodes killed at work.
 
-PYTHONPATH=tests python -m benchmarks.many_machines --out docs/results/many_machines.json [--only plan|speed|kills]
+PYTHONPATH=tests python -m benchmarks.many_machines --out docs/results/many_machines.json [--only plan|work|speed|kills]
 
 Each Ray node has processes of its own and one core for workers; photos and masks lie in a server of the S3 protocol on
 loopback, also with a process of its own. `speed` takes the bundled model; `kills` a small untrained one, because there
@@ -17,7 +17,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ from rifenet.formats.outputs import picture_bytes
 from rifenet.formats.pictures import load_mask
 from rifenet.integrations.blocks import BlockPlan
 from rifenet.integrations.places import FoundPhoto, Place
-from rifenet.integrations.ray import Crew, Done, SegmentingTask, folder_of, segment_blocks
+from rifenet.integrations.ray import BlockWorker, Crew, Done, SegmentingTask, folder_of, segment_blocks
 from rifenet.segmenting.segmenter import Segmenter
 
 SIDE = 96  # pixels of a rendered photo
@@ -87,6 +86,21 @@ def speed(options: Any) -> Values:
     return {"photos": options.timed, "block": BLOCK, "rates": rates, "one": one, "two": two, "ratio": two / one}
 
 
+def work(options: Any) -> Values:
+    """Seconds that a worker computes for a photo, with reading and writing; other work on the machine is not in it."""
+    with store() as bucket, tempfile.TemporaryDirectory() as folder:
+        worker = BlockWorker()
+        worker.load(with_out(task_of("default", Path(folder), bucket), f"{bucket.url}/out"))
+        blocks = uploaded(bucket, options.timed).blocks
+        worker.segment(0, blocks[0])  # warms up
+        started, rates = time.process_time(), []
+        for block in list(blocks)[1:]:
+            worker.segment(block, blocks[block])
+            rates.append((time.process_time() - started) / len(blocks[block]))
+            started = time.process_time()
+    return {"photos": options.timed, "block": BLOCK, "seconds": float(np.median(rates))}
+
+
 def steady(events: Sequence[tuple[float, int]], workers: int) -> float:
     """Photos a second between the first block of the last worker to start and the last block of the first to end."""
     times = [when for when, _ in events]
@@ -109,7 +123,7 @@ def kills(options: Any) -> Values:
             done.append(block)
             if sum(each.photos for each in done) > options.photos * (len(killed) + 1) / 3 and len(killed) < 2:
                 killed.append(time.monotonic())
-                threading.Thread(target=nodes.replace_one).start()
+                nodes.replace_one()  # the loop waits for the new one, since Ray starts nodes in the main thread only
 
         started = time.monotonic()
         segment_blocks(task, plan, set(), Crew(), address, hear, print)
@@ -156,7 +170,7 @@ def planning(options: Any) -> Values:
     return {"photos": options.planned, "first": figures[0], "again": figures[1]}
 
 
-PARTS: dict[str, Callable[[Any], Values]] = {"plan": planning, "speed": speed, "kills": kills}
+PARTS: dict[str, Callable[[Any], Values]] = {"plan": planning, "work": work, "speed": speed, "kills": kills}
 
 
 @contextmanager

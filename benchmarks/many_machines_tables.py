@@ -47,8 +47,14 @@ def figures(record: Values) -> str:
         parts.append(_speed(record["speed"]))
     elif parts:
         parts.append("The throughput of two nodes over that of one is not measured yet: it needs an idle machine.")
-    if "speed" in record and "plan" in record:
-        parts += [_hours(record["speed"]), _driver(record["plan"])]
+    if "plan" in record and "speed" in record:
+        parts += [_hours(record["speed"]["two"] / 2, "measured with two nodes"), _driver(record["plan"])]
+    elif "plan" in record and "work" in record:
+        found = record["work"]
+        how = (
+            f"computed by a worker in the median of {found['photos'] // found['block'] - 1} blocks ({found['machine']})"
+        )
+        parts += [_hours(1 / found["seconds"], how), _driver(record["plan"])]
     return "\n\n".join(parts) or "Not measured yet."
 
 
@@ -76,9 +82,8 @@ def _speed(found: Values) -> str:
     )
 
 
-def _hours(found: Values) -> str:
-    """Ten million photos at the measured pace of a core, and the loss of the second node for all further ones."""
-    pace = found["two"] / 2  # of a core among others
+def _hours(pace: float, how: str) -> str:
+    """Ten million photos, at so many photos a second and core."""
     core_hours = PHOTOS / pace / 3600
     reads, writes = PHOTOS, PHOTOS * (1 + 2 / BLOCK)  # a mask a photo; a part of the table and of COCO a block
     requests = reads * DOLLARS_A_READ + writes * DOLLARS_A_WRITE
@@ -91,8 +96,8 @@ def _hours(found: Values) -> str:
     full = WRITES_A_SECOND / (pace * (1 + 2 / BLOCK))
     return "\n".join(
         [
-            f"Ten million photos by arithmetic, at {pace:.2f} photos a second and core. Assumed, and not measured:"
-            f" {DOLLARS_A_CORE_HOUR} dollars for an hour of a core that may be taken away, {DOLLARS_A_READ * 1e6:g} and"
+            f"Ten million photos by arithmetic, at {pace:.2f} photos a second and core, {how}. Assumed, and not"
+            f" measured: {DOLLARS_A_CORE_HOUR} dollars for an hour of a core that may be taken away, {DOLLARS_A_READ * 1e6:g} and"
             f" {DOLLARS_A_WRITE * 1e6:g} dollars for a million reads and writes, photos of {PHOTO_BYTES // 1000} kB,"
             f" blocks of {BLOCK}, and cores that do not slow each other down.",
             "",

@@ -90,11 +90,11 @@ def write_labels(path: Path, where: NDArray[np.int64]) -> None:
             out.write({"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}})
 
 
-def segment(folder: str, model: str, threads: int, side: int) -> Values:
+def segment(folder: str, model: str, threads: int, side: int, fit: bool) -> Values:
     """Learns the fields, segments the scene, and tells memory and time."""
     place = Path(folder)
     segmenter = Segmenter.from_pretrained(model, "cpu", threads)
-    segmenter.learn("field", images=[place / "scene.tif"], masks=[place / "labels.gpkg"])
+    segmenter.learn("field", images=[place / "scene.tif"], masks=[place / "labels.gpkg"], fit=fit)
     started, clock = time.process_time(), time.perf_counter()
     paths = segmenter.segment_scene(
         place / "scene.tif",
@@ -162,6 +162,7 @@ def main() -> None:
     made.add_argument("--side", type=int, default=20_000, help="of the scene")
     made.add_argument("--window", type=int, default=SIDE, help="side of the windows, which are seen without tiles")
     made.add_argument("--folder", type=Path, help="where the scene and its results are kept; else nothing is")
+    made.add_argument("--no-fit", action="store_true", help="learn without a fit")
     made.add_argument("--model", default="default")
     options = made.parse_args()
     where = fields(options.side)
@@ -172,11 +173,15 @@ def main() -> None:
             write_scene(folder / "scene.tif", options.side, where)
             write_labels(folder / "labels.gpkg", where)
             print("rendered", flush=True)
-        record = in_fresh_process(segment, str(folder), options.model, options.threads, options.window)
+        record = in_fresh_process(
+            segment, str(folder), options.model, options.threads, options.window, not options.no_fit
+        )
         paths = record.pop("paths")
         record |= compared(Path(paths["mask"]), Path(paths["gpkg"]), where)
     settings = {"commit": git_commit(), "machine": machine(torch.device("cpu")), "threads": options.threads}
-    write_record(options.out, {**settings, "side": options.side, "window": options.window, **record})
+    write_record(
+        options.out, {**settings, "side": options.side, "window": options.window, "fit": not options.no_fit, **record}
+    )
 
 
 if __name__ == "__main__":

@@ -33,6 +33,15 @@ def test_hours_and_dollars_by_hand() -> None:
     assert "10 to 20 minutes" in said
 
 
+def test_hours_of_computing_where_no_throughput_was_measured() -> None:
+    """0.25 s of computing a photo: 64 cores take 1e7 / (4 * 64) s."""
+    work = {"photos": 24, "block": 8, "seconds": 0.25, "machine": "x"}
+    said = tables.figures({"work": work, "plan": PLAN})
+    (row,) = (line for line in said.splitlines() if line.startswith("| 64 "))
+    assert row.split("|")[2].strip() == f"{1e7 / (4 * 64) / 3600:,.1f}"
+    assert "at 4.00 photos a second and core, computed by a worker in the median of 2 blocks (x)" in said
+
+
 def test_a_missing_throughput_is_said() -> None:
     kills = {"photos": 9, "block": 3, "nodes killed": 2, "rows": 9, "lost": 0, "twice": 0}
     said = tables.figures({"kills": {**kills, "masks compared": 5, "masks equal to the bit": 5}})

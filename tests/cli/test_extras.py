@@ -223,6 +223,21 @@ def test_importing_the_program_imports_no_extra() -> None:
     assert not loaded & ((OTHERS | SERVE | {"torch"}) - {"filelock"})
 
 
+def test_help_loads_no_reader_of_files() -> None:
+    """Nor the options of training: `--help` is as quick as it was before there were stacks, scenes and videos."""
+    code = (
+        "import contextlib, io, sys\n"
+        "from rifenet.cli.main import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()): main(['segment', '--help'])\n"
+        "print(*sorted(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    readers = {f"rifenet.formats.{name}" for name in ("geotiff", "stacks", "video", "paged_files", "cvat_files")}
+    loaded = set(done.stdout.split())
+    assert "rifenet.cli.segment" in loaded
+    assert not loaded & {*readers, "rifenet.config", "rifenet.files", "xml.etree.ElementTree", "fractions"}
+
+
 def test_evaluating_over_seeds_needs_training_s_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

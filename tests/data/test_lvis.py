@@ -11,6 +11,7 @@ import pytest
 from reference.polygons import filled
 from rendered import make_lvis
 
+from rifenet.cli.main import main
 from rifenet.config import DataConfig
 from rifenet.data.episodes import EpisodePool, EvaluationEpisodes, TrainingEpisodes, evaluation_episodes, load_pair
 from rifenet.data.index import ImageIndex
@@ -99,6 +100,14 @@ def test_a_class_without_enough_photos_is_named(shared_root: Path) -> None:
         evaluation_episodes(index, novel, shots=5, seed=0, episodes=4, protocol="hsnet")
 
 
+def test_photos_without_a_mark_are_not_photos_without_the_class(
+    shared_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--dataset", "lvis", "--root", str(shared_root), "--presence", "5"]
+    assert main(words) == 2
+    assert "--presence needs photos without a class, which lvis does not tell" in capsys.readouterr().err
+
+
 def test_odd_rows_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIFENET_CACHE", str(tmp_path / "cache"))
     root = make_lvis(tmp_path / "lvis")
@@ -130,7 +139,9 @@ def test_odd_rows_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     chosen = opened(root, part="val", list_file="names.txt")
     assert [record.name for record in chosen.records] == ["000000000103"]
     assert [name for name, _ in chosen.bad_files] == ["000000000102", "000000000999"]
-    assert opened(root, part="val", list_file="annotations/lvis_v1_train.json").records[0].name == "000000005000"
+    other = opened(root, part="val", list_file="annotations/lvis_v1_train.json")
+    assert other.records[0].name == "000000005000"
+    assert other.folds == index.folds
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"Expected lvis_v1_val\.json in .*annotations or"):
         opened(root)

@@ -18,7 +18,7 @@ from PIL import Image
 from rifenet.formats.contrast import How, as_photo, checked, chosen_bands, windows_of
 from rifenet.formats.paged_files import opened
 from rifenet.formats.pages import stem_of
-from rifenet.formats.pictures import load_mask
+from rifenet.formats.pictures import load_image, load_mask
 from rifenet.formats.stacks import PageStack, open_stack, settled, write_masks
 
 HEIGHT, WIDTH = 20, 30
@@ -263,3 +263,64 @@ def test_memory_is_that_of_a_page(tmp_path: Path) -> None:
     )
     few, all_pages = (peak_of(script.format(count)) for count in (3, 40))
     assert all_pages - few < 20 * 2**20, json.dumps([few, all_pages])
+
+
+GREY = np.full((HEIGHT, WIDTH), 40, np.uint8)
+GREY[4:12, 5:20] = 220
+
+
+def shown(path: Path, pixels: Any, **options: Any) -> list[NDArray[np.uint8]]:
+    """The photos of a TIFF, by whatever reads it."""
+    tifffile.imwrite(path, pixels, **options)
+    (found,) = opened([path], How())
+    return [load_image(path)] if found is None else [page.read() for page in found.pages]
+
+
+def test_white_is_white_where_the_smallest_number_stands_for_it(tmp_path: Path) -> None:
+    alone = shown(tmp_path / "a.tif", GREY, photometric="miniswhite")
+    stack = shown(tmp_path / "b.tif", np.stack([GREY] * 2), photometric="miniswhite")
+    for photo in (*alone, *stack):
+        np.testing.assert_array_equal(photo[..., 0], 255 - GREY)
+    (deep,) = shown(tmp_path / "c.tif", GREY.astype(np.uint16) * 100, photometric="miniswhite")
+    np.testing.assert_array_equal(deep[..., 1] == 255, GREY == 40)
+    np.testing.assert_array_equal(deep[..., 1] == 0, GREY == 220)
+
+
+def test_a_palette_gives_the_colours_unless_bands_or_a_window_are_chosen(tmp_path: Path) -> None:
+    table = np.zeros((3, 256), np.uint16)
+    table[:, 40], table[:, 220] = (0, 65535, 10 * 257), (65535, 0, 0)
+    pages = shown(tmp_path / "a.tif", np.stack([GREY] * 3), photometric="palette", colormap=table)
+    assert len(pages) == 3
+    for photo in (*pages, *shown(tmp_path / "b.tif", GREY, photometric="palette", colormap=table)):
+        assert photo[0, 0].tolist() == [0, 255, 10]
+        assert photo[6, 8].tolist() == [255, 0, 0]
+    chosen = stack_of(tmp_path / "a.tif", bands=(1,))
+    np.testing.assert_array_equal(chosen.photo(0)[..., 2], GREY)
+    np.testing.assert_array_equal(stack_of(tmp_path / "a.tif").numbers(2), GREY)  # a mask's own numbers
+
+
+def test_signed_bytes_are_signed(tmp_path: Path) -> None:
+    """Pillow takes them for unsigned ones, so that the darkest become the brightest."""
+    (photo,) = shown(tmp_path / "a.tif", (GREY.astype(np.int16) - 128).astype(np.int8), photometric="minisblack")
+    np.testing.assert_array_equal(photo[..., 0], np.where(GREY == 220, 255, 0))
+
+
+def test_two_bands_side_by_side(tmp_path: Path) -> None:
+    """Pillow opens such a file, and cannot read it."""
+    pixels = np.stack([GREY.astype(np.uint16) * 100, GREY.astype(np.uint16)])
+    (photo,) = shown(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="separate")
+    np.testing.assert_array_equal(photo[..., 0], np.where(GREY == 220, 255, 0))
+
+
+def test_complex_numbers_get_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Expected integers or floats, but \S+a.tif holds complex64. Save what"):
+        shown(tmp_path / "a.tif", GREY.astype(np.complex64), photometric="minisblack")
+
+
+def test_pages_that_differ_are_told(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as out:
+        out.write(GREY, photometric="minisblack")
+        out.write(np.dstack([GREY] * 3), photometric="rgb")
+        out.write(GREY[:9].astype(np.uint16) * 100, photometric="minisblack")
+    with pytest.warns(UserWarning, match=r"Its pages differ in numbers or bands \(uint8, uint16\), and share one"):
+        opened([tmp_path / "a.tif"], How())

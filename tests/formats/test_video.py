@@ -111,3 +111,66 @@ def test_what_cannot_be_read_gets_a_sentence(clip: Path, tmp_path: Path) -> None
 def test_odd_sides_lose_a_pixel(tmp_path: Path) -> None:
     write_video(tmp_path / "odd.mp4", [np.zeros((31, 45, 3), np.uint8)] * 2, Fraction(5))
     assert open_video(str(tmp_path / "odd.mp4"))[1].read().shape == (30, 44, 3)
+
+
+def test_a_picture_of_a_pixel_and_pictures_of_other_sizes_make_a_video(tmp_path: Path) -> None:
+    write_video(tmp_path / "tiny.mp4", [np.full((1, 5, 3), 200, np.uint8)], Fraction(5))
+    assert open_video(str(tmp_path / "tiny.mp4"))[0].read().shape == (2, 4, 3)
+    write_video(tmp_path / "turned.mp4", [frame(0), np.swapaxes(frame(1), 0, 1)], Fraction(5))
+    assert [page.read().shape for page in open_video(str(tmp_path / "turned.mp4"))] == [(HEIGHT, WIDTH, 3)] * 2
+
+
+def test_a_file_without_pictures_gets_a_sentence(clip: Path, tmp_path: Path) -> None:
+    with av.open(tmp_path / "sound.mp4", "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 44100
+        container.mux([*stream.encode(silence), *stream.encode()])
+    with pytest.raises(ValueError, match=r"Expected a video, but \S+sound.mp4 has no pictures"):
+        open_video(str(tmp_path / "sound.mp4"))
+    with av.open(clip) as source, av.open(tmp_path / "none.avi", "w") as container:
+        container.add_stream_from_template(source.streams.video[0])
+        container.start_encoding()
+    with pytest.raises(ValueError, match=r"Expected a video, but \S+none.avi has no frames"):
+        open_video(str(tmp_path / "none.avi"))
+
+
+def test_frames_that_a_damaged_file_lost_are_told(tmp_path: Path) -> None:
+    write_video(tmp_path / "long.mkv", (frame(number % 9) for number in range(60)), Fraction(25))
+    assert len(open_video(str(tmp_path / "long.mkv"))) == 60  # and no remark
+    content = (tmp_path / "long.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
+    with pytest.warns(UserWarning, match=r"It says that it lasts 2.4 seconds, about 60 frames, but \d+ can be read"):
+        video = open_video(str(tmp_path / "cut.mkv"))
+    assert 0 < len(video) < 50
+
+
+def test_the_times_of_frames_do_not_count(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """As of a phone, whose frames come at uneven times."""
+    with av.open(tmp_path / "uneven.mp4", "w") as container:
+        stream = container.add_stream("libx264", rate=1000)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        for number, milliseconds in enumerate((0, 10, 300, 320, 1500, 1510, 1600, 4000)):
+            picture = av.VideoFrame.from_ndarray(frame(number), format="rgb24")
+            picture.pts, picture.time_base = milliseconds, Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    video = open_video(str(tmp_path / "uneven.mp4"))
+    assert len(video) == 8
+    assert all(close(video[number].read(), frame(number)) for number in range(8))
+    assert not recwarn.list
+
+
+def test_what_is_transparent_in_a_gif_is_white_as_in_photos(tmp_path: Path) -> None:
+    pictures = []
+    for number in range(3):
+        bands = np.dstack([frame(number), np.full((HEIGHT, WIDTH), 255, np.uint8)])
+        bands[30:, :, 3] = 0
+        pictures.append(Image.fromarray(bands))
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=40, disposal=2)
+    gif = open_gif(str(tmp_path / "a.gif"))
+    assert gif is not None
+    for number in range(3):
+        photo = gif[number].read()
+        assert (photo[30:] == 255).all()
+        np.testing.assert_allclose(photo[:30].astype(int), frame(number)[:30], atol=3)  # of a palette

@@ -313,6 +313,86 @@ def test_bands_by_their_colours_and_by_number(folder: Path) -> None:
     assert (low, high) == pytest.approx(tuple(np.percentile(pixels[2], (0.1, 99.9))))
 
 
+GREY_LEVELS = np.full((300, 300), 90, np.uint8)
+GREY_LEVELS[50:150, 100:250] = 220
+
+
+def photo_of(path: Path) -> NDArray[np.uint8]:
+    (scene,) = contrasted([open_scene(path, SIDE)], How())
+    return scene.photo(0)
+
+
+def test_a_palette_gives_the_colours(folder: Path) -> None:
+    import rasterio
+
+    path = write_scene(folder / "map.tif", GREY_LEVELS[None], photometric="palette")
+    with rasterio.open(path, "r+") as data:
+        data.write_colormap(1, {90: (10, 165, 60, 255), 220: (255, 35, 60, 255)})
+    photo = photo_of(path)
+    assert photo[0, 0].tolist() == [10, 165, 60]
+    assert photo[60, 120].tolist() == [255, 35, 60]
+    (grey,) = contrasted([open_scene(path, SIDE)], How(bands=(1,)))
+    np.testing.assert_array_equal(grey.photo(0)[..., 0], GREY_LEVELS)
+
+
+def test_few_bits_are_black_and_white(folder: Path) -> None:
+    path = write_scene(folder / "bits.tif", (GREY_LEVELS[None] > 100).astype(np.uint8), nbits=1)
+    np.testing.assert_array_equal(photo_of(path)[..., 0], np.where(GREY_LEVELS > 100, 255, 0))
+
+
+def test_nan_is_no_data_and_complex_numbers_get_a_sentence(folder: Path) -> None:
+    pixels = np.stack([GREY_LEVELS] * 3).astype(np.float32)
+    pixels[1, :40, :50] = np.nan
+    (scene,) = contrasted([open_scene(write_scene(folder / "floats.tif", pixels), SIDE)], How())
+    empty = np.zeros((300, 300), bool)
+    empty[:40, :50] = True
+    np.testing.assert_array_equal(scene.there(scene.box(0)), ~empty)
+    with pytest.raises(ValueError, match=r"Expected integers or floats, but \S+radar.tif holds complex numbers"):
+        open_scene(write_scene(folder / "radar.tif", pixels[:1].astype(np.complex64)))
+
+
+def test_turned_scenes_and_scenes_without_a_system_keep_their_place(folder: Path) -> None:
+    import fiona
+    import rasterio
+    from rasterio.features import rasterize
+
+    pixels = np.moveaxis(np.where(GREY_LEVELS[..., None] > 100, RED, GREY).astype(np.uint8), -1, 0)
+    segmenter = Segmenter(ColourEngine(size=SIDE))
+    segmenter.learn("field", [np.moveaxis(pixels, 0, -1)], [(GREY_LEVELS > 100).astype(np.uint8)])
+    turned = rasterio.Affine.translation(EAST, NORTH) @ rasterio.Affine.rotation(30) @ rasterio.Affine.scale(0.5, -0.5)
+    for name, options in (("turned", {"transform": turned}), ("bare", {"crs": None})):
+        path = write_scene(folder / f"{name}.tif", pixels, **options)
+        (folder / "out").mkdir(exist_ok=True)
+        (folder / "out" / f"{name}_mask.tif").write_bytes(b"of another program")
+        paths = segmenter.segment_scene(path, folder / "out", formats=["gpkg"], side=SIDE, tiles=False)
+        with rasterio.open(path) as scene, rasterio.open(paths["mask"]) as mask, fiona.open(paths["gpkg"]) as layer:
+            assert (mask.crs, mask.transform) == (scene.crs, scene.transform)
+            np.testing.assert_array_equal(mask.read(1) == 1, GREY_LEVELS > 100)
+            shapes = [(row.geometry.__geo_interface__, 1) for row in layer]
+            drawn = rasterize(shapes, mask.shape, transform=mask.transform)
+            np.testing.assert_array_equal(drawn == 1, GREY_LEVELS > 100)
+
+
+def test_a_scene_that_cannot_be_read_costs_no_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One is found out when its contrast is looked for, the other in the middle of the work."""
+    monkeypatch.setattr(Segmenter, "from_pretrained", classmethod(lambda cls, *words: cls(ColourEngine(size=SIDE))))
+    rng = np.random.default_rng(0)
+    deep = write_scene(folder / "deep.tif", rng.integers(0, 4000, (3, 400, 400)).astype(np.uint16)).read_bytes()
+    (folder / "deep.tif").write_bytes(deep[: len(deep) // 2])
+    flat = write_scene(folder / "flat.tif", rng.integers(0, 255, (3, 800, 800)).astype(np.uint8)).read_bytes()
+    (folder / "flat.tif").write_bytes(flat[: len(flat) // 2])
+    words = ["segment", "--support", "field", str(folder / "scene.tif"), str(folder / "labels.gpkg"), "--query"]
+    words += [str(folder / f"{name}.tif") for name in ("deep", "flat", "scene")]
+    assert main([*words, "--out", str(folder / "out"), "--tiles", "no", "--json"]) == 0
+    said = capsys.readouterr()
+    manifest = json.loads(said.out)
+    assert [Path(each["query"]).name for each in manifest["failed"]] == ["deep.tif", "flat.tif"]
+    assert [Path(each["query"]).name for each in manifest["results"]] == ["scene.tif"]
+    assert said.err.count("skipped") == 2
+
+
 def test_a_vrt_and_what_is_no_scene(folder: Path) -> None:
     import rasterio
     from rasterio.shutil import copy

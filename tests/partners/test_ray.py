@@ -23,6 +23,7 @@ from tiny_model import write_smallest_model
 
 pytestmark = pytest.mark.partner("ray")
 
+fsspec = pytest.importorskip("fsspec")
 pyarrow = pytest.importorskip("pyarrow")
 ray = pytest.importorskip("ray")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -484,7 +485,9 @@ def test_the_runs_of_a_grid_are_tasks_and_a_killed_one_starts_again(cluster: Any
     from rifenet.integrations.ray import Crew, spread
 
     rules = {"protocol": "pfenet", "episodes": 1000, "seeds": [0, 1, 2, 3, 4], "absent_as_zero": False}
-    result = read_result(scored(tmp_path / "a.json", fold=0, config={"data": {"image_size": 473}, "eval": rules}))
+    result = read_result(
+        scored(tmp_path / "a.json", fold=0, config={"data": {"root": "photos", "image_size": 473}, "eval": rules})
+    )
     grid = read_grid(written(tmp_path / "grid.yaml"), Config())
     tried = tmp_path / "tried"
     tried.mkdir()
@@ -610,8 +613,9 @@ def test_an_address_without_a_cluster_is_said_in_one_sentence(
 def test_credentials_extras_and_empty_lists_are_said_in_one_sentence(
     environment: dict[str, str], shot: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    def said(query: str, out: str = "") -> str:
-        assert main(["segment", *shot, "--query", query, "--out", out or str(tmp_path / "out"), "--ray"]) == 1
+    def said(query: str) -> str:
+        fsspec.get_filesystem_class("s3").clear_instance_cache()  # which would keep an earlier address and credentials
+        assert main(["segment", *shot, "--query", query, "--out", str(tmp_path / "out"), "--ray"]) == 1
         lines = [line for line in capsys.readouterr().err.strip().splitlines() if "Error" in line or "xpected" in line]
         assert len(lines) == 1, lines
         return lines[0]
@@ -619,8 +623,10 @@ def test_credentials_extras_and_empty_lists_are_said_in_one_sentence(
     (tmp_path / "names.txt").write_text("\n\n")
     assert "there are none" in said(str(tmp_path / "names.txt"))
     assert "gs:// needs the package gcsfs" in said("gs://bucket/photos/")
+    assert "Expected names.txt to be there" in said("names.txt")
+    assert "s3://nowhere/photos/* of --query, but there are none" in said("s3://nowhere/photos/*")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    assert "s3://nowhere" in said("s3://nowhere/photos/")
+    assert "the address of the store" in said("s3://nowhere/photos/")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -318,3 +318,18 @@ def test_advice_names_the_videos_and_stacks_that_it_leaves_out(
     words = ["advise", "--support", "cell", str(query / "photo.png"), str(folder / "mask.png")]
     assert main([*words, "--query", str(query), "--json"]) == 0
     assert "Left out: 1 .heic, 1 .mp4, 2 .txt, 1 OME-Zarr, 1 folder(s)." in capsys.readouterr().err
+
+
+def test_a_stack_with_damaged_pages_costs_no_other(
+    folder: Path, engine: ColourEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its contrast needs the numbers of its pages, which cannot be read."""
+    content = (folder / "scan.tif").read_bytes()
+    (folder / "cut.tif").write_bytes(content[: len(content) // 2])
+    words = ["segment", "--support", "cell", str(folder / "scan.tif"), str(folder / "labels.tif")]
+    words += ["--query", str(folder / "cut.tif"), str(folder / "scan.tif"), "--out", str(folder / "out"), "--json"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    manifest = json.loads(said.out)
+    assert [entry["query"] for entry in manifest["failed"]] == [str(folder / "cut.tif")]
+    assert len(manifest["results"]) == PAGES

@@ -112,7 +112,7 @@ def test_what_is_missing_is_said_at_the_start(
 ) -> None:
     model, folder = exported
     assert main(["serve", "--model", str(model), "--in-browser", str(runtime)]) == 1
-    assert "rifenet export --int8 --out exported" in capsys.readouterr().err
+    assert "rifenet export --out exported" in capsys.readouterr().err
     assert main(["serve", "--model", str(folder), "--in-browser", str(tmp_path)]) == 1
     assert "make browser-runtime" in capsys.readouterr().err
     with pytest.raises(ValueError, match="names another model"):

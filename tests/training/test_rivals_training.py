@@ -91,7 +91,7 @@ def test_a_grid_is_scored_on_another_dataset(voc: Path, tmp_path: Path, capsys: 
         assert [row["name"] for row in result["per_class"]] == list(names[:5])
         assert result["novel_classes_seen"] == []
         if "seed" in path.parent.name:
-            trained = result["model"]["classes_trained_on"]
+            trained = result["model"]["metadata"]["classes_trained_on"]
             assert not set(trained) & set(names[:5])
             assert set(trained) & set(names[5:])
     capsys.readouterr()

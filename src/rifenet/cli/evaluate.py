@@ -16,6 +16,7 @@ from rifenet.config import (
     DATASETS,
     FOLDS,
     NAMED_EPISODES,
+    PARTLY_MARKED,
     PROTOCOLS,
     TEST_OPTIONS,
     Config,
@@ -41,7 +42,7 @@ _EXAMPLE = """examples:
 
 
 _EPISODES = f"""episodes for each seed, or by name: {" or ".join(NAMED_EPISODES)} (default: 1000; pfenet on COCO: 5000;
-FSS-1000: each query once)"""
+FSS-1000: each query once; other sets as published, docs/protocols.md 3)"""
 
 
 @needs("rifenet[train]")
@@ -187,6 +188,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--min-area, --class-area and --unlabeled belong to --protocol pfenet; hsnet has none of them")
     if options.protocol != "hsnet" and (options.original_size or options.vote):
         parser.error("--original-size and --vote belong to --protocol hsnet")
+    if options.presence and options.dataset in PARTLY_MARKED:
+        parser.error(f"--presence needs photos without a class, which {options.dataset} does not tell; leave it out")
     if options.presence and options.unlabeled:
         parser.error("--presence learns classes from their supports alone; leave --unlabeled out")
     own = (options.shots, options.episodes, options.seeds, options.unlabeled)

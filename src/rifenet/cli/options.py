@@ -10,11 +10,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from rifenet.cli.supports import add_support
-from rifenet.formats.paged_files import is_folder_of_photos
+from rifenet.formats.pages import is_folder_of_photos, is_zarr
 from rifenet.formats.pictures import PHOTO_SUFFIXES
 from rifenet.formats.remarks import remark
-from rifenet.formats.stacks import is_zarr
-from rifenet.formats.video import VIDEO_SUFFIXES
 
 _LONGEST_PATH = 256  # a longer word is no folder that somebody has lost, and is named like a photo
 _SYSTEM = ("Thumbs.db", "desktop.ini")  # files that no user has put into a folder
@@ -143,6 +141,8 @@ def _queries_in(folder: Path, leave_out: Collection[Path], pages: bool) -> list[
 
     A VRT is left out: the pictures that it is made of often lie beside it.
     """
+    from rifenet.formats.video import VIDEO_SUFFIXES
+
     there = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.name not in _SYSTEM]
     there = [path for path in there if path.resolve() not in leave_out]
     suffixes = (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES) if pages else PHOTO_SUFFIXES

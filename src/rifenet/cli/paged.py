@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rifenet.formats.contrast import How, Window, checked
-from rifenet.formats.geotiff import Scene, contrasted, is_scene, is_vector, labelled, open_scene
-from rifenet.formats.pages import Page, Pages, number_in_names
+from rifenet.formats.pages import Page, Pages, number_in_names, readable
 
 if TYPE_CHECKING:
+    from rifenet.formats.geotiff import Scene
     from rifenet.segmenting.result import Result
     from rifenet.segmenting.segmenter import Segmenter
 
@@ -77,6 +78,7 @@ def paged(
         labels: class -> its label in mask files.
         skip: called with a photo that cannot be opened, and the error.
     """
+    from rifenet.formats.geotiff import is_scene, is_vector, labelled
     from rifenet.formats.paged_files import opened
     from rifenet.segmenting.annotated import of_pages
 
@@ -117,6 +119,8 @@ def _scenes(
     supports: Sequence[str], photos: Sequence[Path], how: How, failed: Callable[[Any, Exception], None]
 ) -> dict[str, Scene]:
     """The scenes of shots and photos by their paths, with the contrast of all together."""
+    from rifenet.formats.geotiff import contrasted, open_scene
+
     found: dict[str, Scene] = {}
     sources: list[str | Path] = [*supports, *photos]
     for source in sources:
@@ -125,7 +129,8 @@ def _scenes(
             found[path] = found[path] if path in found else open_scene(path)
         except (ValueError, OSError) as error:
             failed(source, error)
-    return dict(zip(found, contrasted(list(found.values()), how), strict=True))
+    by_path = {str(Path(source)): source for source in reversed(sources)}  # a shot rather than a photo
+    return readable(found, partial(contrasted, how=how), lambda path, error: failed(by_path[path], error))
 
 
 class Whole(NamedTuple):

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rifenet.cli.console import progress_bar
 from rifenet.cli.segmented import done, stamp
-from rifenet.formats.geotiff import ROWS, Scene
+from rifenet.formats.pages import ROWS
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from rifenet.formats.geotiff import Scene
     from rifenet.segmenting.segmenter import Segmenter
 
 FORMATS = ("gpkg", "geojson")
 """What is written of a scene beside its mask, if it is asked for."""
 ENDINGS = ("_mask.tif", ".gpkg", ROWS)
 """Of a scene's files, beside those of photos."""
+
+
+def scenes_among(queries: Iterable[Any]) -> list[Any]:
+    """The scenes among what is segmented."""
+    from rifenet.formats.geotiff import Scene
+
+    return [query for query in queries if isinstance(query, Scene)]
 
 
 def segment_scenes(

@@ -28,7 +28,6 @@ from rifenet.cli.segmented import (
 )
 from rifenet.cli.supports import shots_of
 from rifenet.formats.contrast import How
-from rifenet.formats.geotiff import Scene
 
 if TYPE_CHECKING:
     from rifenet.segmenting.segmenter import Segmenter
@@ -65,7 +64,7 @@ def _segment(argv: list[str]) -> int:
     on_disk = photos_of(arguments.query, out, masks, pages=True) if arguments.ray is None else []
     supports, photos = paged(support, on_disk, how, labels, failed.skip)
     queries = output_names(photos, [*endings(classes, arguments.format), *scenes.ENDINGS])
-    if "gpkg" in arguments.format and not any(isinstance(photo, Scene) for photo in photos):
+    if "gpkg" in arguments.format and not scenes.scenes_among(photos):
         parser.error(f"argument --format: {NO_GPKG}")
 
     from rifenet.engines.allocator import give_back_memory
@@ -121,7 +120,9 @@ class Failed(dict[str, str]):
 
 def photos_alone(queries: Iterable[Any]) -> list[Any]:
     """The photos and pages among what is segmented, without scenes."""
-    return [query for query in queries if not isinstance(query, Scene)]
+    among = list(queries)
+    own = scenes.scenes_among(among)
+    return [query for query in among if query not in own]
 
 
 def _listed(value: Any) -> Any:
@@ -294,9 +295,9 @@ def _run(
     records = {photo: known for photo, name in queries.items() if (known := done(out, name, photo, run))}
     resumed = len(records)
     options = _options(arguments)
-    own, whole = [query for query in queries if isinstance(query, Scene)], whole_files(queries)
+    own, whole = scenes.scenes_among(queries), whole_files(queries)
     records |= scenes.segment_scenes(segmenter, own, queries, out, run, arguments.format, options, failed.skip)
-    todo = [photo for photo in queries if photo not in records]
+    todo = [photo for photo in photos_alone(queries) if photo not in records]
     results = segmented(segmenter, todo, [] if arguments.no_steady else whole, options, failed.skip)
     formats = [each for each in arguments.format if each not in ("html", "gpkg")] or ["index"]
     by_source = {str(photo): photo for photo in todo}
@@ -323,9 +324,7 @@ def _run(
         "results": [{**record, "json": f"{queries[query]}.json"} for query, record in in_order.items()],
         "failed": [{"query": query, "reason": reason} for query, reason in failed.items()],
     } | ({"adopted": adopted} if adopted else {})
-    of_photos = [
-        record for query, record in zip(in_order, manifest["results"], strict=True) if not isinstance(query, Scene)
-    ]
+    of_photos = [record for query, record in zip(in_order, manifest["results"], strict=True) if query not in own]
     write_together(out, of_photos, [each for each in arguments.format if each != "gpkg"], whole)
     write_manifest(out, manifest)
     if arguments.json:

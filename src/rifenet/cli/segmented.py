@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,16 @@ from numpy.typing import NDArray
 from rifenet import IGNORE
 from rifenet.cli.console import note
 from rifenet.cli.paged import Whole
-from rifenet.formats.geotiff import Scene
 from rifenet.formats.pages import Page, number_in_names, split_number
 from rifenet.formats.pictures import load_image, load_mask
 
+if TYPE_CHECKING:
+    from rifenet.formats.geotiff import Scene
+
+    Query = Path | Page | Scene
+    """What a command segments: a photo, a page of a file, or a scene."""
+
 MANIFEST = "manifest.json"
-Query = Path | Page | Scene
-"""What a command segments: a photo, a page of a file, or a scene."""
 LONGEST_NAME = 255  # bytes of a file name on all common disks
 TOGETHER = ("coco", "csv", "cvat")
 """Formats whose files of single photos are put together into one."""

@@ -7,9 +7,8 @@ import glob
 import os
 from pathlib import Path
 
-from rifenet.formats.label_files import SHAPE_FILES
-from rifenet.formats.paged_files import is_folder_of_photos
-from rifenet.formats.pairs import pairs_in, pairs_of
+from rifenet.formats.label_json import SHAPE_FILES
+from rifenet.formats.pages import is_folder_of_photos
 from rifenet.formats.pictures import PHOTO_SUFFIXES
 
 _FORMS = "CLASS PHOTO MASK, or CLASS FOLDER"
@@ -67,6 +66,8 @@ def _several(path: str) -> bool:
 
 
 def _pairs(name: str, paths: list[str]) -> list[tuple[Path, Path]]:
+    from rifenet.formats.pairs import pairs_in, pairs_of
+
     if len(paths) == 1 and is_folder_of_photos(paths[0]):
         return pairs_in(Path(paths[0]), name)
     if len(paths) == 1:

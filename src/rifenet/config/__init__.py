@@ -18,7 +18,16 @@ from rifenet.config.options import About, about_option, behaviour, free_options
 from rifenet.config.outside import expect_allowed, from_outside, is_outside
 from rifenet.config.protocols import AT_MOST, CLASS_DRAWS, NAMED_EPISODES, PROTOCOLS, default_episodes, named_episodes
 from rifenet.config.reading import checked, shown
-from rifenet.config.recipe import DATASETS, FOLDS, PSEUDO_LABELS, DataConfig, EvalConfig, TrainConfig, of_fold
+from rifenet.config.recipe import (
+    DATASETS,
+    FOLDS,
+    PARTLY_MARKED,
+    PSEUDO_LABELS,
+    DataConfig,
+    EvalConfig,
+    TrainConfig,
+    of_fold,
+)
 
 __all__ = [
     "AT_MOST",
@@ -29,6 +38,7 @@ __all__ = [
     "FREE",
     "GUIDES",
     "NAMED_EPISODES",
+    "PARTLY_MARKED",
     "PROTOCOLS",
     "PSEUDO_LABELS",
     "RIVALS",

@@ -14,6 +14,8 @@ DATASETS = (
     *("pascal", "coco", "fss1000", "custom"),
     *("lvis", "paco_part", "pascal_part", "deepglobe", "isic", "chest_xray"),
 )
+PARTLY_MARKED = ("lvis", "paco_part")
+"""Datasets whose photos may show a class that nobody marked."""
 FOLDS = ("interleaved", "contiguous")
 PSEUDO_LABELS = ("weak_to_strong", "mutual")
 Value = TypeVar("Value", int, float)
@@ -276,7 +278,8 @@ class EvalConfig:
     protocol: str = "pfenet"
     """pfenet (as in the paper) or hsnet (photos stretched to a square, no area filter, scored at network size)."""
     episodes: int | None = None
-    """N: exact number of episodes; null: 1000, 5000 for pfenet on coco, or on fss1000 each query once."""
+    """N: exact number of episodes; null: 1000, 5000 for pfenet on coco, on fss1000 each query once, and on other sets
+    what docs/protocols.md 3 says."""
     some_classes: bool = field(default=False, metadata=about(free=True))
     """Score even where N is too small for a query of each class; the title of the table then says so."""
     class_area: bool = False

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from unicodedata import normalize
 
-from rifenet.data.drawn import MOST_VALUES, Drawn, Job, Picture, draw_once
+from rifenet.data.drawn import MOST_VALUES, Drawn, MaskJob, Picture, draw_once
 from rifenet.data.image_lists import list_path, read_list
 from rifenet.data.index import Entry
 
@@ -30,7 +30,7 @@ def open_annotations(path: Path, *, progress: bool = True) -> Drawn:
     Raises FileNotFoundError, ValueError for a file that is no COCO json, and OSError where masks cannot be written.
     """
 
-    def read() -> tuple[Sequence[str], list[Job], list[tuple[str, str]]]:
+    def read() -> tuple[Sequence[str], list[MaskJob], list[tuple[str, str]]]:
         content = read_json(path)
         categories = categories_of(path, content["categories"])
         return list(categories.values()), *jobs_of(path, content, list(categories))
@@ -59,8 +59,10 @@ def annotated_entries(
             if picture.name in entries:
                 bad.append((picture.file_name, f"Expected each file name once, but it is also in {source.path.name}."))
                 continue
-            kind = {"palette": picture.palette, "layers": picture.layers, "box": picture.box}
-            entries[picture.name] = Entry(picture.name, path, source.mask_path(picture), **kind)
+            mask = source.mask_path(picture)
+            entries[picture.name] = Entry(
+                picture.name, path, mask, picture.palette, layers=picture.layers, box=picture.box
+            )
             of_photo.setdefault(PurePosixPath(picture.file_name).stem, []).append(entries[picture.name])
     if not list_file:
         return list(entries.values()), bad
@@ -116,10 +118,10 @@ def categories_of(path: Path, rows: list[dict[str, Any]]) -> dict[int, str]:
 
 def jobs_of(
     path: Path, content: dict[str, list[dict[str, Any]]], categories: list[int], *, overlapping: bool = False
-) -> tuple[list[Job], list[tuple[str, str]]]:
+) -> tuple[list[MaskJob], list[tuple[str, str]]]:
     """All pictures that can be drawn, in the json's order, and (file, reason) of the others.
 
-    `categories`: the ids in the order of the class ids. `overlapping`: pixels keep all their classes (`Job`).
+    `categories`: the ids in the order of the class ids. `overlapping`: pixels keep all their classes (`MaskJob`).
     """
     class_ids = {category: class_id for class_id, category in enumerate(categories, start=1)}
     drawn_on: dict[Any, list[dict[str, Any]]] = {
@@ -133,7 +135,7 @@ def jobs_of(
         else:
             lost += 1
     bad = [(path.name, f"Expected annotations of listed images, but {lost} have another image_id.")] if lost else []
-    jobs: list[Job] = []
+    jobs: list[MaskJob] = []
     names: set[str | int] = set()
     for row in content["images"]:
         fault = fault_of(row)
@@ -153,7 +155,7 @@ def jobs_of(
             names |= {picture.name, picture.image_id}
             values = {categories[class_id - 1]: value for value, class_id in enumerate(palette, start=1)}
             jobs.append(
-                Job(
+                MaskJob(
                     picture, row["height"], row["width"], class_ids if overlapping else values, annotations, overlapping
                 )
             )

@@ -26,7 +26,7 @@ from rifenet.formats.outlines import draw_layers, draw_mask
 FORMAT = 2
 MOST_VALUES = 253  # of a mask: 0, 255 and (in the feature cache) 254 have other meanings
 _LAYERS = "layers"  # in a PNG: the class ids of its mask values, where classes overlap
-Box = tuple[int, int, int, int]
+PhotoBox = tuple[int, int, int, int]
 
 
 class Picture(NamedTuple):
@@ -41,11 +41,11 @@ class Picture(NamedTuple):
     """Class ids of the mask values 1, 2, ..."""
     layers: tuple[tuple[int, ...], ...] = ()
     """In place of `palette`, where classes overlap: the class ids on the pixels of the mask values 1, 2, ..."""
-    box: Box | None = None
+    box: PhotoBox | None = None
     """The part of the photo, in pixels: left, top, right, bottom (exclusive); None: the whole."""
 
 
-class Job(NamedTuple):
+class MaskJob(NamedTuple):
     """A mask to draw: its picture, the size of the photo in pixels, and the annotations on it."""
 
     picture: Picture
@@ -58,7 +58,7 @@ class Job(NamedTuple):
     """True: a pixel keeps all its classes (`Picture.layers`). False: it has that of the smallest object."""
 
 
-Read = Callable[[], tuple[Sequence[str], list[Job], list[tuple[str, str]]]]
+Read = Callable[[], tuple[Sequence[str], list[MaskJob], list[tuple[str, str]]]]
 """Parses annotations: the class names, a job for each picture, and (file, reason) of what cannot be drawn."""
 
 
@@ -144,7 +144,7 @@ def _draw_all(path: Path, read: Read, folder: Path, progress: bool) -> Drawn:
     return Drawn(path, tuple(class_names), tuple(pictures), tuple(bad), folder)
 
 
-def _draw(job: Job, folder: Path, time_ns: int) -> Picture | str:
+def _draw(job: MaskJob, folder: Path, time_ns: int) -> Picture | str:
     """The job's picture once its mask is drawn, or why it cannot be."""
     picture, out, text = job.picture, folder / f"{job.picture.name}.png", PngInfo()
     if picture.box is not None and (picture.box[0] >= picture.box[2] or picture.box[1] >= picture.box[3]):

@@ -248,7 +248,8 @@ def build_index(
         else:
             height, width, counts = scan
             areas = {int(label): area for label, area in counts.items()}
-            records.append(ImageRecord(*entry[:3], height, width, areas, *entry[3:]))
+            record = ImageRecord(*entry[:3], height, width, areas, entry.palette, entry.bright, entry.unmarked)
+            records.append(replace(record, layers=entry.layers, box=entry.box))
     if not records:
         reason = f"none of {len(bad)} could be used. The first, {bad[0][0]}: {bad[0][1]}" if bad else "there are none."
         raise ValueError(f"Expected images with masks in {root}, but {reason}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from rifenet.data.cache import cache_folder, read_scans, write_scans
 from rifenet.data.coco import annotated_entries, categories_of, jobs_of, read_json
-from rifenet.data.drawn import Drawn, Job, draw_once
+from rifenet.data.drawn import Drawn, MaskJob, draw_once
 from rifenet.data.folds import Folds
 from rifenet.data.index import ImageIndex, build_index
 
@@ -27,7 +27,7 @@ def open_lvis(root: Path, list_file: str, part: str, progress: bool) -> ImageInd
     """Index of LVIS v1. Raises FileNotFoundError or ValueError, naming what is missing."""
     named = list_file if list_file.endswith(".json") else ""
     path = root / named if named else annotations_at(root, f"lvis_v1_{part}.json")
-    tested = path if part == "val" else annotations_at(root, "lvis_v1_val.json")
+    tested = annotations_at(root, "lvis_v1_val.json")
     drawn = open_overlapping(path, progress)
     entries, bad = annotated_entries([drawn], root, "" if named else list_file)
     return build_index(
@@ -54,7 +54,7 @@ def annotations_at(root: Path, name: str, *folders: str) -> Path:
 def open_overlapping(path: Path, progress: bool) -> Drawn:
     """The pictures of a json whose classes overlap. Class ids are in the order of category ids."""
 
-    def read() -> tuple[Sequence[str], list[Job], list[tuple[str, str]]]:
+    def read() -> tuple[Sequence[str], list[MaskJob], list[tuple[str, str]]]:
         content = read_json(path)
         for row in content["images"]:
             _with_file(row)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from rifenet.data.coco import annotated_entries, categories_of, fault_of, read_json
-from rifenet.data.drawn import Box, Drawn, Job, Picture, draw_once
+from rifenet.data.drawn import Drawn, MaskJob, PhotoBox, Picture, draw_once
 from rifenet.data.folds import Folds
 from rifenet.data.index import ImageIndex, build_index
 from rifenet.data.lvis import annotations_at, dealt, photos_of
@@ -45,16 +45,17 @@ def open_paco(root: Path, list_file: str, part: str, progress: bool) -> ImageInd
     return _index("paco_part", root, list_file or path.name, drawn, folds, entries, bad, progress)
 
 
-def _paco_jobs(path: Path) -> tuple[Sequence[str], list[Job], _Bad]:
+def _paco_jobs(path: Path) -> tuple[Sequence[str], list[MaskJob], _Bad]:
     content = read_json(path)
     names = categories_of(path, [row for row in content["categories"] if row.get("supercategory") == "PART"])
     class_ids = {category: class_id for class_id, category in enumerate(names, start=1)}
     photos = {row.get("id"): row for row in content["images"]}
     objects = {row.get("id"): row for row in content["annotations"] if row.get("id") == row.get("obj_ann_id")}
-    jobs: dict[int, Job] = {}
+    jobs: dict[int, MaskJob] = {}
     bad: _Bad = []
     for row in (row for row in content["annotations"] if row.get("category_id") in class_ids):
-        number, photo = row.get("obj_ann_id"), photos.get(row.get("image_id"), {})
+        number: Any = row.get("obj_ann_id")
+        photo = photos.get(row.get("image_id"), {})
         whole = objects.get(number)
         if whole is None or whole.get("image_id") != row.get("image_id"):
             file = str(photo.get("file_name") or f"image {row.get('image_id')}")
@@ -70,7 +71,7 @@ def _paco_jobs(path: Path) -> tuple[Sequence[str], list[Job], _Bad]:
             box = _within((left, top, left + wide, top + high), photo["height"], photo["width"])
             name = f"{PurePosixPath(photo['file_name']).stem}~{number}"
             picture = Picture(photo["id"], photo["file_name"], name, box=box)
-            jobs[number] = Job(picture, photo["height"], photo["width"], class_ids, [row], overlapping=True)
+            jobs[number] = MaskJob(picture, photo["height"], photo["width"], class_ids, [row], overlapping=True)
     return list(names.values()), list(jobs.values()), list(dict.fromkeys(bad))
 
 
@@ -82,7 +83,7 @@ def _fault_of_box(box: Any) -> str:
     return f"Expected the object's box as [left, top, width, height], but got {box!r}."
 
 
-def _within(corners: tuple[float, float, float, float], height: int, width: int) -> Box:
+def _within(corners: tuple[float, float, float, float], height: int, width: int) -> PhotoBox:
     """The box in whole pixels, cut off at the photo's edge, as the published code cuts it out: rounded down."""
     left, top, right, bottom = map(int, corners)
     return max(left, 0), max(top, 0), min(right, width), min(bottom, height)
@@ -144,12 +145,12 @@ def _pascal_classes(path: Path) -> list[_PascalPart]:
 
 def _pascal_jobs(
     classes: Sequence[_PascalPart], files: Mapping[str, Path], part: str
-) -> tuple[Sequence[str], list[Job], _Bad]:
+) -> tuple[Sequence[str], list[MaskJob], _Bad]:
     wanted: dict[str, dict[tuple[str, str], int]] = {photo: {} for photo in sorted(files)}
     for class_id, each in enumerate(classes, start=1):
         for photo in each.photos[part]:
             wanted[photo][each.thing, each.part] = class_id
-    jobs: list[Job] = []
+    jobs: list[MaskJob] = []
     bad: _Bad = []
     for photo, class_ids in wanted.items():
         try:
@@ -166,7 +167,7 @@ def _pascal_jobs(
     return [each.name for each in classes], jobs, bad
 
 
-def _pascal_objects(photo: str, file: Path, class_ids: Mapping[tuple[str, str], int]) -> Iterator[Job]:
+def _pascal_objects(photo: str, file: Path, class_ids: Mapping[tuple[str, str], int]) -> Iterator[MaskJob]:
     """A job for each object with a listed part. Raises KeyError, TypeError or ValueError for another file."""
     own = {class_id: class_id for class_id in class_ids.values()}
     for number, thing in enumerate(json.loads(file.read_text(encoding="utf-8-sig"))["object"]):
@@ -181,7 +182,7 @@ def _pascal_objects(photo: str, file: Path, class_ids: Mapping[tuple[str, str], 
             left, top, right, bottom = (float(thing["bndbox"][side]) for side in ("xmin", "ymin", "xmax", "ymax"))
             box = _within((left, top, right, bottom), height, width)
             picture = Picture(number, f"JPEGImages/{photo}.jpg", f"{photo}~{number}", box=box)
-            yield Job(picture, height, width, own, rows, overlapping=True)
+            yield MaskJob(picture, height, width, own, rows, overlapping=True)
 
 
 def _index(

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode
@@ -119,7 +120,8 @@ def _scored(
 ) -> _Scored:
     """Scores the episodes at the positions of a shard, on this machine."""
     torch.set_num_threads(threads)
-    model = model.to(device)
+    assert isinstance(model, nn.Module)
+    model.to(device)
     journal = Journal(skip=True)
     own = [episodes[position] for position in shard]
     counts = score_episodes(model, index, own, size, rules=rules, journal=journal)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -21,7 +21,7 @@ from PIL import Image
 
 from rifenet.config import needs
 from rifenet.formats.contrast import How, Window, as_photo, chosen_bands, full_range, windows_of
-from rifenet.formats.pages import Pages
+from rifenet.formats.pages import DamagedFile, Pages
 from rifenet.formats.picture_files import open_picture
 from rifenet.formats.remarks import remark
 
@@ -29,8 +29,6 @@ SIDE, MARGIN = 1024, 128
 """Pixels of a window, and of its overlap with the window beside it, on each side."""
 NODATA = 255
 """In a mask, where the scene holds no data."""
-ROWS = "_rows"
-"""What is added to a scene's name in that of the folder that keeps its rows until all are done."""
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".shp", ".fgb")
 SCENE_SUFFIXES = (".tif", ".tiff", ".vrt")
 DRIVERS = {"gpkg": "GPKG", "geojson": "GeoJSON"}
@@ -38,7 +36,7 @@ MOST_WINDOWS = 5
 """Shots that are taken of one scene."""
 _SAMPLED = 1024  # longer side of a scene, read for its percentiles
 _GEO_TAGS = (33550, 33922, 34264, 34735)  # of a GeoTIFF: scale, tie points, transform, coordinate system
-_CACHE = 128 * 2**20  # bytes of blocks that GDAL keeps; by itself it takes 5 % of the machine's memory
+_CACHE = 32 * 2**20  # bytes of blocks that GDAL keeps; by itself it takes 5 % of the machine's memory
 _FIELDS = ("class", "label", "name", "category")  # of a vector file, which name the class of a label, in this order
 
 
@@ -70,6 +68,8 @@ class Scene(Pages):
     """The bands of its photos, counted from 1."""
     windows: tuple[Window, ...] = ()
     """Numbers that become black and white, of each of `bands`."""
+    palette: NDArray[np.uint8] | None = None
+    """Colours [256,3] that its numbers stand for, unless somebody chose bands or a window."""
     called = "windows"
 
     @property
@@ -120,7 +120,8 @@ class Scene(Pages):
     def photo_of(self, box: Extent) -> NDArray[np.uint8]:
         """A part of the scene as a photo, [H,W,3]; where it holds no data, the mean colour of where it does."""
         values = np.moveaxis(self._read(self.data.read, box, list(self.bands)), 0, -1)
-        photo, there = as_photo(values, self.windows), self.there(box)
+        photo = as_photo(values, self.windows) if self.palette is None else self.palette[values[..., 0]]
+        there = self.there(box)
         if there.any() and not there.all():
             photo[~there] = photo[there].mean(0).round()
         return photo
@@ -128,6 +129,8 @@ class Scene(Pages):
     def there(self, box: Extent) -> NDArray[np.bool_]:
         """Where a part of the scene holds data, [H,W]."""
         found: NDArray[np.bool_] = self._read(self.data.dataset_mask, box) > 0
+        if np.dtype(self.data.dtypes[self.bands[0] - 1]).kind == "f":  # NaN is no data, whatever the file declares
+            found &= ~np.isnan(self._read(self.data.read, box, list(self.bands))).any(0)
         return found
 
     def _read(self, read: Any, box: Extent, *what: Any) -> NDArray[Any]:
@@ -137,14 +140,22 @@ class Scene(Pages):
         try:
             return np.asarray(read(*what, window=part))
         except Exception as error:  # GDAL's errors of damaged files
-            raise ValueError(f"Expected to read {self.file} at {box}, but cannot: {error}.") from error
+            raise self._damaged(f"{self.file} at {box}", error) from error
+
+    def _damaged(self, what: str, error: Exception) -> DamagedFile:
+        with suppress(Exception):  # GDAL keeps an error, and rasterio raises it at the next call, of any file
+            _ = self.data.colorinterp
+        return DamagedFile(self.file, f"Expected to read {what}, but cannot: {str(error).rstrip('.')}.")
 
     def sample(self) -> NDArray[Any]:
         """Numbers of its bands, [N,B], where it holds data, at a smaller scale."""
         scale = max(1.0, max(self.height, self.width) / _SAMPLED)
         size = max(1, round(self.height / scale)), max(1, round(self.width / scale))
-        values = self.data.read(list(self.bands), out_shape=(len(self.bands), *size))
-        there = self.data.dataset_mask(out_shape=size) > 0
+        try:
+            values = self.data.read(list(self.bands), out_shape=(len(self.bands), *size))
+            there = self.data.dataset_mask(out_shape=size) > 0
+        except Exception as error:  # GDAL's errors of damaged files
+            raise self._damaged(self.file, error) from error
         found: NDArray[Any] = np.moveaxis(values, 0, -1)[there]
         return found
 
@@ -204,14 +215,22 @@ def open_scene(path: str | PathLike[str], side: int = SIDE) -> Scene:
     with needs("rifenet[geo]"):
         import rasterio
     try:
-        return Scene(fspath(path), rasterio.open(path), side)
+        data = rasterio.open(path)
     except rasterio.errors.RasterioIOError as error:
         raise ValueError(f"Expected a GeoTIFF or a VRT, but cannot read {fspath(path)}: {error}.") from error
+    if any("complex" in kind for kind in data.dtypes):
+        raise ValueError(
+            f"Expected integers or floats, but {fspath(path)} holds complex numbers. Save what should be seen, such as"
+            " magnitudes, as floats."
+        )
+    return Scene(fspath(path), data, side)
 
 
 def contrasted(scenes: Sequence[Scene], how: How) -> list[Scene]:
     """Scenes with bands and contrast. Percentiles are those of all scenes together that have as many bands."""
-    chosen = [replace(scene, bands=_bands(scene, how)) for scene in scenes]
+    chosen = [
+        replace(scene, bands=_bands(scene, how), palette=_palette(scene) if how == How() else None) for scene in scenes
+    ]
     known = [_known_window(scene, how) for scene in chosen]
     groups: dict[int, list[NDArray[Any]]] = {}
     for scene, window in zip(chosen, known, strict=True):
@@ -227,7 +246,21 @@ def contrasted(scenes: Sequence[Scene], how: How) -> list[Scene]:
 def _known_window(scene: Scene, how: How) -> Window | None:
     if isinstance(how.window, tuple):
         return how.window
-    return None if how.window == "auto" else full_range(np.dtype(scene.data.dtypes[scene.bands[0] - 1]))
+    if how.window == "auto":
+        return None
+    bits = scene.data.tags(scene.bands[0], ns="IMAGE_STRUCTURE").get("NBITS")
+    few = (0.0, 2.0 ** int(bits) - 1) if bits is not None and int(bits) < 8 else None
+    return few or full_range(np.dtype(scene.data.dtypes[scene.bands[0] - 1]))
+
+
+def _palette(scene: Scene) -> NDArray[np.uint8] | None:
+    """The colours of a scene of one band that has a palette, [256,3]."""
+    if scene.data.count != 1 or scene.data.dtypes[0] != "uint8" or scene.data.colorinterp[0].name != "palette":
+        return None
+    table = np.zeros((256, 3), np.uint8)
+    for number, colour in scene.data.colormap(1).items():
+        table[number] = colour[:3]
+    return table
 
 
 def _bands(scene: Scene, how: How) -> tuple[int, ...]:

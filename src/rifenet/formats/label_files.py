@@ -23,7 +23,16 @@ from PIL import Image
 from rifenet import IGNORE
 from rifenet.formats.bands import array_of, channels_last
 from rifenet.formats.cvat_files import XML, colour_of, read_cvat
-from rifenet.formats.label_json import Annotated, Asked, Parse, Shape, annotations_of, composed, parse_annotations
+from rifenet.formats.label_json import (
+    SHAPE_FILES,
+    Annotated,
+    Asked,
+    Parse,
+    Shape,
+    annotations_of,
+    composed,
+    parse_annotations,
+)
 from rifenet.formats.mask_values import listed, object_of, say_what_is_odd
 from rifenet.formats.picture_files import Frame, turned_array
 from rifenet.formats.pictures import Source, index_of, lossy_kind, read_picture
@@ -31,8 +40,6 @@ from rifenet.formats.remarks import remark
 from rifenet.formats.run_lengths import Check, unchecked
 
 Label = str | int
-SHAPE_FILES = (".json", XML)
-"""Suffixes, in lower case, of files that list the shapes of one or many photos."""
 
 MOST_PIXELS = 2**28
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")

@@ -27,6 +27,9 @@ from rifenet.formats.polygons import corners_of, fill_polygon
 from rifenet.formats.remarks import remark
 from rifenet.formats.run_lengths import Check, decode_runs, unchecked
 
+SHAPE_FILES = (".json", ".xml")
+"""Suffixes of files that list the shapes of photos."""
+
 Parse = Callable[[str], Any]
 """Content of a JSON. Raises ValueError or RecursionError where it is none."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +16,12 @@ import numpy as np
 
 from rifenet.config import MissingExtra
 from rifenet.formats.contrast import How
-from rifenet.formats.pages import Page, Pages, split_number
+from rifenet.formats.pages import Page, Pages, is_zarr, readable, split_number
 from rifenet.formats.picture_files import check_size, count_pages, load_pixels, open_picture
-from rifenet.formats.stacks import TIFF_SUFFIXES, PageStack, is_zarr, open_stack, settled
+from rifenet.formats.stacks import TIFF_SUFFIXES, PageStack, open_stack, settled
 from rifenet.formats.video import VIDEO_SUFFIXES, open_gif, open_video
+
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of a TIFF
 
 
 class Opened(NamedTuple):
@@ -65,7 +68,16 @@ def opened(
             on_error(source, error)
             found.append(None)
     stacks = {path: pages for path, pages in known.items() if isinstance(pages, PageStack)}
-    ready = dict(zip(stacks, settled(list(stacks.values()), how), strict=True))
+
+    def failed(path: str, error: Exception) -> None:
+        if on_error is None:
+            raise error
+        for place, each in enumerate(found):
+            if each is not None and each.pages.file == path:
+                on_error(sources[place], error)
+                found[place] = None
+
+    ready = readable(stacks, partial(settled, how=how), failed)
     return [each and Opened(ready.get(each.pages.file, each.pages), each.number) for each in found]
 
 
@@ -107,11 +119,6 @@ def pages_of(path: str, *, always: bool = False) -> Pages | None:
     return open_stack(path) if always or not _is_plain(path) else None
 
 
-def is_folder_of_photos(path: str | PathLike[str]) -> bool:
-    """Whether a path is a folder, and no picture that is one, as a Zarr is."""
-    return os.path.isdir(path) and not is_zarr(path)
-
-
 def _opens(path: str) -> bool:
     """Whether Pillow opens a file."""
     try:
@@ -136,10 +143,14 @@ def _is_plain(path: str) -> bool:
         with open_picture(path) as picture:
             if count_pages(picture) != 1:
                 return False
-            if picture.mode not in ("I", "F"):
-                return True
+            tags = getattr(picture, "tag_v2", {})
+            bits, white_is_zero = set(tags.get(_BITS, (1,))), tags.get(_PHOTOMETRIC) == 0
+            if bits <= {1, 8} and picture.mode not in ("I", "F", "LA"):
+                return 2 not in tags.get(_SAMPLE_FORMAT, ())  # Pillow takes signed bytes for unsigned ones
             check_size(picture)
             load_pixels(picture)
+            if picture.mode not in ("I", "F"):
+                return not white_is_zero
             numbers = np.asarray(picture)
     except Exception:  # Pillow's readers raise errors of many kinds on what they do not know
         return False

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+ROWS = "_rows"
+"""What is added to a scene's name in that of the folder that keeps its rows of windows until all are done."""
 _NUMBERED = re.compile(r"(.+)#(\d+)")
+_METADATA = ("zarr.json", ".zattrs", ".zgroup")  # a file that makes a folder a Zarr group, in either version
 _DIGITS = 5  # of a page's number in file names, so that they sort as the pages do
 
 
@@ -81,6 +84,46 @@ class Pages(Sequence[Page]):
                 f"Expected a page of {self.file}, 0 to {len(self) - 1}, but got {number}. The first page is 0."
             )
         return self[number]
+
+
+OpenedFile = TypeVar("OpenedFile", bound=Pages)
+
+
+class DamagedFile(ValueError):
+    """A page that cannot be read."""
+
+    def __init__(self, file: str, message: str) -> None:
+        super().__init__(message)
+        self.file = file
+
+
+def readable(
+    files: dict[str, OpenedFile],
+    settle: Callable[[list[OpenedFile]], list[OpenedFile]],
+    on_error: Callable[[str, Exception], None],
+) -> dict[str, OpenedFile]:
+    """Files by their paths, settled together, without those of which `settle` finds that they cannot be read.
+
+    `on_error` is called with the path of each such file, and the error; it may raise.
+    """
+    left = dict(files)
+    while True:
+        try:
+            return dict(zip(left, settle(list(left.values())), strict=True))
+        except DamagedFile as error:
+            (path,) = [path for path, each in left.items() if each.file == error.file]
+            on_error(path, error)
+            del left[path]
+
+
+def is_zarr(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a Zarr folder."""
+    return any(os.path.isfile(os.path.join(path, name)) for name in _METADATA)
+
+
+def is_folder_of_photos(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a folder, and no picture that is one, as a Zarr is."""
+    return os.path.isdir(path) and not is_zarr(path)
 
 
 def number_in_names(number: int) -> str:

@@ -6,7 +6,6 @@ Of a pyramid the largest level is read. Pages are read from disk one by one.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,12 +27,11 @@ from rifenet.formats.contrast import (
     full_range,
     windows_of,
 )
-from rifenet.formats.pages import Pages
+from rifenet.formats.pages import DamagedFile, Pages
 from rifenet.formats.picture_files import MOST_PIXELS
 from rifenet.formats.remarks import remark
 
 TIFF_SUFFIXES = (".tif", ".tiff")
-_METADATA = ("zarr.json", ".zattrs", ".zgroup")  # a file that makes a folder a Zarr group, in either version
 _ALL_SERIES = ("generic", "uniform", "shaped", "imagej")  # kinds whose series are pages of different sizes
 
 
@@ -102,6 +100,10 @@ class PageStack(Pages):
     """The bands of its photos, counted from 1."""
     windows: tuple[Window, ...] = ()
     """Of each of `bands`."""
+    palette: NDArray[np.uint8] | None = None
+    """Colours [N,3] that its numbers stand for, unless somebody chose bands or a window."""
+    white_is_zero: bool = False
+    """Whether its smallest number is white."""
     opened: Any = None
     """What closes the file once nobody has the stack."""
 
@@ -135,11 +137,13 @@ class PageStack(Pages):
         try:
             return part.values(inside, bands)
         except Exception as error:  # codecs raise errors of their own on damaged or unknown data
-            raise ValueError(f"Expected to read page {number} of {self.file}, but cannot: {error}.") from error
+            told = f"Expected to read page {number} of {self.file}, but cannot: {error}."
+            raise DamagedFile(self.file, told) from error
 
     def photo(self, number: int) -> NDArray[np.uint8]:
         """A page as a photo, [H,W,3], by the stack's bands and windows."""
-        return as_photo(self.values(number, self.bands), self.windows)
+        values = self.values(number, self.bands)
+        return as_photo(values, self.windows) if self.palette is None else self.palette[values[..., 0]]
 
     def numbers(self, number: int) -> NDArray[Any]:
         """A page's own numbers, [H,W]. Raises ValueError where it has several bands."""
@@ -182,7 +186,9 @@ def settled(stacks: Sequence[PageStack], how: How) -> list[PageStack]:
     for stack in chosen:
         known = _known_window(stack, how)
         windows = found[len(stack.bands), stack.colours] if known is None else (known,) * len(stack.bands)
-        ready.append(replace(stack, windows=windows))
+        if stack.white_is_zero:
+            windows = tuple((high, low) for low, high in windows)
+        ready.append(replace(stack, windows=windows, palette=stack.palette if how == How() else None))
         if known is None and how.window is None and len(stack) == 1:
             _say_window(ready[-1])
     return ready
@@ -202,11 +208,6 @@ def _say_window(stack: PageStack) -> None:
         f"Its numbers ({stack.dtype}) are not those of a photo, so {taken} was taken for black to white, from"
         f" percentiles {PERCENTILES[0]} and {PERCENTILES[1]}. Choose with --window low,high (window=).",
     )
-
-
-def is_zarr(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a Zarr folder."""
-    return any(os.path.isfile(os.path.join(path, name)) for name in _METADATA)
 
 
 def open_stack(path: str) -> PageStack:
@@ -235,7 +236,37 @@ def _open_tiff(path: str) -> PageStack:
         raise ValueError(f"Expected a readable TIFF, but cannot read {path}: {error}.") from error
     if file.series[0].kind not in _ALL_SERIES and len(file.series) > 1:
         remark(f"image file {path}", f"It holds {len(file.series)} images of their own, and only the first was read.")
-    return PageStack(path, parts, colours="S" in parts[0].axes, opened=opened)
+    stack = PageStack(path, parts, "S" in parts[0].axes, white_is_zero=_photometric(images[0]) == "MINISWHITE")
+    _check_numbers(stack)
+    return replace(stack, palette=_palette(images[0]), opened=opened)
+
+
+def _check_numbers(stack: PageStack) -> None:
+    """Raises ValueError for numbers that are no levels; a remark tells of pages that differ."""
+    kinds = list(dict.fromkeys(str(part.array.dtype) for part in stack.parts))
+    if stack.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Expected integers or floats, but {stack.file} holds {kinds[0]}. Save what should be seen, such as"
+            " magnitudes, as floats."
+        )
+    if len(kinds) > 1 or len({part.bands for part in stack.parts}) > 1:
+        remark(
+            f"image file {stack.file}",
+            f"Its pages differ in numbers or bands ({', '.join(kinds)}), and share one contrast and"
+            f" {stack.band_count} band(s). Choose with --window and --bands, or save them as files of their own.",
+        )
+
+
+def _photometric(image: Any) -> str:
+    return str(getattr(image.keyframe.photometric, "name", ""))
+
+
+def _palette(image: Any) -> NDArray[np.uint8] | None:
+    """The colours of a TIFF's palette, [N,3]."""
+    table = getattr(image.keyframe, "colormap", None)
+    if _photometric(image) != "PALETTE" or table is None:
+        return None
+    return (np.asarray(table, np.uint16).T >> 8).astype(np.uint8)
 
 
 def _images_of(file: Any) -> list[Any]:

@@ -95,8 +95,10 @@ def reaching(word: str) -> Iterator[None]:
     """Turns what libraries of stores raise, for lack of credentials, say, into an OSError that names the URL."""
     try:
         yield
-    except (FileNotFoundError, ValueError):
+    except ValueError:
         raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"Expected {word} to be there, but it is not ({error}).") from error
     except Exception as error:
         raise OSError(
             f"Expected to be able to list and read {word}, but got {type(error).__name__}: {error}. Check the URL, the"

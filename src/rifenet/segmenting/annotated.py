@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from rifenet.formats.contrast import How
 from rifenet.formats.geotiff import contrasted, is_vector, labelled, open_scene
 from rifenet.formats.label_files import Label, Marked
-from rifenet.formats.paged_files import Opened, is_folder_of_photos, opened, pages_of
-from rifenet.formats.pages import Pages, split_number
+from rifenet.formats.paged_files import Opened, opened, pages_of
+from rifenet.formats.pages import Pages, is_folder_of_photos, split_number
 from rifenet.formats.pictures import Source
 from rifenet.formats.remarks import remark
 

@@ -10,8 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import zipfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rifenet.files import scratch_folder, write_atomically, write_bytes
-from rifenet.formats.geotiff import NODATA, ROWS, Scene, bounded_cache, write_mask, write_polygons
-from rifenet.formats.pages import Page
+from rifenet.formats.geotiff import NODATA, Scene, bounded_cache, write_mask, write_polygons
+from rifenet.formats.pages import ROWS, Page
 from rifenet.segmenting.result import Result
 
 
@@ -48,6 +46,9 @@ class _Kept:
 
     def read(self, number: int) -> SceneRow | None:
         """A row; None if it is not done, or its file is damaged."""
+        import zipfile  # loaded where a file is read, as NumPy does it
+        import zlib
+
         try:
             with np.load(self._file(number)) as held:
                 return SceneRow(*(held[name] for name in SceneRow._fields)) if str(held["key"]) == self.key else None

@@ -54,7 +54,7 @@ class Offer:
         if not is_export(model):
             raise ValueError(
                 f"Expected an export with --in-browser, because browsers run its graphs, but --model is {model}. Make"
-                " one: rifenet export --int8 --out exported. Then give --model exported."
+                " one: rifenet export --out exported. Then give --model exported."
             )
         self.export, self.card = Path(model), read_card(model)
         if self.card["hash"] != engine.hash:

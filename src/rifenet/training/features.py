@@ -88,6 +88,7 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
         self, image: NDArray[np.uint8], mask: NDArray[np.uint8], number: int, view: int
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         record = self.index.records[number]
+        shown = [value for class_id in record.areas for value in record.values(class_id)]
         rng = view_rng(self.seed, number, view)
         size = self.data.image_size
         if view < 2:
@@ -99,9 +100,7 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
                 valid = np.ascontiguousarray(valid[:, ::-1])
         elif view >= self.data.cache_views:
             world = WORLDS[view - self.data.cache_views]
-            pixels, labels, valid = world_view(
-                image, mask, rng, world=world, size=size, keep=map(record.value, record.areas)
-            )
+            pixels, labels, valid = world_view(image, mask, rng, world=world, size=size, keep=shown)
         else:
             pixels, labels, valid = weak_view(
                 image,
@@ -112,7 +111,7 @@ class ViewDataset(Dataset[dict[str, NDArray[Any]]]):
                 rotate=self.data.rotate,
                 blur=self.data.blur,
                 flip=self.data.flip,
-                keep=() if self.strong else map(record.value, record.areas),
+                keep=() if self.strong else shown,
             )
         partners = [pixels, strong_view(pixels, rng, valid)] if self.strong else [pixels]
         return np.stack([to_float(partner) for partner in partners]), np.where(valid, labels, PADDING).astype(np.uint8)

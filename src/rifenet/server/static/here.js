@@ -47,7 +47,7 @@ export function drawHere() {
   find("#here").checked = project.here;
   find("#here-note").textContent = project.here
     ? "Photos to segment stay in this browser, which computes their masks. Examples go to the server, which learns from them."
-    : "Now the photos go to the server, which computes their masks.";
+    : "The photos go to the server. Ticked, they stay in this browser, which computes their masks.";
 }
 
 export function choose(on) {

@@ -41,7 +41,7 @@ export function confidenceOf(margins, real, calibration, { shift, fit }) {
  */
 export function answerOf(picture, classes, { maps, placement, confidences, high }, { calibration, threshold, quality }, options) {
   const { width, height } = picture, own = maps.map((map) => cropped(map, placement.scaledWidth, placement.scaledHeight));
-  const rows = own.map((map, n) => () => (options.refine[n] ? refinedRows(picture, map) : rowsOf(widened(map, width), height)));
+  const rows = own.map((map, n) => once(() => (options.refine[n] ? refinedRows(picture, map) : rowsOf(widened(map, width), height))));
   const present = classes.map((_, n) => (calibration ? confidences[n] >= PRESENT : claims(rows[n](), height)));
   const mask = { width, height, data: new Uint8Array(width * height) };
   fill(mask, rows, classes.map((_, n) => present[n] || options.keepAbsent), calibration ? confidences : null);
@@ -52,6 +52,12 @@ export function answerOf(picture, classes, { maps, placement, confidences, high 
     return { present: present[n], confidence: confidences[n], quality: expectedIou(signsOf(own[n], known, high), quality), objects };
   });
   return { mask, classes: told };
+}
+
+/** `make`, called at most once. */
+function once(make) {
+  let made = null;
+  return () => (made ??= make());
 }
 
 function claims(row, height) {

@@ -15,10 +15,9 @@ export function refinedRows(picture, margins) {
   const planes = coefficientsOf(copyOf(picture, margins.width, margins.height), signed);
   const rows = planes.map((plane) => rowsOf(widened(plane, width), height)), row = new Float32Array(width);
   return (y) => {
-    const laid = rows.map((each) => each(y));
+    const [red, green, blue, offset] = rows.map((each) => each(y)), { data } = picture;
     for (let x = 0, from = y * width * 4; x < width; x++, from += 4) {
-      let value = laid[3][x];
-      for (let c = 0; c < 3; c++) value += laid[c][x] * (picture.data[from + c] / 255);
+      const value = offset[x] + (red[x] * data[from] + green[x] * data[from + 1] + blue[x] * data[from + 2]) / 255;
       row[x] = 2 * Math.atanh(Math.min(NEARLY_1, Math.max(-NEARLY_1, value)));
     }
     return row;
@@ -31,38 +30,37 @@ function copyOf(picture, width, height) {
   const [columns, rows] = [block(picture.width, width), block(picture.height, height)];
   const blocks = reduced(picture, columns, rows);
   const { data } = resizedBytes(blocks, width, height, picture.width / columns, picture.height / rows);
-  return [0, 1, 2].map((c) => ({ width, height, data: Float64Array.from({ length: width * height }, (_, i) => Math.fround(data[i * 4 + c] / 255)) }));
+  return [0, 1, 2].map((c) => {
+    const plane = new Float32Array(width * height);
+    for (let i = 0; i < plane.length; i++) plane[i] = data[i * 4 + c] / 255;
+    return plane;
+  });
 }
 
 /** The slope of each colour and then the offset, averaged over all windows that contain the pixel: four maps. */
-function coefficientsOf(colours, map) {
+function coefficientsOf([red, green, blue], map) {
   const { width, height } = map, reach = (length) => Math.max(1, Math.min(RADIUS, (length - 1) >> 1));
   const mean = (values) => boxMean({ width, height, data: values }, reach(width), reach(height)).data;
-  const times = (a, b) => a.map((value, i) => value * b[i]);
-  const guide = colours.map(({ data }) => data), target = Float64Array.from(map.data);
-  const means = guide.map(mean), middle = mean(target);
-  const own = guide.map((colour, c) => mean(times(colour, target)).map((value, i) => value - means[c][i] * middle[i]));
-  const pairs = [[0, 0], [0, 1], [0, 2], [1, 1], [1, 2], [2, 2]];
-  const spread = pairs.map(([a, b]) => mean(times(guide[a], guide[b])).map((value, i) => value - means[a][i] * means[b][i] + (a === b ? EPSILON : 0)));
-  const slopes = guide.map(() => new Float64Array(width * height)), offset = new Float64Array(width * height);
-  for (let i = 0; i < offset.length; i++) {
-    const solved = solve(spread.map((each) => each[i]), own.map((each) => each[i]));
-    offset[i] = middle[i];
-    for (let c = 0; c < 3; c++) {
-      slopes[c][i] = solved[c];
-      offset[i] -= solved[c] * means[c][i];
-    }
+  const spread = (a, b, meanA, meanB, more) => {
+    const products = new Float64Array(a.length);
+    for (let i = 0; i < products.length; i++) products[i] = a[i] * b[i];
+    const found = mean(products);
+    for (let i = 0; i < found.length; i++) found[i] += more - meanA[i] * meanB[i];
+    return found;
+  };
+  const [r, g, b, m] = [red, green, blue, map.data].map(mean);
+  const rr = spread(red, red, r, r, EPSILON), rg = spread(red, green, r, g, 0), rb = spread(red, blue, r, b, 0);
+  const gg = spread(green, green, g, g, EPSILON), gb = spread(green, blue, g, b, 0), bb = spread(blue, blue, b, b, EPSILON);
+  const rm = spread(red, map.data, r, m, 0), gm = spread(green, map.data, g, m, 0), bm = spread(blue, map.data, b, m, 0);
+  const slopes = [r, g, b].map(({ length }) => new Float64Array(length)), offset = m;
+  for (let i = 0; i < offset.length; i++) { // the symmetric 3 x 3 system, by cofactors
+    const first = gg[i] * bb[i] - gb[i] * gb[i], second = rb[i] * gb[i] - rg[i] * bb[i], third = rg[i] * gb[i] - rb[i] * gg[i];
+    const fourth = rr[i] * bb[i] - rb[i] * rb[i], fifth = rg[i] * rb[i] - rr[i] * gb[i], sixth = rr[i] * gg[i] - rg[i] * rg[i];
+    const whole = rr[i] * first + rg[i] * second + rb[i] * third;
+    slopes[0][i] = (first * rm[i] + second * gm[i] + third * bm[i]) / whole;
+    slopes[1][i] = (second * rm[i] + fourth * gm[i] + fifth * bm[i]) / whole;
+    slopes[2][i] = (third * rm[i] + fifth * gm[i] + sixth * bm[i]) / whole;
+    offset[i] -= slopes[0][i] * r[i] + slopes[1][i] * g[i] + slopes[2][i] * b[i];
   }
   return [...slopes, offset].map((plane) => ({ width, height, data: Float32Array.from(mean(plane)) }));
-}
-
-/** x of the symmetric 3 x 3 system with the upper triangle [aa, ab, ac, bb, bc, cc] and the right side [x, y, z], by cofactors. */
-function solve([aa, ab, ac, bb, bc, cc], [x, y, z]) {
-  const first = bb * cc - bc * bc, second = ac * bc - ab * cc, third = ab * bc - ac * bb;
-  const whole = aa * first + ab * second + ac * third;
-  return [
-    (first * x + second * y + third * z) / whole,
-    (second * x + (aa * cc - ac * ac) * y + (ab * ac - aa * bc) * z) / whole,
-    (third * x + (ab * ac - aa * bc) * y + (aa * bb - ab * ab) * z) / whole,
-  ];
 }

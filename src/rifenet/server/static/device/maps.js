@@ -29,21 +29,19 @@ function interpolation(side, count) {
 }
 
 /** Mean over the part of each pixel's window that lies inside the map. The window reaches so many columns and rows to each side. */
-export function boxMean(map, columns, rows = columns) {
-  const { width, height, data } = map;
-  const across = meansAlong(data, height, width, width, 1, columns);
-  return { width, height, data: meansAlong(across, width, height, 1, width, rows) };
-}
-
-function meansAlong(data, lines, length, lineStep, step, reach) {
-  const out = new Float64Array(data.length), sums = new Float64Array(length + 1);
-  for (let line = 0; line < lines; line++) {
-    const start = line * lineStep;
-    for (let i = 0; i < length; i++) sums[i + 1] = sums[i] + data[start + i * step];
-    for (let i = 0; i < length; i++) {
-      const first = Math.max(i - reach, 0), last = Math.min(i + reach + 1, length);
-      out[start + i * step] = (sums[last] - sums[first]) / (last - first);
+export function boxMean({ width, height, data }, columns, rows = columns) {
+  const out = new Float64Array(width * height), totals = new Float64Array(width * (height + 1)), sums = new Float64Array(width + 1);
+  for (let y = 0; y < height; y++) {
+    const start = y * width;
+    for (let x = 0; x < width; x++) sums[x + 1] = sums[x] + data[start + x];
+    for (let x = 0; x < width; x++) {
+      const first = Math.max(x - columns, 0), last = Math.min(x + columns + 1, width);
+      totals[start + width + x] = totals[start + x] + (sums[last] - sums[first]) / (last - first);
     }
   }
-  return out;
+  for (let y = 0; y < height; y++) {
+    const first = Math.max(y - rows, 0), last = Math.min(y + rows + 1, height);
+    for (let x = 0; x < width; x++) out[y * width + x] = (totals[last * width + x] - totals[first * width + x]) / (last - first);
+  }
+  return { width, height, data: out };
 }
