@@ -49,8 +49,9 @@ def main() -> None:
                 trial.__name__.strip("_").replace("_", " "): trial(every[name], folder / f"{name} {number}")
                 for number, trial in enumerate((_full_disk, _read_only, _vanishing_input, _two_at_once, _clock_jumps))
             }
-    faults = sum(text.startswith("FAULT") for each in found.values() for text in each.values())
-    written_record(arguments.out, {"trials": sum(map(len, found.values())), "faults": faults, "of each job": found})
+            faults = sum(text.startswith("FAULT") for each in found.values() for text in each.values())
+            trials = sum(map(len, found.values()))
+            written_record(arguments.out, {"trials": trials, "faults": faults, "of each job": found})
     sys.exit(1 if faults else 0)
 
 

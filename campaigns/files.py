@@ -55,17 +55,19 @@ def main() -> None:
         made = {group: make(Path(folder) / group) for group, make in GROUPS.items()}
     names = arguments.kinds or [f"{group} {name}" for group, kinds in made.items() for name in kinds]
     share = -(-arguments.count // len(names))
-    found = {name: _run_kind(name, share, arguments.seed, arguments.out.parent / "faults") for name in names}
-    written_record(
-        arguments.out,
-        {
-            "files": share * len(names),
-            "kinds": len(names),
-            "faults": sum(len(each["faults"]) for each in found.values()),
-            "slowest seconds": max(each["slowest seconds"] for each in found.values()),
-            "of each kind": found,
-        },
-    )
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        found[name] = _run_kind(name, share, arguments.seed, arguments.out.parent / "faults")
+        written_record(
+            arguments.out,
+            {
+                "files": share * len(found),
+                "kinds": len(found),
+                "faults": sum(len(each["faults"]) for each in found.values()),
+                "slowest seconds": max(each["slowest seconds"] for each in found.values()),
+                "of each kind": found,
+            },
+        )
 
 
 def _run_kind(name: str, count: int, seed: int, faults: Path) -> dict[str, Any]:

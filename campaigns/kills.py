@@ -64,18 +64,17 @@ def main() -> None:
         every = jobs(folder)
         names = arguments.jobs or [*every, "server"]
         shares = {name: len(range(at, arguments.count, len(names))) for at, name in enumerate(names)}
-        found = {
-            name: (
+        found: dict[str, dict[str, Any]] = {}
+        for name, share in shares.items():
+            rng = random.Random(f"{arguments.seed} {name}")
+            found[name] = (
                 _attack_server(folder, share, rng)
                 if name == "server"
                 else _attack(every[name], folder / name, share, rng)
             )
-            for name, share in shares.items()
-            for rng in (random.Random(f"{arguments.seed} {name}"),)
-        }
-    faults = sum(len(each["faults"]) for each in found.values())
-    kills = sum(each["kills"] for each in found.values())
-    written_record(arguments.out, {"kills": kills, "faults": faults, "of each job": found})
+            faults = sum(len(each["faults"]) for each in found.values())
+            kills = sum(each["kills"] for each in found.values())
+            written_record(arguments.out, {"kills": kills, "faults": faults, "of each job": found})
     sys.exit(1 if faults else 0)
 
 
@@ -182,11 +181,13 @@ def _attack_server(folder: Path, count: int, rng: random.Random) -> dict[str, An
             process.communicate()
             continue
         port = address[1]
-        killer = threading.Timer(rng.uniform(0, 4), process.kill)
-        if kill < count:
+        # The last one is not killed, so that there is always a mask.
+        killer = threading.Timer(rng.uniform(0, 4), process.kill) if kill < count else None
+        if killer is not None:
             killer.start()
         with contextlib.suppress(requests.ConnectionError):
             masks.add(_served(address[0], shot, mask, query))
+        if killer is not None:
             killer.join()
         process.kill()
         process.communicate()
