@@ -77,10 +77,11 @@ class TorchEngine:
     @torch.inference_mode()
     def encode_shot(self, image: NDArray[np.float32], mask: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Any:
         """Encodes one shot; see `ShotwiseEngine`."""
-        batch = [torch.from_numpy(array)[None, None].to(self.device) for array in (image, mask, valid)]
-        shot, photo = shots_and_photos(self.model, *batch, getattr(self.model.config, "support_views", 1))
+        images, masks, real = (torch.from_numpy(array)[None, None].to(self.device) for array in (image, mask, valid))
+        views = getattr(self.model.config, "support_views", 1)
+        shot, photo = shots_and_photos(self.model, images, masks, real, views)
         # Copies: a part of the features of all views would keep them all.
-        return shot, Features(*(level[:, 0].clone() for level in photo)), batch[2][:, 0]
+        return shot, Features(*(level[:, 0].clone() for level in photo)), real[:, 0]
 
     @torch.inference_mode()
     def learn_shots(self, shots: Sequence[Any]) -> Context:
