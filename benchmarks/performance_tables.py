@@ -2,8 +2,8 @@
 
     python -m benchmarks.performance_tables --page docs/performance.md --figures docs/results/performance.json
 
-The exports' figures are in the folders `export*` beside the JSON; `waiting.json` and `waiting_before.json`, of
-`benchmarks.waiting`, lie there, too.
+The exports' figures are in the folders `export*` beside the JSON; `waiting.json`, of `benchmarks.waiting`, lies
+there, too.
 """
 
 from __future__ import annotations
@@ -85,19 +85,17 @@ def _verdict(held: bool) -> str:
 
 
 def waiting_beside(figures_file: Path) -> dict[str, list[str]]:
-    """Tables of `benchmarks.waiting`, from its files beside the JSON; none without them."""
-    files = [figures_file.with_name(f"waiting{suffix}.json") for suffix in ("", "_before")]
-    if not all(file.is_file() for file in files):
-        return {}
-    return waiting_tables(*(json.loads(file.read_text(encoding="utf-8")) for file in files))
+    """Tables of `benchmarks.waiting`, from its file beside the JSON; none without it."""
+    file = figures_file.with_name("waiting.json")
+    return waiting_tables(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
-def waiting_tables(record: Values, before: Values) -> dict[str, list[str]]:
-    """Tables of what users wait for, and of other programs, from records of `benchmarks.waiting`."""
-    waiting = ["| what | before | now | at most | |", "|---|---|---|---|---|"]
+def waiting_tables(record: Values) -> dict[str, list[str]]:
+    """Tables of what users wait for, and of other programs, from a record of `benchmarks.waiting`."""
+    waiting = ["| what | measured | at most | |", "|---|---|---|---|"]
     for what, name, bound, kind in WAITING:
-        was, value = (_value(each["figures"], name) for each in (before, record))
-        waiting.append(f"| {what} | {was:.2f} | {value:.2f} | {bound:g} {kind} | {_verdict(value <= bound)} |")
+        value = _value(record["figures"], name)
+        waiting.append(f"| {what} | {value:.2f} | {bound:g} {kind} | {_verdict(value <= bound)} |")
     beside = ["| program | units | times our photo |", "|---|---|---|"]
     for name, figures in record["others"].items():
         times = _value(figures, f"{name}_over_photo")

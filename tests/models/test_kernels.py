@@ -220,10 +220,12 @@ def test_linear_layers_by_definition(bias: bool, relu: bool) -> None:
 def test_propagation_without_a_softmax_is_that_with_one() -> None:
     torch.manual_seed(0)
     looks = torch.nn.functional.normalize(torch.randn(2, 11, 4), dim=2)
+    looks[:, 3] = 0  # a position without features, or padding
     cosines, values = looks @ looks.transpose(1, 2), torch.cat([torch.randn(2, 11, 3), torch.ones(2, 11, 1)], 2)
-    expected = _weighted(cosines, torch.tensor(30.0), values)
+    sharp = torch.tensor(90.0)
+    expected = _weighted(cosines, sharp, values)
     with torch.inference_mode():
-        found = weighted_by_cosines(cosines, torch.tensor(30.0), values)
+        found = weighted_by_cosines(cosines, sharp, values)
     assert torch.allclose(found[..., :-1] / found[..., -1:], expected[..., :-1], atol=1e-5)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rifenet.engines import INNER, Context
 from rifenet.engines.device import choose_device
@@ -76,10 +77,11 @@ class TorchEngine:
     @torch.inference_mode()
     def encode_shot(self, image: NDArray[np.float32], mask: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Any:
         """Encodes one shot; see `ShotwiseEngine`."""
-        batch = [torch.from_numpy(array)[None, None].to(self.device) for array in (image, mask, valid)]
-        shot, photo = shots_and_photos(self.model, *batch, getattr(self.model.config, "support_views", 1))
+        images, masks, real = (torch.from_numpy(array)[None, None].to(self.device) for array in (image, mask, valid))
+        views = getattr(self.model.config, "support_views", 1)
+        shot, photo = shots_and_photos(self.model, images, masks, real, views)
         # Copies: a part of the features of all views would keep them all.
-        return shot, Features(*(level[:, 0].clone() for level in photo)), batch[2][:, 0]
+        return shot, Features(*(level[:, 0].clone() for level in photo)), real[:, 0]
 
     @torch.inference_mode()
     def learn_shots(self, shots: Sequence[Any]) -> Context:
@@ -138,6 +140,8 @@ def _arrays(context: Tensors) -> Context:
 def _joined(shots: Sequence[EncodedShots]) -> EncodedShots:
     """Shots that were encoded one by one, each as equally many views, in the order of shots encoded together."""
     views = shots[0].own.shape[1]
-    order = [number * views + view for view in range(views) for number in range(len(shots))]
-    names = shots[0].named()
-    return EncodedShots(**{name: torch.cat([getattr(shot, name) for shot in shots], 1)[:, order] for name in names})
+
+    def whole(name: str) -> Tensor:
+        return torch.cat([getattr(shot, name)[:, view : view + 1] for view in range(views) for shot in shots], 1)
+
+    return EncodedShots(**{name: whole(name) for name in shots[0].named()})

@@ -37,13 +37,15 @@ def runs_on_cpu_without_graph(x: Tensor) -> bool:
 @cache
 def has_onednn() -> bool:
     """Whether this build of torch can run a product in oneDNN, on a processor where that was measured to pay."""
-    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return there and torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
 def runs_in_onednn(*factors: Tensor) -> bool:
     """Whether `product` and `Linear` take oneDNN for these factors."""
     plain = all(each.dtype == torch.float32 and runs_on_cpu_without_graph(each) for each in factors)
-    return plain and has_onednn() and torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu")
+    allowed = bool(torch.backends.mkldnn.enabled) and not torch.is_autocast_enabled("cpu")
+    return plain and allowed and has_onednn()
 
 
 def product(rows: Tensor, columns: Tensor) -> Tensor:
@@ -91,13 +93,13 @@ class Linear(nn.Linear):
 
 
 def weighted_by_cosines(cosines: Tensor, sharpness: Tensor, values: Tensor) -> Tensor:
-    """Sums [B,N,d] of values [B,N,d] under `exp(sharpness * (cosine - 1))`, cosines [B,N,N], without their division.
+    """Sums [B,N,d] of values [B,N,d] under the powers of sharpened cosines [B,N,N], without a softmax's division.
 
-    A cosine is at most 1, so no power overflows, and no pass is needed to find the largest. Values hold a column of
-    ones, whose sum the caller divides by.
+    The largest cosine of a position is that to itself, so that no power overflows, and no pass is needed to find it.
+    Values hold a column of ones, whose sum the caller divides by.
     """
-    powers = torch.sub(cosines, 1).mul_(sharpness).exp_()
-    return product(powers, values.transpose(1, 2))
+    own = cosines.diagonal(dim1=1, dim2=2)[..., None]
+    return product(torch.sub(cosines, own).mul_(sharpness).exp_(), values.transpose(1, 2))
 
 
 def short_softmax(x: Tensor) -> Tensor:

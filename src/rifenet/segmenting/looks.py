@@ -71,7 +71,7 @@ class Looks:
 def _key(*arrays: NDArray[Any]) -> Key:
     found = hashlib.sha256()
     for array in arrays:
-        found.update(np.ascontiguousarray(array))
+        found.update(np.ascontiguousarray(array).data)
     return found.digest()
 
 

@@ -60,9 +60,13 @@ class FusedConv2d(nn.Module):
     def __init__(self, convolution: nn.Conv2d, activation: nn.Module | None) -> None:
         super().__init__()
         self.convolution, self.activation = convolution, activation
-        self.then = {None: ("none", []), nn.ReLU: ("relu", []), nn.ReLU6: ("hardtanh", [0.0, 6.0])}[
-            None if activation is None else type(activation)
-        ]
+        then: tuple[str, list[float]] = ("none", [])
+        if isinstance(activation, nn.ReLU6):
+            then = ("hardtanh", [0.0, 6.0])
+        elif activation is not None:
+            assert isinstance(activation, nn.ReLU), "only these are fused"
+            then = ("relu", [])
+        self.then = then
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x [B,inputs,h,w] to [B,outputs,h',w']."""
