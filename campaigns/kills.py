@@ -37,9 +37,11 @@ from rifenet.examples.samples import load_examples
 from rifenet.formats.pictures import load_mask
 
 TIMES = re.compile(
-    rb'"(seconds|episodes_per_second|seconds_per_episode|time|date|started|finished|created|s|process)": *("[^"]*"|[-\d.e+]+)'
+    rb'"(seconds|episodes_per_second|seconds_per_episode|time|date|started|finished|created|s'
+    rb'|process|resumed)": *("[^"]*"|[-\d.e+]+)'
 )
-"""Entries of a record that differ between two runs of the same command: times, and the memory of the process."""
+"""Entries of a record that differ between runs of the same command: times, the memory of the process, and how much an
+earlier run had done."""
 KILLS_A_FOLDER = 5
 
 

@@ -98,7 +98,7 @@ def _damaged_values(data: bytes, parse: Parse, write: Write, rng: random.Random)
         elif kind == 2:
             holder[key] = copy.deepcopy(rng.choice(places)[0])
         elif kind == 3 and isinstance(holder, dict):
-            holder[rng.choice(("", "name", "x" * 300, key.upper()))] = holder.pop(key)
+            holder[rng.choice(("", "name", "x" * 300, str(key).upper()))] = holder.pop(key)
         else:
             holder[key] = copy.deepcopy(rng.choice(ODD))
     return write(tree)

@@ -15,7 +15,7 @@ def test_free_options_are_these() -> None:
             *("out", "log_every", "save_every", "device", "devices", "threads", "tensorboard", "wandb"),
             *("checkpoint_activations", "compile"),
         },
-        "eval": {"batch_size", "workers", "some_classes"},
+        "eval": {"root", "batch_size", "workers", "some_classes"},
     } == FREE
 
 

@@ -18,11 +18,9 @@ from rifenet.engines.onnx import GRAPHS, OnnxEngine
 from rifenet.engines.torch import TorchEngine
 from rifenet.export.check import compare
 from rifenet.export.folder import write_unchecked
-from rifenet.export.graphs import _Backbone, _export, _replace_same_padding
+from rifenet.export.graphs import _Backbone, _export, _replace_same_padding, build_graphs
 from rifenet.models.backbones.efficientnet_lite import SameConv2d
-from rifenet.models.beyond.any_backbone_network import AnyBackboneNetwork
 from rifenet.models.build import build_model
-from rifenet.models.files.over_backbone import reference_photos
 
 
 class Stem(nn.Module):
@@ -105,19 +103,11 @@ def test_the_baseline_exports_too(tmp_path: Path, options: dict[str, object]) ->
     assert compare(engine, OnnxEngine(tmp_path / "int8")).mask_iou > 0.8  # random weights
 
 
-def test_the_head_for_any_backbone_exports_too(tmp_path: Path) -> None:
-    model = build_model(kind="any_backbone", backbone="resnet18", stride=16, pretrained=False, evidence_dim=32).eval()
-    assert isinstance(model, AnyBackboneNetwork)
-    model.refer(*reference_photos(97))
-    torch.manual_seed(0)
-    for last in (model.evidence.estimate, model.evidence.decoder.classify):  # else the graphs need no layer of the head
-        torch.nn.init.normal_(last.weight, std=0.3)
-    engine = TorchEngine(model, device="cpu")
-    engine.size = 129
-    write_unchecked(engine, tmp_path / "folder")
-    agreement = compare(engine, OnnxEngine(tmp_path / "folder"))
-    assert agreement.logit_difference < 1e-3
-    assert agreement.mask_iou > 0.999
+@pytest.mark.parametrize("kind", ["pfenet", "hsnet", "any_backbone"])
+def test_a_head_that_cannot_be_exported_is_refused(kind: str) -> None:
+    model = build_model(kind=kind, backbone="resnet18", stride=16, pretrained=False)
+    with pytest.raises(ValueError, match=f"but got {kind}"):
+        build_graphs(model, 97)
 
 
 @pytest.mark.slow

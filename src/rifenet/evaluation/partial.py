@@ -81,7 +81,8 @@ class Journal:
         own.parent.mkdir(parents=True, exist_ok=True)
         # A line that a killed process left half-written must not swallow the next one.
         torn = own.is_file() and not own.read_bytes().endswith(b"\n")
-        with own.open("a", encoding="utf-8") as self._file:
+        # Also around closing: that writes what a full disk has kept from being written.
+        with naming(own), own.open("a", encoding="utf-8") as self._file:
             self._write("\n" * torn + json.dumps({"facts": facts}) + "\n")
             try:
                 yield

@@ -188,10 +188,10 @@ def build_graphs(model: RiFeNet | Prototype, size: int = 0) -> tuple[dict[str, o
     fields of the methods' results. `decode` takes the fields of both, with as many queries as contexts. The names of
     the backbone's nodes start with `backbone.`. `model` itself does not change.
 
-    Raises ValueError for a backbone without a used stage on the feature grid, and for a head whose layers depend on the
-    size of its input.
+    Raises ValueError for a backbone without a used stage on the feature grid, for a head whose layers depend on the
+    size of its input, and for the head over any backbone, which torch.export takes with a fixed number of photos only.
     """
-    if model.config.kind in ("pfenet", "hsnet"):
+    if model.config.kind in ("pfenet", "hsnet", "any_backbone"):
         raise ValueError(
             f"Expected a model of kind rifenet, cyctr or prototype to export, but got {model.config.kind}."
         )

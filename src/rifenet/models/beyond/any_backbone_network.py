@@ -69,6 +69,7 @@ class AnyBackboneNetwork(EvidenceNetwork):
     # Its parts are not those of RiFeNet's, though they are used in the same way.
     context_type = AnyBackboneContext  # type: ignore[assignment]
     features_type = AnyBackboneFeatures  # type: ignore[assignment]
+    evidence: AnyBackboneHead  # type: ignore[assignment]
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         nn.Module.__init__(self)
@@ -77,7 +78,7 @@ class AnyBackboneNetwork(EvidenceNetwork):
         self.local_prototype = None
         self.support_interaction = None
         self.auxiliary = None
-        self.evidence = AnyBackboneHead(backbone.high_stage_channels, dim=config.evidence_dim)  # type: ignore[assignment]
+        self.evidence = AnyBackboneHead(backbone.high_stage_channels, dim=config.evidence_dim)
 
     @torch.no_grad()
     def refer(self, images: Tensor, valid: Tensor) -> None:
