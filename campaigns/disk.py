@@ -135,7 +135,7 @@ def _fails_and_recovers(
         end = _run(job, out)
     finally:
         mend()
-    if fault := _problem(end, (0, 1)):
+    if fault := _problem(end, (0, 1, 2)):  # 2: what was typed is wrong, as the name of a config that is away
         return f"FAULT: {fault}"
     if not fresh and content_of(job, out) != before:
         return "FAULT: the earlier files changed"

@@ -66,7 +66,11 @@ def hide(monkeypatch: pytest.MonkeyPatch, package: str, *again: str) -> None:
     for name in [*sys.modules, package]:
         if name == package or name.startswith(f"{package}."):
             monkeypatch.setitem(sys.modules, name, None)
-    for name in [name for name in sys.modules if name.startswith(again)] if again else []:
+    anew = [name for name in sys.modules if name.startswith(again)] if again else []
+    for name in anew:  # what they are called in their packages, which the import to come changes, too
+        parent, _, own = name.rpartition(".")
+        monkeypatch.setattr(sys.modules[parent], own, sys.modules[name])
+    for name in anew:
         monkeypatch.delitem(sys.modules, name)
 
 

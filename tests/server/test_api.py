@@ -176,7 +176,7 @@ def test_the_description_is_local_and_complete(client: TestClient) -> None:
     labeling = {f"/labeling/{name}" for name in ("health", "setup", "predict", "webhook")}
     assert set(description["paths"]) - labeling == {
         *("/api/health", "/api/classes", "/api/classes/{name}", "/api/segment", "/api/advice", "/api/adapt"),
-        *("/api/complete", "/api/labels", "/api/files", "/api/progress"),
+        *("/api/complete", "/api/labels", "/api/files", "/api/progress", "/api/in-browser", "/api/learned"),
     }
     assert labeling <= set(description["paths"])
     page = client.get("/docs").text
