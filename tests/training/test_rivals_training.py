@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,18 @@ def test_a_head_trains_resumes_and_is_scored_like_rifenet(voc: Path, tmp_path: P
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     terms = {name for line in lines for name in line} & {"query", "aux", "self", "scales"}
     assert terms == {"query"} | {"pfenet": {"scales"}, "cyctr": {"aux"}}.get(kind, set()), "and no unlabeled branch"
+
+
+def test_the_prototype_over_random_weights_does_not_depend_on_the_runs_before_it(voc: Path, tmp_path: Path) -> None:
+    """Processes that share a grid score its rows in any order."""
+    hashes = set()
+    for name, before in (("first", 0), ("later", 5)):
+        torch.rand(before)
+        settings = config(voc, tmp_path / name, "prototype")
+        random = dataclasses.replace(settings.model, pretrained=False)
+        result = train_and_score(dataclasses.replace(settings, model=random))
+        hashes.add((result["model"]["backbone_hash"], result["scores"]["miou"]["mean"]))
+    assert len(hashes) == 1
 
 
 def test_a_grid_is_scored_on_another_dataset(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

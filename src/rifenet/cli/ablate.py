@@ -68,6 +68,8 @@ def train_and_score(config: Config) -> dict[str, Any]:
 
     A prototype (`model.kind`) is scored without training.
     """
+    import torch
+
     from rifenet.cli.evaluate import episode_bar, named_by_backbone
     from rifenet.config import resolved
     from rifenet.data.sources import open_dataset
@@ -80,6 +82,7 @@ def train_and_score(config: Config) -> dict[str, Any]:
     from rifenet.training import train
 
     if config.model.kind == "prototype":
+        torch.manual_seed(config.train.seed)  # a backbone may be random, and no run may depend on those before it
         model = named_by_backbone(build_model(config.model).eval())
     else:
         train(config)
