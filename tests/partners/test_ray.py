@@ -29,6 +29,7 @@ ray = pytest.importorskip("ray")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 from rifenet.cli.main import main  # noqa: E402
+from rifenet.formats.remarks import collected  # noqa: E402
 from rifenet.integrations.blocks import BlockPlan, failed_of, part_name  # noqa: E402
 from rifenet.integrations.places import FoundPhoto, Place, local_copy, photos_at  # noqa: E402
 from rifenet.integrations.ray import Done, folder_of, table_part  # noqa: E402
@@ -223,9 +224,16 @@ def test_photos_of_folders_patterns_and_lists(tmp_path: Path, where: str, reques
     def names(word: str) -> list[str]:
         return sorted(photo.photo.removeprefix(f"{place.url}/") for photo in photos_at([word]))
 
-    assert names(place.url) == ["a.png", "b.JPG"]
-    assert names(f"{place.url}/*.png") == ["a.png"]
-    assert names(f"{place.url}/**") == ["a.png", "b.JPG", "below/c.png", "below/deeper/d.webp"]
+    with collected() as told:
+        assert names(place.url) == ["a.png", "b.JPG"]
+    assert len(told) == 1
+    assert "Left out: 1 .md." in told[0]
+    with collected() as told:
+        assert names(f"{place.url}/*.png") == ["a.png"]
+    assert not told
+    with collected() as told:
+        assert names(f"{place.url}/**") == ["a.png", "b.JPG", "below/c.png", "below/deeper/d.webp"]
+    assert len(told) == 1
     (photo,) = photos_at([f"{place.url}/below/c.png"])
     assert photo.bytes == 4
     assert photo.stamp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from rifenet.config import needs
 from rifenet.files import write_bytes
 from rifenet.formats.pictures import PHOTO_SUFFIXES
+from rifenet.formats.remarks import remark
 
 EXTRA = "rifenet[ray]"
 _STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "modified")
@@ -131,8 +133,9 @@ def local_copy(url: str, folder: Path, number: int) -> Path:
 def photos_at(words: list[str]) -> Iterator[FoundPhoto]:
     """The photos that paths and URLs name, in no order: a folder's own, a pattern's, a list's, or one by itself.
 
-    A pattern that ends in `/**` names all photos below a folder. A list is a file that ends in `.txt` and names a photo
-    a line; its photos are not looked up. Raises FileNotFoundError where a folder or a pattern has none.
+    A pattern that ends in `/**` names all photos below a folder. A remark counts the files of a folder or pattern that
+    are no photos. A list is a file that ends in `.txt` and names a photo a line; its photos are not looked up. Raises
+    FileNotFoundError where a folder or a pattern has none.
     """
     for word in words:
         files, path = file_system(word)
@@ -168,9 +171,16 @@ def _looked_up(files: Any, path: str) -> Iterator[FoundPhoto]:
     else:  # a photo that does not exist is found out by the worker that reads it, as others that cannot be read
         yield _found(files, files.info(path) if files.exists(path) else {"name": path})
         return
+    others: Counter[str] = Counter()
     for entry in entries:
-        if entry["type"] == "file" and Path(entry["name"]).suffix.lower() in PHOTO_SUFFIXES:
+        suffix = Path(entry["name"]).suffix.lower()
+        if entry["type"] == "file" and suffix in PHOTO_SUFFIXES:
             yield _found(files, entry)
+        elif entry["type"] == "file":
+            others[suffix or "without a suffix"] += 1
+    if others:
+        counted = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(others.items()))
+        remark(path, f"Left out: {counted}. Only photos are segmented over a cluster.")
 
 
 def _found(files: Any, entry: dict[str, Any]) -> FoundPhoto:
