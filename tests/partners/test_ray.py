@@ -560,13 +560,19 @@ def expect_same_scores(out: Path, alone: dict[str, Any]) -> None:
     assert not out.with_name(f"{out.name}.partial").exists()
 
 
+def half_scored(cluster: Any, scoring: list[str], out: Path, partial: Path) -> tuple[list[str], subprocess.Popen[str]]:
+    """The words of an evaluation over the cluster, and its process once some shards are back."""
+    words = ["evaluate", *scoring, "--out", str(out), "--ray", cluster.address, "--shard", "6"]
+    process = start_any(words)
+    wait_for(lambda: len(positions(partial)) >= 12, process)
+    return words, process
+
+
 def test_a_killed_node_costs_no_episode_and_no_bit(
     cluster: Any, scoring: list[str], scored_alone: dict[str, Any], tmp_path: Path
 ) -> None:
     out, partial = tmp_path / "result.json", tmp_path / "result.json.partial"
-    words = ["evaluate", *scoring, "--out", str(out), "--ray", cluster.address, "--shard", "6"]
-    process = start_any(words)
-    wait_for(lambda: len(positions(partial)) >= 12, process)
+    _, process = half_scored(cluster, scoring, out, partial)
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
     assert len(positions(partial)) < 180, "the evaluation was over before the node was killed"
     patiently(lambda: cluster.add_node(num_cpus=1))
@@ -579,9 +585,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(
     cluster: Any, scoring: list[str], scored_alone: dict[str, Any], tmp_path: Path
 ) -> None:
     out, partial = tmp_path / "result.json", tmp_path / "result.json.partial"
-    words = ["evaluate", *scoring, "--out", str(out), "--ray", cluster.address, "--shard", "6"]
-    process = start_any(words)
-    wait_for(lambda: len(positions(partial)) >= 12, process)
+    words, process = half_scored(cluster, scoring, out, partial)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = positions(partial)

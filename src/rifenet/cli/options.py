@@ -12,7 +12,7 @@ from pathlib import Path
 from rifenet.cli.supports import add_support
 from rifenet.formats.pages import is_folder_of_photos, is_zarr
 from rifenet.formats.pictures import PHOTO_SUFFIXES
-from rifenet.formats.remarks import remark
+from rifenet.formats.remarks import counted, remark
 
 _LONGEST_PATH = 256  # a longer word is no folder that somebody has lost, and is named like a photo
 OVER_BACKBONE = ("any-backbone", "prototype")
@@ -159,8 +159,7 @@ def _queries_in(folder: Path, leave_out: Collection[Path], pages: bool) -> list[
         if (pages and is_zarr(path)) or (path.suffix.lower() in suffixes and not is_folder_of_photos(path))
     ]
     if others := Counter(_kind(path) for path in there if path not in taken):
-        counted = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
-        remark(f"folder {folder}", f"Left out: {counted}. What should count, too, needs a --query of its own.")
+        remark(f"folder {folder}", f"Left out: {counted(others)}. What should count, too, needs a --query of its own.")
     if taken:
         return taken
     raise ValueError(f"Expected photos ({', '.join(suffixes)}) in {folder}, but it holds none.")

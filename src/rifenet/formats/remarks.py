@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -81,3 +82,8 @@ def _depth_of_caller() -> int:
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(("rifenet.", "contextlib")):
         depth, frame = depth + 1, frame.f_back
     return depth
+
+
+def counted(kinds: Counter[str]) -> str:
+    """How many there are of each kind, as a sentence lists them: `2 .md, 1 folder(s)`."""
+    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from rifenet.config import needs
 from rifenet.files import write_bytes
 from rifenet.formats.pictures import PHOTO_SUFFIXES
-from rifenet.formats.remarks import remark
+from rifenet.formats.remarks import counted, remark
 
 EXTRA = "rifenet[ray]"
 _STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "modified")
@@ -179,8 +179,7 @@ def _looked_up(files: Any, path: str) -> Iterator[FoundPhoto]:
         elif entry["type"] == "file":
             others[suffix or "without a suffix"] += 1
     if others:
-        counted = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(others.items()))
-        remark(path, f"Left out: {counted}. Only photos are segmented over a cluster.")
+        remark(path, f"Left out: {counted(others)}. Only photos are segmented over a cluster.")
 
 
 def _found(files: Any, entry: dict[str, Any]) -> FoundPhoto:
