@@ -15,9 +15,11 @@ from evaluation.test_partial import lines, scored
 from evaluation.test_protocol import config, figures
 
 from rifenet.data.index import ImageIndex
+from rifenet.evaluation import shards
 from rifenet.evaluation.partial import Journal
 from rifenet.evaluation.protocol import evaluate
 from rifenet.evaluation.result_file import unpack_counts
+from rifenet.evaluation.scoring import score_episodes
 from rifenet.evaluation.shards import Elsewhere
 from rifenet.models import build_model
 
@@ -59,12 +61,20 @@ def test_shards_give_the_counts_of_one_process(index: ImageIndex) -> None:
     assert result["peak_memory_mib"]["process"] > 0
 
 
-def test_a_real_network_with_an_accelerated_backbone(index: ImageIndex) -> None:
+def test_a_real_network_with_an_accelerated_backbone(index: ImageIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     """The network goes to the machines as it is here: the counts are the same to the bit on the same processor."""
     model = build_model(backbone="resnet18", width=0.25, embed_dim=32, pretrained=False).eval()
     rules = config(image_size=65, seeds=(0,), episodes=12)
     expected = evaluate(model, index, rules)
+    folded: list[bool] = []
+
+    def watched(there: Any, *words: Any, **options: Any) -> Any:
+        folded.append(there.backbone._folded is not None)
+        return score_episodes(there, *words, **options)
+
+    monkeypatch.setattr(shards, "score_episodes", watched)
     result = evaluate(model, index, rules, elsewhere=Elsewhere(Machines(), shard=5))
+    assert folded == [True] * 3, "a plain backbone differs in the last bits, and is slower"
     np.testing.assert_array_equal(unpack_counts(result).counts, unpack_counts(expected).counts)
     assert result["model"] == expected["model"]
 

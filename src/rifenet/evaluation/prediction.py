@@ -68,6 +68,12 @@ def device_of(model: Model) -> torch.device:
     return next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
+def accelerate(model: Model) -> None:
+    """Accelerates the model's backbone, if it has one (`Backbone.accelerate`); moving the model later ends that."""
+    if (backbone := getattr(model, "backbone", None)) is not None:
+        backbone.accelerate()
+
+
 def mask_threshold(model: Model) -> float:
     """Foreground probability in (0,1) above which a pixel is in the model's mask."""
     return float(getattr(getattr(model, "config", None), "mask_threshold", 0.5))

@@ -30,7 +30,7 @@ from rifenet.evaluation.leakage import (
 )
 from rifenet.evaluation.lists import EpisodeList
 from rifenet.evaluation.partial import Journal
-from rifenet.evaluation.prediction import Model, ScoringRules, device_of
+from rifenet.evaluation.prediction import Model, ScoringRules, accelerate, device_of
 from rifenet.evaluation.provenance import config_record, dataset_record, environment, model_record, peak_memory
 from rifenet.evaluation.result_file import FORMAT, PREDICTION_WORDS, EpisodeCounts, figures, pack_counts
 from rifenet.evaluation.scoring import score_episodes
@@ -113,8 +113,7 @@ def evaluate(
     device = device_of(model)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    if (backbone := getattr(model, "backbone", None)) is not None:
-        backbone.accelerate()
+    accelerate(model)
     machine = environment(device, fabric.world_size if fabric is not None else 1)
     if elsewhere is not None:
         machine |= {"device": elsewhere.device, "threads": elsewhere.threads}

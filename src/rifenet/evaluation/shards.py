@@ -23,7 +23,7 @@ from torch import nn
 from rifenet.data.index import ImageIndex
 from rifenet.data.sampling import Episode
 from rifenet.evaluation.partial import Journal
-from rifenet.evaluation.prediction import Model, ScoringRules
+from rifenet.evaluation.prediction import Model, ScoringRules, accelerate
 from rifenet.evaluation.provenance import environment, peak_memory
 from rifenet.evaluation.scoring import score_episodes, scoring_order
 
@@ -122,6 +122,7 @@ def _scored(
     torch.set_num_threads(threads)
     assert isinstance(model, nn.Module)
     model.to(device)
+    accelerate(model)  # again, because the move has ended it
     journal = Journal(skip=True)
     own = [episodes[position] for position in shard]
     counts = score_episodes(model, index, own, size, rules=rules, journal=journal)
