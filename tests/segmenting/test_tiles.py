@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rifenet.data.transforms import place, resize_and_pad, restore
-from rifenet.segmenting.refine import refined
+from rifenet.segmenting.refine import refined, refined_margins
 from rifenet.segmenting.segmenter import Segmenter
-from rifenet.segmenting.tiles import is_large, tiles_of, with_tiles
+from rifenet.segmenting.tiles import cell_of, is_large, tiles_of, with_tiles
 
 RED, GREY = (220, 30, 30), (128, 128, 128)
 
@@ -98,6 +98,38 @@ def test_tiles_have_no_say_where_the_whole_photo_rules_it_out() -> None:
     np.testing.assert_array_equal(maps, coarse)
 
 
+@pytest.mark.parametrize("shape", [(100, 100), (480, 640), (60, 500), (333, 401), (1, 9)])
+def test_a_cell_is_where_no_tile_sees_better(shape: tuple[int, int]) -> None:
+    """A tile sees best the pixels that lie furthest from its border, by a walk over all pixels and tiles."""
+    canvas, size = place(*shape, 128), 64
+    tiles = tiles_of(canvas, size)
+    owned = np.zeros((canvas.scaled_height, canvas.scaled_width), int)
+    for tile in tiles:
+        cell = cell_of(tile, tiles, size)
+        owned[cell] += 1
+        rows, columns = np.mgrid[: owned.shape[0], : owned.shape[1]]
+        for row, column in zip(rows[cell].flat, columns[cell].flat, strict=True):
+            away = [abs(row + 0.5 - tile.top - size / 2), abs(column + 0.5 - tile.left - size / 2)]
+            for other in tiles:
+                assert away[0] <= abs(row + 0.5 - other.top - size / 2) + 1
+                assert away[1] <= abs(column + 0.5 - other.left - size / 2) + 1
+    assert (owned == 1).all()
+
+
+def test_a_tile_that_sees_an_object_at_its_border_alone_is_left_out() -> None:
+    image = np.full((200, 200, 3), 128, np.uint8)
+    whole, placement = whole_map(image, -9.0)
+    whole[:, 18:24, 8:14] = 0.5
+    engine = OffsetEngine(0.0, [9.0] * 99)
+    maps, canvas = with_tiles(engine, image, [{}], whole, placement)
+    counts = restore(whole, replace(placement, height=128, width=128))[0] > -3
+    tiles = tiles_of(canvas, 64)
+    needed = sum(bool(counts[cell_of(tile, tiles, 64)].any()) for tile in tiles)
+    seen = sum(bool(counts[tile.top : tile.top + 64, tile.left : tile.left + 64].any()) for tile in tiles)
+    assert len(engine.encoded_queries) == needed < seen
+    assert (maps[0][counts] > -1.5).all(), "what counts is looked at"
+
+
 def small_red_things() -> NDArray[np.uint8]:
     image = np.full((480, 640, 3), GREY, np.uint8)
     for start in range(100, 400, 28):
@@ -168,6 +200,16 @@ def test_the_guided_filter_is_the_one_of_the_paper(monkeypatch: pytest.MonkeyPat
     at_once = refined(large, coarse, radius=2, epsilon=0.01)
     monkeypatch.setattr("rifenet.segmenting.refine.STRIP", 51 * 3)
     np.testing.assert_allclose(refined(large, coarse, radius=2, epsilon=0.01), at_once, atol=1e-5)
+
+
+def test_margins_are_refined_at_half_their_size() -> None:
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (61, 90, 3), np.uint8)
+    margins = rng.normal(size=(31, 46)).astype(np.float32)
+    small = np.asarray(Image.fromarray(np.tanh(margins / 2)).resize((23, 16), Image.Resampling.BILINEAR))
+    slopes = refined(image, small, radius=4)
+    found = np.concatenate([rows for _, rows in refined_margins(image, margins)])
+    np.testing.assert_allclose(np.tanh(found / 2), slopes, atol=2e-5)
 
 
 def test_refined_edges_lie_on_the_photos() -> None:

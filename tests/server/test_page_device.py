@@ -22,7 +22,7 @@ from rifenet.segmenting.instances import ObjectShape, instances
 from rifenet.segmenting.pixels import contrasts
 from rifenet.segmenting.quality import expected_iou, models, signs_of
 from rifenet.segmenting.refine import refined_margins
-from rifenet.segmenting.tiles import tiles_of
+from rifenet.segmenting.tiles import cell_of, tiles_of
 from rifenet.server.app import create_app
 
 from .conftest import encoded, running
@@ -210,6 +210,15 @@ def test_tiles_lie_where_the_server_has_them(page: Page) -> None:
         assert computed(page, "tiles", code, canvas.scaled_width, canvas.scaled_height) == [
             list(tile) for tile in tiles_of(canvas, 449)
         ]
+        cells = """const tiles = all.tilesOf({ scaledWidth: given[0], scaledHeight: given[1] }, 449);
+          return tiles.map((tile) => all.cellOf(tile, tiles, 449, given[0], given[1]));"""
+        sides = canvas.scaled_height, canvas.scaled_width
+        expected = []
+        for tile in tiles_of(canvas, 449):
+            cell = zip(cell_of(tile, tiles_of(canvas, 449), 449), sides, strict=True)
+            (upper, lower, _), (first, last, _) = (part.indices(side) for part, side in cell)
+            expected.append([first, upper, last, lower])
+        assert computed(page, "tiles", cells, canvas.scaled_width, canvas.scaled_height) == expected
 
 
 OBJECTS = """const [text, width, height, scores, shapes] = given, values = floats(scores);

@@ -2,7 +2,8 @@
 
 The filter takes the map to be linear in the photo's colours in each window, `q = a . I + b` (K. He and J. Sun, "Fast
 Guided Filter", 2015). It finds `a` and `b` on a small copy of the photo. It applies them to the full photo strip by
-strip, which keeps its working memory small. Its input is `tanh(m / 2)` of a margin m (`segmenting.margins`).
+strip, which keeps its working memory small. Its input is `tanh(m / 2)` of a margin m (`segmenting.margins`), shrunk
+first: `a` and `b` are means over windows anyway, so that they are as good at half the size, for a quarter of the time.
 
     H W the photo's own size · h w the map's
 """
@@ -17,7 +18,8 @@ from PIL import Image
 
 from rifenet.segmenting.boxes import box_mean
 
-RADIUS = 8  # of the window, in pixels of the map
+SHRUNK = 2  # how much larger the margins are than the map that the filter sees, on each axis
+RADIUS = 4  # of the window, in pixels of that map
 EPSILON = 1e-4  # smaller variances of the colours, in 0..1, count as flat and not as edges
 STRIP = 2**21  # pixels of a strip of the photo
 
@@ -56,7 +58,9 @@ def refined_margins(
     image: NDArray[np.uint8], margins: NDArray[np.float32]
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Margins [h,w] at the size of the photo [H,W,3], with edges on the photo's, some rows [n,W] at a time."""
-    for rows, signed in refined_rows(image, np.tanh(margins / 2)):
+    size = tuple(-(-side // SHRUNK) for side in margins.shape[::-1])
+    shrunk = np.asarray(Image.fromarray(np.tanh(margins / 2)).resize(size, _BILINEAR))
+    for rows, signed in refined_rows(image, shrunk):
         yield rows, 2 * np.arctanh(signed.clip(-_NEARLY_1, _NEARLY_1))
 
 

@@ -7,7 +7,11 @@ towards its inner edges, which hides the seams.
 The first pass decides where tiles count. It rules a class out where the odds of the class are below 1/20 of the
 threshold's odds: tiles do not count there. From 1/7 of the threshold's odds on, tiles count in full. At the bundled
 model's threshold of 0.33 these limits are probabilities of 0.024 and 0.062; at a threshold of 0.5 they are 0.047 and
-0.119. A tile is skipped if every class is ruled out at each of its pixels.
+0.119.
+
+Each pixel of the photo lies in the cell of the tile that sees it best: the one whose middle is nearest. A class is
+looked for in a tile unless it is ruled out at each pixel of the tile's cell. So no pixel that counts goes without the
+tile that sees it best, and tiles that see an object at their border alone are left out.
 
     C classes · S side of the network's square · D = 2 S side of the canvas' square
 """
@@ -16,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +65,21 @@ def _starts(length: int, size: int) -> list[int]:
     return [round(position) for position in np.linspace(0, length - size, steps + 1).tolist()]
 
 
+def cell_of(tile: Tile, tiles: Sequence[Tile], size: int) -> tuple[slice, slice]:
+    """Rows and columns of the canvas that `tile` sees best of all `tiles`; they reach to the canvas' end."""
+    return (
+        _between(tile.top, sorted({each.top for each in tiles}), size),
+        _between(tile.left, sorted({each.left for each in tiles}), size),
+    )
+
+
+def _between(start: int, starts: Sequence[int], size: int) -> slice:
+    """The part of an axis that lies between the middles of the overlaps with both neighbours."""
+    borders = [(before + after + size) // 2 for before, after in pairwise(starts)]
+    place = starts.index(start)
+    return slice(borders[place - 1] if place else 0, borders[place] if place < len(borders) else None)
+
+
 def with_tiles(
     engine: Engine,
     image: NDArray[np.uint8],
@@ -83,12 +103,14 @@ def with_tiles(
     height, width = canvas.scaled_height, canvas.scaled_width
     coarse = restore(whole, replace(placement, height=height, width=width))
     total, weights = np.zeros_like(coarse), np.zeros_like(coarse)
-    for tile in tiles_of(canvas, size):
+    tiles = tiles_of(canvas, size)
+    for tile in tiles:
         square = np.s_[tile.top : tile.top + size, tile.left : tile.left + size]
+        cell = cell_of(tile, tiles, size)
         wanted = [
             (number, context, fit)
             for number, (context, fit) in enumerate(zip(contexts, fits or [None] * len(contexts), strict=True))
-            if context is not None and (coarse[number][square] > RULED_OUT).any()
+            if context is not None and (coarse[number][cell] > RULED_OUT).any()
         ]
         if not wanted:
             continue

@@ -2,9 +2,10 @@
 // row by row. `rifenet.segmenting.refine` tells whose it is.
 
 import { boxMean } from "./maps.js";
-import { reduced, resizedBytes, rowsOf, widened } from "./resample.js";
+import { reduced, resizedBytes, resizedMap, rowsOf, widened } from "./resample.js";
 
-const RADIUS = 8; // of the window, in pixels of the map
+const SHRUNK = 2; // how much larger the margins are than the map that the filter sees, on each axis
+const RADIUS = 4; // of the window, in pixels of that map
 const EPSILON = 1e-4; // smaller variances of the colours, in 0..1, count as flat and not as edges
 const GAP = 2; // a photo more than twice as large as the map, on each axis, is first reduced by whole blocks
 const NEARLY_1 = Math.fround(1 - 1e-6);
@@ -12,7 +13,8 @@ const NEARLY_1 = Math.fround(1 - 1e-6);
 /** The function that gives a row of a class's margins at the size of the photo. Each call fills the same row. */
 export function refinedRows(picture, margins) {
   const { width, height } = picture, signed = { ...margins, data: margins.data.map((value) => Math.tanh(value / 2)) };
-  const planes = coefficientsOf(copyOf(picture, margins.width, margins.height), signed);
+  const shrunk = resizedMap(signed, Math.ceil(margins.width / SHRUNK), Math.ceil(margins.height / SHRUNK));
+  const planes = coefficientsOf(copyOf(picture, shrunk.width, shrunk.height), shrunk);
   const rows = planes.map((plane) => rowsOf(widened(plane, width), height)), row = new Float32Array(width);
   return (y) => {
     const [red, green, blue, offset] = rows.map((each) => each(y)), { data } = picture;

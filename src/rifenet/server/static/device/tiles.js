@@ -23,6 +23,18 @@ function starts(length, size) {
   return Array.from({ length: steps + 1 }, (_, i) => roundHalfEven((i * (length - size)) / steps));
 }
 
+/** [left, top, right, below] of the part of a canvas of that width and height that a tile sees best of all tiles. */
+export function cellOf([top, left], tiles, size, width, height) {
+  const [first, last] = between(left, tiles.map((tile) => tile[1]), size, width), [upper, lower] = between(top, tiles.map((tile) => tile[0]), size, height);
+  return [first, upper, last, lower];
+}
+
+function between(start, all, size, whole) {
+  const starts = [...new Set(all)].sort((a, b) => a - b), place = starts.indexOf(start);
+  const border = (n) => Math.floor((starts[n] + starts[n + 1] + size) / 2);
+  return [place > 0 ? border(place - 1) : 0, place < starts.length - 1 ? border(place) : whole];
+}
+
 /**
  * Mixes tiles into the first pass. `maps` are the classes' margins [S,S], `wanted` says which classes take tiles.
  * { maps, placement }: margins [D,D], D = 2 S, and where the photo lies in them.
@@ -32,9 +44,11 @@ export async function withTiles(network, picture, classes, wanted, maps, placeme
   const { scaledWidth: width, scaledHeight: height } = canvas;
   const coarse = maps.map((map) => resizedMap(cropped(map, placement.scaledWidth, placement.scaledHeight), width, height).data);
   const totals = coarse.map(({ length }) => new Float32Array(length)), weights = coarse.map(({ length }) => new Float32Array(length));
-  for (const [top, left] of tilesOf(canvas, size)) {
+  const tiles = tilesOf(canvas, size);
+  for (const [top, left] of tiles) {
+    const cell = cellOf([top, left], tiles, size, width, height);
     const below = Math.min(height, top + size), right = Math.min(width, left + size);
-    const open = classes.map((_, n) => n).filter((n) => wanted[n] && reaches(coarse[n], width, [left, top, right, below]));
+    const open = classes.map((_, n) => n).filter((n) => wanted[n] && reaches(coarse[n], width, cell));
     if (!open.length) continue;
     const seen = await Seen.of(network, windowOf(images, valid, canvas.size, top, left, size));
     const down = ramp(top, below - top, height), across = ramp(left, right - left, width);
