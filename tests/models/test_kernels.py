@@ -217,6 +217,46 @@ def test_linear_layers_by_definition(bias: bool, relu: bool) -> None:
         assert torch.allclose(layer(x, relu=relu).double(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(6,), (5, 6), (2, 5, 6)])
+def test_linear_layers_learn_by_definition(bias: bool, shape: tuple[int, ...]) -> None:
+    """Slopes of input, weight and bias against those of float64, where autograd goes through torch's own layer."""
+    torch.manual_seed(0)
+    layer, x = Linear(6, 4, bias=bias), torch.randn(shape, requires_grad=True)
+    slope = torch.randn(*shape[:-1], 4)
+    (layer(x, relu=True) * slope).sum().backward()
+    exact, same = torch.nn.Linear(6, 4, bias=bias).double(), x.detach().double().requires_grad_()
+    exact.load_state_dict(layer.state_dict())
+    (exact(same).relu() * slope.double()).sum().backward()
+    assert x.grad is not None
+    assert same.grad is not None
+    pairs = [
+        (x.grad, same.grad),
+        *((own.grad, other.grad) for own, other in zip(*_parameters(layer, exact), strict=True)),
+    ]
+    for found, expected in pairs:
+        assert found is not None
+        assert torch.allclose(found.double(), expected, atol=1e-5)
+
+
+def _parameters(*layers: torch.nn.Module) -> list[list[Tensor]]:
+    return [list(layer.parameters()) for layer in layers]
+
+
+def test_training_takes_onednn_where_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, ...]] = []
+    plain = kernels._onednn_linear
+    monkeypatch.setattr(kernels, "_onednn_linear", lambda x, *rest: calls.append(x.shape) or plain(x, *rest))
+    layer, x = Linear(6, 4), torch.randn(3, 6)
+    layer(x).sum().backward()
+    assert len(calls) == (2 if kernels.has_onednn() else 0), "forward, and the weight's slope; the input needs none"
+    calls.clear()
+    with torch.autocast("cpu"):
+        layer(x)
+    layer.double()(x.double())
+    assert calls == []
+
+
 def test_propagation_without_a_softmax_is_that_with_one() -> None:
     torch.manual_seed(0)
     looks = torch.nn.functional.normalize(torch.randn(2, 11, 4), dim=2)

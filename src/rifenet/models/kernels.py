@@ -15,6 +15,7 @@ Shapes: B batch, G heads, D channels a head, P points, N query positions, T supp
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,8 +43,13 @@ def has_onednn() -> bool:
 
 
 def runs_in_onednn(*factors: Tensor) -> bool:
-    """Whether `product` and `Linear` take oneDNN for these factors."""
-    plain = all(each.dtype == torch.float32 and runs_on_cpu_without_graph(each) for each in factors)
+    """Whether `product` and `Linear` take oneDNN for these factors, without autograd."""
+    return not torch.is_grad_enabled() and takes_onednn(*factors)
+
+
+def takes_onednn(*factors: Tensor) -> bool:
+    """Whether oneDNN can multiply these factors faster, with or without autograd."""
+    plain = all(each.dtype == torch.float32 and runs_eagerly_on_cpu(each) for each in factors)
     allowed = bool(torch.backends.mkldnn.enabled) and not torch.is_autocast_enabled("cpu")
     return plain and allowed and has_onednn()
 
@@ -82,14 +88,37 @@ def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None, then: str = "
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` that runs in oneDNN where `product` does."""
+    """`nn.Linear` that runs in oneDNN where `product` does, and in training, too."""
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """Maps x [...,D] to [...,E]; `relu` follows with a ReLU."""
         if runs_in_onednn(x, self.weight):
             return _onednn_linear(x, self.weight, self.bias, "relu" if relu else "none")
+        if torch.is_grad_enabled() and takes_onednn(x, self.weight):
+            trained: Tensor = _TrainedLinear.apply(x, self.weight, self.bias)
+            return trained.relu() if relu else trained  # autograd allows nothing in place here
         y = super().forward(x)
         return y.relu_() if relu else y
+
+
+class _TrainedLinear(torch.autograd.Function):
+    """A linear layer x [...,D], weight [E,D], bias [E] -> [...,E] whose three products run in oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _onednn_linear(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        for_x, for_weight, for_bias = ctx.needs_input_grad
+        rows = slope.reshape(-1, slope.shape[-1]).contiguous()
+        to_x = _onednn_linear(rows, weight.t(), None).view_as(x) if for_x else None
+        flat = x.reshape(-1, x.shape[-1])
+        to_weight = _onednn_linear(rows.t().contiguous(), flat.t(), None) if for_weight else None
+        return to_x, to_weight, rows.sum(0) if for_bias else None
 
 
 def weighted_by_cosines(cosines: Tensor, sharpness: Tensor, values: Tensor) -> Tensor:

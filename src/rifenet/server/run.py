@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import socket
 import sys
@@ -108,7 +109,18 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         for each in sockets or ():
             each.listen(_WAITING)
+        _leave_out_of_searches()
         self._started()
+
+
+def _leave_out_of_searches() -> None:
+    """Has Python's search for garbage leave out what is there now: modules, which stay to the end.
+
+    They are a quarter of a million objects, and a search through them keeps all others waiting for over a tenth of a
+    second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def uvicorn_config(app: FastAPI, limits: Limits) -> uvicorn.Config:
