@@ -123,7 +123,7 @@ def _mutmut(*names: str) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open("mutants.log", "a", encoding="utf-8") as log:
         done = subprocess.run(
-            [sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names],
+            [sys.executable, "-m", "mutmut", "run", "--max-children", str(os.cpu_count() or 1), *names],
             env=environment,
             stdout=log,
             stderr=log,
