@@ -342,14 +342,17 @@ print((peak() - before[0]) / 36e6, file=sys.stderr)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Only Linux tells it in /proc.")
 def test_large_photos_take_ten_bytes_a_pixel(tmp_path: Path, supports: list[str]) -> None:
-    """Pillow's own photo takes 4 and ours 3; later ours, the mask and Pillow's overlay 8. Before: 23."""
+    """Pillow's own photo takes 4 and ours 3; later ours, the mask and Pillow's overlay 8. Before: 23.
+
+    Freed memory of up to 64 MiB stays with the process (`engines.allocator`).
+    """
     small = draw(tmp_path / "a.png", RED)
     large = [draw(tmp_path / f"{name}.png", RED, (6000, 6000)) for name in "bc"]  # the second must not meet the first
     words = ["segment", *supports, "--query", small, *large, "--out", str(tmp_path / "out"), "--tiles", "no"]
     program = PROGRAM.replace("entry()", "") + MEASURE
     command = [sys.executable, "-c", program, str(Path(__file__).parents[1]), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
-    assert 6 < float(done.stderr.splitlines()[-1]) < 10.5
+    assert 6 < float(done.stderr.splitlines()[-1]) < 10.5 + 64 * 2**20 / 36e6
 
 
 REDDISH, BROWN = (200, 70, 30), (120, 125, 30)  # found from red; found once the first is taken for red, too
