@@ -74,6 +74,16 @@ def test_training_draws_from_everything_about_evenly(index: ImageIndex) -> None:
     assert all(880 < classes[class_id] < 1120 for class_id in (1, 2, 3, 4))
 
 
+def test_classes_are_drawn_by_the_root_of_their_photos(index: ImageIndex) -> None:
+    """Each draw again, by thousandths of the roots of 20, 10, 14 and 4 photos: all machines must draw the same."""
+    pool = EpisodePool(index, (1, 2, 3, 4), shots=1, sampling="root")
+    borders = np.cumsum([4472, 3162, 3741, 2000])
+    for i in range(300):
+        digest = hashlib.sha256(f"train:7:{i}:class".encode()).digest()
+        drawn = int.from_bytes(digest[:8], "big") % int(borders[-1])
+        assert pool.episode(7, i).class_id == 1 + int((borders <= drawn).sum())
+
+
 def test_other_seeds_and_positions_are_other_episodes(index: ImageIndex) -> None:
     pool = EpisodePool(index, (1, 2, 3), shots=1, unlabeled=2)
     lists = [[pool.episode(seed, i) for i in range(40)] for seed in (0, 1, 10)]

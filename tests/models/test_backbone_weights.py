@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -233,7 +234,11 @@ class RunsCode:
 
 def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
     path = written(tmp_path, {"state_dict": {"conv1.weight": torch.zeros(3)}, "extra": RunsCode(tmp_path / "made")})
-    assert "torch.load(weights_only=True)" in refusal(build_backbone("resnet18", **THIN), path)
+    said = refusal(build_backbone("resnet18", **THIN), path)
+    assert "torch.load(weights_only=True)" in said
+    with pytest.raises(pickle.UnpicklingError) as own:
+        torch.load(path, weights_only=True)
+    assert str(own.value).splitlines()[0] in said, "why"
     assert not (tmp_path / "made").exists()
 
 

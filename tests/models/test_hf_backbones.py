@@ -122,6 +122,13 @@ def test_the_picture_is_the_photo_where_its_side_suits(folders: dict[str, tuple[
     assert torch.equal(shown[..., :half, half], images[..., :1, 0].expand(1, 3, half))
 
 
+def test_two_places_are_read_at_both_ends(folders: dict[str, tuple[Path, Any]]) -> None:
+    backbone = opened(folders["resnet"][0])
+    rows = backbone._reading(3, 16, 2, 32, torch.zeros(1))
+    assert torch.equal(rows, torch.tensor([[1.0, 0, 0], [0, 0, 1]]))
+    assert torch.equal(backbone._reading(3, 16, 1, 0, torch.zeros(1)), torch.tensor([[1.0, 0, 0]]))
+
+
 @each_kind
 def test_strides_and_default_stages(folders: dict[str, tuple[Path, Any]], kind: str) -> None:
     backbone = opened(folders[kind][0])

@@ -44,6 +44,15 @@ def test_consistency_equals_the_reference(hard: bool, confidence: float) -> None
     np.testing.assert_allclose(float(got), np.mean(expected), atol=1e-5)
 
 
+def test_every_position_counts_unless_a_confidence_is_asked_for() -> None:
+    weak, strong = _logits(1, 2, 2, 4, 5), _logits(1, 2, 2, 4, 5, seed=1)
+    valid = torch.ones(1, 2, 4, 5, dtype=torch.bool)
+    assert torch.equal(losses.consistency(weak, strong, valid), losses.consistency(weak, strong, valid, confidence=0.0))
+    assert not torch.equal(
+        losses.consistency(weak, strong, valid), losses.consistency(weak, strong, valid, confidence=0.9)
+    )
+
+
 def test_closed_forms() -> None:
     mask = torch.tensor([[[0, 1], [1, 255]]], dtype=torch.uint8)
     sure = torch.where(torch.stack([mask == 0, mask == 1], 1), 50.0, -50.0)
