@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,21 @@ def table(folder: Path) -> list[str]:
             done, found = words(record)
             lines.append(f"| {name} | `{record['commit'][:7]}` | {done} | {found} |")
     return lines
+
+
+def mutants(files: Sequence[Path]) -> list[str]:
+    """Killed and drawn mutants of each package: a row for each, a column for each record of `scripts/mutants.py`."""
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    names = list(records[0]["packages"])
+    titles = [f"draw {record['seed']}, commit `{record['commit'][:7]}`" for record in records]
+    lines = [f"| package | {' | '.join(titles)} |", "|---" * (len(records) + 1) + "|"]
+    for name in names:
+        cells = [f"{each['killed']} of {each['drawn']}" for each in (record["packages"][name] for record in records)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    sums = [
+        [sum(each[part] for each in record["packages"].values()) for part in ("killed", "drawn")] for record in records
+    ]
+    return [*lines, f"| all | {' | '.join(f'{killed} of {drawn}' for killed, drawn in sums)} |"]
 
 
 def _files(record: Record) -> tuple[str, str]:

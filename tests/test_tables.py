@@ -147,6 +147,15 @@ def test_the_table_of_campaigns_is_that_of_their_records() -> None:
     assert "\n\n" + "\n".join(campaigns.table(ROOT / "docs/results/campaigns")) + "\n\n" in page
 
 
+def test_the_table_of_mutants_is_that_of_their_records() -> None:
+    page = (ROOT / "docs/lab/mutants.md").read_text(encoding="utf-8")
+    records = sorted((ROOT / "docs/results").glob("mutants*.json"))
+    assert "\n\n" + "\n".join(campaigns.mutants(records)) + "\n\n" in page
+    survivors = [name for record in records for name in json.loads(record.read_text(encoding="utf-8"))["survivors"]]
+    missing = [name for name in survivors if f"`{name.split('.x')[-1].lstrip('_ǁ').replace('ǁ', '.')}`" not in page]
+    assert not missing, "each survivor is explained"
+
+
 def test_what_corrected_features_would_gain() -> None:
     page, folder = (ROOT / "docs/lab/worlds.md").read_text(encoding="utf-8"), ROOT / "docs/results/more_sets"
     rows = {

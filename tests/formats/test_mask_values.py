@@ -120,3 +120,16 @@ def test_a_chosen_number_is_taken_without_a_word() -> None:
 def test_the_examples_are_there() -> None:
     assert len(EXAMPLES) > 20
     assert all(str(path).startswith(str(files("rifenet"))) for path in EXAMPLES)
+
+
+@pytest.mark.parametrize("shape", [(2, 7), (7, 2), (1, 7), (5, 7)])
+def test_a_colour_mask_in_memory_is_read_as_one_in_a_file(shape: tuple[int, int]) -> None:
+    """Also one of two rows, which are no two channels; a third axis of length 1 is a mask of numbers."""
+    red = np.zeros((*shape, 3), np.uint8)
+    red[0, 1:] = (200, 20, 30)
+    expected = (red[..., 0] > 0).astype(np.uint8)
+    if shape[0] > 1:
+        np.testing.assert_array_equal(load_labels(red, "thing", label="#c8141e"), expected)
+    np.testing.assert_array_equal(load_labels(Image.fromarray(red), "thing", label="#c8141e"), expected)
+    np.testing.assert_array_equal(load_labels(expected[..., None], "thing"), expected)
+    np.testing.assert_array_equal(load_labels(expected[None], "thing"), expected)
