@@ -53,6 +53,14 @@ def test_every_position_counts_unless_a_confidence_is_asked_for() -> None:
     )
 
 
+def test_a_position_that_is_just_as_sure_as_asked_counts() -> None:
+    even, other = torch.zeros(1, 1, 2, 3, 3), _logits(1, 1, 2, 3, 3, seed=1)  # probabilities of exactly a half
+    valid = torch.ones(1, 1, 3, 3, dtype=torch.bool)
+    counted = [losses.consistency(even, other, valid, confidence=least) for least in (0.0, 0.5, 0.51)]
+    assert torch.equal(counted[0], counted[1])
+    assert not torch.equal(counted[0], counted[2])
+
+
 def test_closed_forms() -> None:
     mask = torch.tensor([[[0, 1], [1, 255]]], dtype=torch.uint8)
     sure = torch.where(torch.stack([mask == 0, mask == 1], 1), 50.0, -50.0)
