@@ -143,11 +143,11 @@ def _package(name: str) -> str:
     return name.split(".")[1]
 
 
-def _mutmut(*names: str) -> None:
+def _mutmut(name: str) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open("mutants.log", "a", encoding="utf-8") as log:
         done = subprocess.run(
-            [sys.executable, "-m", "mutmut", "run", "--max-children", str(os.cpu_count() or 1), *names],
+            [sys.executable, "-m", "mutmut", "run", "--max-children", str(os.cpu_count() or 1), name],
             env=environment,
             stdout=log,
             stderr=log,

@@ -4,7 +4,7 @@ Each equals its plain equation up to rounding, ties included; `tests/models/test
 
     eager, on a CPU            the search for the best token goes block by block; without autograd, deformable sampling
                                is one weighted gather, a short softmax is written out, and products of float32
-                               matrices run in oneDNN
+                               matrices run in oneDNN; linear layers run there with autograd, too
     exported graph             both attentions avoid argmax over long rows and logits of minus infinity, which are slow
                                in ONNX runtimes
     anywhere else              the plain equations
@@ -43,12 +43,12 @@ def has_onednn() -> bool:
 
 
 def runs_in_onednn(*factors: Tensor) -> bool:
-    """Whether `product` and `Linear` take oneDNN for these factors, without autograd."""
+    """Whether `product` takes oneDNN for these factors: without autograd."""
     return not torch.is_grad_enabled() and takes_onednn(*factors)
 
 
 def takes_onednn(*factors: Tensor) -> bool:
-    """Whether oneDNN can multiply these factors faster, with or without autograd."""
+    """Whether oneDNN multiplies these factors faster; `Linear` takes it with or without autograd."""
     plain = all(each.dtype == torch.float32 and runs_eagerly_on_cpu(each) for each in factors)
     allowed = bool(torch.backends.mkldnn.enabled) and not torch.is_autocast_enabled("cpu")
     return plain and allowed and has_onednn()
@@ -92,13 +92,13 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """Maps x [...,D] to [...,E]; `relu` follows with a ReLU."""
-        if runs_in_onednn(x, self.weight):
+        if not takes_onednn(x, self.weight):
+            y = super().forward(x)
+            return y.relu_() if relu else y
+        if not torch.is_grad_enabled():
             return _onednn_linear(x, self.weight, self.bias, "relu" if relu else "none")
-        if torch.is_grad_enabled() and takes_onednn(x, self.weight):
-            trained: Tensor = _TrainedLinear.apply(x, self.weight, self.bias)
-            return trained.relu() if relu else trained  # autograd allows nothing in place here
-        y = super().forward(x)
-        return y.relu_() if relu else y
+        trained: Tensor = _TrainedLinear.apply(x, self.weight, self.bias)
+        return trained.relu() if relu else trained  # autograd allows nothing in place here
 
 
 class _TrainedLinear(torch.autograd.Function):

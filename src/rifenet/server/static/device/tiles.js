@@ -25,7 +25,8 @@ function starts(length, size) {
 
 /** [left, top, right, below] of the part of a canvas of that width and height that a tile sees best of all tiles. */
 export function cellOf([top, left], tiles, size, width, height) {
-  const [first, last] = between(left, tiles.map((tile) => tile[1]), size, width), [upper, lower] = between(top, tiles.map((tile) => tile[0]), size, height);
+  const [upper, lower] = between(top, tiles.map((tile) => tile[0]), size, height);
+  const [first, last] = between(left, tiles.map((tile) => tile[1]), size, width);
   return [first, upper, last, lower];
 }
 
