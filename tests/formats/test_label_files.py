@@ -18,8 +18,10 @@ from pycocotools import mask as masks
 
 from rifenet.drawing.visualize import mask_image
 from rifenet.formats.brush_rle import encode_brush
-from rifenet.formats.label_files import load_labels
+from rifenet.formats.label_files import Marked, lists_shapes, load_labels
+from rifenet.formats.picture_files import Frame, turned
 from rifenet.formats.polygons import flattened, trace_polygons
+from rifenet.formats.remarks import collected
 
 EXAMPLE = "masks/000000377575.png"
 
@@ -367,3 +369,209 @@ def test_what_a_picture_holds_is_listed(tmp_path: Path, dog: NDArray[np.uint8]) 
     for name in ("nowhere.json", "nowhere.png"):
         with pytest.raises(FileNotFoundError, match="there is no such file"):
             load_labels(tmp_path / name, "dog")
+
+
+PALETTE = [(0, 0, 0), (200, 10, 0), (0, 0, 255), (9, 9, 9)]
+
+
+def with_palette(index: NDArray[np.uint8], colours: list[tuple[int, int, int]]) -> Image.Image:
+    picture = Image.fromarray(index).convert("P")
+    picture.putdata(index.ravel().tolist())
+    picture.putpalette([level for colour in colours for level in colour])
+    return picture
+
+
+def test_a_palette_gives_numbers_or_the_place_of_a_colour() -> None:
+    index = np.repeat(np.array([[0, 1, 2, 0]], np.uint8), 3, axis=0)
+    picture = with_palette(index, PALETTE)
+    np.testing.assert_array_equal(load_labels(picture, "x", label=2), index == 2)
+    np.testing.assert_array_equal(load_labels(picture, "x", label="#C80A00"), index == 1)
+    with pytest.raises(ValueError, match=r"the colour #090909 in .*, but it holds #000000, #c80a00, #0000ff"):
+        load_labels(picture, "x", label="#090909")  # in the palette, but in no pixel
+    with pytest.raises(ValueError, match=r"the label 'red' in .*, but it is an index mask and holds 0, 1, 2"):
+        load_labels(picture, "x", label="red")
+    with pytest.warns(UserWarning, match="It holds several numbers, 1, 2,"):
+        np.testing.assert_array_equal(load_labels(picture, "x"), index > 0)
+
+
+@pytest.mark.parametrize(("levels", "grey"), [(16, False), (17, True)])
+def test_a_palette_of_many_greys_is_a_grey_picture(levels: int, grey: bool) -> None:
+    """Of a photo's mask with a soft edge; with fewer greys, its numbers are classes."""
+    colours = [(round(level), round(level), round(level)) for level in np.linspace(0, 255, levels)]
+    index = np.random.default_rng(0).integers(0, levels, (30, 30)).astype(np.uint8)
+    with collected() as said:
+        found = load_labels(with_palette(index, colours), "x")
+    expected = np.array(colours)[index][..., 0] >= 128 if grey else index > 0
+    np.testing.assert_array_equal(found, expected)
+    assert any("several numbers" in sentence for sentence in said) != grey
+    tinted = [(level, level, level + (number == 3)) for number, (level, *_) in enumerate(colours)]
+    with collected():
+        np.testing.assert_array_equal(load_labels(with_palette(index, tinted), "x"), index > 0)
+        chosen = load_labels(with_palette(index, colours), "x", label=5)
+    np.testing.assert_array_equal(chosen, index == 5)
+
+
+@pytest.mark.parametrize(
+    ("colours", "numbers", "odd"),
+    [
+        ([255, 0], (0, 1), True),
+        ([0, 255], (0, 1), False),
+        ([255, 0, 9], (0, 2), True),
+        ([255, 0, 9], (1, 2), False),  # 0 is not there
+        ([255, 0, 9], (0, 1, 2), False),
+        ([9, 9], (0, 1), False),
+    ],
+)
+def test_a_palette_whose_background_is_the_lighter(colours: list[int], numbers: tuple[int, ...], odd: bool) -> None:
+    index = np.repeat(np.array([numbers * 4], np.uint8), 12, axis=0)
+    index[:, :1] = numbers[0]
+    with collected() as said:
+        load_labels(with_palette(index, [(level,) * 3 for level in colours]), "x")
+    lighter = [sentence for sentence in said if "the lighter of two" in sentence]
+    assert len(lighter) == odd
+    wanted = f"and the darker, {numbers[-1]}, was taken for the object. If light is the object, choose #ffffff as the"
+    assert all(wanted in sentence for sentence in lighter)
+
+
+def rgba(*pixels: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    return np.repeat(np.array([pixels], np.uint8), 2, axis=0)
+
+
+def test_cut_outs_and_colours_with_transparency() -> None:
+    red, blue, black, clear = (200, 0, 0, 255), (0, 0, 200, 255), (0, 0, 0, 255), (200, 0, 0, 127)
+    for opacity, inside in ((127, 0), (128, 1)):
+        cut = Image.fromarray(rgba((1, 2, 3, 255), (1, 2, 3, opacity), (1, 2, 3, 0)))
+        np.testing.assert_array_equal(load_labels(cut, "x")[0], [1, inside, 0])
+    coloured = Image.fromarray(rgba(red, blue, black, clear))
+    np.testing.assert_array_equal(load_labels(coloured, "x", label="#C80000")[0], [1, 0, 0, 0])  # clear is no red
+    np.testing.assert_array_equal(load_labels(coloured, "x", label="#000000")[0], [0, 0, 1, 0])
+    with pytest.raises(ValueError, match=r"'#0000c9' .* coloured and holds #000000, #0000c8, #c80000"):
+        load_labels(coloured, "x", label="#0000c9")
+    one = Image.fromarray(rgba(red, black, red, red))
+    np.testing.assert_array_equal(load_labels(one, "x")[0], [1, 0, 1, 1])
+    for several in (rgba(red, blue, black), rgba(red, blue, blue)):
+        with pytest.raises(ValueError, match=r"one colour on black, but the given mask holds #"):
+            load_labels(Image.fromarray(several), "x")
+    ordered = Image.fromarray(rgba(red, red, red, blue, blue, black))
+    with pytest.raises(ValueError, match=r"holds #c80000, #0000c8, #000000\."):  # the most frequent first
+        load_labels(ordered, "x")
+
+
+def test_greys_with_transparency_get_a_remark_where_they_may_mean_two_things() -> None:
+    two, one = rgba((9, 9, 9, 255), (90, 90, 90, 255), (0, 0, 0, 0)), rgba((9, 9, 9, 255), (9, 9, 9, 255), (0, 0, 0, 0))
+    for pixels, remarks in ((two, 1), (one, 0)):
+        with collected() as said:
+            np.testing.assert_array_equal(load_labels(Image.fromarray(pixels), "x")[0], [1, 1, 0])
+        assert ["two greys and transparency" in sentence for sentence in said] == [True] * remarks
+    np.testing.assert_array_equal(load_labels(Image.fromarray(two), "x", label=90)[0], [0, 1, 0])
+    np.testing.assert_array_equal(load_labels(Image.fromarray(two), "x", label="#5a5a5a")[0], [0, 1, 0])
+
+
+def test_shares_become_grey_levels() -> None:
+    """Of a soft mask as a network gives it; whole numbers of floats stay numbers."""
+    shares = np.tile(np.array([0, 0.4, 0.6, 1.0]), (20, 1))
+    shares[::2] = shares[::2, ::-1]
+    with collected() as said:
+        found = load_labels(shares, "x")
+    np.testing.assert_array_equal(found, np.rint(shares * 255) >= 128)
+    assert "as a soft edge does" in said[0]
+    np.testing.assert_array_equal(load_labels(np.array([[0.0, 1.0, 0.0]]), "x"), [[0, 1, 0]])
+    for wrong in (np.array([[0.0, 0.5, 1.5]]), np.array([[-0.5, 0.5, 1.0]]), np.array([[0, 2, 256]])):
+        with pytest.raises(ValueError, match=r"whole numbers 0\.\.255"):
+            load_labels(wrong, "x")
+
+
+def test_black_and_white_of_16_bits() -> None:
+    np.testing.assert_array_equal(load_labels(np.array([[0, 65535, 0]], np.uint16), "x"), [[0, 1, 0]])
+    with pytest.raises(ValueError, match=r"holds 0 to 65535"):
+        load_labels(np.array([[0, 65535, 3]], np.uint16), "x")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_mask_of_a_photo_that_exif_turns(orientation: int) -> None:
+    """One of the size before the turn is turned by a quarter, too, with a remark; one that fits stays."""
+    stored = np.zeros((4, 6), np.uint8)
+    stored[0, :2] = 1
+    upright = np.asarray(turned(Image.fromarray(stored), orientation))
+    high, wide = upright.shape
+    frame = Frame(high, wide, orientation)
+    with collected() as said:
+        found = load_labels(stored, "x", frame=frame)
+    np.testing.assert_array_equal(found, upright if orientation >= 5 else stored)
+    sentence = (
+        "the given mask: It is 6 x 4, as its photo is before its EXIF entry turns it to 4 x 6. It was turned, too."
+    )
+    assert said == ([sentence] if orientation >= 5 else [])
+    with collected() as said:
+        np.testing.assert_array_equal(load_labels(upright, "x", frame=frame), upright)
+        other = load_labels(np.eye(3, dtype=np.uint8), "x", frame=frame)
+    assert said == []
+    assert other.shape == (3, 3)  # the caller tells that it does not fit
+
+
+def test_a_label_with_other_capitals_or_blanks_yields_to_the_exact_one(dog: NDArray[np.uint8]) -> None:
+    def square(label: str, left: int) -> dict[str, Any]:
+        corners = [[left, 0], [left + 2, 0], [left + 2, 2], [left, 2]]
+        return {"label": label, "points": corners}
+
+    content = {
+        "imageHeight": 9,
+        "imageWidth": 30,
+        "shapes": [square("Dog", 0), square("dog", 4), square(" DOG ", 8), square("dogs", 12)],
+    }
+
+    def where(label: str | None, name: str = "dog") -> list[int]:
+        mask = load_labels(json.dumps(content).encode(), name, label=label)
+        return sorted(set((np.flatnonzero(mask[0]) // 4).tolist()))
+
+    assert where(None) == [1]
+    assert where("Dog") == [0]
+    assert where(" dog ") == [1]
+    assert where("DOG") == [0, 1, 2]
+    assert where("dogs", "Dog") == [3]
+    with pytest.raises(ValueError, match=r"the label '7' in the photo, but it has Dog, dog,  DOG , dogs\. Choose"):
+        where("7")
+
+
+def test_a_number_of_a_category_is_taken_where_no_label_is_called_so() -> None:
+    content = coco(np.zeros((9, 9), np.uint8), [[0, 0, 4, 0, 4, 4, 0, 4]])
+    text = json.dumps(content).encode()
+    for label in (3, "3", " 3 "):
+        assert load_labels(text, "x", label=label, photo="a.jpg").sum() == 16
+    content["annotations"][1]["category_id"] = 99
+    with pytest.raises(ValueError, match=r"it has dog \(18\)\. .* 1 annotations cannot be read; the first: .*99"):
+        load_labels(json.dumps(content).encode(), "x", label=3, photo="a.jpg")
+    with collected() as said:
+        assert load_labels(json.dumps(content).encode(), "dog", photo="a.jpg").sum() == 16
+    assert said == [
+        "the JSON: 1 annotation was left out. The first: Expected one of the file's categories, but an annotation has"
+        " category_id 99."
+    ]
+    content["annotations"] += [{"image_id": 4, "category_id": 98}, {"image_id": 4, "category_id": 18}]
+    with collected() as said:
+        load_labels(json.dumps(content).encode(), "dog", photo="a.jpg")
+    assert "3 annotations were left out. The first: Expected one of the file's categories" in said[0]
+
+
+def test_where_white_counts(dog: NDArray[np.uint8]) -> None:
+    """255 is ignored beside a class, unless somebody says that it is the object, or chooses it, or it is alone."""
+    index = np.array([[0, 3, 255]], np.uint8)
+    only = np.array([[0, 255, 255]], np.uint8)
+    assert load_labels(index, "x", label=3).tolist() == [[0, 1, 255]]
+    assert load_labels(index, "x", label=3, white_is_object=True).tolist() == [[0, 1, 0]]
+    assert load_labels(index, "x", label=255).tolist() == [[0, 0, 1]]
+    assert load_labels(index, "x", label=0).tolist() == [[1, 0, 255]]
+    assert load_labels(only, "x", label=0).tolist() == [[1, 0, 0]]
+    assert load_labels(only, "x").tolist() == [[0, 1, 1]]
+    with collected():
+        assert load_labels(np.array([[3, 3, 255]], np.uint8), "x").tolist() == [[1, 1, 255]]
+
+
+def test_files_in_memory_and_their_names_in_messages(tmp_path: Path) -> None:
+    for source, name in ((b"{", "The JSON: Expected"), (tmp_path / "x.JSON", "Label file .*x.JSON: Expected")):
+        if isinstance(source, Path):
+            source.write_bytes(b"{")
+        with pytest.raises(ValueError, match=f"^{name} annotations, but the file is not JSON"):
+            load_labels(source, "x")
+    assert load_labels(Marked(np.ones((2, 2), np.uint8)), "x").sum() == 4
+    assert [lists_shapes(path) for path in ("a.json", Path("b.XML"), "c.png", "json")] == [True, True, False, False]
