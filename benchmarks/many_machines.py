@@ -2,15 +2,16 @@
 
 PYTHONPATH=tests python -m benchmarks.many_machines --out docs/results/many_machines.json [--only plan|work|speed|kills]
 
-Each Ray node has processes of its own and one core for workers; photos and masks lie in a server of the S3 protocol on
-loopback, also with a process of its own. `speed` takes the bundled model; `kills` a small untrained one, because there
-the number of photos matters and not their masks. Needs what `make partner-ray` installs.
+Each Ray node has processes of its own and one core (Linux only: they are bound to it); photos and masks lie in a server
+of the S3 protocol on loopback, also with a process of its own. `speed` takes the bundled model; `kills` a small
+untrained one, because there the number of photos matters and not their masks. Needs what `make partner-ray` installs.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = parser(__doc__)
     words.add_argument("--only", choices=PARTS, help="take this part alone")
     words.add_argument("--photos", type=int, default=5000, help="photos of the part `kills`")
-    words.add_argument("--timed", type=int, default=80, help="photos of each run of the part `speed`")
+    words.add_argument("--timed", type=int, default=240, help="photos of each run of the part `speed`")
     words.add_argument("--runs", type=int, default=3, help="runs of the part `speed` with each number of nodes")
     words.add_argument("--planned", type=int, default=200_000, help="photos of the part `plan`")
     options = words.parse_args(argv)
@@ -175,38 +176,49 @@ PARTS: dict[str, Callable[[Any], Values]] = {"plan": planning, "work": work, "sp
 
 @contextmanager
 def store() -> Iterator[Place]:
-    """A bucket in a server of the S3 protocol on loopback."""
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(PORT)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        place = Place("s3://bench")
-        for _ in range(120):
-            time.sleep(0.5)
-            try:
-                place.files.mkdir("bench")
-                break
-            except Exception as error:  # it does not listen yet
-                print("waiting for the store:", type(error).__name__, flush=True)
-        yield place
-    finally:
-        server.terminate()
-        server.wait()
+    """A bucket in a server of the S3 protocol on loopback, rclone's, which takes little of the cores that work."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "bench").mkdir()
+        command = [str(Path(sys.executable).with_name("rclone")), "serve", "s3", "--addr", f"127.0.0.1:{PORT}"]
+        command += ["--auth-key", "loopback,loopback", f":local:{folder}"]
+        with open(Path(folder) / "store.log", "wb") as log:
+            server = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            place = Place("s3://bench")
+            for _ in range(120):
+                time.sleep(0.5)
+                try:
+                    place.files.ls("")
+                    break
+                except Exception as error:  # it does not listen yet
+                    print("waiting for the store:", type(error).__name__, flush=True)
+            yield place
+        finally:
+            server.terminate()
+            server.wait()
 
 
 class Nodes:
-    """The worker nodes of a local cluster, each with processes of its own and one core."""
+    """The worker nodes of a local cluster, each with processes of its own, which share one core."""
 
     def __init__(self, made: Any) -> None:
         self.made = made
+        self.cores = itertools.cycle(sorted(os.sched_getaffinity(0)))
 
     def add(self) -> None:
         """Starts a node. A crowded machine may need several tries: Ray gives each 30 seconds."""
-        for _ in range(5):
-            try:
-                self.made.add_node(num_cpus=1)
-                return
-            except Exception as error:
-                print("a node did not start:", str(error)[:80], flush=True)
+        everywhere = os.sched_getaffinity(0)
+        # Processes inherit it. Else the threads that read and write would take a second core as long as it is free.
+        os.sched_setaffinity(0, {next(self.cores)})
+        try:
+            for _ in range(5):
+                try:
+                    self.made.add_node(num_cpus=1)
+                    return
+                except Exception as error:
+                    print("a node did not start:", str(error)[:80], flush=True)
+        finally:
+            os.sched_setaffinity(0, everywhere)
 
     def replace_one(self) -> None:
         """Kills a node with all its processes, at once, and starts another."""
