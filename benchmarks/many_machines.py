@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = parser(__doc__)
     words.add_argument("--only", choices=PARTS, help="take this part alone")
     words.add_argument("--photos", type=int, default=5000, help="photos of the part `kills`")
-    words.add_argument("--timed", type=int, default=240, help="photos of each run of the part `speed`")
+    words.add_argument("--timed", type=int, default=480, help="photos of each run of the part `speed`")
     words.add_argument("--runs", type=int, default=3, help="runs of the part `speed` with each number of nodes")
     words.add_argument("--planned", type=int, default=200_000, help="photos of the part `plan`")
     options = words.parse_args(argv)
