@@ -441,7 +441,9 @@ def test_cut_outs_and_colours_with_transparency() -> None:
     red, blue, black, clear = (200, 0, 0, 255), (0, 0, 200, 255), (0, 0, 0, 255), (200, 0, 0, 127)
     for opacity, inside in ((127, 0), (128, 1)):
         cut = Image.fromarray(rgba((1, 2, 3, 255), (1, 2, 3, opacity), (1, 2, 3, 0)))
-        np.testing.assert_array_equal(load_labels(cut, "x")[0], [1, inside, 0])
+        found = load_labels(cut, "x")
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found[0], [1, inside, 0])
     coloured = Image.fromarray(rgba(red, blue, black, clear))
     np.testing.assert_array_equal(load_labels(coloured, "x", label="#C80000")[0], [1, 0, 0, 0])  # clear is no red
     np.testing.assert_array_equal(load_labels(coloured, "x", label="#000000")[0], [0, 0, 1, 0])

@@ -300,6 +300,14 @@ def test_regions_of_label_studio_are_in_percent() -> None:
     np.testing.assert_array_equal(drawn(studio([region("cat"), region(polygonlabels=["cat", "dog"])])), expected)
 
 
+def test_a_task_that_names_no_photo_is_taken_for_any() -> None:
+    with collected() as said:
+        assert drawn(studio([region()], data={"id": 3})).any()
+    assert said == []
+    with pytest.raises(ValueError, match=r"an annotation with brush or polygon labels of , but there is none\."):
+        drawn(studio([], data={"id": 3}))
+
+
 def test_which_annotation_of_a_task_counts() -> None:
     """The last that was not cancelled; but what somebody called the truth, if there is one."""
     far = {"points": [[60, 60], [90, 60], [90, 90], [60, 90]]}
