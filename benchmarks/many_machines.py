@@ -1,6 +1,6 @@
 """Photos over a Ray cluster of this machine's cores: throughput of one and two nodes, and nodes killed at work.
 
-PYTHONPATH=tests python -m benchmarks.many_machines --out docs/results/many_machines.json [--only plan|work|speed|kills]
+PYTHONPATH=tests python -m benchmarks.many_machines --out docs/results/many_machines.json [--only PART]
 
 Each Ray node has processes of its own and one core (Linux only: they are bound to it); photos and masks lie in a server
 of the S3 protocol on loopback, also with a process of its own. `speed` takes the bundled model; `kills` a small
@@ -13,6 +13,7 @@ import collections
 import dataclasses
 import itertools
 import json
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -20,11 +21,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.common import Values, parser
@@ -102,6 +105,44 @@ def work(options: Any) -> Values:
     return {"photos": options.timed, "block": BLOCK, "seconds": float(np.median(rates))}
 
 
+def bare(options: Any) -> Values:
+    """Photos a second of one and of two processes without Ray and without a store, each on a core: what two cores can.
+
+    They share the memory and whatever else the machine's cores share.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    apart = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, apart) as pool:
+        for _ in range(options.runs):
+            for count in rates:
+                starts = time.time() + 10  # once both have loaded the model
+                found = [pool.submit(segmented_on, core, starts, options.timed // 2) for core in cores[:count]]
+                rates[count].append(sum(each.result() for each in found))
+                print(count, "processes:", rates[count], flush=True)
+    one, two = (float(np.median(rates[count])) for count in (1, 2))
+    return {"photos": options.timed // 2, "rates": rates, "one": one, "two": two, "ratio": two / one}
+
+
+def segmented_on(core: int, starts: float, count: int) -> float:
+    """Photos a second of this process, bound to a core, from the time `starts` on."""
+    os.sched_setaffinity(0, {core})
+    with tempfile.TemporaryDirectory() as folder:
+        task = task_of("default", Path(folder), Place(folder))
+        segmenter = Segmenter.from_pretrained("default", "cpu", 1)
+        (Path(folder) / "classes.safetensors").write_bytes(task.classes_file)
+        segmenter.load_classes(Path(folder) / "classes.safetensors")
+    photos = [rendered(np.random.default_rng(number)) for number in range(BLOCK)]
+    for photo in photos:
+        segmenter.segment(photo)  # warms up
+    if time.time() > starts:
+        raise RuntimeError("Expected the model to be loaded in time, but the machine is too busy to measure on.")
+    time.sleep(starts - time.time())
+    for number in range(count):
+        segmenter.segment(photos[number % BLOCK])
+    return count / (time.time() - starts)
+
+
 def steady(events: Sequence[tuple[float, int]], workers: int) -> float:
     """Photos a second between the first block of the last worker to start and the last block of the first to end."""
     times = [when for when, _ in events]
@@ -171,7 +212,13 @@ def planning(options: Any) -> Values:
     return {"photos": options.planned, "first": figures[0], "again": figures[1]}
 
 
-PARTS: dict[str, Callable[[Any], Values]] = {"plan": planning, "work": work, "speed": speed, "kills": kills}
+PARTS: dict[str, Callable[[Any], Values]] = {
+    "plan": planning,
+    "work": work,
+    "bare": bare,
+    "speed": speed,
+    "kills": kills,
+}
 
 
 @contextmanager
@@ -275,14 +322,19 @@ def uploaded(bucket: Place, count: int) -> BlockPlan:
     generator = np.random.default_rng(0)
     photos = []
     for number in range(count):
-        pixels = generator.integers(0, 90, (SIDE, SIDE, 3), dtype=np.uint8)
-        top, left = generator.integers(10, SIDE - 40, 2)
-        pixels[top : top + 30, left : left + 30] += np.uint8(120)
-        bucket.write(f"in/{number:06d}.png", picture_bytes(Image.fromarray(pixels), "PNG"))
+        bucket.write(f"in/{number:06d}.png", picture_bytes(Image.fromarray(rendered(generator)), "PNG"))
         photos.append(FoundPhoto(f"{bucket.url}/in/{number:06d}.png"))
     plan = BlockPlan(bucket, BLOCK)
     plan.settle(photos)
     return plan
+
+
+def rendered(generator: np.random.Generator) -> NDArray[np.uint8]:
+    """A photo with a bright square."""
+    pixels = generator.integers(0, 90, (SIDE, SIDE, 3), dtype=np.uint8)
+    top, left = generator.integers(10, SIDE - 40, 2)
+    pixels[top : top + 30, left : left + 30] += np.uint8(120)
+    return pixels
 
 
 def timed(task: SegmentingTask, plan: BlockPlan, crew: Crew, address: str) -> list[tuple[float, int]]:

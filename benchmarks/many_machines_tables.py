@@ -44,7 +44,7 @@ def figures(record: Values) -> str:
     """What was measured, and the arithmetic where there is what it needs."""
     parts = [_kills(record["kills"])] if "kills" in record else []
     if "speed" in record:
-        parts.append(_speed(record["speed"]))
+        parts.append(_speed(record["speed"], record.get("bare")))
     elif parts or "work" in record:
         parts.append("The throughput of two nodes over that of one is not measured yet: it needs an idle machine.")
     if "plan" in record and "speed" in record:
@@ -67,7 +67,7 @@ def _kills(found: Values) -> str:
     )
 
 
-def _speed(found: Values) -> str:
+def _speed(found: Values, bare: Values | None) -> str:
     runs = f"{found['photos']} small photos a run, median of {len(found['rates']['1'])} runs in turns"
     return "\n".join(
         [
@@ -77,7 +77,16 @@ def _speed(found: Values) -> str:
             "|---|---|---|",
             f"| 1 | {found['one']:.2f} | 1.00 |",
             f"| 2 | {found['two']:.2f} | {found['ratio']:.2f} |",
+            *([] if bare is None else ["", _bare(bare)]),
         ]
+    )
+
+
+def _bare(found: Values) -> str:
+    return (
+        f"Two bare processes on the same two cores, without Ray and without a store, do {found['ratio']:.2f} times the"
+        " photos of one: the cores share a memory. In the table, the store and the driver take some of the two cores,"
+        " too, which on a cluster have machines of their own."
     )
 
 

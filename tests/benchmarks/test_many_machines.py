@@ -33,6 +33,14 @@ def test_hours_and_dollars_by_hand() -> None:
     assert "10 to 20 minutes" in said
 
 
+def test_what_bare_processes_reach_is_said_beside() -> None:
+    said = tables.figures({"speed": SPEED, "bare": {"ratio": 1.88}})
+    assert "| 2 | 1.90 | 1.90 |" in said
+    assert said.endswith("have machines of their own.")
+    assert "without a store, do 1.88 times the photos of one" in said
+    assert "bare" not in tables.figures({"speed": SPEED})
+
+
 def test_hours_of_computing_where_no_throughput_was_measured() -> None:
     """0.25 s of computing a photo: 64 cores take 1e7 / (4 * 64) s."""
     work = {"photos": 24, "block": 8, "seconds": 0.25, "machine": "x"}
