@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from reference import polygons as reference
+from scipy import ndimage
 
 from rifenet.formats.polygons import (
     MOST_CORNERS,
@@ -18,6 +19,7 @@ from rifenet.formats.polygons import (
     fill_polygon,
     flattened,
     signed_area,
+    trace_parts,
     trace_polygons,
 )
 
@@ -128,3 +130,82 @@ def test_corners_come_and_go_as_numbers() -> None:
     corners = corners_of([0, 1, 5.126, 2, 3, 9], 10, 20)
     assert flattened(corners) == [[0.0, 1.0], [5.13, 2.0], [3.0, 9.0]]
     assert np.array_equal(corners_of([[0, 1], [5.126, 2], [3, 9]], 10, 20), corners)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.6, 0.7, 0.9])
+def test_a_part_has_its_own_holes(share: float) -> None:
+    """Each part, without its holes, is one of the areas whose pixels share edges; outer rings go clockwise."""
+    draw = np.random.default_rng(round(100 * share))
+    for height, width in ((25, 30), (30, 17), (9, 40)):
+        mask = draw.random((height, width)) < share
+        areas, count = ndimage.label(mask)
+        parts = trace_parts(mask)
+        assert len(parts) == count
+        seen = set()
+        for outer, *holes in parts:
+            assert signed_area(outer) > 0
+            assert all(signed_area(hole) < 0 for hole in holes)
+            inside = fill_polygon(outer, height, width)
+            for hole in holes:
+                inside &= ~fill_polygon(hole, height, width)
+            (number,) = np.unique(areas[inside]).tolist()
+            np.testing.assert_array_equal(inside, areas == number)
+            seen.add(number)
+        assert seen == set(range(1, count + 1))
+        _, empty = ndimage.label(~np.pad(mask, 1), np.ones((3, 3)))
+        assert sum(len(rings) for rings in parts) == count + empty - 1
+
+
+def kept(corners: Corners, start: int, stop: int, tolerance: float) -> set[int]:
+    """Douglas and Peucker by the book: the corners between two of a closed outline that have to stay."""
+    ring = np.concatenate([corners, corners[:1]])
+    worst, at = tolerance, 0
+    for number in range(start + 1, stop):
+        along, off = ring[stop] - ring[start], ring[number] - ring[start]
+        length = float(np.hypot(*along))
+        far = abs(along[0] * off[1] - along[1] * off[0]) / length if length else float(np.hypot(*off))
+        if far > worst:
+            worst, at = far, number
+    return kept(corners, start, at, tolerance) | {at} | kept(corners, at, stop, tolerance) if at else set()
+
+
+@pytest.mark.parametrize("tolerance", [0.3, 0.8, 1.5, 3.0])
+def test_which_corners_are_dropped(tolerance: float) -> None:
+    draw = np.random.default_rng(0)
+    fewer = 0
+    for radius in draw.uniform(2, 14, 12):
+        rows, columns = np.mgrid[:34, :40] - draw.uniform(12, 20, 2)[:, None, None]
+        angle = np.arctan2(rows, columns)
+        mask = np.hypot(rows, columns) < radius * (1 + 0.3 * np.sin(3 * angle + radius))
+        for exact, simple in zip(trace_parts(mask), trace_parts(mask, tolerance=tolerance), strict=True):
+            for ring, found in zip(exact, simple, strict=True):
+                far = int(np.hypot(*(ring - ring[0]).T).argmax())
+                stay = {0, far} | kept(ring, 0, far, tolerance) | kept(ring, far, len(ring), tolerance)
+                stay = stay if len(stay) > 2 and len(ring) > 4 else set(range(len(ring)))
+                np.testing.assert_array_equal(found, ring[sorted(stay)])
+                fewer += len(found) < len(ring)
+    assert fewer > 5 or tolerance < 0.5  # the steps of a slope are further from it
+
+
+def test_the_way_to_a_hole_is_the_shortest_from_its_leftmost_corner() -> None:
+    mask = np.ones((20, 40), bool)
+    mask[0, 11:] = mask[-1, 25:] = False  # corners of the outline at (11, 0), (11, 1), (25, 19), (25, 20)
+    mask[12:15, 24:30] = False
+    (joined,) = trace_polygons(mask)
+    (outer, hole), *_ = trace_parts(mask)
+    assert len(joined) == len(outer) + len(hole) + 2
+    ways = {
+        tuple(sorted([tuple(one), tuple(other)]))
+        for one, other in zip(joined.tolist(), np.roll(joined, -1, axis=0).tolist(), strict=True)
+        if one[0] != other[0] and one[1] != other[1]
+    }
+    assert ways == {((24.0, 15.0), (25.0, 19.0))} or ways == {((24.0, 12.0), (25.0, 19.0))}
+
+
+def test_corners_of_a_picture_and_beyond() -> None:
+    """A corner may lie outside by the picture's size; then comes the sentence."""
+    for corner in ([-20, 0], [40, 0], [0, -10], [0, 20]):
+        assert len(corners_of([[0, 0], [5, 5], corner], 10, 20)) == 3
+    for corner in ([-20.1, 0], [40.1, 0], [0, -10.1], [0, 20.1]):
+        with pytest.raises(ValueError, match="in a picture of 20 x 10 px, but a corner is far outside"):
+            corners_of([[0, 0], [5, 5], corner], 10, 20)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from rifenet.formats.contrast import How, as_photo, checked, chosen_bands, windo
 from rifenet.formats.paged_files import opened
 from rifenet.formats.pages import stem_of
 from rifenet.formats.pictures import load_image, load_mask
+from rifenet.formats.remarks import collected
 from rifenet.formats.stacks import PageStack, open_stack, settled, write_masks
 
 HEIGHT, WIDTH = 20, 30
@@ -324,3 +328,63 @@ def test_pages_that_differ_are_told(tmp_path: Path) -> None:
         out.write(GREY[:9].astype(np.uint16) * 100, photometric="minisblack")
     with pytest.warns(UserWarning, match=r"Its pages differ in numbers or bands \(uint8, uint16\), and share one"):
         opened([tmp_path / "a.tif"], How())
+
+
+def test_numbers_of_two_types_are_told_and_one_is_not(tmp_path: Path) -> None:
+    for name, second in (("one", GREY[:9]), ("two", GREY[:9].astype(np.uint16))):
+        with tifffile.TiffWriter(tmp_path / f"{name}.tif") as out:
+            out.write(GREY, photometric="minisblack")
+            out.write(second, photometric="minisblack")
+    with collected() as said:
+        opened([tmp_path / "one.tif"], How())
+    assert said == []
+    with collected() as said:
+        opened([tmp_path / "two.tif"], How())
+    assert len(said) == 1
+    assert "differ in numbers or bands (uint8, uint16), and share one contrast and 1 band(s)" in said[0]
+
+
+@pytest.mark.parametrize(("side", "step"), [(256, 1), (257, 2), (1000, 4), (1024, 4), (1025, 5)])
+def test_so_many_numbers_of_a_page_are_sampled(side: int, step: int, tmp_path: Path) -> None:
+    """Those of every so many rows and columns: at most 65,536 a page, from at most 32 pages."""
+    page = np.random.default_rng(0).integers(0, 4000, (side, side)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "scan.tif", page, photometric="minisblack")
+    np.testing.assert_array_equal(stack_of(tmp_path / "scan.tif").sample(), page[::step, ::step].reshape(-1, 1))
+
+
+def test_pages_are_sampled_at_equal_distances(tmp_path: Path) -> None:
+    pages = np.repeat(np.arange(100, dtype=np.uint16), 4).reshape(100, 2, 2)
+    tifffile.imwrite(tmp_path / "scan.tif", pages, photometric="minisblack")
+    sampled = np.unique(stack_of(tmp_path / "scan.tif").sample()).tolist()
+    assert sampled == sorted({round(number * 99 / 31) for number in range(32)})
+
+
+@pytest.mark.parametrize("axes", [None, "tczyx", ["t", "c", "z", "y", "x"]])
+def test_axes_of_old_zarr_files(axes: Any, tmp_path: Path) -> None:
+    """Before format 0.4, axes are letters, or not told at all."""
+    array = numbers(2, 1, 3)
+    path = write_zarr(tmp_path / "scan.zarr", array, "tczyx")
+    group = zarr.open_group(path, mode="r+")
+    content = group.attrs["multiscales"][0]
+    group.attrs["multiscales"] = [{"datasets": content["datasets"]} | ({} if axes is None else {"axes": axes})]
+    stack = stack_of(path, window=(0, 4000))
+    assert len(stack) == 6
+    np.testing.assert_array_equal(stack[4].read(), by_hand(array[1, 0, 1], 0, 4000))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Only Linux lists open files in /proc.")
+def test_a_file_is_closed_once_nobody_has_its_stack(tmp_path: Path) -> None:
+    def is_open() -> bool:
+        return str(path) in {os.path.realpath(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")}
+
+    path = (tmp_path / "scan.tif").resolve()
+    tifffile.imwrite(path, numbers(2), photometric="minisblack")
+    stack = stack_of(path)
+    page = stack[1]
+    page.read()
+    assert is_open()
+    del stack
+    assert is_open()  # the page needs it
+    del page
+    gc.collect()
+    assert not is_open()
