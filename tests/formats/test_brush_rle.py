@@ -89,3 +89,21 @@ def test_broken(rle: list[int], sentence: str) -> None:
 def test_what_is_no_mask() -> None:
     with pytest.raises(ValueError, match="a mask \\[H, W\\]"):
         encode_brush(np.zeros((2, 2, 4), np.uint8))
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_words_of_fewer_bits(bits: int) -> None:
+    """Alpha counts where it is more than half of its largest value."""
+    head = f"{8:032b}{bits - 1:05b}" + "0010" + "0011" + "0111" + "1111"
+    top = 2**bits - 1
+    text = f"{head}0" + "00" + "111" + "".join(f"{word:0{bits}b}" for word in (0, 0, 0, top, 0, 0, 0, top // 2))
+    text += "0" * (-len(text) % 8)
+    rle = [int(text[start : start + 8], 2) for start in range(0, len(text), 8)]
+    assert decode_brush(rle, 1, 2).tolist() == [[1, 0]]
+
+
+def test_words_of_nine_bits_are_refused() -> None:
+    text = f"{4:032b}{8:05b}" + "0" * 40
+    rle = [int(text[start : start + 8].ljust(8, "0"), 2) for start in range(0, len(text), 8)]
+    with pytest.raises(ValueError, match="of at most 8 bits, but got 9"):
+        decode_brush(rle, 1, 1)

@@ -87,3 +87,31 @@ def test_it_sorts_and_enlarges_in_a_browser(page: Path) -> None:
         view.wait_for_function("document.querySelector('#large img').naturalWidth === 360")
         assert errors == []
         browser.close()
+
+
+def test_what_it_says_without_quality_and_objects(tmp_path: Path) -> None:
+    full = record(tmp_path, "a", 0.5, 4000, 2)
+    for entry in full["classes"]:
+        del entry["quality"], entry["objects"]
+    nothing = record(tmp_path, "b", 0.5, 4000, 2)
+    nothing["query"], nothing["classes"][0]["present"] = "", False
+    write_page(tmp_path / "index.html", [{**full, "json": "a & b.json"}, nothing], title="x")
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    tools = (
+        "<p class=tools><label>Order <select id=order><option value=given>as given</option><option value=name>name"
+        "</option><option value=sure>lowest confidence first</option><option value=share>largest share first</option>"
+        "</select></label><span>Confidence is how likely the photo shows the class at all. Percentages are shares of"
+        " the photo. Click a picture to enlarge it.</span></p>"
+    )
+    assert tools in text
+    assert "dog: confidence 0.90, 40.0 %</li>" in text
+    assert '<a href="a%20%26%20b.json">json</a>' in text
+    assert "<b>a picture in memory</b><ul><li>none of the classes</li></ul>" in text
+    assert 'data-given=0 data-sure=0.9 data-share=0.4 data-objects=0 data-name="a.jpg"' in text
+    assert "data-given=1 data-sure=1 data-share=0 data-objects=0" in text
+    assert re.findall(r'<img [^>]*alt="([^"]*)"', text)[:2] == ["a.jpg", "a picture in memory"]
+
+
+def test_an_empty_sheet(tmp_path: Path) -> None:
+    write_page(tmp_path / "index.html", [], title="none")
+    assert "<h1>none</h1></div>" in (tmp_path / "index.html").read_text(encoding="utf-8")

@@ -194,3 +194,53 @@ def test_colours_are_those_of_pascal_voc_and_all_differ() -> None:
     assert voc_colour(255) == (224, 224, 192)
     assert len({voc_colour(number) for number in range(256)}) == 256
     assert labelmap(["x"]).count("\n") == 3
+
+
+def test_shapes_that_lack_a_value(tmp_path: Path) -> None:
+    """An order above others may be missing; what tells the area may not."""
+
+    def read(*shapes: str) -> NDArray[np.uint8]:
+        rows = "".join(shapes)
+        text = f'<annotations><image id="0" name="a.jpg" width="6" height="4">{rows}</image></annotations>'
+        (tmp_path / "a.xml").write_text(text)
+        return load_labels(tmp_path / "a.xml", "dog", photo="a.jpg")
+
+    box = '<box label="dog" xtl="1" ytl="1" xbr="3" ybr="2"/>'
+    assert np.argwhere(read(box)).tolist() == [[1, 1], [1, 2]]
+    for shape, sentence in (
+        (
+            '<mask label="dog" left="0" top="0" width="1" height="1"/>',
+            "a whole number as a run length|a number as a run",
+        ),
+        ('<mask label="dog" left="0" top="0" width="1" height="1" rle="x"/>', "a number as a run length, but got 'x'"),
+        ('<mask label="dog" left="0" top="0" width="1" height="1" rle="0.5"/>', "a whole number as a run length"),
+        ('<mask label="dog" top="0" width="1" height="1" rle="0,1"/>', "a number as left, but got None"),
+        ('<mask label="dog" left="0" top="0" width="0" height="1" rle="0"/>', "goes beyond the edge"),
+        ('<mask label="dog" left="6" top="0" width="1" height="1" rle="0,1"/>', "goes beyond the edge"),
+        ('<mask label="dog" left="0" top="4" width="1" height="1" rle="0,1"/>', "goes beyond the edge"),
+        ('<mask label="dog" left="-1" top="0" width="1" height="1" rle="0,1"/>', "goes beyond the edge"),
+        ('<mask label="dog" left="0" top="0" width="2" height="1" rle="-1,3"/>', "add up to 2 x 1 pixels"),
+        ('<polygon label="dog"/>', "a number as a corner, but got ''"),
+        ('<box label="dog" xtl="1" ytl="1" xbr="3"/>', "a number as ybr, but got None"),
+        ('<ellipse label="dog" cx="1" cy="1" rx="3"/>', "a number as ry, but got None"),
+        ('<box label="dog" xtl="1" ytl="1" xbr="3" ybr="2" rotation="x"/>', "a number as rotation, but got 'x'"),
+        (
+            '<box label="dog" xtl="1" ytl="1" xbr="3" ybr="2" z_order="1.5"/>',
+            "a whole number as z_order, but got '1.5'",
+        ),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            read(shape)
+    for corner in ('left="5" top="3"', 'left="0" top="3"', 'left="5" top="0"'):
+        assert read(f'<mask label="dog" {corner} width="1" height="1" rle="0,1"/>').sum() == 1
+
+
+def test_an_ellipse_is_as_wide_as_it_says(tmp_path: Path) -> None:
+    shape = '<ellipse label="dog" cx="100" cy="60" rx="90" ry="40"/>'
+    text = f'<annotations><image id="0" name="a.jpg" width="200" height="120">{shape}</image></annotations>'
+    (tmp_path / "a.xml").write_text(text)
+    rows, columns = np.mgrid[:120, :200] + 0.5
+    away = ((columns - 100) / 90) ** 2 + ((rows - 60) / 40) ** 2
+    found = load_labels(tmp_path / "a.xml", "dog", photo="a.jpg")
+    assert found[away < 0.995].all()
+    assert not found[away > 1.005].any()

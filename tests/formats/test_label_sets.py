@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rifenet.formats.label_json import annotations_of, parse_annotations, photos_of
+from rifenet.formats.label_json import Annotated, Shape, annotations_of, parse_annotations, photos_of
 from rifenet.formats.label_sets import annotated_among, labels_of_annotation, labels_of_picture
 
 MASK = np.zeros((6, 8), np.uint8)
@@ -112,3 +112,51 @@ def test_a_json_in_any_encoding_is_parsed_by_what_is_given(encoding: str) -> Non
 
     assert photos_of(parse_annotations(text.encode(encoding), parse=parse)) == ["a.jpg", "b.jpg"]
     assert parsed == [text]
+
+
+def test_the_number_1_counts_and_opaque_greys_are_numbers() -> None:
+    index = np.where(MASK == 3, 1, MASK).astype(np.uint8)
+    for picture in (Image.fromarray(index), Image.fromarray(np.dstack([index] * 3))):
+        found = labels_of_picture(picture)
+        assert [each.number for each in found.labels] == [1, 7]
+        np.testing.assert_array_equal(found.mask, index)
+    almost = np.dstack([index] * 3)
+    almost[5, 7] = (7, 7, 8)
+    names = [each.name for each in labels_of_picture(Image.fromarray(almost)).labels]
+    assert names == ["#010101", "#070707", "#070708", "#ffffff"]
+
+
+@pytest.mark.parametrize(("count", "fits"), [(60, True), (61, False)])
+def test_so_many_colours_are_labels(count: int, fits: bool) -> None:
+    colours = np.zeros((1, count + 1, 3), np.uint8)
+    colours[0, 1:, 0], colours[0, 1:, 1] = np.arange(1, count + 1), 9
+    if fits:
+        assert len(labels_of_picture(Image.fromarray(colours)).labels) == count
+    else:
+        with pytest.raises(ValueError, match=f"at most 60 colours, but the picture has {count}. Is it a photo"):
+            labels_of_picture(Image.fromarray(colours))
+
+
+@pytest.mark.parametrize(("count", "fits"), [(254, True), (255, False)])
+def test_so_many_labels_of_shapes_are_numbers(count: int, fits: bool) -> None:
+    def draw(check: object) -> np.ndarray[Any, Any]:
+        return np.zeros((2, 2), bool)
+
+    annotated = Annotated(2, 2, [Shape(str(number), None, False, draw) for number in range(count)], {})
+    if fits:
+        assert labels_of_annotation(annotated).labels[-1].number == count
+    else:
+        with pytest.raises(ValueError, match=r"at most 254 labels in a photo, but got 255\."):
+            labels_of_annotation(annotated)
+
+
+def test_what_is_ignored_lies_below_objects() -> None:
+    def drawn(left: int) -> Any:
+        mask = np.zeros((1, 4), bool)
+        mask[0, left : left + 2] = True
+        return lambda check: mask
+
+    shapes = [Shape("a", None, False, drawn(0)), Shape("crowd", None, True, drawn(1))]
+    found = labels_of_annotation(Annotated(1, 4, shapes, {}))
+    assert found.mask.tolist() == [[1, 1, 255, 0]]
+    assert [each.name for each in found.labels] == ["a"]

@@ -118,3 +118,7 @@ def test_what_cannot_be_drawn_is_named(segmentation: Any, complaint: str) -> Non
 def test_unknown_categories_are_named(category_id: Any) -> None:
     with pytest.raises(ValueError, match=r"Annotation 7: .*category_id"):
         draw_mask([annotation([box(0, 0, 2, 2)], category_id)], 4, 5, VALUES)
+
+
+def test_the_numbers_are_bytes() -> None:
+    assert draw_mask([annotation([box(0, 0, 2, 1)])], 4, 6, VALUES).dtype == np.uint8

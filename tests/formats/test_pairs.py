@@ -87,3 +87,14 @@ def test_a_photo_is_not_its_own_label(tmp_path: Path) -> None:
     filled(tmp_path, "photos/a.jpg", "photos/list.json", "masks/a.png")
     photos = sorted((tmp_path / "photos").iterdir())
     assert named(pairs_of(photos, [tmp_path / "masks/a.png"], "here"), tmp_path) == [("photos/a.jpg", "masks/a.png")]
+
+
+def test_photos_in_folders_below_belong_to_class_pictures_alone(tmp_path: Path) -> None:
+    filled(tmp_path, "JPEGImages/day/a.jpg", "JPEGImages/b.jpg", "SegmentationClass/a.png", "SegmentationClass/b.png")
+    found = named(pairs_in(tmp_path), tmp_path)
+    assert found == [
+        ("JPEGImages/b.jpg", "SegmentationClass/b.png"),
+        ("JPEGImages/day/a.jpg", "SegmentationClass/a.png"),
+    ]
+    plain = filled(tmp_path / "plain", "a.jpg", "a.png", "below/b.jpg", "below/b.png")
+    assert named(pairs_in(plain), plain) == [("a.jpg", "a.png")]

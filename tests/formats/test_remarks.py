@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from rifenet.formats.remarks import collected, heard, remark, together
+from rifenet.formats.remarks import collected, counted, heard, remark, together
 
 
 def test_a_remark_is_a_warning_of_the_callers_line() -> None:
@@ -63,3 +64,16 @@ def test_threads_do_not_hear_each_other() -> None:
         thread.start()
         thread.join()
     assert (said, inside) == (["a: 1"], ["b: 2"])
+
+
+@pytest.mark.parametrize(("count", "names"), [(1, "a"), (3, "a, b, c"), (4, "a, b, c and 1 more")])
+def test_three_files_are_named(count: int, names: str) -> None:
+    with collected() as said, together():
+        for about in "abcd"[:count]:
+            remark(about, "It is odd.")
+    assert said == [f"{names}: It is odd."]
+
+
+def test_kinds_are_counted_in_order() -> None:
+    assert counted(Counter({".txt": 1200, ".md": 2})) == "2 .md, 1,200 .txt"
+    assert counted(Counter()) == ""

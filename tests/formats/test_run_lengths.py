@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from pycocotools import mask as masks
 
-from rifenet.formats.run_lengths import decode_runs, encode_runs, pack_runs, unpack_runs
+from rifenet.formats.run_lengths import decode_runs, encode_part, encode_runs, pack_runs, unpack_runs
 
 MASKS = arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.integers(0, 1))
 
@@ -43,3 +43,27 @@ def test_by_hand() -> None:
 def test_broken(counts: object) -> None:
     with pytest.raises(ValueError, match=r"Expected .*run lengths"):
         decode_runs(counts, 2, 2)  # type: ignore[arg-type]
+
+
+@given(MASKS, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
+@settings(max_examples=80, deadline=None)
+def test_a_part_of_a_mask(part: NDArray[np.uint8], left: int, top: int, right: int, bottom: int) -> None:
+    whole = np.pad(part, ((top, bottom), (left, right)))
+    assert encode_part(part, left, top, *whole.shape) == encode_runs(whole)
+
+
+def test_what_ends_on_the_object_is_followed_by_a_run_of_none() -> None:
+    assert encode_part(np.ones((2, 1)), 1, 0, 2, 3) == [2, 2, 2]
+    assert encode_part(np.ones((2, 1)), 2, 0, 2, 3) == [4, 2]
+    assert encode_part(np.ones((1, 1)), 0, 0, 2, 2) == [0, 1, 3]
+
+
+def test_a_long_text_is_read_with_pauses() -> None:
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+
+    assert len(unpack_runs("1" * (2**17 + 1), check)) == 2**17 + 1
+    assert calls == 3
