@@ -191,3 +191,38 @@ def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "found"),
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
+    own: dict[str, str], found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is as before afterwards, whatever the program sets
+        monkeypatch.delenv(name)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cli, "main", lambda: 5 if os.environ.get("GOMP_SPINCOUNT") == found else 6)
+    monkeypatch.setattr(cli.signal, "signal", lambda *arguments: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.entry()
+    assert ended.value.code == 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Elsewhere torch comes with another OpenMP.")
+def test_torch_reads_how_its_threads_wait() -> None:
+    """The program sets it before torch is imported, which reads it once."""
+    code = "from rifenet.cli import main; main.main = lambda: int(not __import__('torch')); main.entry()"
+    environment = {**os.environ, "OMP_DISPLAY_ENV": "VERBOSE"}
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        environment.pop(name, None)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    assert "GOMP_SPINCOUNT = '1000'" in done.stderr

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 from tiny_model import write_tiny_model
 
 from rifenet import Segmenter, load_model
-from rifenet.engines import Engine
+from rifenet.engines import Engine, load
 from rifenet.engines.device import choose_device
 from rifenet.engines.torch import TorchEngine
 from rifenet.models import aligned_resize
@@ -180,3 +183,33 @@ def test_cuda_agrees_with_the_cpu(
         for e in (engine, other)
     ]
     np.testing.assert_allclose(logits[0], logits[1], atol=1e-3)
+
+
+def test_garbage_is_searched_for_again_once_torch_is_imported() -> None:
+    with load._uncollected():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="no torch"), load._uncollected():
+        raise ValueError("no torch")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with load._uncollected():
+            pass
+        assert not gc.isenabled()  # as whoever calls wants it
+    finally:
+        gc.enable()
+
+
+def test_no_garbage_is_searched_for_while_torch_is_imported(model_file: Path) -> None:
+    code = (
+        "import gc\n"
+        "from rifenet.engines.load import load_engine\n"
+        "searches = []\n"
+        "gc.callbacks.append(lambda phase, facts: searches.append(facts['generation']))\n"
+        f"load_engine({str(model_file)!r}, 'cpu')\n"
+        "assert gc.isenabled()\n"
+        "print(len(searches))\n"  # the start and the end of each
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert int(done.stdout) < 200  # without a pause there are over 700

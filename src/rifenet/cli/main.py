@@ -43,6 +43,7 @@ _REMEDIES: dict[int | None, str] = {
     errno.ENAMETOOLONG: "Give a shorter name.",
     errno.EMFILE: "Raise the limit of open files (ulimit -n), and run the command again.",
 }
+_TURNS = "1000"  # about a hundredth of a millisecond; GNU's default is 300 times as long
 _PROCESS = os.getpid()
 
 
@@ -90,10 +91,21 @@ def entry() -> None:
     """The program `rifenet`, as installed."""
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
+    _let_others_work()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file name may hold what no console can show
     sys.exit(main())
+
+
+def _let_others_work() -> None:
+    """Has torch's threads wait for each other asleep, and not by turning round for milliseconds.
+
+    On an idle machine both take the same time. Beside other programs, threads that turn round take the cores from the
+    one that they wait for. GNU's OpenMP, with which torch comes on Linux, reads this as torch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _TURNS)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

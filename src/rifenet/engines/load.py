@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +31,8 @@ def load_engine(
 
         return OnnxEngine(model, threads=threads)
     try:
-        from rifenet.engines.torch import TorchEngine
+        with _uncollected():
+            from rifenet.engines.torch import TorchEngine
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
@@ -36,3 +40,15 @@ def load_engine(
             f"Expected torch to run {model}, but it is not installed. Install it, or give a folder from rifenet export."
         ) from error
     return TorchEngine.load(model, device=device, threads=threads)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pauses the search for garbage, which takes a tenth of a second while torch is imported, and finds none."""
+    searches = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searches:
+            gc.enable()
