@@ -117,6 +117,28 @@ def test_pseudo_labels_are_probabilities() -> None:
     assert strict.sum() == 0
 
 
+def test_a_hard_label_of_two_equal_channels_is_background() -> None:
+    """As an untrained network's are everywhere; torch's largest of equals is the first, too."""
+    logits = torch.tensor([0.3, -0.1, 0.3, 0.7]).reshape(1, 1, 2, 2).repeat(1, 2, 1, 1)
+    target, _ = losses.pseudo_label(logits, hard=True, confidence=0.0)
+    assert target[:, 0].min() == 1
+    assert target[:, 1].max() == 0
+    nearly = logits.clone()
+    nearly[0, 1, 0, 1] += 1e-3
+    target, _ = losses.pseudo_label(nearly, hard=True, confidence=0.0)
+    assert target[0, 1].tolist() == [[0, 1], [0, 0]]
+
+
+def test_dice_where_nothing_is_marked_and_nothing_found() -> None:
+    """1 for each channel, not 0/0, and sums as small as `EPS` count half."""
+    nothing = torch.zeros(1, 2, 3, 3, dtype=torch.float64)
+    assert float(losses.dice(nothing, nothing, torch.ones(1, 3, 3))) == 2
+    small = nothing.clone()
+    small[:, :, 0, 0] = (losses.EPS / 2) ** 0.5  # p = t: overlap EPS / 2, sum of both squares EPS
+    found = float(losses.dice(small, small, torch.ones(1, 3, 3)))
+    assert found == pytest.approx(2 * (1 - 1 / 2), rel=1e-6)
+
+
 def test_terms_sum_to_the_total() -> None:
     terms = {"query": torch.tensor(0.7), "aux": torch.tensor(0.4), "self": torch.tensor(0.2)}
     assert float(losses.total(terms, 0.5, 2.0)) == pytest.approx(0.7 + 0.2 + 0.4)
