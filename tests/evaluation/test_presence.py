@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +56,11 @@ def test_groups_that_do_not_overlap_stay_finite_and_one_group_is_refused() -> No
         fit_calibration(statistics, np.ones(4, dtype=bool))
 
 
+def numbered(words: str) -> int:
+    """The number that a draw's words stand for, the same on all machines."""
+    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big")
+
+
 def test_pairs_on_rendered_photos(tmp_path: Path) -> None:
     index = open_dataset("pascal", make_voc(tmp_path, class_ids=(6, 7, 8), per_class=4, mixed=0))
     episodes = evaluation_episodes(index, (6, 7, 8), shots=1, seed=0, episodes=9, min_area=500)
@@ -62,6 +68,14 @@ def test_pairs_on_rendered_photos(tmp_path: Path) -> None:
         other = absent_query(index, episode.class_id, 0, position)
         assert episode.class_id not in index.records[other].areas
         assert other == absent_query(index, episode.class_id, 0, position)
+        shown = {class_id for record in index.records for class_id in record.areas} - {episode.class_id}
+        drawn = sorted(shown)[numbered(f"absent:0:{position}:class") % len(shown)]
+        images = [
+            number
+            for number, record in enumerate(index.records)
+            if drawn in record.areas and episode.class_id not in record.areas
+        ]
+        assert other == images[numbered(f"absent:0:{position}:image") % len(images)]
     model = build_model(kind="prototype", backbone="efficientnet_lite0", stride=16).eval()
     statistics, present = presence_pairs(model, index, episodes, 97, seed=0)
     assert present.sum() == len(present) / 2 == 9
