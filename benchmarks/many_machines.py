@@ -251,16 +251,17 @@ class Nodes:
     def __init__(self, made: Any) -> None:
         self.made = made
         self.cores = itertools.cycle(sorted(os.sched_getaffinity(0)))
+        self.core_of: dict[Any, int] = {}
 
-    def add(self) -> None:
-        """Starts a node. A crowded machine may need several tries: Ray gives each 30 seconds."""
-        everywhere = os.sched_getaffinity(0)
+    def add(self, core: int | None = None) -> None:
+        """Starts a node, on the next core or on this. A crowded machine may need several tries of 30 seconds each."""
+        everywhere, core = os.sched_getaffinity(0), next(self.cores) if core is None else core
         # Processes inherit it. Else the threads that read and write would take a second core as long as it is free.
-        os.sched_setaffinity(0, {next(self.cores)})
+        os.sched_setaffinity(0, {core})
         try:
             for _ in range(5):
                 try:
-                    self.made.add_node(num_cpus=1)
+                    self.core_of[self.made.add_node(num_cpus=1)] = core
                     return
                 except Exception as error:
                     print("a node did not start:", str(error)[:80], flush=True)
@@ -268,9 +269,10 @@ class Nodes:
             os.sched_setaffinity(0, everywhere)
 
     def replace_one(self) -> None:
-        """Kills a node with all its processes, at once, and starts another."""
-        self.made.remove_node(next(iter(self.made.worker_nodes)), allow_graceful=False)
-        self.add()
+        """Kills a node with all its processes, at once, and starts another on its core."""
+        node = next(iter(self.made.worker_nodes))
+        self.made.remove_node(node, allow_graceful=False)
+        self.add(self.core_of.pop(node))
 
 
 @contextmanager

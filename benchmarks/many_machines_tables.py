@@ -59,9 +59,9 @@ def figures(record: Values) -> str:
 
 def _kills(found: Values) -> str:
     return (
-        f"{found['photos']:,} rendered photos in a store on loopback, blocks of {found['block']}, three Ray nodes of"
-        f" one machine with processes of their own; {found['nodes killed']} times a node was killed with all its"
-        f" processes, and replaced. The table had {found['rows']:,} rows; {found['lost']} photos were lost and"
+        f"{found['photos']:,} rendered photos in a store on loopback, blocks of {found['block']}, two Ray nodes and"
+        f" a head on one machine, with processes of their own; {found['nodes killed']} times a node was killed with all"
+        f" its processes, and replaced. The table had {found['rows']:,} rows; {found['lost']} photos were lost and"
         f" {found['twice']} done twice. Of {found['masks compared']} masks,"
         f" {found['masks equal to the bit']} were to the bit those of one machine without Ray."
     )
@@ -85,8 +85,8 @@ def _speed(found: Values, bare: Values | None) -> str:
 def _bare(found: Values) -> str:
     return (
         f"Two bare processes on the same two cores, without Ray and without a store, do {found['ratio']:.2f} times the"
-        " photos of one: the cores share a memory. In the table, the store and the driver take some of the two cores,"
-        " too, which on a cluster have machines of their own."
+        " photos of one, which may be due to the memory that they share. In the table, the store and the driver take"
+        " some of the two cores, too, which on a cluster have machines of their own."
     )
 
 

@@ -77,6 +77,8 @@ def _crowd(record: Record) -> tuple[str, str]:
         + (f" ({beside[1]} and {beside[2]:,} ms of a server that does nothing else)" if beside else ""),
         f"peak of memory {growth['of the peak']:+.1%}, its median {growth['of the median']:+.1%}",
     ]
+    if missed := record.get("missed bars"):
+        found.append(f"missed: {', '.join(missed)}")
     done = f"{record['minutes']:g} minutes, {record['requests']:,} requests of 8 clients and attackers"
     return done, "; ".join(found)
 

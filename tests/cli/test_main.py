@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import signal
 import subprocess
@@ -211,6 +212,8 @@ def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(cli, "main", lambda: 5 if os.environ.get("GOMP_SPINCOUNT") == found else 6)
     monkeypatch.setattr(cli.signal, "signal", lambda *arguments: None)
+    for stream in ("stdout", "stderr"):  # which the program sets up for itself
+        monkeypatch.setattr(sys, stream, io.StringIO())
     with pytest.raises(SystemExit) as ended:
         cli.entry()
     assert ended.value.code == 5
@@ -225,4 +228,6 @@ def test_torch_reads_how_its_threads_wait() -> None:
         environment.pop(name, None)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
+    if "GOMP_" not in done.stderr:
+        pytest.skip("This torch comes with another OpenMP than GNU's.")
     assert "GOMP_SPINCOUNT = '1000'" in done.stderr

@@ -43,7 +43,9 @@ def test_percentiles_of_all_pages_and_of_bands_alone_or_together() -> None:
     samples = [draw.normal(10, 3, (500, 2)), draw.normal(40, 9, (300, 2))]
     samples[0][3, 0], samples[1][4, 1] = np.nan, np.inf
     whole = np.concatenate(samples)
-    for band, found in enumerate(windows_of(samples, together=False)):
+    alone = windows_of(samples, together=False)
+    assert len(alone) == 2
+    for band, found in enumerate(alone):
         own = whole[np.isfinite(whole[:, band]), band]
         assert found == pytest.approx(tuple(np.percentile(own, (0.1, 99.9))))
     together = windows_of(samples, together=True)

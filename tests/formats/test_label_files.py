@@ -511,7 +511,7 @@ def test_a_mask_of_a_photo_that_exif_turns(orientation: int) -> None:
     assert other.shape == (3, 3)  # the caller tells that it does not fit
 
 
-def test_a_label_with_other_capitals_or_blanks_yields_to_the_exact_one(dog: NDArray[np.uint8]) -> None:
+def test_a_label_with_other_capitals_or_blanks_yields_to_the_exact_one() -> None:
     def square(label: str, left: int) -> dict[str, Any]:
         corners = [[left, 0], [left + 2, 0], [left + 2, 2], [left, 2]]
         return {"label": label, "points": corners}
@@ -555,7 +555,7 @@ def test_a_number_of_a_category_is_taken_where_no_label_is_called_so() -> None:
     assert "3 annotations were left out. The first: Expected one of the file's categories" in said[0]
 
 
-def test_where_white_counts(dog: NDArray[np.uint8]) -> None:
+def test_where_white_counts() -> None:
     """255 is ignored beside a class, unless somebody says that it is the object, or chooses it, or it is alone."""
     index = np.array([[0, 3, 255]], np.uint8)
     only = np.array([[0, 255, 255]], np.uint8)

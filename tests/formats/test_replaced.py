@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def said(folder: Path, contents: dict[str, Any], source: str = "x/a.jpg") -> lis
     files = [folder / name for name in ("a_mask.png", "a_coco.json", "a.json", "a_labelme.JSON")]
     with collected() as found:
         say_replaced(files, folder / "a.json", source)
-    return [each.replace(f"{folder}/", "") for each in found]
+    return [each.replace(f"{folder}{os.sep}", "") for each in found]
 
 
 ENDING = "and was replaced. Give save() a name for each photo."

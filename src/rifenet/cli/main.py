@@ -43,7 +43,7 @@ _REMEDIES: dict[int | None, str] = {
     errno.ENAMETOOLONG: "Give a shorter name.",
     errno.EMFILE: "Raise the limit of open files (ulimit -n), and run the command again.",
 }
-_TURNS = "1000"  # about a hundredth of a millisecond; GNU's default is 300 times as long
+_SPINS = "1000"  # about a hundredth of a millisecond; GNU's default is 300 times as long
 _PROCESS = os.getpid()
 
 
@@ -99,13 +99,13 @@ def entry() -> None:
 
 
 def _let_others_work() -> None:
-    """Has torch's threads wait for each other asleep, and not by turning round for milliseconds.
+    """Has torch's threads spin for a moment only while they wait for each other, and then sleep.
 
-    On an idle machine both take the same time. Beside other programs, threads that turn round take the cores from the
-    one that they wait for. GNU's OpenMP, with which torch comes on Linux, reads this as torch is imported.
+    Beside other programs, threads that spin for milliseconds take the cores from the one that they wait for. On an idle
+    machine it costs a few percent. GNU's OpenMP, with which torch comes on Linux, reads this as torch is imported.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", _TURNS)
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -44,7 +44,7 @@ def load_engine(
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Pauses the search for garbage, which takes a tenth of a second while torch is imported, and finds none."""
+    """Pauses the search for garbage, which takes a tenth of a second while torch is imported."""
     searches = gc.isenabled()
     gc.disable()
     try:
