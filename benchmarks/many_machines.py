@@ -128,18 +128,16 @@ def segmented_on(core: int, starts: float, count: int) -> float:
     """Photos a second of this process, bound to a core, from the time `starts` on."""
     os.sched_setaffinity(0, {core})
     with tempfile.TemporaryDirectory() as folder:
-        task = task_of("default", Path(folder), Place(folder))
-        segmenter = Segmenter.from_pretrained("default", "cpu", 1)
-        (Path(folder) / "classes.safetensors").write_bytes(task.classes_file)
-        segmenter.load_classes(Path(folder) / "classes.safetensors")
+        worker = BlockWorker()
+        worker.load(task_of("default", Path(folder), Place(folder)))
     photos = [rendered(np.random.default_rng(number)) for number in range(BLOCK)]
     for photo in photos:
-        segmenter.segment(photo)  # warms up
+        worker.segmenter.segment(photo)  # warms up
     if time.time() > starts:
         raise RuntimeError("Expected the model to be loaded in time, but the machine is too busy to measure on.")
     time.sleep(starts - time.time())
     for number in range(count):
-        segmenter.segment(photos[number % BLOCK])
+        worker.segmenter.segment(photos[number % BLOCK])
     return count / (time.time() - starts)
 
 

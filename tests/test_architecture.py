@@ -85,9 +85,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "engines": (),
     "engines.allocator": (),
     "engines.device": (),
+    "engines.garbage": (),
     "engines.onnx": ("config", "engines", "files", "data.transforms", *FORMATS, *DRAWING),
     "engines.torch": ("engines", "engines.device", *MODELS, *MODEL_FILES),
-    "engines.load": ("engines",),
+    "engines.load": ("engines", "engines.garbage"),
     "segmenting": (),
     "segmenting.*": SEGMENTING,
     "segmenting.instances": (*SEGMENTING, "config"),  # the extra that it needs

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from tiny_model import write_tiny_model
 
 from rifenet import Segmenter, load_model
-from rifenet.engines import Engine, load
+from rifenet.engines import Engine
 from rifenet.engines.device import choose_device
+from rifenet.engines.garbage import uncollected
 from rifenet.engines.torch import TorchEngine
 from rifenet.models import aligned_resize
 
@@ -186,15 +187,15 @@ def test_cuda_agrees_with_the_cpu(
 
 
 def test_garbage_is_searched_for_again_once_torch_is_imported() -> None:
-    with load._uncollected():
+    with uncollected:
         assert not gc.isenabled()
     assert gc.isenabled()
-    with pytest.raises(ValueError, match="no torch"), load._uncollected():
+    with pytest.raises(ValueError, match="no torch"), uncollected:
         raise ValueError("no torch")
     assert gc.isenabled()
     gc.disable()
     try:
-        with load._uncollected():
+        with uncollected:
             pass
         assert not gc.isenabled()  # as whoever calls wants it
     finally:

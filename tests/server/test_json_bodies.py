@@ -114,7 +114,7 @@ def test_garbage_is_looked_for_again_after_the_last_of_several() -> None:
     with pytest.raises(ValueError, match="error"):
         json_bodies._parsed(b"[1,]")
     assert gc.isenabled()
-    first = json_bodies._uncollected
+    first = json_bodies.uncollected
     with first:
         with first:
             assert not gc.isenabled()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rifenet.engines import is_export
+from rifenet.engines.garbage import uncollected
 
 if TYPE_CHECKING:
     from rifenet.engines.onnx import OnnxEngine
@@ -31,7 +29,7 @@ def load_engine(
 
         return OnnxEngine(model, threads=threads)
     try:
-        with _uncollected():
+        with uncollected:
             from rifenet.engines.torch import TorchEngine
     except ModuleNotFoundError as error:
         if error.name != "torch":
@@ -40,15 +38,3 @@ def load_engine(
             f"Expected torch to run {model}, but it is not installed. Install it, or give a folder from rifenet export."
         ) from error
     return TorchEngine.load(model, device=device, threads=threads)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Pauses the search for garbage, which takes a tenth of a second while torch is imported."""
-    searches = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if searches:
-            gc.enable()

@@ -7,10 +7,8 @@ numbers, in which nobody else would be answered. ijson lets them run between two
 
 from __future__ import annotations
 
-import gc
 import io
 import json
-import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from rifenet.engines.garbage import uncollected
 from rifenet.formats.run_lengths import Check, unchecked
 from rifenet.server.problem import Problem
 
@@ -94,34 +93,8 @@ def parse_labels(text: str, check: Check, kept: list[Any]) -> Any:
     return kept[-1]
 
 
-class _Uncollected:
-    """While entered, by any thread, Python looks for no garbage among its objects.
-
-    Each look goes through all objects without a pause, a fifth of a second for half a million lists that are just being
-    made, and nobody is answered meanwhile. JSON has no cycles that need it.
-    """
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.inside = 0
-
-    def __enter__(self) -> None:
-        with self.lock:
-            self.inside += 1
-            gc.disable()
-
-    def __exit__(self, *_: object) -> None:
-        with self.lock:
-            self.inside -= 1
-            if not self.inside:
-                gc.enable()
-
-
-_uncollected = _Uncollected()
-
-
 def _parsed(body: bytes, check: Check = unchecked) -> Any:
-    with _uncollected:
+    with uncollected:  # JSON has no cycles
         return _built(body, check)
 
 
