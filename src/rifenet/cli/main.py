@@ -43,7 +43,7 @@ _REMEDIES: dict[int | None, str] = {
     errno.ENAMETOOLONG: "Give a shorter name.",
     errno.EMFILE: "Raise the limit of open files (ulimit -n), and run the command again.",
 }
-_SPINS = "1000"  # about a hundredth of a millisecond; GNU's default is 300 times as long
+SPINS = "1000"  # about a hundredth of a millisecond; GNU's default is 300 times as long
 _PROCESS = os.getpid()
 
 
@@ -105,7 +105,7 @@ def _let_others_work() -> None:
     machine it costs a few percent. GNU's OpenMP, with which torch comes on Linux, reads this as torch is imported.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
