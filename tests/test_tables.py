@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from docs_blocks import ROOT, blocks
 
-from benchmarks import any_backbone_tables, instances, strokes, worlds_tables
+from benchmarks import any_backbone_tables, busy_machine, instances, strokes, worlds_tables
 from campaigns import table as campaigns
 from rifenet.cli.main import main
 from rifenet.models.files.hub import load_model
@@ -146,6 +146,12 @@ def test_the_table_of_campaigns_is_that_of_their_records() -> None:
     page = (ROOT / "docs/lab/campaigns.md").read_text(encoding="utf-8")
     for folder in ("docs/results/campaigns", "docs/results/campaigns/earlier"):
         assert "\n\n" + "\n".join(campaigns.table(ROOT / folder)) + "\n\n" in page
+
+
+def test_the_table_of_a_busy_machine_is_that_of_its_record() -> None:
+    page = (ROOT / "docs/lab/speed.md").read_text(encoding="utf-8")
+    record = json.loads((ROOT / "docs/results/busy_machine.json").read_text(encoding="utf-8"))
+    assert "\n\n" + "\n".join(busy_machine.table(record)) + "\n\n" in page
 
 
 def test_the_table_of_mutants_is_that_of_their_records() -> None:
