@@ -102,7 +102,8 @@ def _let_others_work() -> None:
     """Has torch's threads spin for a moment only while they wait for each other, and then sleep.
 
     Beside other programs, threads that spin for milliseconds take the cores from the one that they wait for. On an idle
-    machine it costs a few percent. GNU's OpenMP, with which torch comes on Linux, reads this as torch is imported.
+    machine a photo takes some percent longer. GNU's OpenMP, with which torch comes on Linux, reads this as torch is
+    imported.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
