@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -103,9 +104,11 @@ def test_the_baseline_is_the_backbone_and_cosines() -> None:
 
 
 def test_views_cost_what_they_show() -> None:
-    one, four = (costs(ModelConfig(**{**vars(SMALL), "support_views": views}), SIDE) for views in (1, 4))
-    assert four["backbone"].learn == 4 * one["backbone"].learn
-    assert four["backbone"].query == one["backbone"].query
+    one = costs(SMALL, SIDE)
+    for views, mirror in ((4, True), (2, False)):
+        viewed = costs(dataclasses.replace(SMALL, support_views=views, support_mirror=mirror), SIDE)
+        assert viewed["backbone"].learn == views * one["backbone"].learn
+        assert viewed["backbone"].query == one["backbone"].query
 
 
 def test_the_command_counts_a_config(capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,8 +78,7 @@ class TorchEngine:
     def encode_shot(self, image: NDArray[np.float32], mask: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Any:
         """Encodes one shot; see `ShotwiseEngine`."""
         images, masks, real = (torch.from_numpy(array)[None, None].to(self.device) for array in (image, mask, valid))
-        views = getattr(self.model.config, "support_views", 1)
-        shot, photo = shots_and_photos(self.model, images, masks, real, views)
+        shot, photo = shots_and_photos(self.model, images, masks, real)
         # Copies: a part of the features of all views would keep them all.
         return shot, Features(*(level[:, 0].clone() for level in photo)), real[:, 0]
 

@@ -216,7 +216,10 @@ _SHAPE = {
     "per_seed": [{"seed": int, "miou": float, "fb_iou": float}],
     "skipped?": [{"seed": int, "episode": int, "class?": str, "reason?": str}],
     "presence?": {**_PRESENCE, "bins?": [_BIN], "hard?": (_PRESENCE, None)},
-    "config": {"data": {"root": str, "list_file?": str}, "model?": {"support_views?": int, "mask_threshold?": float}},
+    "config": {
+        "data": {"root": str, "list_file?": str},
+        "model?": {"support_views?": int, "support_mirror?": bool, "mask_threshold?": float},
+    },
     "environment": {
         **dict.fromkeys(("torch", "device", "device_name"), str),
         **dict.fromkeys(("threads", "ranks"), int),

@@ -138,7 +138,7 @@ class _EncodeSupport(nn.Module):
             context = self.model.encode_support(images, masks, valid)
         else:
             shots = images, masks, valid
-            views = viewed_features(self.model.backbone, *shots, self.model.config.support_views, at_once=True)
+            views = viewed_features(self.model.backbone, *shots, self.model.config, at_once=True)
             context = self.model.encode_support(*views)
         return context
 

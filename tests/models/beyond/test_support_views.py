@@ -62,6 +62,18 @@ def test_the_whole_photo_comes_first_and_every_view_mirrored_after_it() -> None:
     assert len(list(support_views(images, masks, valid, 1))) == 1
 
 
+def test_without_mirror_images_the_second_view_is_the_closer_look() -> None:
+    shots = supports()
+    whole, closer = support_views(*shots, 2, mirror=False)
+    _, _, expected, _ = support_views(*shots, 4)
+    for parts, others in ((whole, shots), (closer, expected)):
+        for part, other in zip(parts, others, strict=True):
+            assert part is not None
+            assert other is not None
+            assert torch.equal(part, other)
+    assert len(list(support_views(*shots, 1, mirror=False))) == 1
+
+
 def test_a_closer_look_is_what_pillow_sees_of_the_same_box() -> None:
     images, masks, valid = supports()
     seen, labels, real = list(support_views(images, masks, valid, 4))[2]
@@ -98,7 +110,8 @@ def test_an_object_everywhere_or_nowhere_leaves_the_whole_photo(mask: int) -> No
     assert real is None
 
 
-def test_views_are_shots_and_features_have_none() -> None:
+@pytest.mark.parametrize(("count", "mirror"), [(4, True), (2, True), (2, False)])
+def test_views_are_shots_and_features_have_none(count: int, mirror: bool) -> None:
     model = build_model(**SMALL).eval()
     assert isinstance(model, RiFeNet)
     images, masks, valid = supports()
@@ -107,18 +120,19 @@ def test_views_are_shots_and_features_have_none() -> None:
     valid = torch.ones(masks.shape, dtype=torch.bool)
     with torch.inference_mode():
         plain = model.encode_support(images, masks, valid)
-        model.config = dataclasses.replace(model.config, support_views=4)
+        viewing = dataclasses.replace(model.config, support_views=count, support_mirror=mirror)
+        model.config = viewing
         viewed = model.encode_support(images, masks, valid)
-        parts = list(support_views(images, masks, valid, 4))
-        model.config = dataclasses.replace(model.config, support_views=1)
+        parts = list(support_views(images, masks, valid, count, mirror=mirror))
+        model.config = dataclasses.replace(model.config, support_views=1, support_mirror=True)
         by_hand = model.encode_support(*(torch.cat(field, 1) for field in zip(*parts, strict=True)))  # type: ignore[arg-type]  # valid is there
-        model.config = dataclasses.replace(model.config, support_views=4)
+        model.config = viewing
         features = model.backbone(images.flatten(0, 1))
         known = Features(*(level[None] for level in features))
         from_features = model.encode_support(known, masks, valid)
     for one, other in zip(viewed, by_hand, strict=True):
         assert torch.allclose(one.float(), other.float(), atol=1e-5)
-    assert viewed.prior_keys.shape[1] == 4 * plain.prior_keys.shape[1]
+    assert viewed.prior_keys.shape[1] == count * plain.prior_keys.shape[1]
     for one, other in zip(plain, from_features, strict=True):
         assert torch.allclose(one.float(), other.float(), atol=1e-5)
 
@@ -127,12 +141,23 @@ def test_what_is_learned_of_a_class_can_be_set_on_a_trained_model() -> None:
     config = with_test_options(ModelConfig(), ["support_views=4", "max_evidence_keys=1024", "mask_threshold=0.3"])
     assert (config.support_views, config.max_evidence_keys, config.mask_threshold) == (4, 1024, 0.3)
     assert with_test_options(config, []) == config
+    halved = with_test_options(config, ["support_views=2", "support_mirror=false"])
+    assert (halved.support_views, halved.support_mirror) == (2, False)
+    assert with_test_options(halved, ["support_mirror=True"]).support_mirror is True
+
+
+def test_four_views_are_mirrored_ones_too() -> None:
+    with pytest.raises(ValueError, match=r"model\.support_views 1 or 2 with model\.support_mirror off"):
+        ModelConfig(support_views=4, support_mirror=False)
+    with pytest.raises(ValueError, match="but got 4"):
+        with_test_options(ModelConfig(support_views=2, support_mirror=False), ["support_views=4"])
 
 
 @pytest.mark.parametrize(
     "setting",
     [
         *("embed_dim=4", "support_views", "support_views=x", "support_views=3", "support_views=2.0", ""),
+        *("support_mirror=", "support_mirror=0", "support_mirror=no"),
         *("mask_threshold=1", "mask_threshold=0", "mask_threshold=nan", "mask_threshold=half"),
     ],
 )

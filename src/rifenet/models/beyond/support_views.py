@@ -2,7 +2,7 @@
 
 A class learned from one photo fits the scale and direction of that photo; views add others. A query then costs as
 much as with `views` times as many shots. The views were chosen on held-out photos of the training classes
-(docs/lab/bundled_321.md).
+(docs/lab/bundled_321.md); mirror images gain nothing beside closer looks (docs/lab/speed.md).
 
 Shapes: B batch, K shots, H W image size. All steps are matrix products and gathers of fixed size, so that they export.
 """
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from rifenet.config import ModelConfig
 from rifenet.models.backbones import Features
 from rifenet.models.rifenet import RiFeNet
 from rifenet.models.structures import EncodedShots, Images, check_support
@@ -23,24 +24,24 @@ ROOM = 1.5
 
 
 class ViewedRiFeNet(RiFeNet):
-    """RiFeNet that learns a class from `config.support_views` views of each support."""
+    """RiFeNet that learns a class from `config.support_views` views of each support, mirrored or not."""
 
     def encode_shots(
         self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None
     ) -> EncodedShots:
         """All views of the shots; see `RiFeNet.encode_shots`. `Features` allow one view only."""
-        return shots_and_photos(self, support_images, support_masks, support_valid, self.config.support_views)[0]
+        return shots_and_photos(self, support_images, support_masks, support_valid)[0]
 
 
 def shots_and_photos(
-    model: RiFeNet, images: Images, masks: Tensor, valid: Tensor | None, views: int
+    model: RiFeNet, images: Images, masks: Tensor, valid: Tensor | None
 ) -> tuple[EncodedShots, Features]:
-    """`RiFeNet.encode_shots` with `views` of each shot, and the features [B,K,...] of the images as they are.
+    """`RiFeNet.encode_shots` of all views of the shots, and the features [B,K,...] of the images as they are.
 
     `RiFeNet.encode_query` takes the latter, too.
     """
     check_support(images, masks, valid)
-    features, labels, real = viewed_features(model._encode, images, masks, valid, views)
+    features, labels, real = viewed_features(model._encode, images, masks, valid, model.config)
     photos = Features(*(level[:, : masks.shape[1]] for level in features))
     return model._shots(features, labels, real)[0], photos
 
@@ -50,42 +51,46 @@ def viewed_features(
     images: Images,
     masks: Tensor,
     valid: Tensor | None,
-    views: int,
+    config: ModelConfig,
     *,
     at_once: bool = False,
 ) -> tuple[Features, Tensor, Tensor | None]:
-    """Features, masks and valid of K * `views` shots.
+    """Features, masks and valid of K * V shots, for V views of each.
 
     Args:
         extract: the backbone, for images [B,K,3,H,W].
         images: [B,K,3,H,W], RGB in [0,1], or their features, which allow one view only.
         masks: [B,K,H,W], 1 foreground, 0 background, 255 ignore.
         valid: real pixels [B,K,H,W] bool; None: all.
-        views: 1, 2 or 4, see `support_views`.
+        config: its `support_views` and `support_mirror` say which views, see `support_views`.
         at_once: run all views in one pass of the backbone, as an export needs; one after the other takes less memory.
     """
     if isinstance(images, Features):
         return images, masks, valid
-    seen, labels, real = zip(*support_views(images, masks, valid, views), strict=True)
+    views = support_views(images, masks, valid, config.support_views, mirror=config.support_mirror)
+    seen, labels, real = zip(*views, strict=True)
     levels = [extract(torch.cat(seen, 1))] if at_once else map(extract, seen)
     features = Features(*(torch.cat(level, 1) for level in zip(*levels, strict=True)))
     return features, torch.cat(labels, 1), None if valid is None else torch.cat(real, 1)
 
 
 def support_views(
-    images: Tensor, masks: Tensor, valid: Tensor | None, views: int
+    images: Tensor, masks: Tensor, valid: Tensor | None, views: int, *, mirror: bool = True
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Yields the supports; with 2 or 4 `views` also mirrored; with 4 also a closer look and its mirror image.
+    """Yields the supports as they are, and other views of them.
+
+    With 2 `views` the other is their mirror image, or without `mirror` a closer look. With 4 the others are their
+    mirror image, a closer look and its mirror image.
 
     A closer look is the part of the image around the object's box, `ROOM` times as large and with the image's ratio. It
     is enlarged to the image's size (bilinear; labels by nearest neighbour). Without an object, or with one that fills
     the image, it is the whole image.
     """
     whole = images, masks, valid
-    closer = [_closer(*whole)] if views == 4 else []
+    closer = [_closer(*whole)] if views == (4 if mirror else 2) else []
     for image, mask, real in (whole, *closer):
         yield image, mask, real
-        if views > 1:
+        if mirror and views > 1:
             yield image.flip(-1), mask.flip(-1), None if real is None else real.flip(-1)
 
 
