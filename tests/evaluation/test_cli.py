@@ -95,11 +95,11 @@ def test_a_class_may_be_learned_otherwise_than_in_training(line: list[str], tmp_
     assert main(["report", str(plain), str(viewed), "--out", str(tables)]) == 0
     assert "| small, 65 px |" in tables.read_text()
     assert "| small, 65 px, 4 views of a support, masks from 0.3 |" in tables.read_text()
-    unmirrored = "support_views=2", "support_mirror=false"
-    assert main([*line, "--baseline", "--set", *unmirrored, "--out", str(viewed)]) == 0
+    closer = "support_views=2", "support_closer=true"
+    assert main([*line, "--baseline", "--set", *closer, "--out", str(viewed)]) == 0
     assert read(viewed.with_name("viewed-prototype.json"))["model"] == baseline["model"]
     assert main(["report", str(plain), str(viewed), "--out", str(tables)]) == 0
-    assert "| small, 65 px, 2 views of a support, none mirrored |" in tables.read_text()
+    assert "| small, 65 px, 2 views of a support (one closer) |" in tables.read_text()
     assert main([*line, "--set", "embed_dim=8", "--out", str(viewed)]) == 1
 
 

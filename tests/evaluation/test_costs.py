@@ -105,8 +105,8 @@ def test_the_baseline_is_the_backbone_and_cosines() -> None:
 
 def test_views_cost_what_they_show() -> None:
     one = costs(SMALL, SIDE)
-    for views, mirror in ((4, True), (2, False)):
-        viewed = costs(dataclasses.replace(SMALL, support_views=views, support_mirror=mirror), SIDE)
+    for views, closer in ((4, False), (2, True)):
+        viewed = costs(dataclasses.replace(SMALL, support_views=views, support_closer=closer), SIDE)
         assert viewed["backbone"].learn == views * one["backbone"].learn
         assert viewed["backbone"].query == one["backbone"].query
 

@@ -27,7 +27,7 @@ SIZE = 65
 KINDS: dict[str, dict[str, Any]] = {
     "paper": {},
     "four views": {"support_views": 4},
-    "two views, none mirrored": {"support_views": 2, "support_mirror": False},
+    "two views, one closer": {"support_views": 2, "support_closer": True},
     "evidence, four views, caps that bite": {
         "evidence": True,
         "evidence_dim": 32,

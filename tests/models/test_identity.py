@@ -46,7 +46,7 @@ def other(original: Path, path: Path, metadata: dict[str, Any] | None = None, **
     [
         ({"mask_threshold": 0.3}, {}),
         ({"support_views": 4}, {}),
-        ({"support_views": 2, "support_mirror": False}, {}),
+        ({"support_views": 2, "support_closer": True}, {}),
         ({"max_prior_keys": 17}, {}),
         ({}, {"calibration": {"a": 9.0, "b": -4.0}}),
         ({}, {"image_size": 97}),

@@ -40,9 +40,9 @@ class ModelConfig(NetworkConfig):
     the stage of stride 4."""
     support_views: int = field(default=1, metadata=about(test=True))
     """Beyond the paper: views of each support photo when a trained model learns a class. 1: the photo; 2: also its
-    mirror image, or with support_mirror off a close-up of the object; 4: the photo, the close-up, and both mirrored."""
-    support_mirror: bool = field(default=True, metadata=about(test=True))
-    """Beyond the paper: whether the views of a support show it mirrored, too. Off: support_views is 1 or 2."""
+    mirror image, or with support_closer a mirrored close-up of the object; 4: photo and close-up, each both ways."""
+    support_closer: bool = field(default=False, metadata=about(test=True))
+    """Beyond the paper: with support_views 2, the second view is a mirrored close-up of the object."""
     mask_threshold: float = field(default=0.5, metadata=about(test=True))
     """Beyond the paper: a pixel is in the mask from this probability on (between 0 and 1). No loss depends on it."""
 
@@ -70,10 +70,10 @@ class ModelConfig(NetworkConfig):
                 "place of the evidence head and reads edges from the photo. Leave them at their defaults."
             )
         expect(self.support_views in (1, 2, 4), "model.support_views", self.support_views, "1, 2 or 4")
-        if self.support_views == 4 and not self.support_mirror:
+        if self.support_closer and self.support_views != 2:
             raise ValueError(
-                "Expected model.support_views 1 or 2 with model.support_mirror off, since two of the four views are "
-                "mirrored, but got 4. Use 2, for the photo and a close-up of the object, or turn it on."
+                "Expected model.support_views 2 with model.support_closer, which says what the second view is, but got "
+                f"{self.support_views}. Set both, or leave support_closer out: 4 views have close-ups anyway."
             )
         expect(0 < self.mask_threshold < 1, "model.mask_threshold", self.mask_threshold, "between 0 and 1")
         expect(self.fine >= 0, "model.fine", self.fine, "0 or a stage")
@@ -82,8 +82,8 @@ class ModelConfig(NetworkConfig):
 
 
 TEST_OPTIONS = tuple(option.name for option in dataclasses.fields(ModelConfig) if about_option(option).test)
-"""Options that no weight depends on, so a trained model may run with other values: the number of support tokens, keys
-and views, whether views are mirrored, too, and the mask threshold."""
+"""Options that no weight depends on, so a trained model may run with other values: the number of support tokens and
+keys, the views of a support, and the mask threshold."""
 
 
 def _switch(text: str) -> bool:
@@ -105,6 +105,6 @@ def with_test_options(config: ModelConfig, settings: Iterable[str]) -> ModelConf
         except (KeyError, ValueError):
             raise ValueError(
                 f"Expected NAME=VALUE, with a name among {', '.join(TEST_OPTIONS)} and a number (whole, except for "
-                f"mask_threshold; true or false for support_mirror), but got {setting!r}."
+                f"mask_threshold; true or false for support_closer), but got {setting!r}."
             ) from None
     return replace(config, **values)

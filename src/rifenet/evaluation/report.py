@@ -117,8 +117,8 @@ def _rows(members: Iterable[NumberedResult]) -> list[tuple[str, ByFold]]:
         views, threshold = network.get("support_views", 1), network.get("mask_threshold", 0.5)
         label = f"{model['name']}, {model['image_size']} px"
         if views > 1:
-            unmirrored = "" if network.get("support_mirror", True) else ", none mirrored"
-            label += f", {views} views of a support{unmirrored}"
+            closer = " (one closer)" if network.get("support_closer") else ""
+            label += f", {views} views of a support{closer}"
         label += f", masks from {threshold:g}" if threshold != 0.5 else ""
         label += f", exclude_novel {kept}" if kept != _DASH else ""
         _, row = rows.setdefault(key, (label, {}))

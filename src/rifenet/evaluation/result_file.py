@@ -218,7 +218,7 @@ _SHAPE = {
     "presence?": {**_PRESENCE, "bins?": [_BIN], "hard?": (_PRESENCE, None)},
     "config": {
         "data": {"root": str, "list_file?": str},
-        "model?": {"support_views?": int, "support_mirror?": bool, "mask_threshold?": float},
+        "model?": {"support_views?": int, "support_closer?": bool, "mask_threshold?": float},
     },
     "environment": {
         **dict.fromkeys(("torch", "device", "device_name"), str),

@@ -66,7 +66,7 @@ class Prototype(nn.Module):
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__()
-        self.config = replace(config, support_views=1, support_mirror=True, mask_threshold=0.5)
+        self.config = replace(config, support_views=1, support_closer=False, mask_threshold=0.5)
         self.backbone = backbone
 
     @staticmethod

@@ -62,16 +62,15 @@ def test_the_whole_photo_comes_first_and_every_view_mirrored_after_it() -> None:
     assert len(list(support_views(images, masks, valid, 1))) == 1
 
 
-def test_without_mirror_images_the_second_view_is_the_closer_look() -> None:
+def test_the_second_of_two_views_may_be_a_mirrored_closer_look() -> None:
     shots = supports()
-    whole, closer = support_views(*shots, 2, mirror=False)
-    _, _, expected, _ = support_views(*shots, 4)
+    whole, closer = support_views(*shots, 2, closer=True)
+    _, _, _, expected = support_views(*shots, 4)
     for parts, others in ((whole, shots), (closer, expected)):
         for part, other in zip(parts, others, strict=True):
             assert part is not None
             assert other is not None
             assert torch.equal(part, other)
-    assert len(list(support_views(*shots, 1, mirror=False))) == 1
 
 
 def test_a_closer_look_is_what_pillow_sees_of_the_same_box() -> None:
@@ -110,8 +109,8 @@ def test_an_object_everywhere_or_nowhere_leaves_the_whole_photo(mask: int) -> No
     assert real is None
 
 
-@pytest.mark.parametrize(("count", "mirror"), [(4, True), (2, True), (2, False)])
-def test_views_are_shots_and_features_have_none(count: int, mirror: bool) -> None:
+@pytest.mark.parametrize(("count", "closer"), [(4, False), (2, False), (2, True)])
+def test_views_are_shots_and_features_have_none(count: int, closer: bool) -> None:
     model = build_model(**SMALL).eval()
     assert isinstance(model, RiFeNet)
     images, masks, valid = supports()
@@ -120,11 +119,11 @@ def test_views_are_shots_and_features_have_none(count: int, mirror: bool) -> Non
     valid = torch.ones(masks.shape, dtype=torch.bool)
     with torch.inference_mode():
         plain = model.encode_support(images, masks, valid)
-        viewing = dataclasses.replace(model.config, support_views=count, support_mirror=mirror)
+        viewing = dataclasses.replace(model.config, support_views=count, support_closer=closer)
         model.config = viewing
         viewed = model.encode_support(images, masks, valid)
-        parts = list(support_views(images, masks, valid, count, mirror=mirror))
-        model.config = dataclasses.replace(model.config, support_views=1, support_mirror=True)
+        parts = list(support_views(images, masks, valid, count, closer=closer))
+        model.config = dataclasses.replace(model.config, support_views=1, support_closer=False)
         by_hand = model.encode_support(*(torch.cat(field, 1) for field in zip(*parts, strict=True)))  # type: ignore[arg-type]  # valid is there
         model.config = viewing
         features = model.backbone(images.flatten(0, 1))
@@ -141,23 +140,24 @@ def test_what_is_learned_of_a_class_can_be_set_on_a_trained_model() -> None:
     config = with_test_options(ModelConfig(), ["support_views=4", "max_evidence_keys=1024", "mask_threshold=0.3"])
     assert (config.support_views, config.max_evidence_keys, config.mask_threshold) == (4, 1024, 0.3)
     assert with_test_options(config, []) == config
-    halved = with_test_options(config, ["support_views=2", "support_mirror=false"])
-    assert (halved.support_views, halved.support_mirror) == (2, False)
-    assert with_test_options(halved, ["support_mirror=True"]).support_mirror is True
+    halved = with_test_options(config, ["support_views=2", "support_closer=true"])
+    assert (halved.support_views, halved.support_closer) == (2, True)
+    assert with_test_options(halved, ["support_closer=False"]).support_closer is False
 
 
-def test_four_views_are_mirrored_ones_too() -> None:
-    with pytest.raises(ValueError, match=r"model\.support_views 1 or 2 with model\.support_mirror off"):
-        ModelConfig(support_views=4, support_mirror=False)
-    with pytest.raises(ValueError, match="but got 4"):
-        with_test_options(ModelConfig(support_views=2, support_mirror=False), ["support_views=4"])
+@pytest.mark.parametrize("views", [1, 4])
+def test_only_the_second_of_two_views_can_be_chosen(views: int) -> None:
+    with pytest.raises(ValueError, match=rf"model\.support_views 2 with model\.support_closer.* but got {views}"):
+        ModelConfig(support_views=views, support_closer=True)
+    with pytest.raises(ValueError, match=f"but got {views}"):
+        with_test_options(ModelConfig(support_views=2, support_closer=True), [f"support_views={views}"])
 
 
 @pytest.mark.parametrize(
     "setting",
     [
         *("embed_dim=4", "support_views", "support_views=x", "support_views=3", "support_views=2.0", ""),
-        *("support_mirror=", "support_mirror=0", "support_mirror=no"),
+        *("support_closer=", "support_closer=0", "support_closer=no"),
         *("mask_threshold=1", "mask_threshold=0", "mask_threshold=nan", "mask_threshold=half"),
     ],
 )

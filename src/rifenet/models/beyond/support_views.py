@@ -1,8 +1,8 @@
 """Views of each support (beyond the paper): the photo, its mirror image, and a closer look at the object.
 
 A class learned from one photo fits the scale and direction of that photo; views add others. A query then costs as
-much as with `views` times as many shots. The views were chosen on held-out photos of the training classes
-(docs/lab/bundled_321.md); mirror images gain nothing beside closer looks (docs/lab/speed.md).
+much as with `views` times as many shots. Two views, of which the second is closer and mirrored, are as good as all four
+(docs/lab/bundled_449.md).
 
 Shapes: B batch, K shots, H W image size. All steps are matrix products and gathers of fixed size, so that they export.
 """
@@ -24,7 +24,7 @@ ROOM = 1.5
 
 
 class ViewedRiFeNet(RiFeNet):
-    """RiFeNet that learns a class from `config.support_views` views of each support, mirrored or not."""
+    """RiFeNet that learns a class from `config.support_views` views of each support."""
 
     def encode_shots(
         self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None
@@ -62,12 +62,12 @@ def viewed_features(
         images: [B,K,3,H,W], RGB in [0,1], or their features, which allow one view only.
         masks: [B,K,H,W], 1 foreground, 0 background, 255 ignore.
         valid: real pixels [B,K,H,W] bool; None: all.
-        config: its `support_views` and `support_mirror` say which views, see `support_views`.
+        config: its `support_views` and `support_closer` say which views, see `support_views`.
         at_once: run all views in one pass of the backbone, as an export needs; one after the other takes less memory.
     """
     if isinstance(images, Features):
         return images, masks, valid
-    views = support_views(images, masks, valid, config.support_views, mirror=config.support_mirror)
+    views = support_views(images, masks, valid, config.support_views, closer=config.support_closer)
     seen, labels, real = zip(*views, strict=True)
     levels = [extract(torch.cat(seen, 1))] if at_once else map(extract, seen)
     features = Features(*(torch.cat(level, 1) for level in zip(*levels, strict=True)))
@@ -75,23 +75,30 @@ def viewed_features(
 
 
 def support_views(
-    images: Tensor, masks: Tensor, valid: Tensor | None, views: int, *, mirror: bool = True
+    images: Tensor, masks: Tensor, valid: Tensor | None, views: int, *, closer: bool = False
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """Yields the supports as they are, and other views of them.
 
-    With 2 `views` the other is their mirror image, or without `mirror` a closer look. With 4 the others are their
-    mirror image, a closer look and its mirror image.
+    With 2 `views` the other is their mirror image, or with `closer` the mirror image of a closer look. With 4 the
+    others are their mirror image, a closer look and its mirror image.
 
     A closer look is the part of the image around the object's box, `ROOM` times as large and with the image's ratio. It
     is enlarged to the image's size (bilinear; labels by nearest neighbour). Without an object, or with one that fills
     the image, it is the whole image.
     """
     whole = images, masks, valid
-    closer = [_closer(*whole)] if views == (4 if mirror else 2) else []
-    for image, mask, real in (whole, *closer):
-        yield image, mask, real
-        if mirror and views > 1:
-            yield image.flip(-1), mask.flip(-1), None if real is None else real.flip(-1)
+    yield whole
+    if views > 1 and not closer:
+        yield _mirrored(*whole)
+    if closer or views == 4:
+        near = _closer(*whole)
+        if views == 4:
+            yield near
+        yield _mirrored(*near)
+
+
+def _mirrored(images: Tensor, masks: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    return images.flip(-1), masks.flip(-1), None if valid is None else valid.flip(-1)
 
 
 def _closer(images: Tensor, masks: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
