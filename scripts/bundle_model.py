@@ -1,7 +1,7 @@
 """Makes the model file that ships with the program from a training run.
 
     python scripts/bundle_model.py RUN OUT --name NAME --root union --pairs 400 --image-size 449 \
-        --set support_views=4 max_evidence_keys=1024 max_support_tokens=256 mask_threshold=0.33
+        --set support_views=2 support_closer=true max_evidence_keys=1024 max_support_tokens=256 mask_threshold=0.33
 
 The file holds the frozen backbone, with weights in float16, but not the auxiliary head, which only training uses. RUN
 may also be a file made this way; give the config of its run by `--config`.
