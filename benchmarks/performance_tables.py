@@ -2,8 +2,8 @@
 
     python -m benchmarks.performance_tables --page docs/performance.md --figures docs/results/performance.json
 
-The exports' figures are in the folders `export*` beside the JSON; `waiting.json`, of `benchmarks.waiting`, lies
-there, too.
+The exports' figures are in the folders `export*` beside the JSON; `waiting.json` and `waiting_one_thread.json`, of
+`benchmarks.waiting`, lie there, too.
 """
 
 from __future__ import annotations
@@ -85,22 +85,26 @@ def _verdict(held: bool) -> str:
 
 
 def waiting_beside(figures_file: Path) -> dict[str, list[str]]:
-    """Tables of `benchmarks.waiting`, from its file beside the JSON; none without it."""
-    file = figures_file.with_name("waiting.json")
-    return waiting_tables(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    """Tables of `benchmarks.waiting`, from its files beside the JSON; none without them."""
+    tables = {}
+    for name in ("waiting", "waiting_one_thread"):
+        file = figures_file.with_name(f"{name}.json")
+        if file.is_file():
+            tables |= waiting_tables(json.loads(file.read_text(encoding="utf-8")), name)
+    return tables
 
 
-def waiting_tables(record: Values) -> dict[str, list[str]]:
-    """Tables of what users wait for, and of other programs, from a record of `benchmarks.waiting`."""
+def waiting_tables(record: Values, table: str = "waiting") -> dict[str, list[str]]:
+    """Tables of what users wait for, named `table`, and of other programs, from a record of `benchmarks.waiting`."""
     waiting = ["| what | measured | at most | |", "|---|---|---|---|"]
     for what, name, bound, kind in WAITING:
         value = _value(record["figures"], name)
-        waiting.append(f"| {what} | {value:.2f} | {bound:g} {kind} | {_verdict(value <= bound)} |")
+        waiting.append(f"| {what} | {value:.3f} | {bound:g} {kind} | {_verdict(value <= bound)} |")
     beside = ["| program | units | times our photo |", "|---|---|---|"]
     for name, figures in record["others"].items():
         times = _value(figures, f"{name}_over_photo")
         beside.append(f"| `{name}` | {_value(figures, name):.2f} | {times:.1f} |")
-    return {"waiting": waiting, **({"beside": beside} if record["others"] else {})}
+    return {table: waiting, **({"beside": beside} if record["others"] else {})}
 
 
 def _value(figures: Values, name: str) -> float:

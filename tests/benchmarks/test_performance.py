@@ -78,8 +78,8 @@ def test_what_users_wait_for_is_held_or_missed() -> None:
     ratios = {name: {"value": 1.5} for _, name, *_ in performance_tables.WAITING if "over" in name}
     other = {"sam": {"units": 4.0, "median": 9.0}, "sam_over_photo": {"value": 40.0}}
     tables = performance_tables.waiting_tables({"figures": units | ratios, "others": {"sam": other}})
-    assert "| a photo | 0.30 | 0.1 units | no |" in tables["waiting"]
-    assert "| five classes at once | 1.50 | 1.6 photos | yes |" in tables["waiting"]
+    assert "| a photo | 0.300 | 0.1 units | no |" in tables["waiting"]
+    assert "| five classes at once | 1.500 | 1.6 photos | yes |" in tables["waiting"]
     assert tables["beside"][-1] == "| `sam` | 4.00 | 40.0 |"
     assert "beside" not in performance_tables.waiting_tables({"figures": units | ratios, "others": {}})
 
