@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from docs_blocks import ROOT, blocks
 
@@ -20,7 +21,12 @@ from rifenet.models.files.hub import load_model
 
 NOTEBOOK = ROOT / "docs" / "lab" / "index.md"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-WRITTEN = ("docs/results.md", "docs/lab/fold_tables.md", "docs/lab/paper_ablation_tables.md")
+WRITTEN = (
+    "docs/results.md",
+    "docs/lab/fold_tables.md",
+    "docs/lab/paper_ablation_tables.md",
+    "docs/lab/rivals_tables.md",
+)
 
 
 def commands() -> dict[str, list[str]]:
@@ -197,3 +203,25 @@ def test_the_tables_of_the_head_for_any_backbone_are_those_of_its_records() -> N
     page = (ROOT / "docs" / "lab" / "any_backbone.md").read_text(encoding="utf-8")
     assert any_backbone_tables.filled(page, ROOT / "docs" / "results" / "any_backbone") == page
     assert "| Lite2 | reference | Lite2 |" in page
+
+
+def test_the_heads_of_other_papers_stand_as_measured() -> None:
+    page = (ROOT / "docs/lab/rivals.md").read_text(encoding="utf-8")
+    names = {"pfenet": "PFENet", "hsnet": "HSNet", "cyctr": "CyCTR", "rifenet": "RiFeNet"}
+    lines = {name: [f"| {names.get(name, '`prototype`, nothing trained')} "] for name in (*names, "prototype")}
+    for file in ("rivals", "rivals_coseg"):
+        record = json.loads((ROOT / f"docs/results/rivals/{file}.json").read_text(encoding="utf-8"))
+        assert [row["name"] for row in record["rows"]] == list(lines)
+        for row in record["rows"]:
+            mean = np.mean([fold["mean"] for fold in row["folds"].values()])
+            found = row.get("difference")
+            cells = [f"{100 * mean:.1f}", "", ""]
+            if found:
+                low, high = (100 * each for each in found["interval"])
+                points = f"{100 * found['miou']:+.1f}"
+                signed = points if low < 0 < high else f"**{points}**"
+                cells[1:] = [f"{signed} ({low:.1f} to {high:.1f})", f"{found['wins']} of {found['pairs']}"]
+            lines[row["name"]].append("| " + " | ".join(cells))
+    for name, parts in lines.items():
+        line = " ".join("".join(parts).replace("|", " | ").split())
+        assert line in " ".join(page.replace("|", " | ").split()), name
