@@ -90,7 +90,7 @@ def waiting_beside(figures_file: Path) -> dict[str, list[str]]:
     for name in ("waiting", "waiting_one_thread"):
         file = figures_file.with_name(f"{name}.json")
         if file.is_file():
-            tables |= waiting_tables(json.loads(file.read_text(encoding="utf-8")), name)
+            tables = waiting_tables(json.loads(file.read_text(encoding="utf-8")), name) | tables
     return tables
 
 

@@ -24,6 +24,8 @@ from rifenet.models.files.hub import load_model
 from rifenet.models.files.over_backbone import STRIDE, reference_photos
 
 KEPT = ("classes_trained_on", "classes_never_seen", "dataset", "images_trained_on", "image_size")
+VIEWS = 4
+"""Views of each support. The head was measured with these; the bundled model has had two since."""
 
 
 def pooled_weights(weights: Tensor, first: int, maps: int) -> Tensor:
@@ -45,8 +47,8 @@ def main() -> None:
     out = parser.parse_args().out
     bundled = load_model("default")
     options = {name: getattr(bundled.config, name) for name in ("backbone", "evidence_dim", "max_evidence_keys")}
-    views = {name: getattr(bundled.config, name) for name in ("support_views", "mask_threshold")}
-    model = build_model(kind="any_backbone", stride=STRIDE, **options, **views)
+    options["mask_threshold"] = bundled.config.mask_threshold
+    model = build_model(kind="any_backbone", stride=STRIDE, support_views=VIEWS, **options)
     assert isinstance(model, AnyBackboneNetwork)
     model.refer(*reference_photos(bundled.metadata["image_size"] // 2))
     model.evidence.load_state_dict(head_weights(bundled.evidence.state_dict(), model.evidence.state_dict()))  # type: ignore[union-attr]

@@ -31,6 +31,7 @@ def test_the_tables_are_those_of_the_committed_figures(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
     waiting = performance_tables.waiting_beside(FIGURES)
+    assert waiting.keys() == {"waiting", "waiting_one_thread", "beside"}
     performance_tables.write_tables(page, parts, performance_tables.exports_beside(FIGURES), waiting)
     assert page.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8"), "write the tables again: see the page"
 
@@ -81,7 +82,8 @@ def test_what_users_wait_for_is_held_or_missed() -> None:
     assert "| a photo | 0.300 | 0.1 units | no |" in tables["waiting"]
     assert "| five classes at once | 1.500 | 1.6 photos | yes |" in tables["waiting"]
     assert tables["beside"][-1] == "| `sam` | 4.00 | 40.0 |"
-    assert "beside" not in performance_tables.waiting_tables({"figures": units | ratios, "others": {}})
+    alone = performance_tables.waiting_tables({"figures": units | ratios, "others": {}}, "alone")
+    assert alone == {"alone": tables["waiting"]}
 
 
 ROUNDED_PIXELS = 3  # of 3,250 in a photo

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 from docs_blocks import ROOT
+from tiny_model import write_smallest_model
 
 from rifenet.cli.main import main
-from rifenet.config import ModelConfig, load_config
+from rifenet.config import RIVALS, ModelConfig, load_config
 from rifenet.evaluation.costs import MATCHING, costs
 from rifenet.models import build_model
 
@@ -109,6 +111,14 @@ def test_views_cost_what_they_show() -> None:
         viewed = costs(dataclasses.replace(SMALL, support_views=views, support_closer=closer), SIDE)
         assert viewed["backbone"].learn == views * one["backbone"].learn
         assert viewed["backbone"].query == one["backbone"].query
+
+
+def test_the_heads_of_other_papers_are_counted_beside_a_model_with_views(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_smallest_model(tmp_path / "m.safetensors", support_views=2, support_closer=True)
+    assert main(["info", "--flops", "--rivals", "--model", str(model), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["methods"]) == {"rifenet", *RIVALS, "prototype"}
 
 
 def test_the_command_counts_a_config(capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,6 +139,9 @@ def test_the_head_is_small_and_says_what_taught_it() -> None:
     bundled, weights = read_file(bundled_model())
     assert header["metadata"]["classes_never_seen"] == bundled["metadata"]["classes_never_seen"]
     assert header["metadata"]["made_from"]["name"] == bundled["metadata"]["name"]
+    views = header["config"]["support_views"], header["config"].get("support_closer", False)
+    assert views == (4, False), "it was measured with these: see scripts/any_backbone_head.py"
+    assert header["config"]["mask_threshold"] == bundled["config"]["mask_threshold"]
     same = [name for name, value in state.items() if name in weights and value.shape == weights[name].shape]
     changed = {name for name in same if not torch.equal(state[name], weights[name].float())}
     assert changed == {f"evidence.{name}.convolution.weight" for name in ("enter", "enter_own", "decoder.last.0")}, (

@@ -73,7 +73,8 @@ class ModelConfig(NetworkConfig):
         if self.support_closer and self.support_views != 2:
             raise ValueError(
                 "Expected model.support_views 2 with model.support_closer, which says what the second view is, but got "
-                f"{self.support_views}. Set both, or leave support_closer out: 4 views have close-ups anyway."
+                f"{self.support_views}. Set support_views to 2 or support_closer to false, also where a trained model's"
+                " file has it on; 4 views have close-ups anyway."
             )
         expect(0 < self.mask_threshold < 1, "model.mask_threshold", self.mask_threshold, "between 0 and 1")
         expect(self.fine >= 0, "model.fine", self.fine, "0 or a stage")

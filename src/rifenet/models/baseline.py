@@ -51,8 +51,8 @@ class PrototypeFeatures(Tensors):
 class Prototype(nn.Module):
     """Training-free prototype matching. Build it with `build_model(kind="prototype", backbone=...)`.
 
-    It uses one view of each support and a mask threshold of 0.5. It ignores `config.support_views` and
-    `config.mask_threshold`.
+    It uses one view of each support and a mask threshold of 0.5. It ignores `config.support_views`,
+    `config.support_closer` and `config.mask_threshold`.
     """
 
     metadata: dict[str, Any]

@@ -157,10 +157,15 @@ def test_only_the_second_of_two_views_can_be_chosen(views: int) -> None:
     "setting",
     [
         *("embed_dim=4", "support_views", "support_views=x", "support_views=3", "support_views=2.0", ""),
-        *("support_closer=", "support_closer=0", "support_closer=no"),
         *("mask_threshold=1", "mask_threshold=0", "mask_threshold=nan", "mask_threshold=half"),
     ],
 )
 def test_nothing_else_can(setting: str) -> None:
     with pytest.raises(ValueError, match="Expected"):
         with_test_options(ModelConfig(), [setting])
+
+
+@pytest.mark.parametrize("word", ["", "0", "1", "no", "truee"])
+def test_a_switch_is_true_or_false(word: str) -> None:
+    with pytest.raises(ValueError, match="true or false for support_closer"):
+        with_test_options(ModelConfig(support_views=2), [f"support_closer={word}"])

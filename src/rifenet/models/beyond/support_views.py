@@ -1,7 +1,7 @@
 """Views of each support (beyond the paper): the photo, its mirror image, and a closer look at the object.
 
-A class learned from one photo fits the scale and direction of that photo; views add others. A query then costs as
-much as with `views` times as many shots. Two views, of which the second is closer and mirrored, are as good as all four
+A class learned from one photo fits the scale and direction of that photo; views add others. With V views a query costs
+as much as with V times as many shots. Two views, of which the second is closer and mirrored, are as good as all four
 (docs/lab/bundled_449.md).
 
 Shapes: B batch, K shots, H W image size. All steps are matrix products and gathers of fixed size, so that they export.
@@ -24,7 +24,7 @@ ROOM = 1.5
 
 
 class ViewedRiFeNet(RiFeNet):
-    """RiFeNet that learns a class from `config.support_views` views of each support."""
+    """RiFeNet that learns a class from several views of each support: `config.support_views` and `support_closer`."""
 
     def encode_shots(
         self, support_images: Images, support_masks: Tensor, support_valid: Tensor | None = None
@@ -41,7 +41,8 @@ def shots_and_photos(
     `RiFeNet.encode_query` takes the latter, too.
     """
     check_support(images, masks, valid)
-    features, labels, real = viewed_features(model._encode, images, masks, valid, model.config)
+    config = model.config if isinstance(model.config, ModelConfig) else ModelConfig()  # `NetworkConfig`: one view
+    features, labels, real = viewed_features(model._encode, images, masks, valid, config)
     photos = Features(*(level[:, : masks.shape[1]] for level in features))
     return model._shots(features, labels, real)[0], photos
 
