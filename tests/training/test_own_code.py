@@ -265,4 +265,4 @@ def test_the_pages_commands_run(work: Path, monkeypatch: pytest.MonkeyPatch) -> 
                 ran += 1
             else:
                 assert words[:2] == ["pip", "install"], line
-    assert ran == 6
+    assert ran == 8
