@@ -1,6 +1,6 @@
 """Measures segmenting in several worlds by the product's own path, as JSON: everyday photos, cells, defects, parts.
 
-    python -m benchmarks.worlds --data DATA --shots 1 5 --out docs/results/worlds/today.json
+    python -m benchmarks.worlds --data DATA --shots 1 5 --out docs/results/worlds/reported.json
 
 DATA holds the sets of `SETS`, each in the custom layout. A draw is a class, its annotated photos and its query photos.
 The queries are the same for every number of shots and every way. Ways to segment:
