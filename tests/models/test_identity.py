@@ -22,7 +22,8 @@ from rifenet.engines.onnx import OnnxEngine
 from rifenet.engines.torch import TorchEngine
 from rifenet.examples.samples import load_examples
 from rifenet.models import build_model
-from rifenet.models.files.checkpoint import identify, save_model
+from rifenet.models.files.checkpoint import backbone_hash, identify, read_file, save_model
+from rifenet.models.files.hub import bundled_model
 
 TRAINING_ONLY = {"dropout": 0.3, "assist_dropout": 0.1, "head_dropout": 0.2, "random_tokens": False, "guide": "self"}
 DOG = next(example for example in load_examples()[1] if example.support and "dog" in example.classes)
@@ -164,3 +165,20 @@ def test_exports_carry_threshold_and_both_hashes(exported: tuple[Path, Path], tm
     model, engine = load_model(exported[0]), OnnxEngine(exported[1])
     assert (engine.hash, engine.weights_hash) == (model.hash, model.weights_hash)
     assert engine.threshold == model.config.mask_threshold == 0.4
+
+
+def test_a_shipped_model_saved_again_names_the_backbone_that_it_was_trained_over(
+    original: Path, tmp_path: Path
+) -> None:
+    """A file for shipping rounds its backbone, so that the hash of what it holds is another."""
+    before, model = read_file(original)[0]["backbone_hash"], load_model(original)
+    assert backbone_hash(model) != before
+    again = other(original, tmp_path / "again.safetensors", support_views=2)
+    assert read_file(again)[0]["backbone_hash"] == before
+    twice = other(again, tmp_path / "twice.safetensors")
+    assert read_file(twice)[0]["backbone_hash"] == before
+
+
+def test_the_bundled_model_names_the_backbone_that_it_was_trained_over() -> None:
+    config = dataclasses.replace(load_model("default").config, pretrained=True, weights="")
+    assert read_file(bundled_model())[0]["backbone_hash"] == backbone_hash(build_model(config))

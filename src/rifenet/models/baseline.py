@@ -61,6 +61,8 @@ class Prototype(nn.Module):
     """Identifies the model; set by `load_model`."""
     weights_hash: str
     """Hash of the file's tensors alone; set by `load_model`."""
+    trained_over: str
+    """Hash of the backbone that the model was trained over; set by `load_model` where the file rounded its copy."""
     context_type = PrototypeContext
     features_type = PrototypeFeatures
 

@@ -59,6 +59,8 @@ class RiFeNet(nn.Module):
     """Identifies the model: its tensors, the options that change its answers, its calibration. Set by `load_model`."""
     weights_hash: str
     """Hash of the file's tensors alone; set by `load_model`."""
+    trained_over: str
+    """Hash of the backbone that the model was trained over; set by `load_model` where the file rounded its copy."""
     context_type: type[SupportContext] = SupportContext
     features_type: type[QueryFeatures] = QueryFeatures
 

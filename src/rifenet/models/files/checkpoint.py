@@ -130,7 +130,7 @@ def save_model(
     header = {
         "format": FORMAT,
         "config": to_dict(config),
-        "backbone_hash": backbone_hash(model),
+        "backbone_hash": getattr(model, "trained_over", "") or backbone_hash(model),
         "metadata": metadata,
     }
     if not config.pretrained and isinstance(model.backbone, StagedBackbone) and model.backbone.facts.described:
@@ -191,6 +191,8 @@ def read_model(path: str | Path, weights: str = "") -> RiFeNet | Prototype:
             f"Expected the backbone {header['backbone_hash']} that {path} was trained on, but the weights found for "
             f"{config.backbone} have hash {backbone_hash(model)}. Give the file it was trained on with --weights."
         )
+    if ships_backbone:
+        model.trained_over = header["backbone_hash"]
     model.metadata = header["metadata"]
     model.weights_hash = state_hash(state)
     identify(model)
