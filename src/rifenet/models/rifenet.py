@@ -59,8 +59,7 @@ class RiFeNet(nn.Module):
     """Identifies the model: its tensors, the options that change its answers, its calibration. Set by `load_model`."""
     weights_hash: str
     """Hash of the file's tensors alone; set by `load_model`."""
-    trained_over: str
-    """Hash of the backbone that the model was trained over; set by `load_model` where the file rounded its copy."""
+    trained_over: str  # hash of the backbone of its training; `load_model` sets it where the file holds a rounded copy
     context_type: type[SupportContext] = SupportContext
     features_type: type[QueryFeatures] = QueryFeatures
 
@@ -234,8 +233,7 @@ class RiFeNet(nn.Module):
 
         Its local prototype is chosen by `config.guide`: the labeled query's, the view's own, or zeros.
 
-        Returns the logits of the weak and of the strong view, [B,U,2,h,w] each, and which positions are real, [B,U,h,w]
-        bool. Weak and strong view of an image have the same geometry.
+        Returns the logits of both views, [B,U,2,h,w] each, and which positions of both are real, [B,U,h,w] bool.
         """
         batch, count = weak.mid.shape[:2]
         context = context.map(lambda field: field.repeat_interleave(count, 0))
