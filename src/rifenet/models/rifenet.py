@@ -233,7 +233,7 @@ class RiFeNet(nn.Module):
 
         Its local prototype is chosen by `config.guide`: the labeled query's, the view's own, or zeros.
 
-        Returns the logits of both views, [B,U,2,h,w] each, and which positions of both are real, [B,U,h,w] bool.
+        Returns the logits of weak and strong view, [B,U,2,h,w] each, and which positions are real, [B,U,h,w] bool.
         """
         batch, count = weak.mid.shape[:2]
         context = context.map(lambda field: field.repeat_interleave(count, 0))
