@@ -10,7 +10,6 @@ photo by one shot. Needs an otherwise idle machine, and torch over GNU's OpenMP,
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -22,12 +21,11 @@ from contextlib import contextmanager
 
 import torch
 
-from benchmarks.common import Values, parser
+from benchmarks.common import Values, parser, write_record
 from benchmarks.waiting import ours
 from rifenet.bench.measure import machine
 from rifenet.cli.main import SPINS
 from rifenet.examples.samples import load_examples
-from rifenet.files import write_text
 
 WAYS = {
     "as torch comes": {},
@@ -51,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 for way, setting in WAYS.items():
                     for kind, measured in (("photo", photo), ("command", command)):
                         record["seconds"][kind][way][str(busy)].append(measured(setting, options.threads))
-        write_text(options.out, json.dumps(record, indent=1) + "\n")
+        write_record(options.out, record)
     print("\n".join(table(record)))
 
 

@@ -225,3 +225,34 @@ def test_the_heads_of_other_papers_stand_as_measured() -> None:
     for name, parts in lines.items():
         line = " ".join("".join(parts).replace("|", " | ").split())
         assert line in " ".join(page.replace("|", " | ").split()), name
+
+
+def test_the_notebooks_scores_of_two_views_are_those_of_the_files() -> None:
+    page = (ROOT / "docs/lab/bundled_449.md").read_text(encoding="utf-8")
+    section = page[page.index("## Two views for four") :]
+
+    def read(name: str) -> dict[str, Any]:
+        return dict(json.loads((ROOT / f"docs/results/{name}.json").read_text(encoding="utf-8")))
+
+    kinds = ("bundled/result-1shot", "bundled/result-5shot", "examples/result")
+    for kind in kinds:
+        own, base = (100 * read(f"{kind}{end}")["scores"]["miou"]["mean"] for end in ("", "-prototype"))
+        assert f"| {own:.1f} | {base:.1f} |" in section, kind
+    mean = read("bundled/demo")["mean"]
+    for way in ("alone", "together"):
+        own, base = 100 * mean[f"model_{way}"], 100 * mean[f"prototype_{way}"]
+        assert f"| {own:.1f} | {base:.1f} |" in section, way
+    header = load_model("default").metadata["presence_on_classes_never_seen"]
+    for found in (header, read("bundled/result-1shot")["presence"]):
+        for part in (found, found["hard"]):
+            assert f"| {part['auroc']:.3f}, {part['expected_calibration_error']:.3f} | |" in section
+
+
+def test_the_seconds_that_users_wait_are_those_of_the_record() -> None:
+    page = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    figures = json.loads((ROOT / "docs/results/waiting.json").read_text(encoding="utf-8"))["figures"]
+    unit, photo, one, five = (
+        figures[name]["median"] for name in ("unit", "photo", "learn_1_without_fit", "learn_5_without_fit")
+    )
+    said = f"the unit took {unit:.2f} s, a photo {1000 * photo:.0f} ms, one photo learned without a fit"
+    assert f"{said} {1000 * one:.0f} ms, five {five:.2f} s" in page

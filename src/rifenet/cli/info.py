@@ -82,7 +82,7 @@ def _flops(arguments: argparse.Namespace) -> int:
         unlabeled = 0
     methods = {network.kind: costs(network, size, unlabeled)}
     if arguments.rivals:
-        plain = dataclasses.replace(network, evidence=False, support_views=1, support_closer=False)
+        plain = dataclasses.replace(network.with_one_view(), evidence=False)
         methods |= {kind: costs(dataclasses.replace(plain, kind=kind), size) for kind in RIVALS if kind not in methods}
     if network.kind != "prototype":
         methods["prototype"] = costs(dataclasses.replace(network, kind="prototype"), size)

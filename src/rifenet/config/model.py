@@ -81,6 +81,10 @@ class ModelConfig(NetworkConfig):
         expect(self.max_evidence_keys >= 2, "model.max_evidence_keys", self.max_evidence_keys, "at least 2")
         expect(0 <= self.assist_dropout < 1, "model.assist_dropout", self.assist_dropout, "a probability in [0,1)")
 
+    def with_one_view(self) -> ModelConfig:
+        """The same, but a class is learned from its photos as they are."""
+        return replace(self, support_views=1, support_closer=False)
+
 
 TEST_OPTIONS = tuple(option.name for option in dataclasses.fields(ModelConfig) if about_option(option).test)
 """Options that no weight depends on, so a trained model may run with other values: the number of support tokens and

@@ -68,7 +68,7 @@ class Prototype(nn.Module):
 
     def __init__(self, config: ModelConfig, backbone: Backbone) -> None:
         super().__init__()
-        self.config = replace(config, support_views=1, support_closer=False, mask_threshold=0.5)
+        self.config = replace(config.with_one_view(), mask_threshold=0.5)
         self.backbone = backbone
 
     @staticmethod

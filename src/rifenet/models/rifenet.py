@@ -188,7 +188,7 @@ class RiFeNet(nn.Module):
             query_masks: [B,H,W]; with them, the auxiliary head segments the supports by the average of the query's
                 features under its true mask.
             unlabeled_weak: [B,U,3,H,W], or `Features`; None skips the unlabeled branch.
-            unlabeled_strong: the strong view of each, in the same order.
+            unlabeled_strong: the strong view of each, of the same geometry, in the same order.
             unlabeled_valid: [B,U,H,W] bool, for the weak and the strong view.
             mutual: let gradients flow through the weak view too (method.md 12, row 2).
             further: arguments that a subclass adds; RiFeNet itself takes none.
